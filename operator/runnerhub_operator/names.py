@@ -1,0 +1,108 @@
+"""Names, labels and ports: the one place that decides how anything is called."""
+
+from __future__ import annotations
+
+from typing import Final
+
+API_GROUP: Final = "runnerhub.io"
+API_VERSION: Final = "v1alpha1"
+KIND: Final = "RunnerHubCluster"
+PLURAL: Final = "runnerhubclusters"
+
+FIELD_MANAGER: Final = "runnerhub-operator"
+OPERATOR_LEASE: Final = "runnerhub-operator"
+
+# The longest child is the pod label controller-revision-hash, `<cluster>-orchestrator-<10 characters>`,
+# bounded by 63; 40 leaves room for components to come.
+MAX_CLUSTER_NAME_LENGTH: Final = 40
+
+LABEL_CLUSTER: Final = f"{API_GROUP}/cluster"
+LABEL_COMPONENT: Final = f"{API_GROUP}/component"
+LABEL_ROLE: Final = f"{API_GROUP}/role"
+LABEL_LEADER: Final = f"{API_GROUP}/leader"
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+ANNOTATION_APPLIED: Final = f"{API_GROUP}/applied-hash"
+ANNOTATION_CONFIG: Final = f"{API_GROUP}/config-hash"
+
+POSTGRES: Final = "postgres"
+POOLER: Final = "pooler"
+REDIS: Final = "redis"
+ORCHESTRATOR: Final = "orchestrator"
+LOAD_BALANCER: Final = "loadbalancer"
+INGRESS: Final = "ingress"
+
+REDIS_MASTER_NAME: Final = "github-runnerhub-redis"
+DATABASE_NAME: Final = "github_runnerhub"
+# A role named like a schema would change the search path (public application), so not `runnerhub`.
+APP_ROLE: Final = "app"
+
+PORT_POSTGRES: Final = 5432
+PORT_POSTGRES_READ_ONLY: Final = 5433
+PORT_PATRONI: Final = 8008
+PORT_REDIS: Final = 6379
+PORT_SENTINEL: Final = 26379
+PORT_ORCHESTRATOR: Final = 3001
+PORT_WEBSOCKET: Final = 3002
+PORT_AGENT: Final = 9808
+PORT_LB_HTTP: Final = 8080
+PORT_LB_STATS: Final = 8404
+
+
+def child(cluster: str, component: str) -> str:
+    """Name of a component's main object: `<cluster>-<component>`."""
+    return f"{cluster}-{component}"
+
+
+def member(cluster: str, component: str, ordinal: int) -> str:
+    """Name of the pod, and of its own Service, of a StatefulSet's member: `<cluster>-<component>-<ordinal>`."""
+    return f"{cluster}-{component}-{ordinal}"
+
+
+def credentials(cluster: str, component: str) -> str:
+    """Name of the Secret with a component's generated passwords."""
+    return f"{cluster}-{component}-credentials"
+
+
+def load_balancer_service(cluster: str) -> str:
+    """Name of the Service that people and runners use: the cluster's own name."""
+    return cluster
+
+
+def leader_lease(cluster: str) -> str:
+    """Lease that the leading orchestrator's agent holds."""
+    return f"{cluster}-leader"
+
+
+def postgres_primary_lease(cluster: str) -> str:
+    """Lease that tells the observed Postgres primary; its transitions follow Patroni's timeline."""
+    return f"{cluster}-postgres-primary"
+
+
+def redis_master_lease(cluster: str) -> str:
+    """Lease that tells the observed Redis master; its transitions follow Sentinel's epoch."""
+    return f"{cluster}-redis-master"
+
+
+def disruption_lease(cluster: str) -> str:
+    """Lease held while one deliberate disruption (rolling restart, switchover) is under way."""
+    return f"{cluster}-disruption"
+
+
+def selector_labels(cluster: str, component: str) -> dict[str, str]:
+    """Labels that select the pods of a component; immutable for the life of the cluster."""
+    return {LABEL_CLUSTER: cluster, LABEL_COMPONENT: component}
+
+
+def labels(cluster: str, component: str) -> dict[str, str]:
+    """All labels of a child object: the recommended set and our own.
+
+    Source: https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
+    """
+    return {
+        "app.kubernetes.io/name": component,
+        "app.kubernetes.io/instance": cluster,
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/part-of": "runnerhub",
+        LABEL_MANAGED_BY: FIELD_MANAGER,
+        **selector_labels(cluster, component),
+    }

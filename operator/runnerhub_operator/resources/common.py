@@ -1,0 +1,172 @@
+"""What all builders share: metadata, security contexts, spreading, hashes.
+
+A builder is a pure function from a BuildContext to manifests, plain dictionaries as the API server reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .. import names
+from ..api import ResourceRequirements, RunnerHubCluster
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Default images, from the operator's settings; a field of the spec overrides each."""
+
+    operator: str
+    postgres: str
+    pooler: str
+    redis: str
+    haproxy: str
+    orchestrator: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """All that a builder may look at.
+
+    `redis_bootstrapped`: a Redis master was seen once, so an empty pod must not start as master any more.
+    """
+
+    cluster: RunnerHubCluster
+    images: Images
+    redis_bootstrapped: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the cluster."""
+        return self.cluster.name
+
+
+def metadata(
+    context: BuildContext,
+    name: str,
+    component: str,
+    *,
+    labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Metadata of a child object, owned by the cluster."""
+    result: Manifest = {
+        "name": name,
+        "namespace": context.cluster.namespace,
+        "labels": {**names.labels(context.name, component), **(labels or {})},
+        "ownerReferences": [context.cluster.owner_reference],
+    }
+    if annotations:
+        result["annotations"] = dict(annotations)
+    return result
+
+
+def pod_security_context() -> Manifest:
+    """Pod security context of the `restricted` Pod Security Standard; all our images run as uid 1001.
+
+    Source: https://kubernetes.io/docs/concepts/security/pod-security-standards/
+    """
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": 1001,
+        "runAsGroup": 1001,
+        "fsGroup": 1001,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container_security_context(*, read_only_root: bool = True) -> Manifest:
+    """Container security context of the `restricted` Pod Security Standard."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": read_only_root,
+    }
+
+
+def spread(cluster: str, component: str) -> list[Manifest]:
+    """Topology spread constraints: over nodes and zones as far as the cluster has them, never blocking."""
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": names.selector_labels(cluster, component)},
+        }
+        for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+    ]
+
+
+def resource_requirements(given: ResourceRequirements, *, cpu: str, memory: str) -> Manifest:
+    """Container resources: what the spec says, with default requests where it says nothing."""
+    requests = {"cpu": cpu, "memory": memory}
+    if given.requests is not None:
+        requests |= given.requests.model_dump(exclude_none=True)
+    result: Manifest = {"requests": requests}
+    if given.limits is not None and (limits := given.limits.model_dump(exclude_none=True)):
+        result["limits"] = limits
+    return result
+
+
+def config_hash(*data: object) -> str:
+    """Short hash of configuration, put on a pod template so that pods follow a change."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def secret_env(variable: str, secret: str, key: str) -> Manifest:
+    """Environment variable read from a Secret."""
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+
+
+def field_env(variable: str, path: str) -> Manifest:
+    """Environment variable read from the pod's own fields, such as metadata.name."""
+    return {"name": variable, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def disruption_budget(context: BuildContext, component: str, *, max_unavailable: int = 1) -> Manifest:
+    """PodDisruptionBudget of a component."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata(context, names.child(context.name, component), component),
+        "spec": {
+            "maxUnavailable": max_unavailable,
+            "selector": {"matchLabels": names.selector_labels(context.name, component)},
+        },
+    }
+
+
+def service_account(context: BuildContext, component: str) -> Manifest:
+    """ServiceAccount of a component; pods that need no API access do not mount its token."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": metadata(context, names.child(context.name, component), component),
+        "automountServiceAccountToken": False,
+    }
+
+
+def role_with_binding(context: BuildContext, component: str, rules: list[Manifest]) -> list[Manifest]:
+    """Role with the given rules, bound to the component's ServiceAccount."""
+    name = names.child(context.name, component)
+    return [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": metadata(context, name, component),
+            "rules": rules,
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata(context, name, component),
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": context.cluster.namespace}],
+        },
+    ]

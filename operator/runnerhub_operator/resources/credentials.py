@@ -1,0 +1,45 @@
+"""The Secrets with generated passwords: which exist and which keys they have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .. import names
+from .common import BuildContext, Manifest, metadata
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialSecret:
+    """A Secret whose missing keys are generated once; keys that exist are never changed."""
+
+    manifest: Manifest
+    keys: tuple[str, ...]
+
+
+_KEYS = {
+    names.POSTGRES: (
+        "superuser-password",
+        "replication-password",
+        "app-password",
+        "restapi-password",
+        "monitoring-password",
+    ),
+    names.REDIS: ("password", "sentinel-password"),
+    names.ORCHESTRATOR: ("jwt-secret",),
+}
+
+
+def credential_secrets(context: BuildContext) -> list[CredentialSecret]:
+    """All Secrets of a cluster, without their values."""
+    return [
+        CredentialSecret(
+            manifest={
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": metadata(context, names.credentials(context.name, component), component),
+                "type": "Opaque",
+            },
+            keys=keys,
+        )
+        for component, keys in _KEYS.items()
+    ]
