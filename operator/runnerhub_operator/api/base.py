@@ -53,3 +53,11 @@ class Storage(ApiModel):
         default=None,
         description="StorageClass of the volumes. Default: the cluster's default class. Immutable.",
     )
+
+
+class QueueStorage(Storage):
+    """The volume of each Redis pod."""
+
+    size: StorageSize = Field(
+        default="5Gi", description="Size of each pod's volume, such as 5Gi. Immutable in this version."
+    )

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, model_validator
 
-from .base import ApiModel, ImageReference, ObjectName, ResourceRequirements, Storage
+from .base import ApiModel, ImageReference, ObjectName, QueueStorage, ResourceRequirements, Storage
 
 
 def _rule(rule: str, message: str, field_path: str | None = None) -> dict[str, Any]:
@@ -168,8 +168,8 @@ class RedisSpec(ApiModel):
     image: ImageReference | None = Field(
         default=None, description="Container image. Default: the operator's own."
     )
-    storage: Storage = Field(
-        default_factory=lambda: Storage(size="5Gi"),
+    storage: QueueStorage = Field(
+        default_factory=QueueStorage,
         description="Volume of each pod.",
         json_schema_extra=_IMMUTABLE_STORAGE,
     )

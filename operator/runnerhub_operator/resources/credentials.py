@@ -1,4 +1,8 @@
-"""The Secrets with generated passwords: which exist and which keys they have."""
+"""The Secrets with generated passwords: which exist and which keys they have.
+
+They have no owner reference: like the volumes, whose data they open, they outlive the cluster, so that a cluster of
+the same name made later finds its data usable.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +40,14 @@ def credential_secrets(context: BuildContext) -> list[CredentialSecret]:
             manifest={
                 "apiVersion": "v1",
                 "kind": "Secret",
-                "metadata": metadata(context, names.credentials(context.name, component), component),
+                "metadata": _unowned(metadata(context, names.credentials(context.name, component), component)),
                 "type": "Opaque",
             },
             keys=keys,
         )
         for component, keys in _KEYS.items()
     ]
+
+
+def _unowned(metadata_with_owner: Manifest) -> Manifest:
+    return {key: value for key, value in metadata_with_owner.items() if key != "ownerReferences"}

@@ -1,6 +1,6 @@
 module runnerhub.io/e2e/kind/tools/helm
 
-go 1.24.0
+go 1.26.0
 
 tool helm.sh/helm/v4/cmd/helm
 

@@ -1,0 +1,233 @@
+"""Decides, from what a starting pod could learn, which role its Redis takes. Pure: no input or output.
+
+The one danger is a master that starts empty: its replicas would copy the emptiness. So an empty volume becomes
+master only where nothing can be lost, and whoever cannot know waits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+# How long a pod that hears only a minority of the Sentinels waits for the others before it follows them.
+MINORITY_PATIENCE_SECONDS = 5.0
+# Sentinel retries a failover that found nobody after twice its failover-timeout; by then the old master is better.
+FAILOVER_PATIENCE_SECONDS = 15.0
+
+
+class Volume(StrEnum):
+    """What a pod's volume holds."""
+
+    BLANK = "blank"
+    """No file of Redis."""
+    UNSYNCED = "unsynced"
+    """Files of a replica that never finished its first synchronisation: counts as empty."""
+    COMPLETE = "complete"
+    """A whole data set, maybe an old one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelAnswer:
+    """What one Sentinel says of the master; `live` is False when it was read from its state file."""
+
+    master: str
+    config_epoch: int
+    flags: frozenset[str] = frozenset()
+    live: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAnswer:
+    """What a running Redis says of itself (INFO replication)."""
+
+    ordinal: int
+    role: str
+    master: str | None = None
+    offset: int = 0
+    connected_replicas: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerState:
+    """What another pod's start program says of its volume, whether its Redis runs or not."""
+
+    ordinal: int
+    volume: Volume
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that a pod knows when it decides. Addresses are literal; `addresses` has the pod's own too."""
+
+    ordinal: int
+    replicas: int
+    addresses: Mapping[int, str]
+    volume: Volume
+    bootstrapped: bool
+    sentinels: Sequence[SentinelAnswer] = ()
+    redis: Sequence[RedisAnswer] = ()
+    peers: Sequence[PeerState] = ()
+    waited_seconds: float = 0.0
+
+    @property
+    def own_address(self) -> str:
+        """Address of this pod's Service."""
+        return self.addresses[self.ordinal]
+
+    @property
+    def majority(self) -> int:
+        """Sentinels that make a majority."""
+        return self.replicas // 2 + 1
+
+
+@dataclass(frozen=True, slots=True)
+class StartMaster:
+    """Start as master."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartReplica:
+    """Start as replica of `master`."""
+
+    master: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do not start yet; look again."""
+
+    reason: str
+
+
+Decision = StartMaster | StartReplica | Wait
+
+
+@dataclass(frozen=True, slots=True)
+class KnownMaster:
+    """The master that Sentinel knows: `votes` live Sentinels of `live` that answered name it."""
+
+    address: str
+    config_epoch: int
+    votes: int
+    live: int
+    failing_over: bool
+    objectively_down: bool
+
+
+def known_master(answers: Sequence[SentinelAnswer], members: frozenset[str]) -> KnownMaster | None:
+    """The master after the answers: the highest configuration epoch wins, then the number of answers.
+
+    Answers that name an address which is no member are stale (the Services were made anew) and do not count.
+    """
+    valid = [answer for answer in answers if answer.master in members]
+    if not valid:
+        return None
+    named = Counter(answer.master for answer in valid)
+    best = max(valid, key=lambda answer: (answer.config_epoch, named[answer.master], answer.master))
+    live = [answer for answer in valid if answer.live]
+    return KnownMaster(
+        address=best.master,
+        config_epoch=best.config_epoch,
+        votes=sum(answer.master == best.master for answer in live),
+        live=len(live),
+        failing_over=any("failover_in_progress" in answer.flags for answer in live),
+        objectively_down=any("o_down" in answer.flags for answer in live),
+    )
+
+
+def running_master(situation: Situation) -> str | None:
+    """The master after the running Redis servers themselves, for when no Sentinel knows one."""
+    masters = [answer for answer in situation.redis if answer.role == "master"]
+    if masters:
+        best = max(masters, key=lambda answer: (answer.connected_replicas, answer.offset, -answer.ordinal))
+        return situation.addresses.get(best.ordinal)
+    members = frozenset(situation.addresses.values())
+    # A Redis that never saw its master follows an assumption, not a fact.
+    followed = Counter(
+        answer.master for answer in situation.redis if answer.master in members and answer.offset > 0
+    )
+    return followed.most_common(1)[0][0] if followed else None
+
+
+def decide(situation: Situation) -> Decision:
+    """The role of this pod's Redis."""
+    known = known_master(situation.sentinels, frozenset(situation.addresses.values()))
+    if known is not None and known.address == situation.own_address:
+        return _named_by_sentinel(situation, known)
+    if known is not None:
+        if known.live < situation.majority and situation.waited_seconds < MINORITY_PATIENCE_SECONDS:
+            return Wait(f"{known.live} of {situation.replicas} Sentinels answer")
+        return StartReplica(known.address, f"Sentinel names it master, epoch {known.config_epoch}")
+    return _unknown_to_sentinel(situation)
+
+
+def _named_by_sentinel(situation: Situation, known: KnownMaster) -> Decision:
+    if situation.volume is not Volume.COMPLETE:
+        if reason := _may_start_empty(situation):
+            return StartMaster(reason)
+        return Wait("Sentinel names this pod master, but its volume is empty: another must be elected")
+    if known.votes < situation.majority:
+        return Wait(f"{known.votes} of {situation.replicas} Sentinels name this pod master, no majority")
+    if known.failing_over:
+        return Wait("Sentinel is failing over")
+    if known.objectively_down and situation.waited_seconds < FAILOVER_PATIENCE_SECONDS:
+        return Wait("Sentinel has declared this pod dead and is about to fail over")
+    return StartMaster(f"{known.votes} Sentinels name it master, epoch {known.config_epoch}")
+
+
+def _unknown_to_sentinel(situation: Situation) -> Decision:
+    running = running_master(situation)
+    if running == situation.own_address:
+        if situation.volume is Volume.COMPLETE:
+            return StartMaster("no Sentinel knows a master; the running replicas follow this pod")
+        return Wait("the running replicas follow this pod, but its volume is empty")
+    if running is not None:
+        return StartReplica(running, "no Sentinel knows a master; the running servers name this one")
+    if situation.ordinal == 0 and (reason := _may_start_empty(situation)):
+        return StartMaster(reason)
+    if situation.bootstrapped or _others_have_data(situation):
+        return Wait("the cluster has had a master, and nobody knows it")
+    if 0 not in situation.addresses:
+        return Wait("the address of pod 0, the first master, is not known yet")
+    return StartReplica(situation.addresses[0], "first start: pod 0 is the first master")
+
+
+def _others_have_data(situation: Situation) -> bool:
+    return any(
+        peer.volume is Volume.COMPLETE for peer in situation.peers if peer.ordinal != situation.ordinal
+    )
+
+
+def _may_start_empty(situation: Situation) -> str | None:
+    """Why a pod may start as master whatever its volume holds; None when it must not."""
+    if _others_have_data(situation):
+        return None
+    if not situation.bootstrapped:
+        # Replicas follow pod 0 at the first start, so no other may become master by this rule.
+        return "first start: no pod has data" if situation.ordinal == 0 else None
+    blank = {peer.ordinal for peer in situation.peers if peer.volume is Volume.BLANK}
+    everyone = set(range(situation.replicas))
+    if situation.volume is Volume.BLANK and blank | {situation.ordinal} == everyone:
+        return "the volumes of all pods are empty: nothing is left to lose"
+    return None
+
+
+def sentinel_target(situation: Situation) -> str | None:
+    """The master that a Sentinel without a state of its own watches first; None: not known yet.
+
+    Here `redis` and `peers` have the own pod's servers too.
+    """
+    known = known_master(situation.sentinels, frozenset(situation.addresses.values()))
+    if known is not None:
+        return known.address
+    if (running := running_master(situation)) is not None:
+        return running
+    has_data = any(peer.volume is Volume.COMPLETE for peer in situation.peers)
+    if situation.bootstrapped or has_data:
+        return None
+    return situation.addresses.get(0)

@@ -1,0 +1,214 @@
+"""Acting: the only place of the operator that changes anything."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import secrets
+import string
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import aiohttp
+
+from . import actions, names
+from .api import RunnerHubCluster, RunnerHubClusterStatus
+from .errors import ConflictError, ForeignObjectError, NotFoundError, ProbeError
+from .kube.client import KubeClient, ObjectRef
+from .kube.compare import needs_apply, with_applied_hash
+from .kube.events import EventNote, event_manifest
+from .probes import patroni, sentinel
+from .resources.common import Manifest
+from .resources.credentials import CredentialSecret
+from .snapshot import Snapshot, secret_value
+
+logger = logging.getLogger(__name__)
+
+_ALPHABET = string.ascii_letters + string.digits
+PASSWORD_LENGTH = 32
+ACTION_DEADLINE_SECONDS = 20.0
+
+
+class Actor:
+    """Carries out the parts of a plan, each idempotent, so that a visit can be cut off anywhere.
+
+    `reporter` names this operator in Events.
+    """
+
+    def __init__(self, client: KubeClient, http: aiohttp.ClientSession, reporter: str) -> None:
+        self._client = client
+        self._http = http
+        self._reporter = reporter
+
+    async def ensure_secret(self, cluster: RunnerHubCluster, wanted: CredentialSecret) -> None:
+        """Generate the missing keys of a Secret; keys that exist are never changed."""
+        ref = ObjectRef.of(wanted.manifest)
+        generated = {
+            key: base64.b64encode(
+                "".join(secrets.choice(_ALPHABET) for _ in range(PASSWORD_LENGTH)).encode()
+            ).decode()
+            for key in wanted.keys
+        }
+        try:
+            await self._client.create({**wanted.manifest, "data": generated})
+        except ConflictError:
+            live = await self._client.get(ref)
+            _check_label(cluster, ref, live)
+            missing = {key: value for key, value in generated.items() if key not in live.get("data", {})}
+            if not missing:
+                return
+            version = live["metadata"]["resourceVersion"]
+            await self._client.merge_patch(
+                ref, {"metadata": {"resourceVersion": version}, "data": missing}
+            )
+        logger.info("generated credentials in %s", ref)
+
+    async def apply(self, cluster: RunnerHubCluster, manifest: Manifest, live: Mapping[str, Any] | None) -> bool:
+        """Apply one object when it differs from the live one; tells whether it wrote.
+
+        Raises ForeignObjectError when an object of that name belongs to somebody else.
+        """
+        desired = with_applied_hash(manifest)
+        ref = ObjectRef.of(manifest)
+        if live is None:
+            try:
+                live = await self._client.get(ref)
+            except NotFoundError:
+                live = None
+        if live is not None:
+            _check_owner(cluster, ref, live)
+        if not needs_apply(desired, live):
+            return False
+        await self._client.apply(desired)
+        logger.info("%s %s", "created" if live is None else "changed", ref)
+        return True
+
+    async def prune(self, body: Mapping[str, Any]) -> None:
+        """Delete an object that the spec no longer asks for."""
+        ref = ObjectRef.of(body)
+        try:
+            await self._client.delete(ref, uid=body["metadata"]["uid"])
+        except (NotFoundError, ConflictError):
+            return
+        logger.info("removed %s", ref)
+
+    async def write_status(
+        self, cluster_ref: ObjectRef, previous: Mapping[str, Any], status: RunnerHubClusterStatus
+    ) -> bool:
+        """Write the status when it changed; fields that are gone are removed."""
+        wanted = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if wanted == dict(previous):
+            return False
+        removed = {key: None for key in previous if key not in wanted}
+        sections = {key: _patch_of(previous.get(key), value) for key, value in wanted.items()}
+        try:
+            await self._client.merge_patch(
+                cluster_ref, {"status": {**sections, **removed}}, subresource="status"
+            )
+        except NotFoundError:
+            return False
+        return True
+
+    async def emit(self, cluster: RunnerHubCluster, note: EventNote, now: datetime) -> None:
+        """Record an Event; the same one within a minute is recorded once."""
+        try:
+            await self._client.create(event_manifest(cluster, note, self._reporter, now))
+        except (ConflictError, NotFoundError):
+            return
+
+    async def patch_patroni(
+        self, cluster: RunnerHubCluster, snapshot: Snapshot, action: actions.PatchPatroniConfig
+    ) -> None:
+        """Change Patroni's dynamic configuration."""
+        host = _primary_host(snapshot)
+        await patroni.patch_config(
+            self._http, host, action.patch, auth=_patroni_auth(cluster, snapshot), deadline_seconds=5.0
+        )
+        logger.info("changed Patroni's configuration: %s", ", ".join(sorted(action.patch)))
+
+    async def disrupt(self, cluster: RunnerHubCluster, snapshot: Snapshot, step: actions.Disruption) -> str | None:
+        """Carry out one disruptive step; gives the uid of a deleted pod."""
+        logger.info("rolling change: %s", step)
+        match step:
+            case actions.RestartPod(pod, uid, _):
+                ref = ObjectRef("v1", "Pod", cluster.namespace, pod)
+                try:
+                    await self._client.delete(ref, uid=uid)
+                except (NotFoundError, ConflictError):
+                    return None
+                return uid
+            case actions.SwitchPostgres(primary, candidate, _):
+                await patroni.switchover(
+                    self._http,
+                    _primary_host(snapshot),
+                    primary,
+                    candidate,
+                    auth=_patroni_auth(cluster, snapshot),
+                    deadline_seconds=ACTION_DEADLINE_SECONDS,
+                )
+            case actions.RestartPostgres(member, _):
+                pod_of_member = snapshot.pod(member)
+                if pod_of_member is not None:
+                    await patroni.restart_member(
+                        self._http,
+                        pod_of_member.ip,
+                        auth=_patroni_auth(cluster, snapshot),
+                        deadline_seconds=ACTION_DEADLINE_SECONDS,
+                    )
+            case actions.SwitchRedis(master, _):
+                await self._switch_redis(cluster, snapshot, master)
+        return None
+
+    async def _switch_redis(self, cluster: RunnerHubCluster, snapshot: Snapshot, master: str) -> None:
+        password = secret_value(
+            snapshot.children, names.credentials(cluster.name, names.REDIS), "sentinel-password"
+        )
+        # A Sentinel beside a replica stays up when the old master's pod goes.
+        host = next(
+            (pod.ip for pod in snapshot.pods_of(names.REDIS) if pod.name != master and pod.ready and pod.ip), None
+        )
+        if host is None or password is None:
+            raise ProbeError("no Sentinel to ask for a failover")
+        await sentinel.start_failover(host, password, deadline_seconds=5.0)
+
+
+def _patch_of(before: Any, after: Any) -> Any:
+    """JSON merge patch from one value to another: keys that are gone become null."""
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
+        return after
+    gone = {key: None for key in before if key not in after}
+    return {**{key: _patch_of(before.get(key), value) for key, value in after.items()}, **gone}
+
+
+def _primary_host(snapshot: Snapshot) -> str:
+    leader = snapshot.patroni.leader if snapshot.patroni is not None else None
+    pod = snapshot.pod(leader)
+    if pod is None or not pod.ip:
+        raise ProbeError("Patroni has no leader that could be asked")
+    return pod.ip
+
+
+def _patroni_auth(cluster: RunnerHubCluster, snapshot: Snapshot) -> aiohttp.BasicAuth:
+    password = secret_value(
+        snapshot.children, names.credentials(cluster.name, names.POSTGRES), "restapi-password"
+    )
+    if password is None:
+        raise ProbeError("the password of Patroni's REST API is not known yet")
+    return aiohttp.BasicAuth("patroni", password)
+
+
+def _check_owner(cluster: RunnerHubCluster, ref: ObjectRef, live: Mapping[str, Any]) -> None:
+    owners = live["metadata"].get("ownerReferences", ())
+    if any(owner.get("uid") == cluster.uid for owner in owners):
+        return
+    going = " and is being deleted" if "deletionTimestamp" in live["metadata"] else ""
+    owner = f"{owners[0]['kind']} {owners[0]['name']}" if owners else "somebody else"
+    raise ForeignObjectError(
+        f"{ref} exists, belongs to {owner}{going}; rename the cluster or remove that object"
+    )
+
+
+def _check_label(cluster: RunnerHubCluster, ref: ObjectRef, live: Mapping[str, Any]) -> None:
+    if live["metadata"].get("labels", {}).get(names.LABEL_CLUSTER) != cluster.name:
+        raise ForeignObjectError(f"{ref} exists and is not this cluster's; rename the cluster or remove that object")

@@ -1,0 +1,63 @@
+"""What a plan asks to be done beyond applying objects; carried out by `act`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class PatchPatroniConfig:
+    """Change Patroni's dynamic configuration; Patroni applies it to all members."""
+
+    patch: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPod:
+    """Delete a pod so that its StatefulSet makes it anew from the current template."""
+
+    pod: str
+    uid: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPostgres:
+    """Hand the Postgres primary role over to a replica."""
+
+    primary: str
+    candidate: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPostgres:
+    """Restart Postgres inside a member, for parameters that need it."""
+
+    member: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchRedis:
+    """Hand the Redis mastership over, by Sentinel."""
+
+    master: str
+    reason: str
+
+
+Disruption = RestartPod | SwitchPostgres | RestartPostgres | SwitchRedis
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A deliberate disruption under way in one component.
+
+    `step` is the next thing to do, None while a started one has not settled yet; `waiting_for` tells people.
+    """
+
+    component: str
+    step: Disruption | None
+    waiting_for: str

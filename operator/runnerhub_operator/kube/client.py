@@ -1,0 +1,223 @@
+"""A small asynchronous Kubernetes client over plain dictionaries.
+
+The generated models of the `kubernetes` package are not used: objects stay as the API server sends them, which is
+what server-side apply and comparison need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import aiohttp
+from kubernetes.aio import client as kube_client
+from kubernetes.aio import config as kube_config
+
+from .. import names
+from ..errors import ConflictError, KubeError, NotFoundError, RefusedError, UnavailableError
+
+Manifest = dict[str, Any]
+
+DEFAULT_DEADLINE_SECONDS: Final = 10.0
+
+_PLURALS: Final[Mapping[str, str]] = {
+    "ConfigMap": "configmaps",
+    "Deployment": "deployments",
+    "Event": "events",
+    "Ingress": "ingresses",
+    "Lease": "leases",
+    "Namespace": "namespaces",
+    "PersistentVolumeClaim": "persistentvolumeclaims",
+    "Pod": "pods",
+    "PodDisruptionBudget": "poddisruptionbudgets",
+    "Role": "roles",
+    "RoleBinding": "rolebindings",
+    names.KIND: names.PLURAL,
+    "Secret": "secrets",
+    "Service": "services",
+    "ServiceAccount": "serviceaccounts",
+    "StatefulSet": "statefulsets",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """Identity of an object in the API."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Self:
+        """Identity of a manifest."""
+        metadata = manifest["metadata"]
+        return cls(manifest["apiVersion"], manifest["kind"], metadata.get("namespace", ""), metadata["name"])
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+def path_of(ref: ObjectRef) -> str:
+    """Path of an object under the API server's address; of the collection when the name is empty."""
+    prefix = f"/api/{ref.api_version}" if "/" not in ref.api_version else f"/apis/{ref.api_version}"
+    scope = f"/namespaces/{ref.namespace}" if ref.namespace else ""
+    name = f"/{ref.name}" if ref.name else ""
+    return f"{prefix}{scope}/{_PLURALS[ref.kind]}{name}"
+
+
+def _error_for(status: int, message: str) -> KubeError:
+    if status == 404:
+        return NotFoundError(message, status)
+    if status == 409:
+        return ConflictError(message, status)
+    if status in (408, 429) or status >= 500:
+        return UnavailableError(message, status)
+    return RefusedError(message, status)
+
+
+class KubeClient:
+    """Requests to the API server, each with a deadline in seconds.
+
+    Raises NotFoundError, ConflictError, RefusedError or UnavailableError. Before each write `guard` is called; it
+    raises when this process must not write any more. After each call `observer(verb, kind, status)` is told.
+    """
+
+    def __init__(
+        self,
+        api: kube_client.ApiClient,
+        *,
+        guard: Callable[[], None] | None = None,
+        observer: Callable[[str, str, int], None] | None = None,
+        deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
+    ) -> None:
+        self._api = api
+        self._guard = guard
+        self._observer = observer
+        self._deadline_seconds = deadline_seconds
+
+    @classmethod
+    async def connect(cls, **options: Any) -> Self:
+        """Connect with the pod's ServiceAccount, or outside a cluster with the kubeconfig."""
+        configuration = kube_client.Configuration()
+        if Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists():
+            kube_config.load_incluster_config(client_configuration=configuration)
+        else:
+            await kube_config.load_kube_config(client_configuration=configuration)
+        # Retries belong to the caller, who knows what is safe to repeat.
+        configuration.retries = None
+        return cls(kube_client.ApiClient(configuration), **options)
+
+    def guarded(self, guard: Callable[[], None]) -> KubeClient:
+        """The same connection with a guard before each write."""
+        return KubeClient(
+            self._api, guard=guard, observer=self._observer, deadline_seconds=self._deadline_seconds
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()
+
+    async def get(self, ref: ObjectRef) -> Manifest:
+        """Read one object."""
+        return await self._call("GET", "get", ref)
+
+    async def list_objects(
+        self, api_version: str, kind: str, namespace: str, label_selector: str = ""
+    ) -> list[Manifest]:
+        """Read all objects of a kind that match a label selector; all namespaces when `namespace` is empty."""
+        query = {"labelSelector": label_selector} if label_selector else {}
+        answer = await self._call("GET", "list", ObjectRef(api_version, kind, namespace, ""), query=query)
+        items: list[Manifest] = answer.get("items", [])
+        return items
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        """Create an object; ConflictError when it exists."""
+        ref = ObjectRef.of(manifest)
+        collection = ObjectRef(ref.api_version, ref.kind, ref.namespace, "")
+        return await self._call("POST", "create", collection, body=manifest)
+
+    async def replace(self, manifest: Manifest) -> Manifest:
+        """Replace an object; ConflictError when its resourceVersion is not the current one."""
+        return await self._call("PUT", "update", ObjectRef.of(manifest), body=manifest)
+
+    async def merge_patch(self, ref: ObjectRef, patch: Mapping[str, Any], *, subresource: str = "") -> Manifest:
+        """Patch an object, or a subresource of it, by JSON merge patch (RFC 7386)."""
+        return await self._call(
+            "PATCH", "patch", ref, body=patch, content="application/merge-patch+json", subresource=subresource
+        )
+
+    async def apply(self, manifest: Manifest, *, force: bool = True, dry_run: bool = False) -> Manifest:
+        """Server-side apply as the operator's one field manager."""
+        query = {"fieldManager": names.FIELD_MANAGER, "force": "true" if force else "false"}
+        if dry_run:
+            query["dryRun"] = "All"
+        return await self._call(
+            "PATCH",
+            "apply",
+            ObjectRef.of(manifest),
+            body=manifest,
+            query=query,
+            content="application/apply-patch+yaml",
+        )
+
+    async def delete(
+        self, ref: ObjectRef, *, uid: str | None = None, grace_seconds: int | None = None
+    ) -> Manifest:
+        """Delete an object, with its dependents in the background; only the one with `uid` when given."""
+        body: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        if grace_seconds is not None:
+            body["gracePeriodSeconds"] = grace_seconds
+        return await self._call("DELETE", "delete", ref, body=body)
+
+    async def _call(
+        self,
+        method: str,
+        verb: str,
+        ref: ObjectRef,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        content: str = "application/json",
+        subresource: str = "",
+    ) -> Manifest:
+        if method != "GET" and self._guard is not None:
+            self._guard()
+        path = path_of(ref) + (f"/{subresource}" if subresource else "")
+        status = 0
+        try:
+            request = await self._api.param_serialize(
+                method,
+                path,
+                query_params=list((query or {}).items()),
+                header_params={"Accept": "application/json", "Content-Type": content},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            response = await self._api.call_api(*request, _request_timeout=self._deadline_seconds)
+            data = await response.read()
+            status = response.status
+        except (aiohttp.ClientError, TimeoutError, asyncio.TimeoutError, OSError) as error:
+            raise UnavailableError(f"{verb} {ref}: no answer from the API server: {error!r}") from error
+        finally:
+            if self._observer is not None:
+                self._observer(verb, ref.kind, status)
+        answer = _decode(data)
+        if status >= 400:
+            raise _error_for(status, f"{verb} {ref}: {answer.get('message') or status}")
+        return answer
+
+
+def _decode(data: bytes) -> Manifest:
+    try:
+        answer = json.loads(data or b"{}")
+    except ValueError:
+        return {"message": data[:200].decode(errors="replace")}
+    return answer if isinstance(answer, dict) else {"message": str(answer)[:200]}

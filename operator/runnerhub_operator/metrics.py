@@ -1,0 +1,50 @@
+"""Prometheus metrics of the operator itself."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RECONCILE_SECONDS = Histogram(
+    "runnerhub_operator_reconcile_seconds",
+    "Duration of one reconcile of one cluster.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+RECONCILE_ERRORS = Counter(
+    "runnerhub_operator_reconcile_errors_total", "Reconciles that failed, by reason.", ["reason"]
+)
+QUEUE_DEPTH = Gauge("runnerhub_operator_queue_depth", "Clusters that wait for a worker.")
+API_CALLS = Counter(
+    "runnerhub_operator_api_calls_total",
+    "Calls to the API server, by verb, kind and HTTP status (0: no answer).",
+    ["verb", "kind", "status"],
+)
+LEADER = Gauge("runnerhub_operator_leader", "1 while this replica is the active operator.")
+CONDITION = Gauge(
+    "runnerhub_cluster_condition",
+    "Conditions of each cluster: 1 True, 0 False, -1 Unknown.",
+    ["namespace", "name", "type"],
+)
+FAILOVERS = Counter(
+    "runnerhub_cluster_failovers_total", "Elections that the operator saw.", ["namespace", "name", "component"]
+)
+
+_CONDITION_VALUES = {"True": 1.0, "False": 0.0}
+
+
+def observe_api_call(verb: str, kind: str, status: int) -> None:
+    """Count one call to the API server."""
+    API_CALLS.labels(verb, kind, str(status)).inc()
+
+
+def set_condition(namespace: str, name: str, condition_type: str, status: str) -> None:
+    """Set the gauge of a cluster's condition."""
+    CONDITION.labels(namespace, name, condition_type).set(_CONDITION_VALUES.get(status, -1.0))
+
+
+def forget_cluster(namespace: str, name: str, condition_types: tuple[str, ...]) -> None:
+    """Remove the series of a cluster that is gone."""
+    for condition_type in condition_types:
+        try:
+            CONDITION.remove(namespace, name, condition_type)
+        except KeyError:
+            continue

@@ -1,0 +1,72 @@
+"""Observing a cluster: cached Kubernetes objects plus probes of the programs themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+
+from . import names
+from .api import RunnerHubCluster
+from .errors import ProbeError
+from .probes import patroni, sentinel
+from .snapshot import Pod, Snapshot, secret_value
+
+logger = logging.getLogger(__name__)
+
+PROBE_DEADLINE_SECONDS = 2.0
+
+
+async def observe(
+    cluster: RunnerHubCluster, children: Iterable[Mapping[str, Any]], http: aiohttp.ClientSession
+) -> Snapshot:
+    """Take a snapshot. Probes that fail leave their part empty; they never fail the visit."""
+    by_name: dict[tuple[str, str], Mapping[str, Any]] = {}
+    pods = []
+    for body in children:
+        if body["kind"] == "Pod":
+            pods.append(Pod.of(body))
+        else:
+            by_name[body["kind"], body["metadata"]["name"]] = body
+    running = [pod for pod in pods if pod.ip]
+    (members, config), sentinels = await asyncio.gather(
+        _patroni(cluster, [pod for pod in running if pod.component == names.POSTGRES], http),
+        _sentinels(cluster, [pod for pod in running if pod.component == names.REDIS], by_name),
+    )
+    return Snapshot(
+        now=datetime.now(UTC),
+        children=by_name,
+        pods=tuple(pods),
+        patroni=members,
+        patroni_config=config,
+        sentinels=sentinels,
+    )
+
+
+async def _patroni(
+    cluster: RunnerHubCluster, pods: list[Pod], http: aiohttp.ClientSession
+) -> tuple[patroni.PatroniCluster | None, Mapping[str, Any] | None]:
+    if not pods:
+        return None, None
+    hosts = [pod.ip for pod in pods]
+    try:
+        members = await patroni.read_cluster(http, hosts, deadline_seconds=PROBE_DEADLINE_SECONDS)
+        config = await patroni.read_config(http, hosts, deadline_seconds=PROBE_DEADLINE_SECONDS)
+    except ProbeError as error:
+        logger.debug("patroni of %s/%s: %s", cluster.namespace, cluster.name, error)
+        return None, None
+    return members, config
+
+
+async def _sentinels(
+    cluster: RunnerHubCluster, pods: list[Pod], children: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> tuple[sentinel.SentinelView, ...]:
+    password = secret_value(children, names.credentials(cluster.name, names.REDIS), "sentinel-password")
+    if not pods or password is None:
+        return ()
+    hosts = {pod.name: pod.ip for pod in pods}
+    return await sentinel.read_sentinels(hosts, password, deadline_seconds=PROBE_DEADLINE_SECONDS)

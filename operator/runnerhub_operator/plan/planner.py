@@ -1,0 +1,298 @@
+"""Putting the plan together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from .. import names
+from ..actions import PatchPatroniConfig, Rollout
+from ..api import (
+    Condition,
+    ConditionType,
+    Failover,
+    RunnerHubCluster,
+    RunnerHubClusterStatus,
+)
+from ..kube.events import EventNote
+from ..resources.common import BuildContext, Images, Manifest
+from ..resources.credentials import CredentialSecret, credential_secrets
+from ..resources.ingress import ingress_manifests
+from ..resources.loadbalancer import loadbalancer_manifests
+from ..resources.orchestrator import orchestrator_manifests
+from ..resources.pooler import pooler_manifests
+from ..resources.postgres import (
+    dynamic_config_patch,
+    patroni_dynamic_config,
+    postgres_first_objects,
+    postgres_manifests,
+)
+from ..resources.redis import redis_manifests
+from ..snapshot import Snapshot
+from . import conditions, failovers, leases, status
+from .rollout import plan_rollout
+
+# While something moves, look again soon: elections are timed by what is seen.
+BUSY_SECONDS = 1.0
+_PRUNED_KINDS = frozenset(
+    {
+        "ConfigMap",
+        "Deployment",
+        "Ingress",
+        "PodDisruptionBudget",
+        "Role",
+        "RoleBinding",
+        "Service",
+        "ServiceAccount",
+        "StatefulSet",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterMemory:
+    """What the operator remembers of a cluster between two visits; losing it costs only measured durations."""
+
+    roles: failovers.Memory
+    deleted_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What should be done, in this order: secrets, `first`, `objects`, prune, actions, rollout, status, events."""
+
+    secrets: tuple[CredentialSecret, ...]
+    first: tuple[Manifest, ...]
+    objects: tuple[Manifest, ...]
+    prune: tuple[Manifest, ...]
+    patroni_patch: PatchPatroniConfig | None
+    rollout: Rollout | None
+    disruption_lease: Manifest | None
+    status: RunnerHubClusterStatus
+    events: tuple[EventNote, ...]
+    failovers: tuple[Failover, ...]
+    memory: ClusterMemory
+    requeue_seconds: float
+
+
+@dataclass(slots=True)
+class _Notes:
+    events: list[EventNote] = field(default_factory=list)
+    failovers: list[Failover] = field(default_factory=list)
+
+
+def desired_objects(context: BuildContext) -> list[Manifest]:
+    """All objects of a cluster, in the order in which they are applied."""
+    return [
+        *postgres_manifests(context),
+        *pooler_manifests(context),
+        *redis_manifests(context),
+        *orchestrator_manifests(context),
+        *loadbalancer_manifests(context),
+        *ingress_manifests(context),
+    ]
+
+
+def make_plan(
+    cluster: RunnerHubCluster,
+    snapshot: Snapshot,
+    images: Images,
+    memory: ClusterMemory | None,
+    steady_seconds: float,
+) -> Plan:
+    """Plan one visit. `steady_seconds` is the time until the next visit when nothing is going on."""
+    memory = memory or ClusterMemory(failovers.initial_memory(cluster.status))
+    postgres = status.postgres_status(cluster, snapshot)
+    redis = status.redis_status(cluster, snapshot)
+    orchestrator = status.orchestrator_status(cluster, snapshot)
+    context = BuildContext(cluster, images, redis_bootstrapped=redis.bootstrapped)
+
+    rollout = plan_rollout(cluster, snapshot, redis, memory.deleted_uid)
+    if rollout is not None and (other := leases.is_held_by_other(cluster, snapshot, rollout.component)):
+        rollout = Rollout(rollout.component, None, f"{other}, which holds {names.disruption_lease(cluster.name)}")
+
+    creating = cluster.status.phase in ("Pending", "Creating", "Invalid") and not _was_ready(cluster.status)
+    components = [
+        conditions.postgres_verdict(cluster, snapshot, postgres, creating),
+        conditions.redis_verdict(cluster, snapshot, redis, creating),
+        conditions.orchestrators_verdict(cluster, snapshot, orchestrator, creating),
+        conditions.load_balancer_verdict(cluster, snapshot, creating),
+    ]
+    creating = creating and any(verdict.status != "True" for verdict in components)
+    verdicts = [
+        *conditions.overall_verdicts(components, rollout, creating),
+        conditions.Verdict(ConditionType.ACCEPTED, "True", "Valid", "the spec is valid"),
+        *components,
+        conditions.ingress_verdict(cluster, snapshot),
+    ]
+    written = conditions.with_times(verdicts, cluster.status, cluster.generation, snapshot.now)
+
+    notes = _Notes()
+    roles = _track_roles(
+        memory,
+        snapshot,
+        {
+            names.POSTGRES: postgres.primary,
+            names.REDIS: redis.master,
+            names.ORCHESTRATOR: orchestrator.leader,
+        },
+        rollout,
+        notes,
+    )
+    _condition_events(cluster.status.conditions, written, notes)
+    new_status = RunnerHubClusterStatus(
+        observed_generation=cluster.generation,
+        phase=_phase(written),
+        conditions=written,
+        postgres=postgres,
+        redis=redis,
+        orchestrator=orchestrator,
+        failovers=tuple([*reversed(notes.failovers), *cluster.status.failovers][: failovers.MAX_FAILOVERS]),
+        endpoints=status.endpoints(cluster),
+    )
+    objects = desired_objects(context)
+    settled = all(verdict.full for verdict in components) and rollout is None
+    return Plan(
+        secrets=tuple(_missing_secrets(context, snapshot)),
+        first=()
+        if snapshot.child("StatefulSet", names.child(cluster.name, names.POSTGRES))
+        else tuple(postgres_first_objects(context)),
+        objects=(*objects, *leases.observed_leases(context, snapshot, postgres, redis)),
+        prune=tuple(_surplus(cluster, snapshot, objects)),
+        patroni_patch=_patroni_patch(context, snapshot),
+        rollout=rollout,
+        disruption_lease=_disruption_lease(context, snapshot, rollout),
+        status=new_status,
+        events=tuple(notes.events),
+        failovers=tuple(notes.failovers),
+        memory=ClusterMemory(roles, memory.deleted_uid),
+        requeue_seconds=steady_seconds if settled else min(BUSY_SECONDS, steady_seconds),
+    )
+
+
+def rejected_status(
+    previous: RunnerHubClusterStatus, reason: str, message: str, generation: int, now: datetime
+) -> RunnerHubClusterStatus:
+    """Status of a resource whose spec the operator does not accept; what was observed before stays."""
+    others = [
+        conditions.Verdict(ConditionType(item.type), item.status, item.reason, item.message)
+        for item in previous.conditions
+        if item.type in set(ConditionType) and item.type != ConditionType.ACCEPTED
+    ]
+    accepted = conditions.Verdict(ConditionType.ACCEPTED, "False", reason, message)
+    written = conditions.with_times([*others, accepted], previous, generation, now)
+    return previous.model_copy(
+        update={"observed_generation": generation, "phase": "Invalid", "conditions": written}
+    )
+
+
+def _was_ready(previous: RunnerHubClusterStatus) -> bool:
+    return any(item.type == ConditionType.READY and item.status == "True" for item in previous.conditions)
+
+
+def _phase(written: tuple[Condition, ...]) -> str:
+    by_type = {item.type: item for item in written}
+    if by_type[ConditionType.PROGRESSING].reason == "Creating":
+        return "Creating"
+    if by_type[ConditionType.READY].status != "True":
+        return "Unavailable"
+    if by_type[ConditionType.PROGRESSING].status == "True":
+        return "Updating"
+    return "Degraded" if by_type[ConditionType.DEGRADED].status == "True" else "Ready"
+
+
+def _track_roles(
+    memory: ClusterMemory,
+    snapshot: Snapshot,
+    holders: Mapping[str, str | None],
+    rollout: Rollout | None,
+    notes: _Notes,
+) -> dict[str, failovers.Role]:
+    roles = {}
+    for component, holder in holders.items():
+        cause = "RollingChange" if rollout is not None and rollout.component == component else None
+        role, failover = failovers.track(
+            component, memory.roles.get(component, failovers.Role()), holder, snapshot, cause
+        )
+        roles[component] = role
+        if failover is not None:
+            notes.failovers.append(failover)
+            notes.events.append(_failover_event(failover))
+    return roles
+
+
+_ROLE_WORDS = {
+    names.POSTGRES: ("PrimaryChanged", "Postgres primary"),
+    names.REDIS: ("MasterChanged", "Redis master"),
+    names.ORCHESTRATOR: ("LeaderChanged", "leading orchestrator"),
+}
+
+
+def _failover_event(failover: Failover) -> EventNote:
+    reason, role = _ROLE_WORDS[failover.component]
+    took = f" after {failover.duration_seconds} s" if failover.duration_seconds is not None else ""
+    return EventNote(
+        "Normal",
+        reason,
+        f"{role} moved from {failover.from_ or 'nobody'} to {failover.to}{took} ({failover.cause})",
+    )
+
+
+_ANNOUNCED = (ConditionType.READY, ConditionType.DEGRADED, ConditionType.ACCEPTED)
+
+
+def _condition_events(before: tuple[Condition, ...], after: tuple[Condition, ...], notes: _Notes) -> None:
+    old = {item.type: item.status for item in before}
+    for item in after:
+        if item.type not in _ANNOUNCED or old.get(item.type) == item.status:
+            continue
+        if item.type == ConditionType.READY and item.status == "True":
+            notes.events.append(EventNote("Normal", "Ready", item.message))
+        elif item.type == ConditionType.READY and old.get(item.type) == "True":
+            notes.events.append(EventNote("Warning", "NotReady", item.message))
+        elif item.type == ConditionType.DEGRADED and item.status == "True":
+            notes.events.append(EventNote("Warning", "Degraded", item.message))
+        elif item.type == ConditionType.DEGRADED and old.get(item.type) == "True":
+            notes.events.append(EventNote("Normal", "Recovered", item.message))
+
+
+def _missing_secrets(context: BuildContext, snapshot: Snapshot) -> list[CredentialSecret]:
+    missing = []
+    for secret in credential_secrets(context):
+        live: Mapping[str, Any] = snapshot.child("Secret", secret.manifest["metadata"]["name"]) or {}
+        keys = tuple(key for key in secret.keys if key not in live.get("data", {}))
+        if keys:
+            missing.append(replace(secret, keys=keys))
+    return missing
+
+
+def _surplus(cluster: RunnerHubCluster, snapshot: Snapshot, objects: list[Manifest]) -> list[Manifest]:
+    wanted = {(item["kind"], item["metadata"]["name"]) for item in objects}
+    return [
+        dict(body)
+        for (kind, name), body in snapshot.children.items()
+        if kind in _PRUNED_KINDS
+        and (kind, name) not in wanted
+        and "deletionTimestamp" not in body["metadata"]
+        and any(owner.get("uid") == cluster.uid for owner in body["metadata"].get("ownerReferences", ()))
+    ]
+
+
+def _patroni_patch(context: BuildContext, snapshot: Snapshot) -> PatchPatroniConfig | None:
+    if snapshot.patroni_config is None or snapshot.patroni is None or snapshot.patroni.leader is None:
+        return None
+    patch = dynamic_config_patch(patroni_dynamic_config(context), snapshot.patroni_config)
+    return PatchPatroniConfig(patch) if patch else None
+
+
+def _disruption_lease(context: BuildContext, snapshot: Snapshot, rollout: Rollout | None) -> Manifest | None:
+    """The Lease to be written: taken before the first step, given back when nothing is left to do."""
+    live = snapshot.child("Lease", names.disruption_lease(context.name))
+    holder: str = (live or {}).get("spec", {}).get("holderIdentity") or ""
+    if rollout is not None and rollout.step is not None:
+        return leases.disruption_lease(context, snapshot, leases.rollout_holder(rollout.component))
+    if rollout is None and holder.startswith("operator/rolling-change-"):
+        return leases.disruption_lease(context, snapshot, "")
+    return None

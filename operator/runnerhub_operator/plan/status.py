@@ -1,0 +1,102 @@
+"""The status sections from what was observed."""
+
+from __future__ import annotations
+
+from .. import names
+from ..api import (
+    Endpoints,
+    OrchestratorStatus,
+    PostgresInstanceStatus,
+    PostgresStatus,
+    RedisReplicaStatus,
+    RedisStatus,
+    RunnerHubCluster,
+)
+from ..probes.sentinel import agreed_master
+from ..snapshot import Snapshot
+
+
+def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> PostgresStatus:
+    """The database; without an answer from Patroni, the last known members but no primary."""
+    patroni = snapshot.patroni
+    if patroni is None:
+        return cluster.status.postgres.model_copy(update={"primary": None})
+    return PostgresStatus(
+        primary=patroni.leader,
+        timeline=patroni.timeline if patroni.timeline is not None else cluster.status.postgres.timeline,
+        instances=tuple(
+            PostgresInstanceStatus(
+                name=member.name,
+                role=member.role,
+                state=member.state,
+                timeline=member.timeline,
+                lag_bytes=_coarse(member.lag_bytes),
+            )
+            for member in sorted(patroni.members, key=lambda member: member.name)
+        ),
+    )
+
+
+# A lag below one WAL segment is the ordinary ebb and flow; writing it would change the status at every visit.
+_QUIET_LAG_BYTES = 16 * 1024 * 1024
+
+
+def _coarse(lag_bytes: int | None) -> int | None:
+    if lag_bytes is None:
+        return None
+    return 0 if lag_bytes < _QUIET_LAG_BYTES else lag_bytes - lag_bytes % _QUIET_LAG_BYTES
+
+
+def redis_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> RedisStatus:
+    """The queue; without an agreement of the Sentinels there is no master."""
+    before = cluster.status.redis
+    agreed = agreed_master(snapshot.sentinels)
+    if agreed is None:
+        return before.model_copy(update={"master": None, "sentinels": 0})
+    master = snapshot.redis_member(agreed.master_ip)
+    view = agreed.view
+    replicas = []
+    for replica in view.replicas:
+        name = snapshot.redis_member(replica.ip)
+        if name is not None and name != master:
+            lag = max(view.master_offset - replica.offset, 0) if view.master_offset is not None else None
+            link = "ok" if replica.link_up else "err"
+            replicas.append(RedisReplicaStatus(name=name, link=link, lag_bytes=_coarse(lag)))
+    return RedisStatus(
+        master=master,
+        epoch=agreed.epoch,
+        sentinels=agreed.agreeing,
+        bootstrapped=before.bootstrapped or (master is not None and any(r.link == "ok" for r in replicas)),
+        replicas=tuple(sorted(replicas, key=lambda replica: replica.name)),
+    )
+
+
+def orchestrator_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> OrchestratorStatus:
+    """The orchestrators; the leader is the pod that its agent labelled."""
+    pods = snapshot.pods_of(names.ORCHESTRATOR)
+    leaders = [
+        pod for pod in pods if pod.labels.get(names.LABEL_LEADER) == "true" and not pod.terminating and pod.ip
+    ]
+    leader = leaders[0].name if len(leaders) == 1 else None
+    before = cluster.status.orchestrator
+    if leader is None and any(pod.name == before.leader for pod in leaders):
+        leader = before.leader  # two labels for the moment of a takeover
+    since = before.since if leader == before.leader else snapshot.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return OrchestratorStatus(
+        leader=leader, since=since if leader is not None else None, ready=sum(pod.ready for pod in pods)
+    )
+
+
+def endpoints(cluster: RunnerHubCluster) -> Endpoints:
+    """Addresses inside Kubernetes."""
+    domain = f"{cluster.namespace}.svc"
+    database = f"{names.child(cluster.name, names.POSTGRES)}.{domain}"
+    return Endpoints(
+        api=f"http://{names.load_balancer_service(cluster.name)}.{domain}",
+        database=f"{database}:{names.PORT_POSTGRES}",
+        database_read_only=f"{database}:{names.PORT_POSTGRES_READ_ONLY}",
+        sentinels=",".join(
+            f"{names.member(cluster.name, names.REDIS, i)}.{domain}:{names.PORT_SENTINEL}"
+            for i in range(cluster.spec.redis.replicas)
+        ),
+    )

@@ -1,0 +1,224 @@
+"""Transactions on Postgres through a transaction pooler, surviving a failover within a deadline.
+
+Why no psycopg_pool: its pools open connections one at a time (behind a frozen pooler pod every client
+waits for that one attempt) and back off for up to minutes after an outage. PgBouncer is the pool already,
+so all that is needed here is a bounded set of connections to it, opened by whoever needs one.
+
+Why a stuck query is never cancelled: a cancel request that reaches a COMMIT waiting for its synchronous
+standby makes Postgres report success although nothing is replicated. The socket is shut down instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.errors import Diagnostic
+from psycopg.rows import DictRow, dict_row
+
+from .errors import DatabaseUnavailableError, NotReplicatedError
+from .settings import DatabaseSettings
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Connection = psycopg.AsyncConnection[DictRow]
+Work = Callable[[Connection], Awaitable[T]]
+
+FIRST_BACKOFF_SECONDS = 0.1
+LONGEST_BACKOFF_SECONDS = 1.0
+# Idle connections are closed so that load spreads over the pooler pods again after one of them came back.
+LONGEST_IDLE_SECONDS = 60.0
+LONGEST_LIFE_SECONDS = 900.0
+# https://www.postgresql.org/docs/17/runtime-config-wal.html#GUC-SYNCHRONOUS-COMMIT: the warning of
+# SyncRepWaitForLSN in src/backend/replication/syncrep.c, sent when a wait was cut short.
+UNREPLICATED_WARNING = "canceling wait for synchronous replication"
+
+_RETRYABLE = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    OSError,
+    TimeoutError,
+    NotReplicatedError,
+)
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether the same transaction may succeed a moment later, on this or on another server."""
+    return isinstance(error, _RETRYABLE)
+
+
+def leaves_connection_usable(error: BaseException | None) -> bool:
+    """Whether a connection works after this; a failed statement (a constraint, say) is just rolled back."""
+    return error is None or not is_retryable(error)
+
+
+@dataclass(slots=True)
+class _Session:
+    """One connection to the pooler and what is known about it."""
+
+    connection: Connection
+    opened_at: float
+    idle_since: float
+    unreplicated: bool = False
+
+    def on_notice(self, diagnostic: Diagnostic) -> None:
+        if UNREPLICATED_WARNING in (diagnostic.message_primary or ""):
+            self.unreplicated = True
+
+    def sever(self) -> None:
+        """Make whatever waits on this connection fail at once, without asking the server."""
+        with contextlib.suppress(psycopg.OperationalError, OSError):
+            duplicate = socket.socket(fileno=os.dup(self.connection.pgconn.socket))
+            with contextlib.closing(duplicate):
+                duplicate.shutdown(socket.SHUT_RDWR)
+
+
+class Database:
+    """Runs functions in transactions. At most `connections` at a time; the rest waits its turn."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._settings = settings
+        self._idle: deque[_Session] = deque()
+        self._slots = asyncio.Semaphore(settings.connections)
+        self._available: bool | None = None
+
+    async def run(self, work: Work[T], *, deadline_seconds: float | None = None) -> T:
+        """Run `work` in one transaction and return its result once it is committed.
+
+        Retries on failover until the deadline, so `work` must be idempotent: an attempt whose answer was
+        lost may have been committed. Raises DatabaseUnavailableError when the deadline has passed.
+        """
+        patience = self._settings.deadline_seconds if deadline_seconds is None else deadline_seconds
+        deadline = time.monotonic() + patience
+        backoff = FIRST_BACKOFF_SECONDS
+        while True:
+            remaining = deadline - time.monotonic()
+            try:
+                result = await self._attempt(work, min(remaining, self._settings.attempt_timeout_seconds))
+            except Exception as error:
+                if not is_retryable(error):
+                    raise
+                self._note(available=False, error=error)
+                pause = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not cryptography
+                if time.monotonic() + pause >= deadline:
+                    raise DatabaseUnavailableError(f"no answer within {patience:g} s") from error
+                await asyncio.sleep(pause)
+                backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
+            else:
+                self._note(available=True)
+                return result
+
+    async def close(self) -> None:
+        """Close all idle connections."""
+        while self._idle:
+            await self._idle.pop().connection.close()
+
+    async def _attempt(self, work: Work[T], timeout_seconds: float) -> T:
+        """One try, bounded in all its parts: waiting for a slot, connecting, executing, committing."""
+        started = time.monotonic()
+        async with asyncio.timeout(timeout_seconds):
+            await self._slots.acquire()
+        try:
+            session = await self._session(timeout_seconds - (time.monotonic() - started))
+            return await self._execute(session, work, timeout_seconds - (time.monotonic() - started))
+        finally:
+            self._slots.release()
+
+    async def _execute(self, session: _Session, work: Work[T], timeout_seconds: float) -> T:
+        task = asyncio.ensure_future(self._transaction(session, work, timeout_seconds))
+        healthy = False
+        try:
+            # Not asyncio.timeout: cancelling a psycopg call sends a cancel request (see the module's text).
+            await asyncio.wait({task}, timeout=max(timeout_seconds, 0.05))
+            if not task.done():
+                raise TimeoutError(f"no answer within {timeout_seconds:.1f} s")
+            healthy = leaves_connection_usable(task.exception())
+            return task.result()
+        finally:
+            if not task.done():
+                session.sever()
+                with contextlib.suppress(Exception):
+                    await task
+            await self._give_back(session, healthy=healthy)
+
+    async def _transaction(self, session: _Session, work: Work[T], timeout_seconds: float) -> T:
+        connection = session.connection
+        milliseconds = max(int(timeout_seconds * 1000), 50)
+        session.unreplicated = False
+        async with connection.transaction():
+            # SET LOCAL: with a transaction pooler nothing may outlive the transaction. Postgres stops the
+            # statement's clock before a COMMIT waits for its standby, so this can not cut that wait short.
+            await connection.execute(f"SET LOCAL statement_timeout = {milliseconds}")
+            result = await work(connection)
+        if session.unreplicated:
+            raise NotReplicatedError("the commit did not wait for its synchronous standby")
+        return result
+
+    async def _session(self, timeout_seconds: float) -> _Session:
+        now = time.monotonic()
+        while self._idle:
+            session = self._idle.pop()
+            fresh = now - session.idle_since < LONGEST_IDLE_SECONDS
+            if fresh and now - session.opened_at < LONGEST_LIFE_SECONDS and not session.connection.closed:
+                return session
+            await session.connection.close()
+        patience = max(min(timeout_seconds, self._settings.connect_timeout_seconds), 0.05)
+        async with asyncio.timeout(patience):
+            connection = await psycopg.AsyncConnection.connect(
+                self._settings.url,
+                autocommit=True,
+                prepare_threshold=None,
+                row_factory=dict_row,
+                application_name="runnerhub-orchestrator",
+                keepalives_idle=5,
+                keepalives_interval=2,
+                keepalives_count=3,
+            )
+        session = _Session(connection, opened_at=now, idle_since=now)
+        connection.add_notice_handler(session.on_notice)
+        return session
+
+    async def _give_back(self, session: _Session, *, healthy: bool) -> None:
+        if healthy and not session.connection.closed:
+            session.idle_since = time.monotonic()
+            self._idle.append(session)
+            return
+        # What broke one connection has most likely broken the idle ones too: do not try them one by one.
+        await session.connection.close()
+        await self.close()
+
+    def _note(self, *, available: bool, error: BaseException | None = None) -> None:
+        if available != self._available:
+            if available:
+                log.info("database answers")
+            else:
+                log.warning("database does not answer", extra={"error": describe(error)})
+        self._available = available
+
+
+def describe(error: BaseException | None) -> str:
+    """The error's type and first line; connection strings never appear in psycopg's first lines."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+async def fetch_one(connection: Connection, query: Any, parameters: dict[str, Any]) -> DictRow | None:
+    """The first row of a query, or None."""
+    return await (await connection.execute(query, parameters)).fetchone()
+
+
+async def fetch_all(connection: Connection, query: Any, parameters: dict[str, Any]) -> list[DictRow]:
+    """All rows of a query."""
+    return await (await connection.execute(query, parameters)).fetchall()

@@ -1,0 +1,197 @@
+"""The BullMQ queue `github-jobs`: who is next. Its content can always be made again from the rows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from bullmq import Queue, Worker
+from redis.exceptions import RedisError
+
+from .errors import EntryGoneError, QueueUnavailableError
+from .jobs import Job
+from .redis_link import RedisLink
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+QUEUE_NAME = "github-jobs"
+PREFIX = "bull"
+JOB_NAME = "github-job"
+# BullMQ refuses ids that are whole numbers, because it makes such ids itself.
+ID_PREFIX = "job-"
+ATTEMPTS = 3
+KEEP_FINISHED = 1000
+# BullMQ fails a job that stalled too often; here the row counts the attempts, so its limit must never bite.
+STALLED_LIMIT = 1_000_000
+PUT_BACK_SECONDS = (0.5, 2.0)
+ALIVE_STATES = ("waiting", "active", "delayed", "prioritized", "paused")
+# BullMQ reports a lost lock or a missing entry as TypeError; Scripts.finishedErrors in its scripts.py.
+_GONE = ("Missing key", "Missing lock", "Lock mismatch", "Job ")
+COUNTED_STATES = ("waiting", "active", "delayed", "completed", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One job taken from the queue under a lock that `token` names."""
+
+    job_id: int
+    labels: frozenset[str]
+    token: str
+    handle: Any
+
+
+class JobQueue:
+    """Producer, consumer and stalled check on one Sentinel-backed client.
+
+    Jobs are fetched by hand (Worker.moveToActive), never by BullMQ's blocking read: a blocking read on a
+    master that vanished is what makes idle workers deaf. All methods raise QueueUnavailableError; those that
+    name a token raise EntryGoneError when somebody else has the entry by now.
+    """
+
+    def __init__(self, link: RedisLink, *, timeout_seconds: float, lock_seconds: float) -> None:
+        self._client = link.client()
+        self._timeout_seconds = timeout_seconds
+        self._lock_milliseconds = int(lock_seconds * 1000)
+        options = {"connection": self._client, "prefix": PREFIX, "skipVersionCheck": True}
+        self._queue = Queue(QUEUE_NAME, options)
+        self._worker = Worker(
+            QUEUE_NAME,
+            None,
+            {**options, "autorun": False, "lockDuration": self._lock_milliseconds},
+        )
+        self._available: bool | None = None
+
+    async def add(self, job: Job) -> None:
+        """Put a job into the queue; nothing happens when it is there already."""
+        await self._bounded(
+            self._queue.add(
+                JOB_NAME,
+                {
+                    "jobId": job.job_id,
+                    "delegationId": str(job.delegation_id),
+                    "runId": job.run_id,
+                    "repository": job.repository,
+                    "workflow": job.workflow,
+                    "labels": list(job.labels),
+                },
+                {
+                    "jobId": f"{ID_PREFIX}{job.job_id}",
+                    "attempts": ATTEMPTS,
+                    "removeOnComplete": {"count": KEEP_FINISHED},
+                    "removeOnFail": {"count": KEEP_FINISHED},
+                },
+            )
+        )
+
+    async def replace(self, job: Job) -> None:
+        """Put a job into the queue, whatever the queue remembers of it.
+
+        BullMQ ignores an id that it knows, even one it has finished; an entry somebody holds stays.
+        """
+        await self._bounded(self._queue.backend.remove(f"{ID_PREFIX}{job.job_id}", True))
+        await self.add(job)
+
+    async def take(self, token: str) -> Entry | None:
+        """The next job under a lock, or None when nothing waits."""
+        handle = await self._bounded(self._worker.moveToActive(token))
+        if handle is None:
+            return None
+        data = handle.data if isinstance(handle.data, dict) else {}
+        entry = Entry(
+            job_id=_number(handle.id, data),
+            labels=frozenset(str(label) for label in data.get("labels") or ()),
+            token=token,
+            handle=handle,
+        )
+        if entry.job_id == 0:
+            log.warning("entry without a job id discarded", extra={"entry": str(handle.id)})
+            await self.discard(entry)
+            return None
+        return entry
+
+    async def put_back(self, entry: Entry, *, at_once: bool = False) -> None:
+        """Let others have the entry, a moment later so that it does not come straight back here."""
+        milliseconds = 1 if at_once else int(random.uniform(*PUT_BACK_SECONDS) * 1000)  # noqa: S311 - jitter
+        await self._bounded(
+            self._worker.backend.moveToDelayed(
+                entry.handle.id, round(time.time() * 1000), milliseconds, entry.token, {"skipAttempt": True}
+            )
+        )
+
+    async def finish(self, entry_id: int, token: str, result: dict[str, Any]) -> None:
+        """Show the job as completed. Best effort: an entry that stays is discarded by the next claim."""
+        handle = await self._bounded(self._queue.getJob(f"{ID_PREFIX}{entry_id}"))
+        if handle is not None:
+            await self._bounded(handle.moveToCompleted(result, token))
+
+    async def discard(self, entry: Entry) -> None:
+        """Remove an entry whose row needs no execution, so that the id can be added again."""
+        await self._bounded(
+            self._worker.backend.moveToCompleted(entry.handle, None, True, entry.token, False)
+        )
+
+    async def extend(self, job_id: int, token: str) -> None:
+        """Keep the lock as long as the lease lives."""
+        await self._bounded(
+            self._worker.backend.extendLock(f"{ID_PREFIX}{job_id}", token, self._lock_milliseconds)
+        )
+
+    async def return_stalled(self, interval_seconds: float) -> list[str]:
+        """Move entries whose lock expired back to the waiting ones; at most once per interval."""
+        stalled: list[str] = await self._bounded(
+            self._worker.backend.moveStalledJobsToWait(STALLED_LIMIT, int(interval_seconds * 1000))
+        )
+        return stalled
+
+    async def alive_job_ids(self) -> list[int]:
+        """Ids of all jobs that wait or are held, seen at one moment."""
+        ids: list[str] = await self._bounded(self._queue.backend.getRanges(list(ALIVE_STATES), 0, -1))
+        return [number for number in (_number(identifier, {}) for identifier in ids) if number]
+
+    async def counts(self) -> dict[str, int]:
+        """Number of entries per state."""
+        counts: dict[str, Any] = await self._bounded(self._queue.getJobCounts(*COUNTED_STATES))
+        return {state: int(counts.get(state) or 0) for state in COUNTED_STATES}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _bounded(self, operation: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                result = await operation
+        except (RedisError, OSError, TimeoutError) as error:
+            # Includes answers such as READONLY, NOREPLICAS and LOADING: all of them pass.
+            self._note(available=False, error=error)
+            raise QueueUnavailableError(f"{type(error).__name__}: {error}") from error
+        except TypeError as error:
+            if not str(error).startswith(_GONE):
+                raise
+            raise EntryGoneError(str(error)) from error
+        self._note(available=True)
+        return result
+
+    def _note(self, *, available: bool, error: BaseException | None = None) -> None:
+        if available != self._available:
+            if available:
+                log.info("queue answers")
+            else:
+                log.warning("queue does not answer", extra={"error": f"{type(error).__name__}: {error}"})
+        self._available = available
+
+
+def _number(identifier: Any, data: dict[str, Any]) -> int:
+    """The job's number, from our own form of id or, for entries of other producers, from the data."""
+    text = str(identifier)
+    if text.startswith(ID_PREFIX) and text[len(ID_PREFIX) :].isdigit():
+        return int(text[len(ID_PREFIX) :])
+    value = data.get("jobId")
+    return value if isinstance(value, int) and value > 0 else 0

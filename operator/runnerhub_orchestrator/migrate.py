@@ -1,0 +1,91 @@
+"""Brings the schema to the version of this program, through a transaction pooler.
+
+Alembic keeps the history and the version table. Its steps run in one transaction with
+pg_advisory_xact_lock (migrations/env.py), so no session state is needed; it is synchronous, hence the thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from sqlalchemy import NullPool, create_engine
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import DBAPIError
+
+from .database import describe, is_retryable
+from .settings import DatabaseSettings
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 5.0
+
+
+async def migrate_until_done(settings: DatabaseSettings) -> None:
+    """Return once the schema is there, however long the database needs to appear."""
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return await asyncio.to_thread(_migrate, settings)
+        except (DBAPIError, psycopg.Error, OSError) as error:
+            cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+            # Others (no privilege, say) are told as what they are, and tried again too: somebody mends
+            # the database, not this process, and an exit would only turn one message into a crash loop.
+            level = logging.WARNING if is_retryable(cause) else logging.ERROR
+            log.log(level, "schema is not ready", extra={"error": describe(cause), "retry_seconds": pause})
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+def _migrate(settings: DatabaseSettings) -> None:
+    config = Config()
+    config.set_main_option("script_location", f"{__package__}:migrations")
+    engine = create_engine(
+        _url(settings.url),
+        poolclass=NullPool,
+        connect_args={
+            "prepare_threshold": None,
+            "connect_timeout": max(int(settings.connect_timeout_seconds), 2),
+            "application_name": "runnerhub-orchestrator-migrations",
+            # A thread cannot be severed from outside; the kernel gives up on a frozen server instead.
+            "tcp_user_timeout": 10_000,
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+        },
+    )
+    try:
+        with engine.connect() as connection:
+            if _is_current(connection, config):
+                return
+            connection.rollback()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            log.info("schema migrated")
+    finally:
+        engine.dispose()
+
+
+def _is_current(connection: Connection, config: Config) -> bool:
+    """Whether nothing is to be done: the schema is ours, or one of a newer program (a rolling downgrade)."""
+    found = MigrationContext.configure(connection).get_current_heads()
+    scripts = ScriptDirectory.from_config(config)
+    if set(found) == set(scripts.get_heads()):
+        return True
+    try:
+        scripts.get_revisions(found)
+    except CommandError:
+        log.warning("the schema is newer than this program", extra={"found": sorted(found)})
+        return True
+    return False
+
+
+def _url(text: str) -> URL:
+    return make_url(text).set(drivername="postgresql+psycopg")

@@ -1,0 +1,1 @@
+"""One module per step; a step must keep the previous version of the program working (rolling updates)."""
