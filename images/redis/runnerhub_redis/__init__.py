@@ -1,1 +1,1 @@
-"""Starts Redis and Sentinel in their pods: finds out the role, writes the configuration, hands mastership over."""
+"""Starts Redis and Sentinel in their pods: role, configuration, handing mastership over."""

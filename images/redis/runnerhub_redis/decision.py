@@ -1,7 +1,7 @@
 """Decides, from what a starting pod could learn, which role its Redis takes. Pure: no input or output.
 
-The one danger is a master that starts empty: its replicas would copy the emptiness. So an empty volume becomes
-master only where nothing can be lost, and whoever cannot know waits.
+The one danger is a master that starts empty: its replicas would copy the emptiness. So an empty volume
+becomes master only where nothing can be lost, and whoever cannot know waits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import StrEnum
 
 # How long a pod that hears only a minority of the Sentinels waits for the others before it follows them.
 MINORITY_PATIENCE_SECONDS = 5.0
-# Sentinel retries a failover that found nobody after twice its failover-timeout; by then the old master is better.
+# By then Sentinel has found nobody to promote: the old master is better than none.
 FAILOVER_PATIENCE_SECONDS = 15.0
 
 

@@ -224,7 +224,7 @@ class LeaseElector:
                 action = decide(self._state, self._clock(), self._wall_clock(), candidate=candidate)
                 if action.verb in (Verb.WAIT, Verb.LOOK):
                     return self._until(action)
-                if await self._write(action):
+                if await self._write(action) and action.verb is not Verb.PREPARE:
                     self._reported = False
                     return self._jittered(timing.retry_period_seconds)
         except KubeError as error:
@@ -319,7 +319,9 @@ class LeaseElector:
 
     def _report(self, error: KubeError) -> None:
         if not self._reported:
-            log.warning("the election got no good answer about the Lease: %s", error, extra={"lease": self._name})
+            log.warning(
+                "the election got no good answer about the Lease: %s", error, extra={"lease": self._name}
+            )
         self._reported = True
 
     async def _give_back(self) -> None:

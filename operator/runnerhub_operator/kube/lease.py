@@ -34,8 +34,7 @@ REMEMBERED_CLAIMS: Final = 8
 
 
 def boot_clock() -> float:
-    """Seconds on a clock that no administrator can set and that also counts while the machine is suspended.
-    """
+    """Seconds on a clock that nobody can set and that also counts while the machine is suspended."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
@@ -49,9 +48,9 @@ def micro_time() -> str:
 class ElectionTiming:
     """Timing of an election, in seconds; the defaults are the usual ones of Kubernetes' own components.
 
-    `absent_wait_seconds`: how long a Lease must have been seen absent before it is created. None means the
-    lease duration, which is safe also when somebody deletes the Lease of a leader that cannot reach the API
-    server; a shorter time makes the very first start faster.
+    `absent_wait_seconds`: where there is no Lease and never was one that this process saw, the first claim
+    creates it after this time. None is the strict way: the Lease is created without a holder and claimed a
+    lease duration later, so that nobody overlaps with a leader whose Lease was deleted by hand.
     """
 
     lease_duration_seconds: float = 15.0
@@ -93,8 +92,16 @@ class LeaseRecord:
 
     @property
     def released(self) -> bool:
-        """Whether the last holder gave it back deliberately. Merely emptied by hand does not count."""
+        """Whether the last holder gave it back deliberately."""
         return not self.holder and self.duration_seconds == RELEASED_DURATION_SECONDS
+
+    @property
+    def vacant(self) -> bool:
+        """Whether it names nobody although nobody gave it back: newly prepared, or emptied by hand.
+
+        Somebody may still be leading, so it is not free before a lease duration has passed.
+        """
+        return not self.holder and not self.released
 
 
 def _text(value: object) -> str:
@@ -126,6 +133,7 @@ class Verb(StrEnum):
 
     LOOK = "look"
     WAIT = "wait"
+    PREPARE = "prepare"
     CLAIM = "claim"
     RENEW = "renew"
     RELEASE = "release"
@@ -172,7 +180,8 @@ class ElectionState:
 def observe(state: ElectionState, lease: Mapping[str, Any] | None, now: float) -> ElectionState:
     """Take in a Lease as read (None: there is none); `now` is taken after the answer arrived.
 
-    A term whose Lease belongs to somebody else ends. One whose Lease is gone goes on: nobody else has it.
+    A term whose Lease belongs to somebody else ends. One whose Lease is gone or vacant goes on: nobody else
+    has it.
     """
     record = None if lease is None else LeaseRecord.read(lease)
     changed = not state.looked or _version(lease) != _version(state.lease)
@@ -185,9 +194,9 @@ def observe(state: ElectionState, lease: Mapping[str, Any] | None, now: float) -
         seen_holder=state.seen_holder or bool(record and record.holder),
         highest_token=max(state.highest_token, record.transitions if record else 0),
     )
-    if state.term is not None and record is not None and state.owned_claim != state.term.claim:
-        return replace(state, term=None)
-    return state
+    if state.term is None or record is None or record.vacant or state.owned_claim == state.term.claim:
+        return state
+    return replace(state, term=None)
 
 
 def _version(lease: Mapping[str, Any] | None) -> tuple[object, object] | None:
@@ -197,14 +206,14 @@ def _version(lease: Mapping[str, Any] | None) -> tuple[object, object] | None:
     return metadata.get("uid"), metadata.get("resourceVersion")
 
 
-def free_at(state: ElectionState) -> float:
-    """When somebody who does not hold the Lease may take it, on the boot clock."""
+def free_at(state: ElectionState) -> float | None:
+    """When somebody who does not hold the Lease may take it, on the boot clock; None: prepare it first."""
     timing, record = state.timing, state.record
     if record is None:
-        wait = timing.lease_duration_seconds
-        if not state.seen_holder and timing.absent_wait_seconds is not None:
-            wait = timing.absent_wait_seconds
-        return state.changed_at + wait
+        # That it was absent at each look does not mean that nobody created it in between and leads.
+        if state.seen_holder or timing.absent_wait_seconds is None:
+            return None
+        return state.changed_at + timing.absent_wait_seconds
     if record.released:
         return state.changed_at
     # The longer one counts: the holder may run with other settings than this process during a change of them.
@@ -221,6 +230,8 @@ def decide(state: ElectionState, now: float, stamp: str, *, candidate: bool = Tr
     if state.term is not None and now < state.term.valid_until:
         return Action(Verb.RENEW, claim=state.term.claim)
     until = now if owned is not None else free_at(state)
+    if until is None:
+        return Action(Verb.PREPARE)
     if now < until:
         return Action(Verb.WAIT, until=until)
     return Action(Verb.CLAIM, claim=Claim(min(state.highest_token + 1, MAX_TRANSITIONS), stamp))
@@ -247,7 +258,7 @@ def after_write(
     lapsed = action.verb is Verb.RENEW and not state.leads(now)
     state = observe(state, lease, now)
     valid_until = started + state.timing.renew_deadline_seconds
-    if action.verb is Verb.RELEASE or action.claim is None or lapsed or now >= valid_until:
+    if action.claim is None or action.verb is Verb.RELEASE or now >= valid_until:
         return replace(state, term=None)
     return replace(state, term=Term(action.claim, valid_until))
 
@@ -265,10 +276,10 @@ def lease_manifest(
     The renew time always differs from the one before: the API server counts a write that changes nothing as
     none, and followers would not see the renewal of a leader whose wall clock stands still.
     """
-    claim = action.claim or Claim(0, stamp)
+    claim = action.claim or Claim(state.highest_token, stamp)
     release = action.verb is Verb.RELEASE
     spec = {
-        "holderIdentity": "" if release else state.identity,
+        "holderIdentity": "" if action.verb in (Verb.PREPARE, Verb.RELEASE) else state.identity,
         "leaseDurationSeconds": (
             RELEASED_DURATION_SECONDS if release else round(state.timing.lease_duration_seconds)
         ),

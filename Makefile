@@ -1,0 +1,54 @@
+# Everything starts from an empty machine: each target installs what it needs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := build/venv
+BIN := $(VENV)/bin
+
+include e2e/kind/kind.mk
+
+.PHONY: help
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml requirements.lock
+	@$(PYTHON) e2e/kind/testbed.py venv $(VENV)
+	@touch $@
+
+.PHONY: venv
+venv: $(VENV)/.installed ## Make the Python environment with all tools
+
+.PHONY: generate
+generate: venv ## Write the CRD and the golden files anew
+	$(BIN)/python -m tests.generate
+
+.PHONY: lint
+lint: venv ## Check format, types, layers, Dockerfiles, chart and workflow
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PYTHON) e2e/kind/testbed.py lint
+
+.PHONY: unit
+unit: venv ## Run the unit tests
+	$(BIN)/python -m pytest tests/unit
+
+.PHONY: integration
+integration: venv tools ## Run the tests against a real API server (etcd and kube-apiserver on loopback)
+	$(BIN)/python -m pytest tests/integration
+
+.PHONY: e2e
+e2e: venv ## Run the tests on a kind cluster: install, faults with the oracle, deletion
+	$(BIN)/python -m pytest e2e/tests
+
+.PHONY: test
+test: lint ## Run all that must pass before a change lands
+	$(BIN)/python -m pytest tests/unit tests/integration e2e/tests
+
+.PHONY: demo
+demo: venv ## Create a kind cluster and a RunnerHubCluster, break it on purpose, print what clients saw
+	$(BIN)/python -m e2e.demo
+
+.PHONY: demo-down
+demo-down: down ## Remove what `make demo` left running

@@ -1,0 +1,210 @@
+"""The judgement: pure functions over records and over what the servers hold now.
+
+acknowledged = the server said yes: it must be there. unknown = may be either. A lost write is an
+acknowledged one that is not there; a job also counts as lost when it was never completed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .record import Outcome, Record
+
+# The kinds of records whose `acked` is a promise of durability, per probe.
+WRITE_KINDS = {"jobs": "delegate", "rows": "insert", "queue": "write"}
+SHOWN_IDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A span of wall-clock time in seconds since 1970, both edges included."""
+
+    since: float = -math.inf
+    until: float = math.inf
+
+    def holds(self, record: Record) -> bool:
+        """Whether the record's try ended within."""
+        return self.since <= record.wall <= self.until
+
+
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """What the client was told by one probe's target."""
+
+    acknowledged: frozenset[str]
+    unknown: frozenset[str]
+    errors: int
+
+
+def collect_writes(probe: str, records: Iterable[Record], window: Window = Window()) -> Writes:  # noqa: B008 - frozen
+    """Sort a probe's writes by what the client knows; an id that was acked at last is not unknown."""
+    acknowledged: set[str] = set()
+    unknown: set[str] = set()
+    errors = 0
+    for record in records:
+        if record.kind != WRITE_KINDS[probe] or not window.holds(record):
+            continue
+        if record.outcome is Outcome.ACKED:
+            acknowledged.add(record.identifier)
+        elif record.outcome is Outcome.UNKNOWN:
+            unknown.add(record.identifier)
+            errors += 1
+        elif record.outcome is Outcome.ERROR:
+            errors += 1
+    return Writes(frozenset(acknowledged), frozenset(unknown - acknowledged), errors)
+
+
+def count_executions(runner_records: Iterable[Record]) -> Counter[str]:
+    """How often each job was executed, by different leases."""
+    leases = {
+        (record.identifier, str(record.details.get("token", "")))
+        for record in runner_records
+        if record.kind == "execute"
+    }
+    return Counter(job_id for job_id, _ in leases)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement on one probe. `errors` counts tries that did not end in an acknowledgement."""
+
+    acknowledged: int
+    unknown: int
+    errors: int
+    lost: int
+    duplicates: int = 0
+    unknown_present: int = 0
+    not_completed: int = 0
+    lost_ids: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """For printing."""
+        return asdict(self)
+
+
+def judge_writes(writes: Writes, present: Iterable[str]) -> Verdict:
+    """The judgement on rows and queue entries: acknowledged ones must be among those present."""
+    here = frozenset(present)
+    lost = writes.acknowledged - here
+    return Verdict(
+        acknowledged=len(writes.acknowledged),
+        unknown=len(writes.unknown),
+        errors=writes.errors,
+        lost=len(lost),
+        unknown_present=len(writes.unknown & here),
+        lost_ids=sorted(lost)[:SHOWN_IDS],
+    )
+
+
+def judge_jobs(writes: Writes, statuses: dict[str, str], executions: Counter[str]) -> Verdict:
+    """The judgement on jobs: `statuses` maps each existing job to its status in the database."""
+    missing = writes.acknowledged - statuses.keys()
+    stuck = {job_id for job_id in writes.acknowledged - missing if statuses[job_id] != "completed"}
+    ours = writes.acknowledged | writes.unknown
+    return Verdict(
+        acknowledged=len(writes.acknowledged),
+        unknown=len(writes.unknown),
+        errors=writes.errors,
+        lost=len(missing) + len(stuck),
+        duplicates=sum(1 for job_id, times in executions.items() if times > 1 and job_id in ours),
+        unknown_present=len(writes.unknown & statuses.keys()),
+        not_completed=len(stuck),
+        lost_ids=sorted(missing | stuck)[:SHOWN_IDS],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The longest time without an acknowledgement within a window, and what clients saw meanwhile.
+
+    `gap_seconds` counts from the window's beginning to the first and from the last acknowledgement to the
+    window's end as well: a service that never came back has a gap up to the end.
+    """
+
+    gap_seconds: float
+    gap_started_at: float
+    acknowledged: int
+    errors: int
+    unknown: int
+    latency_seconds: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """For printing."""
+        return asdict(self)
+
+
+def longest_gap(records: Iterable[Record], kind: str, window: Window) -> Gap:
+    """Measure one probe in a finite window."""
+    if not (math.isfinite(window.since) and math.isfinite(window.until)) or window.until < window.since:
+        raise ValueError("a gap needs a window with a beginning and a later end")
+    acks: list[float] = []
+    latencies: list[float] = []
+    seen: Counter[Outcome] = Counter()
+    for record in records:
+        if record.kind != kind or not window.holds(record):
+            continue
+        seen[record.outcome] += 1
+        if record.outcome is Outcome.ACKED:
+            acks.append(record.wall)
+            if record.latency is not None:
+                latencies.append(record.latency)
+    edges = [window.since, *sorted(acks), window.until]
+    started_at, gap = max(
+        ((before, after - before) for before, after in zip(edges, edges[1:], strict=False)),
+        key=lambda pair: pair[1],
+    )
+    return Gap(
+        gap_seconds=round(gap, 3),
+        gap_started_at=round(started_at, 3),
+        acknowledged=len(acks),
+        errors=seen[Outcome.ERROR] + seen[Outcome.UNKNOWN],
+        unknown=seen[Outcome.UNKNOWN],
+        latency_seconds=summarise(latencies),
+    )
+
+
+def summarise(values: Sequence[float]) -> dict[str, float]:
+    """p50, p95 and max (nearest rank); empty for no values."""
+    if not values:
+        return {}
+    ordered = sorted(values)
+
+    def rank(share: float) -> float:
+        return round(ordered[max(math.ceil(share * len(ordered)), 1) - 1], 4)
+
+    return {"p50": rank(0.5), "p95": rank(0.95), "max": rank(1.0)}
+
+
+def unfinished(writes: Writes, statuses: dict[str, str]) -> int:
+    """How many acknowledged jobs have a row that is still on its way."""
+    return sum(1 for job_id in writes.acknowledged if statuses.get(job_id) in {"pending", "queued", "running"})
+
+
+def summarise_runners(records: Iterable[Record], window: Window = Window()) -> dict[str, int]:  # noqa: B008 - frozen
+    """What the runner loops did."""
+    seen: Counter[tuple[str, Outcome]] = Counter(
+        (record.kind, record.outcome) for record in records if window.holds(record)
+    )
+    return {
+        "executions": seen["execute", Outcome.ACKED],
+        "completed": seen["complete", Outcome.ACKED],
+        "superseded": seen["superseded", Outcome.NOTE],
+        "errors": sum(count for (_, outcome), count in seen.items() if outcome is Outcome.ERROR),
+    }
+
+
+def summarise_websockets(records: Iterable[Record], window: Window = Window()) -> dict[str, int]:  # noqa: B008 - frozen
+    """What the WebSocket clients saw."""
+    connects = disconnects = errors = events = 0
+    for record in records:
+        if not window.holds(record):
+            continue
+        connects += record.kind == "connect" and record.outcome is Outcome.ACKED
+        disconnects += record.kind == "disconnect"
+        errors += record.outcome is Outcome.ERROR
+        events += int(record.details.get("events", 0))
+    return {"connects": connects, "disconnects": disconnects, "errors": errors, "events": events}

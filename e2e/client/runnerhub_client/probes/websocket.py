@@ -1,0 +1,85 @@
+"""Holds WebSockets and counts what arrives and how often they break."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+
+import aiohttp
+
+from ..journal import Journal
+from ..pacing import pause
+from ..record import Outcome
+from .context import Context
+
+COUNT_SECONDS = 1.0
+RECONNECT_SECONDS = 0.5
+PING_SECONDS = 5.0
+
+
+async def run(context: Context) -> None:
+    """Run until stopped."""
+    journal = Journal(context.directory, "websocket")
+    await asyncio.gather(*(_hold(context, journal, f"ws-{n}") for n in range(context.load.websockets)))
+    journal.close()
+
+
+async def _hold(context: Context, journal: Journal, name: str) -> None:
+    while not context.stop.is_set():
+        started = time.monotonic()
+        try:
+            # A heartbeat notices a peer that vanished without a word.
+            async with asyncio.timeout(context.load.timeout_seconds):
+                socket = await context.session.ws_connect(
+                    context.targets.websocket_url, headers=context.tokens.headers(), heartbeat=PING_SECONDS
+                )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            journal.write("connect", Outcome.ERROR, identifier=name, started=started, error=error)
+        else:
+            journal.write("connect", Outcome.ACKED, identifier=name, started=started)
+            await _count(context, journal, name, socket)
+            journal.write("disconnect", Outcome.NOTE, identifier=name, code=socket.close_code)
+        await pause(context.stop, RECONNECT_SECONDS)
+
+
+async def _count(
+    context: Context, journal: Journal, name: str, socket: aiohttp.ClientWebSocketResponse
+) -> None:
+    """Count events until the socket ends; a line per second that had some."""
+    events = 0
+    node = ""
+    counted_at = time.monotonic()
+    async with contextlib.aclosing(_Closer(socket)):
+        while not context.stop.is_set() and not socket.closed:
+            # Not receive(timeout=...): the event of a message and its arrival in time must not race.
+            try:
+                message = await socket.receive(timeout=COUNT_SECONDS)
+            except TimeoutError:
+                message = None
+            if message is not None:
+                if message.type is not aiohttp.WSMsgType.TEXT:
+                    break
+                event = json.loads(message.data)
+                if event.get("type") == "hello":
+                    node = str(event.get("node", ""))
+                else:
+                    events += 1
+            if events and time.monotonic() - counted_at >= COUNT_SECONDS:
+                journal.write("events", Outcome.NOTE, identifier=name, events=events, node=node)
+                events, counted_at = 0, time.monotonic()
+    if events:
+        journal.write("events", Outcome.NOTE, identifier=name, events=events, node=node)
+
+
+class _Closer:
+    """Closes a socket, bounded."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+
+    async def aclose(self) -> None:
+        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+            async with asyncio.timeout(2):
+                await self._socket.close()

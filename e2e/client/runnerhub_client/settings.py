@@ -1,0 +1,61 @@
+"""What the client talks to, from the same environment variables as the orchestrator's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Addresses and credentials. An empty URL or Sentinel list switches the probes that need it off."""
+
+    hub_url: str
+    websocket_url: str
+    jwt_secret: str = field(repr=False)
+    database_url: str = field(repr=False)
+    sentinels: tuple[tuple[str, int], ...] = ()
+    master_name: str = "github-runnerhub-redis"
+    redis_password: str | None = field(default=None, repr=False)
+    sentinel_password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Targets:
+        """Read LOAD_BALANCER_URL, WEBSOCKET_URL, JWT_SECRET, DATABASE_URL and REDIS_*."""
+        hub_url = environment.get("LOAD_BALANCER_URL", "http://hub").rstrip("/")
+        sentinels = tuple(
+            (host, int(port))
+            for host, _, port in (
+                item.strip().rpartition(":")
+                for item in environment.get("REDIS_SENTINEL_HOSTS", "").split(",")
+                if item.strip()
+            )
+        )
+        return cls(
+            hub_url=hub_url,
+            websocket_url=environment.get("WEBSOCKET_URL") or f"ws://{urlsplit(hub_url).hostname}:3002/ws",
+            jwt_secret=environment.get("JWT_SECRET", ""),
+            database_url=environment.get("DATABASE_URL", ""),
+            sentinels=sentinels,
+            master_name=environment.get("REDIS_MASTER_NAME", "github-runnerhub-redis"),
+            redis_password=environment.get("REDIS_PASSWORD") or None,
+            sentinel_password=environment.get("REDIS_SENTINEL_PASSWORD") or None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much to do. A rate is per second, 0 switches the probe off."""
+
+    jobs_rate: float = 4.0
+    rows_rate: float = 10.0
+    queue_rate: float = 10.0
+    runners: int = 4
+    websockets: int = 2
+    timeout_seconds: float = 5.0
+    work_seconds: float = 0.2
+    claim_wait_seconds: float = 10.0
+    wait_for_replicas: int = 1
+    wait_milliseconds: int = 1000
+    settle_seconds: float = 20.0

@@ -1,0 +1,156 @@
+"""Connections to what is measured, each with deadlines and without retries of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from typing import Any
+
+import aiohttp
+import jwt
+import psycopg
+import redis.asyncio as redis
+from psycopg.errors import Diagnostic
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from .settings import Targets
+
+TOKEN_SECONDS = 600.0
+SENTINEL_TIMEOUT_SECONDS = 0.5
+# The warning with which Postgres answers a COMMIT whose wait for the synchronous standby was cut short.
+UNREPLICATED_WARNING = "canceling wait for synchronous replication"
+
+
+class UnreplicatedError(Exception):
+    """The server said yes to a commit and warned that no standby has it."""
+
+
+class Tokens:
+    """Bearer tokens, renewed in time."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+        self._token = ""
+        self._renew_at = 0.0
+
+    def headers(self) -> dict[str, str]:
+        """The Authorization header of now."""
+        if time.monotonic() >= self._renew_at:
+            expires = int(time.time() + TOKEN_SECONDS)
+            self._token = jwt.encode({"sub": "load-client", "exp": expires}, self._secret, algorithm="HS256")
+            self._renew_at = time.monotonic() + TOKEN_SECONDS / 2
+        return {"Authorization": f"Bearer {self._token}"}
+
+
+def http_session() -> aiohttp.ClientSession:
+    """A session for many requests at a time; names are looked up again often, as pods come and go."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200, ttl_dns_cache=2))
+
+
+def redis_master(targets: Targets, *, timeout_seconds: float, connections: int) -> redis.Redis:
+    """A client of whatever master the Sentinels name when a connection is opened."""
+    options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "retry_on_error": [], "protocol": 2}
+    sentinel = Sentinel(
+        targets.sentinels,
+        sentinel_kwargs={
+            "password": targets.sentinel_password,
+            "socket_timeout": SENTINEL_TIMEOUT_SECONDS,
+            "socket_connect_timeout": SENTINEL_TIMEOUT_SECONDS,
+            **options,
+        },
+    )
+    client: redis.Redis = sentinel.master_for(
+        targets.master_name,
+        password=targets.redis_password,
+        decode_responses=True,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=min(timeout_seconds, 2.0),
+        max_connections=connections,
+        **options,
+    )
+    return client
+
+
+class Postgres:
+    """A few connections to the pooler, taken and given back; a bad one is thrown away."""
+
+    def __init__(self, url: str, *, connect_timeout_seconds: float = 2.0) -> None:
+        self._url = url
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._idle: list[psycopg.AsyncConnection[Any]] = []
+        self._warned: set[int] = set()
+
+    async def take(self) -> psycopg.AsyncConnection[Any]:
+        """An idle connection or a new one."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                return connection
+        async with asyncio.timeout(self._connect_timeout_seconds):
+            connection = await psycopg.AsyncConnection.connect(
+                self._url,
+                autocommit=True,
+                prepare_threshold=None,
+                application_name="runnerhub-client",
+                keepalives_idle=5,
+                keepalives_interval=2,
+                keepalives_count=3,
+            )
+        connection.add_notice_handler(lambda notice: self._on_notice(connection, notice))
+        return connection
+
+    async def execute(
+        self, connection: psycopg.AsyncConnection[Any], query: Any, parameters: Any, timeout_seconds: float
+    ) -> list[Any]:
+        """Run one statement and return its rows. The connection is given back, or severed on any failure.
+
+        A statement that hangs is never cancelled: a cancel request would make a COMMIT that waits for its
+        standby answer yes.
+        """
+        task = asyncio.ensure_future(_execute(connection, query, parameters))
+        done = False
+        try:
+            await asyncio.wait({task}, timeout=timeout_seconds)
+            if not task.done():
+                raise TimeoutError(f"no answer within {timeout_seconds:.1f} s")
+            rows = task.result()
+            if id(connection) in self._warned:
+                raise UnreplicatedError("committed without its synchronous standby")
+            done = True
+            return rows
+        finally:
+            if not task.done():
+                _sever(connection)
+                with contextlib.suppress(Exception):
+                    await task
+            if done and not connection.closed:
+                self._idle.append(connection)
+            else:
+                self._warned.discard(id(connection))
+                await connection.close()
+
+    async def close(self) -> None:
+        """Close what is idle."""
+        while self._idle:
+            await self._idle.pop().close()
+
+    def _on_notice(self, connection: psycopg.AsyncConnection[Any], notice: Diagnostic) -> None:
+        if UNREPLICATED_WARNING in (notice.message_primary or ""):
+            self._warned.add(id(connection))
+
+
+async def _execute(connection: psycopg.AsyncConnection[Any], query: Any, parameters: Any) -> list[Any]:
+    cursor = await connection.execute(query, parameters)
+    return await cursor.fetchall() if cursor.description else []
+
+
+def _sever(connection: psycopg.AsyncConnection[Any]) -> None:
+    with contextlib.suppress(psycopg.OperationalError, OSError):
+        duplicate = socket.socket(fileno=os.dup(connection.pgconn.socket))
+        with contextlib.closing(duplicate):
+            duplicate.shutdown(socket.SHUT_RDWR)

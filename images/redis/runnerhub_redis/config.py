@@ -1,0 +1,128 @@
+"""Writes the configuration of Redis and Sentinel, and keeps what Sentinel remembered. Pure.
+
+Source of the directives: redis.conf and sentinel.conf of Redis 8.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .settings import PORT_REDIS, PORT_SENTINEL, Settings
+
+REPLICA_PRIORITY = 100
+# Sentinel never promotes a replica of priority 0: the guard of one that has not synchronised yet.
+NEVER_PROMOTED = 0
+
+
+def quoted(value: str) -> str:
+    """A value in the quotes that Redis' configuration parser reads back unchanged."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def redis_configuration(
+    settings: Settings, *, announce: str, master: str | None, promotable: bool, static: Path
+) -> str:
+    """Configuration of this pod's Redis; `master` is None for the master itself.
+
+    The operator's part is included first, so that what only the pod knows wins.
+    """
+    lines = [
+        f"include {static}",
+        f"port {PORT_REDIS}",
+        f"dir {settings.paths.redis_data}",
+        f"requirepass {quoted(settings.password)}",
+        f"masterauth {quoted(settings.password)}",
+        f"replica-announce-ip {announce}",
+        f"replica-announce-port {PORT_REDIS}",
+        f"replica-priority {REPLICA_PRIORITY if promotable else NEVER_PROMOTED}",
+    ]
+    if master is not None:
+        lines.append(f"replicaof {master} {PORT_REDIS}")
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelState:
+    """What a Sentinel remembers over restarts. `known` are its lines about replicas and other Sentinels."""
+
+    master: str
+    port: int = PORT_REDIS
+    myid: str | None = None
+    current_epoch: int = 0
+    config_epoch: int = 0
+    leader_epoch: int = 0
+    known: Sequence[str] = field(default=())
+
+
+def parse_sentinel_state(text: str, master_name: str) -> SentinelState | None:
+    """Read what Sentinel wrote; None when it names no master of this name, as in a cut-off file."""
+    master: tuple[str, int] | None = None
+    myid: str | None = None
+    epochs = {"current-epoch": 0, "config-epoch": 0, "leader-epoch": 0}
+    known: list[str] = []
+    for line in text.splitlines():
+        match line.split():
+            case ["sentinel", "monitor", name, address, port, _] if name == master_name:
+                master = address, int(port)
+            case ["sentinel", "myid", value]:
+                myid = value
+            case ["sentinel", "current-epoch", value]:
+                epochs["current-epoch"] = int(value)
+            case ["sentinel", ("config-epoch" | "leader-epoch") as kind, name, value] if name == master_name:
+                epochs[kind] = int(value)
+            case ["sentinel", "known-replica" | "known-sentinel", name, *_] if name == master_name:
+                known.append(line.strip())
+            case _:
+                # Everything else is written anew from the settings.
+                pass
+    if master is None:
+        return None
+    return SentinelState(
+        master=master[0],
+        port=master[1],
+        myid=myid,
+        current_epoch=epochs["current-epoch"],
+        config_epoch=epochs["config-epoch"],
+        leader_epoch=epochs["leader-epoch"],
+        known=tuple(known),
+    )
+
+
+def sentinel_configuration(settings: Settings, state: SentinelState, *, announce: str) -> str:
+    """Configuration of this pod's Sentinel: the settings of today, the memory of before."""
+    name = settings.master_name
+    lines = [
+        f"port {PORT_SENTINEL}",
+        "bind * -::*",
+        # Passwords protect it; protected mode would refuse every pod but this one.
+        "protected-mode no",
+        "daemonize no",
+        'logfile ""',
+        "dir /tmp",
+        f"requirepass {quoted(settings.sentinel_password)}",
+        f"sentinel sentinel-pass {quoted(settings.sentinel_password)}",
+        f"sentinel announce-ip {announce}",
+        f"sentinel announce-port {PORT_SENTINEL}",
+        # With names, an answer of DNS that is late puts Sentinel into TILT, and failovers fail.
+        "sentinel resolve-hostnames no",
+        "sentinel announce-hostnames no",
+        "sentinel deny-scripts-reconfig yes",
+    ]
+    if state.myid is not None:
+        lines.append(f"sentinel myid {state.myid}")
+    lines += [
+        f"sentinel monitor {name} {state.master} {state.port} {settings.quorum}",
+        f"sentinel auth-pass {name} {quoted(settings.password)}",
+        f"sentinel down-after-milliseconds {name} {settings.down_after_milliseconds}",
+        f"sentinel failover-timeout {name} {settings.failover_timeout_milliseconds}",
+        f"sentinel parallel-syncs {name} {settings.parallel_syncs}",
+        # A restarted master that loads for long answers LOADING, which alone counts as alive for ever.
+        f"sentinel master-reboot-down-after-period {name} {settings.down_after_milliseconds}",
+        f"sentinel config-epoch {name} {state.config_epoch}",
+        f"sentinel leader-epoch {name} {state.leader_epoch}",
+        f"sentinel current-epoch {state.current_epoch}",
+        *state.known,
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,153 @@
+"""Hands mastership over before this pod's Redis stops, so that clients wait a moment instead of failing over.
+
+Sentinel's own failover of a living master would lose what the master confirms after the promotion. Therefore
+writes are paused first, the replicas catch up, and only then Sentinel is asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .log import log
+from .network import LOCAL, NO_ANSWER, sentinel_answer
+from .resp import Connection, RespError
+from .settings import PORT_REDIS, PORT_SENTINEL, Settings
+
+# The pause must end by itself should this program die, and soon enough that no client gives up for good.
+DEADLINE_SECONDS = 8.0
+CATCH_UP_SECONDS = 1.0
+POLL_SECONDS = 0.02
+CALL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineReplica:
+    """A replica as the master lists it."""
+
+    address: str
+    port: int
+    offset: int
+
+
+def online_replicas(info: Mapping[str, str]) -> list[OnlineReplica]:
+    """The replicas that stream from this master now (INFO replication)."""
+    found = []
+    for number in range(int(info.get("connected_slaves", "0"))):
+        fields = dict(part.split("=", 1) for part in info.get(f"slave{number}", "").split(",") if "=" in part)
+        if fields.get("state") == "online":
+            found.append(OnlineReplica(fields["ip"], int(fields["port"]), int(fields["offset"])))
+    return found
+
+
+def hand_over(settings: Settings, addresses: Mapping[int, str]) -> None:
+    """Make another pod master when this one is, within the deadline; say in the log how it went."""
+    ends = time.monotonic() + DEADLINE_SECONDS
+    with Connection(LOCAL, PORT_REDIS, settings.password, deadline_seconds=DEADLINE_SECONDS + 1) as local:
+        info = local.info("replication")
+        if info["role"] != "master":
+            log("stopping: not master, nothing to hand over")
+            return
+        if not online_replicas(info):
+            log("stopping: master without a replica, nobody to hand over to")
+            return
+        started = time.monotonic()
+        local.call("CLIENT", "PAUSE", str(int(DEADLINE_SECONDS * 1000)), "WRITE")
+        try:
+            _catch_up(settings, local)
+            successor = _promote(settings, addresses, ends)
+            if successor is None:
+                log("stopping: no Sentinel could hand over; they will elect once this pod is gone")
+                return
+            _follow(settings, local, successor, ends)
+        finally:
+            local.call("CLIENT", "UNPAUSE")
+        log("mastership handed over", to=successor, seconds=round(time.monotonic() - started, 2))
+
+
+def _catch_up(settings: Settings, local: Connection) -> None:
+    """Wait until each online replica has all that was confirmed: Sentinel may choose any of them."""
+    info = local.info("replication")
+    target = int(info["master_repl_offset"])
+    ends = time.monotonic() + CATCH_UP_SECONDS
+    for replica in online_replicas(info):
+
+        def caught_up(replica: OnlineReplica = replica) -> bool:
+            with _connect(replica.address, replica.port, settings.password) as there:
+                return int(there.info("replication").get("slave_repl_offset", "0")) >= target
+
+        if not _poll(caught_up, ends):
+            log("a replica does not catch up", replica=replica.address)
+
+
+def _promote(settings: Settings, addresses: Mapping[int, str], ends: float) -> str | None:
+    """Ask the Sentinels one after the other, the own one last, for it stops with this pod."""
+    own = addresses[settings.ordinal]
+    order = sorted(addresses, key=lambda ordinal: (ordinal == settings.ordinal, ordinal))
+    for ordinal in order:
+        host = LOCAL if ordinal == settings.ordinal else addresses[ordinal]
+        try:
+            successor = _failover_by(settings, host, own, ends)
+        except NO_ANSWER as error:
+            log("a Sentinel did not hand over", sentinel=ordinal, error=str(error))
+        else:
+            if successor is not None:
+                return successor
+    return None
+
+
+def _failover_by(settings: Settings, host: str, own: str, ends: float) -> str | None:
+    seconds = max(CALL_SECONDS, ends - time.monotonic())
+    with _connect(host, PORT_SENTINEL, settings.sentinel_password) as connection:
+        try:
+            connection.call("SENTINEL", "FAILOVER", settings.master_name)
+        except RespError as error:
+            # INPROG: somebody else had the same idea; its result serves as well.
+            if error.code != "INPROG":
+                raise
+    successor: list[str] = []
+
+    def elected() -> bool:
+        address = sentinel_answer(watch, settings.master_name).master
+        if address != own:
+            successor.append(address)
+        return address != own
+
+    with _connect(host, PORT_SENTINEL, settings.sentinel_password, seconds) as watch:
+        _poll(elected, ends)
+    return successor[0] if successor else None
+
+
+def _follow(settings: Settings, local: Connection, successor: str, ends: float) -> None:
+    """Become the successor's replica at once (Sentinel would take 8 s) and send the clients to it."""
+    local.call("MULTI")
+    local.call("REPLICAOF", successor, str(PORT_REDIS))
+    local.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    local.call("CLIENT", "KILL", "TYPE", "pubsub")
+    local.call("EXEC")
+
+    def writable() -> bool:
+        # This pod goes away: the successor needs a replica other than this one, or it refuses writes.
+        with _connect(successor, PORT_REDIS, settings.password) as there:
+            info = there.info("replication")
+            return info["role"] == "master" and len(online_replicas(info)) > 1
+
+    if settings.replicas > 1 and not _poll(writable, ends):
+        log("the successor has no other replica yet", successor=successor)
+
+
+def _connect(host: str, port: int, password: str, seconds: float = CALL_SECONDS) -> Connection:
+    return Connection(host, port, password, deadline_seconds=seconds)
+
+
+def _poll(condition: Callable[[], bool], ends: float) -> bool:
+    while time.monotonic() < ends:
+        try:
+            if condition():
+                return True
+        except NO_ANSWER:
+            # Asked again until the deadline; the caller tells when it passed in vain.
+            pass
+        time.sleep(POLL_SECONDS)
+    return False

@@ -1,0 +1,45 @@
+"""The sentinel container: writes Sentinel's configuration, then becomes Sentinel."""
+
+from __future__ import annotations
+
+import os
+from typing import NoReturn
+
+from . import volume
+from .config import SentinelState, parse_sentinel_state, sentinel_configuration
+from .log import log
+from .network import Resolver
+from .settings import Settings
+from .start import own_address, sentinel_master
+
+
+def run(settings: Settings) -> NoReturn:
+    """Start Sentinel with today's settings and its memory of before, or with what the others know."""
+    os.umask(0o077)
+    volume.lock(settings.paths.sentinel_state.parent)
+    resolver = Resolver(settings)
+    state = remembered_state(settings)
+    if state is None:
+        master, address = sentinel_master(settings, resolver)
+        log("watching a master for the first time", master=master)
+        state = SentinelState(master=master)
+    else:
+        address = own_address(settings, resolver)
+        log("going on", master=state.master, config_epoch=state.config_epoch, known=len(state.known))
+    path = settings.paths.sentinel_state
+    volume.write_private(path, sentinel_configuration(settings, state, announce=address))
+    os.execvp("redis-sentinel", ["redis-sentinel", str(path)])  # noqa: S606  fixed command, no shell wanted
+
+
+def remembered_state(settings: Settings) -> SentinelState | None:
+    """What this Sentinel wrote last; None at the first start."""
+    path = settings.paths.sentinel_state
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    state = parse_sentinel_state(text, settings.master_name)
+    if state is None:
+        log("the state file names no master; it is put aside", path=path)
+        path.replace(path.with_suffix(".broken"))
+    return state

@@ -1,0 +1,106 @@
+"""What the operator tells the start program: settings, passwords, the pod's place in the cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PORT_REDIS = 6379
+PORT_SENTINEL = 26379
+PORT_STATE = 6380
+
+DATA = Path("/data")
+RUNTIME = Path("/run/redis")
+CONFIGURATION = Path("/etc/runnerhub/redis")
+CREDENTIALS = Path("/etc/runnerhub/credentials")
+STATE = Path("/etc/runnerhub/state")
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where things are in the container."""
+
+    data: Path = DATA
+    runtime: Path = RUNTIME
+    configuration: Path = CONFIGURATION
+    credentials: Path = CREDENTIALS
+    state: Path = STATE
+
+    @property
+    def redis_data(self) -> Path:
+        """Working directory of Redis: append-only file and snapshot."""
+        return self.data / "redis"
+
+    @property
+    def complete_marker(self) -> Path:
+        """Present once the volume has held a whole data set."""
+        return self.data / "redis" / "complete"
+
+    @property
+    def addresses(self) -> Path:
+        """The last resolved addresses, for a start while DNS is down."""
+        return self.data / "redis" / "addresses.json"
+
+    @property
+    def sentinel_state(self) -> Path:
+        """Sentinel's configuration, which it rewrites itself: its memory."""
+        return self.data / "sentinel" / "sentinel.conf"
+
+    @property
+    def redis_configuration(self) -> Path:
+        """Configuration that Redis starts with; holds passwords, so it is in memory only."""
+        return self.runtime / "redis.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one pod. `service` is the name without ordinal of the pods and their Services."""
+
+    service: str
+    ordinal: int
+    replicas: int
+    master_name: str
+    quorum: int
+    down_after_milliseconds: int
+    failover_timeout_milliseconds: int
+    parallel_syncs: int
+    password: str
+    sentinel_password: str
+    paths: Paths
+
+    def host(self, ordinal: int) -> str:
+        """Name of a pod's own Service."""
+        return f"{self.service}-{ordinal}"
+
+    def bootstrapped(self) -> bool:
+        """Whether the operator has seen a master once; read anew each time, for it changes while pods run."""
+        try:
+            return (self.paths.state / "bootstrapped").read_text(encoding="utf-8").strip() == "true"
+        except FileNotFoundError:
+            return False
+
+
+def load(paths: Paths) -> Settings:
+    """Read the settings. Raises OSError, KeyError or ValueError when the pod is set up wrongly."""
+    given = json.loads((paths.configuration / "settings.json").read_text(encoding="utf-8"))
+    pod = os.environ["POD_NAME"]
+    service, _, ordinal = pod.rpartition("-")
+    return Settings(
+        service=service,
+        ordinal=int(ordinal),
+        replicas=int(given["replicas"]),
+        master_name=str(given["masterName"]),
+        quorum=int(given["quorum"]),
+        down_after_milliseconds=int(given["downAfterMilliseconds"]),
+        failover_timeout_milliseconds=int(given["failoverTimeoutMilliseconds"]),
+        parallel_syncs=int(given["parallelSyncs"]),
+        password=_secret(paths, "password"),
+        sentinel_password=_secret(paths, "sentinel-password"),
+        paths=paths,
+    )
+
+
+def _secret(paths: Paths, key: str) -> str:
+    return (paths.credentials / key).read_text(encoding="utf-8").strip()

@@ -1,0 +1,85 @@
+"""Answers the kubelet's probes and the other pods' start programs over HTTP; exec would cost far more.
+
+`/live`   200 while this pod waits for its role, or its Redis answers (also that it is loading).
+`/ready`  200 when Redis serves: a master, or a replica whose link to its master is up.
+`/state`  what the volume holds, for the decision of the others.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from . import volume
+from .network import LOCAL, NO_ANSWER
+from .resp import Connection, RespError
+from .settings import PORT_REDIS, PORT_STATE, Settings
+
+LIVE_SECONDS = 3.0
+READY_SECONDS = 1.0
+
+
+def serve(settings: Settings, running: Callable[[], bool]) -> None:
+    """Serve in the background; `running` tells whether Redis has been started."""
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 5
+
+        def do_GET(self) -> None:  # the name is http.server's
+            match self.path:
+                case "/live":
+                    self._send(*_live(settings, started=running()))
+                case "/ready":
+                    self._send(*_ready(settings, started=running()))
+                case "/state":
+                    state = {
+                        "ordinal": settings.ordinal,
+                        "volume": volume.inspect(settings.paths),
+                        "running": running(),
+                    }
+                    self._send(200, json.dumps(state))
+                case _:
+                    self._send(404, "not found")
+
+        def _send(self, status: int, body: str) -> None:
+            raw = body.encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  http.server's
+            """Say nothing: probes come every few seconds."""
+
+    server = ThreadingHTTPServer(("", PORT_STATE), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def _live(settings: Settings, *, started: bool) -> tuple[int, str]:
+    if not started:
+        return 200, "waiting for the role"
+    try:
+        with Connection(LOCAL, PORT_REDIS, settings.password, deadline_seconds=LIVE_SECONDS) as connection:
+            connection.call("PING")
+    except RespError as error:
+        return 200, error.code
+    except NO_ANSWER as error:
+        return 503, str(error)
+    return 200, "ok"
+
+
+def _ready(settings: Settings, *, started: bool) -> tuple[int, str]:
+    if not started:
+        return 503, "waiting for the role"
+    try:
+        with Connection(LOCAL, PORT_REDIS, settings.password, deadline_seconds=READY_SECONDS) as connection:
+            info = connection.info("replication")
+            # Fails while it loads, and on a replica that has nothing to serve.
+            connection.call("PING")
+    except NO_ANSWER as error:
+        return 503, str(error)
+    if info["role"] == "slave" and info["master_link_status"] != "up":
+        return 503, f"the link to the master {info['master_host']} is down"
+    return 200, info["role"]

@@ -1,0 +1,70 @@
+"""The pod's volume: what is on it, and who may use it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from .decision import Volume
+from .log import log
+from .settings import Paths
+
+_DATA_FILES = ("dump.rdb", "appendonlydir/*")
+LOCK_RETRY_SECONDS = 0.1
+LOCK_REPORT_SECONDS = 10.0
+
+
+def inspect(paths: Paths) -> Volume:
+    """What the volume holds."""
+    if paths.complete_marker.exists():
+        return Volume.COMPLETE
+    if any(True for pattern in _DATA_FILES for _ in paths.redis_data.glob(pattern)):
+        return Volume.UNSYNCED
+    return Volume.BLANK
+
+
+def mark_complete(paths: Paths) -> None:
+    """Note, safely against a power cut, that the volume holds a whole data set."""
+    with paths.complete_marker.open("w", encoding="utf-8") as marker:
+        os.fsync(marker.fileno())
+    directory = os.open(paths.complete_marker.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def lock(path: Path) -> int:
+    """Wait until nobody else uses the directory; return the descriptor that holds the lock.
+
+    A pod that was deleted by force runs on for seconds beside its successor on the same node: two servers on
+    the same files would destroy them. The server inherits the descriptor, and so holds the lock itself.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    os.set_inheritable(descriptor, True)
+    reported = 0.0
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() - reported > LOCK_REPORT_SECONDS:
+                reported = time.monotonic()
+                log("waiting: another process uses the volume", path=path)
+            time.sleep(LOCK_RETRY_SECONDS)
+        else:
+            return descriptor
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner reads, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

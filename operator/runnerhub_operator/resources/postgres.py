@@ -1,0 +1,491 @@
+"""The database: a StatefulSet of Postgres under Patroni, and Patroni's configuration.
+
+Patroni keeps its state in ConfigMaps `<cluster>-postgres-{config,leader,failover,sync}`. They belong to the volumes,
+not to the cluster (the image's `postgres-state` ties them to the claims), so they have no builder here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from .. import names
+from ..api import Storage, Synchronous
+from .common import (
+    BuildContext,
+    Manifest,
+    config_hash,
+    container_security_context,
+    disruption_budget,
+    field_env,
+    metadata,
+    pod_security_context,
+    resource_requirements,
+    role_with_binding,
+    secret_env,
+    service_account,
+    spread,
+)
+from .quantities import bytes_of
+
+DATA_MOUNT: Final = "/var/lib/postgresql/data"
+DATA_DIRECTORY: Final = f"{DATA_MOUNT}/pgdata"
+RUN_DIRECTORY: Final = "/run/postgresql"
+CONFIG_DIRECTORY: Final = "/etc/patroni"
+VOLUME: Final = "data"
+
+REST_USER: Final = "patroni"
+SUPERUSER: Final = "postgres"
+REPLICATION_ROLE: Final = "replicator"
+
+# Patroni finds its members and its ConfigMaps by one and the same set of labels. The set must leave out
+# app.kubernetes.io/managed-by: the operator watches that label, and the leader ConfigMap changes every two seconds.
+LABEL_PATRONI: Final = f"{names.API_GROUP}/patroni"
+
+# A replica further behind is neither promoted (asynchronous mode) nor given readers. One WAL segment.
+MAX_REPLICA_LAG_BYTES: Final = 16 * 1024 * 1024
+
+# What the API allows; rules that name members cover all of them, so that scaling changes no rule.
+MAX_INSTANCES: Final = 9
+
+# Server connections of a pooler beside its pool: statistics, and connections being replaced.
+POOL_MARGIN: Final = 5
+_SUPERUSER_CONNECTIONS: Final = 10
+_MONITORING_CONNECTIONS: Final = 5
+
+# preStop hands over within 10 s; then Postgres writes its last checkpoint and its replicas receive it.
+_GRACE_SECONDS: Final = 120
+
+_MIB: Final = 1024 * 1024
+
+
+def postgres_manifests(context: BuildContext) -> list[Manifest]:
+    """All objects of the database, in the order in which they are applied."""
+    return [
+        service_account(context, names.POSTGRES),
+        *role_with_binding(context, names.POSTGRES, _rules(context)),
+        _config_map(context),
+        _pods_service(context),
+        *(_member_service(context, ordinal) for ordinal in range(context.cluster.spec.postgres.instances)),
+        disruption_budget(context, names.POSTGRES),
+        _stateful_set(context),
+    ]
+
+
+def patroni_scope(context: BuildContext) -> str:
+    """Patroni's name of the cluster, and the prefix of its ConfigMaps."""
+    return names.child(context.name, names.POSTGRES)
+
+
+def member_names(context: BuildContext) -> list[str]:
+    """Pods of the database, each also the name of the member's own Service."""
+    return [
+        names.member(context.name, names.POSTGRES, ordinal)
+        for ordinal in range(context.cluster.spec.postgres.instances)
+    ]
+
+
+def patroni_labels(context: BuildContext) -> dict[str, str]:
+    """Labels that pods and Patroni's ConfigMaps share."""
+    return {names.LABEL_CLUSTER: context.name, LABEL_PATRONI: patroni_scope(context)}
+
+
+def _rules(context: BuildContext) -> list[Manifest]:
+    scope = patroni_scope(context)
+    members = [names.member(context.name, names.POSTGRES, ordinal) for ordinal in range(MAX_INSTANCES)]
+    return [
+        # Neither a list, nor a watch, nor a creation can be limited to names.
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "list", "watch"]},
+        {
+            "apiGroups": [""],
+            "resources": ["configmaps"],
+            "resourceNames": [f"{scope}-{suffix}" for suffix in ("config", "failover", "leader", "sync")],
+            "verbs": ["delete", "get", "patch"],
+        },
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+        {"apiGroups": [""], "resources": ["pods"], "resourceNames": members, "verbs": ["patch"]},
+        {
+            "apiGroups": [""],
+            "resources": ["persistentvolumeclaims"],
+            "resourceNames": [f"{VOLUME}-{member}" for member in members],
+            "verbs": ["get"],
+        },
+    ]
+
+
+# --- Patroni's configuration -------------------------------------------------------------------------------------
+
+
+def patroni_dynamic_config(context: BuildContext) -> dict[str, Any]:
+    """The part that Patroni keeps in its store and every member follows; values of parameters are strings.
+
+    Source of names: https://patroni.readthedocs.io/en/latest/dynamic_configuration.html
+    """
+    spec = context.cluster.spec.postgres
+    return {
+        "ttl": 20,
+        "loop_wait": 2,
+        "retry_timeout": 8,
+        # A primary that crashed is not waited for when somebody can take over.
+        "primary_start_timeout": 0,
+        # A primary that cannot write its last checkpoint in this time is killed; its replicas have all commits.
+        "primary_stop_timeout": 60,
+        "failsafe_mode": True,
+        "check_timeline": True,
+        "maximum_lag_on_failover": MAX_REPLICA_LAG_BYTES,
+        "synchronous_mode": False if spec.synchronous is Synchronous.DISABLED else "quorum",
+        "synchronous_mode_strict": spec.synchronous is Synchronous.REQUIRED,
+        "synchronous_node_count": 1,
+        "postgresql": {
+            "use_pg_rewind": True,
+            "use_slots": True,
+            # Happens only after the primary answered as such, so there is another copy, and a newer one. Without
+            # pg_rewind (diverged_timelines) nothing is removed: that is decided by somebody who sees all members.
+            "remove_data_directory_on_rewind_failure": True,
+            "remove_data_directory_on_diverged_timelines": False,
+            "pg_hba": [
+                "local all all scram-sha-256",
+                f"host replication {REPLICATION_ROLE} all scram-sha-256",
+                "host all all all scram-sha-256",
+            ],
+            "parameters": postgres_parameters(context),
+        },
+    }
+
+
+def postgres_parameters(context: BuildContext) -> dict[str, str]:
+    """Parameters of the server: those that replication and failover stand on, the user's, and defaults for the rest.
+
+    Source: https://www.postgresql.org/docs/17/runtime-config.html
+    """
+    spec = context.cluster.spec.postgres
+    return {**_defaults(context), **spec.parameters, **_OWNED}
+
+
+_OWNED: Final = {
+    "archive_mode": "off",
+    "hot_standby": "on",
+    "max_replication_slots": "20",
+    "max_wal_senders": "20",
+    "password_encryption": "scram-sha-256",
+    "track_commit_timestamp": "off",
+    "unix_socket_directories": RUN_DIRECTORY,
+    "wal_level": "replica",
+    "wal_log_hints": "on",
+}
+
+
+def _defaults(context: BuildContext) -> dict[str, str]:
+    spec = context.cluster.spec.postgres
+    limits = spec.resources.limits
+    memory = bytes_of(limits.memory) if limits is not None and limits.memory is not None else 512 * _MIB
+    return {
+        **_wal_sizes(spec.storage),
+        # A quarter of the memory, the documentation's starting point.
+        "shared_buffers": f"{min(max(memory // 4 // _MIB, 32), 8192)}MB",
+        "max_connections": str(needed_connections(context)),
+        # Patroni and pg_rewind, and then monitoring, get in when the application has taken every other slot.
+        "superuser_reserved_connections": str(_SUPERUSER_CONNECTIONS),
+        "reserved_connections": str(_MONITORING_CONNECTIONS),
+        # Clients that vanished: their queries end, and so do connections that nobody acknowledges any more.
+        "client_connection_check_interval": "5s",
+        "tcp_keepalives_idle": "10",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "15s",
+        # A frozen replica holds up synchronous commits until the primary drops it, a frozen primary its replicas.
+        "wal_sender_timeout": "10s",
+        "wal_receiver_timeout": "10s",
+        "wal_receiver_status_interval": "2s",
+        # How soon a replica tries the new primary; until then a synchronous commit waits.
+        "wal_retrieve_retry_interval": "500ms",
+        "max_standby_streaming_delay": "30s",
+        "checkpoint_timeout": "5min",
+        "checkpoint_completion_target": "0.9",
+        "log_line_prefix": "%m [%p] %q%u@%d ",
+        "log_lock_waits": "on",
+        # The image brings no compiler for queries.
+        "jit": "off",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+    }
+
+
+def _wal_sizes(storage: Storage) -> dict[str, str]:
+    """How much of the volume the write-ahead log may take, as a share of its size."""
+    volume_mib = bytes_of(storage.size) // _MIB
+
+    def share(divisor: int, least: int, most: int) -> str:
+        return f"{min(max(volume_mib // divisor, least), most)}MB"
+
+    return {
+        # Kept for pg_rewind, which needs the log back to where the two histories parted.
+        "wal_keep_size": share(20, 64, 2048),
+        "max_wal_size": share(10, 128, 4096),
+        "min_wal_size": "80MB",
+        # A replica that is away holds back the log; beyond this it is made anew rather than fill the volume.
+        "max_slot_wal_keep_size": share(5, 256, 65536),
+    }
+
+
+def needed_connections(context: BuildContext) -> int:
+    """max_connections: all routes of all poolers (one more during their rolling update), and the reserves.
+
+    In steps of 100, because changing it restarts the members.
+    """
+    pooler = context.cluster.spec.postgres.pooler
+    pools = 2 * (pooler.replicas + 1) * (pooler.pool_size + POOL_MARGIN)
+    total = pools + _SUPERUSER_CONNECTIONS + _MONITORING_CONNECTIONS + 5
+    return max(100, -(-total // 100) * 100)
+
+
+def dynamic_config_patch(desired: Mapping[str, Any], observed: Mapping[str, Any]) -> dict[str, Any] | None:
+    """JSON merge patch that brings Patroni's dynamic configuration to `desired`, None when nothing differs.
+
+    Settings of Patroni that are not in `desired`, such as `pause`, are left alone. Of Postgres' parameters nothing is:
+    one that is no longer desired becomes null.
+    """
+    return _merge_patch(desired, observed, ()) or None
+
+
+def _merge_patch(desired: Mapping[str, Any], observed: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    patch: dict[str, Any] = {}
+    for key, value in desired.items():
+        current = observed.get(key)
+        if isinstance(value, Mapping):
+            below = current if isinstance(current, Mapping) else {}
+            if inner := _merge_patch(value, below, (*path, key)):
+                patch[key] = inner
+        elif not _same(value, current):
+            patch[key] = value
+    if path == ("postgresql", "parameters"):
+        patch |= {key: None for key in observed if key not in desired}
+    return patch
+
+
+def _same(value: Any, current: Any) -> bool:
+    """Equality that tells True from 1, as JSON does."""
+    return bool(value == current) and isinstance(value, bool) == isinstance(current, bool)
+
+
+def _local_config(context: BuildContext) -> dict[str, Any]:
+    """The part of patroni.yml that a running member does not read again: pods are replaced when it changes.
+
+    What differs between members, and every password, comes from the environment.
+    """
+    return {
+        "scope": patroni_scope(context),
+        "kubernetes": {
+            "use_endpoints": False,
+            # Would read the Endpoints of the API server in another namespace.
+            "bypass_api_service": False,
+            "labels": {names.LABEL_CLUSTER: context.name},
+            "scope_label": LABEL_PATRONI,
+            "role_label": names.LABEL_ROLE,
+            "leader_label_value": "primary",
+            "follower_label_value": "replica",
+            "standby_leader_label_value": "replica",
+            # An API server that has just started refuses what it will allow a second later.
+            "retriable_http_codes": [401, 403, 429, 502],
+        },
+        "log": {"level": "INFO", "deduplicate_heartbeat_logs": True},
+        "restapi": {"listen": f"*:{names.PORT_PATRONI}", "server_tokens": "ProductOnly"},
+        "postgresql": {
+            "listen": f"*:{names.PORT_POSTGRES}",
+            "data_dir": DATA_DIRECTORY,
+            "bin_dir": "/usr/lib/postgresql/17/bin",
+            "pgpass": f"{RUN_DIRECTORY}/pgpass",
+            "use_unix_socket": True,
+            "basebackup": [{"checkpoint": "fast"}],
+        },
+        "watchdog": {"mode": "off"},
+    }
+
+
+def _config_map(context: BuildContext) -> Manifest:
+    bootstrap = {
+        "dcs": patroni_dynamic_config(context),
+        # The builtin provider sorts alike in every version of the C library, so no index breaks with an image.
+        "initdb": [
+            "data-checksums",
+            {"encoding": "UTF8"},
+            {"locale-provider": "builtin"},
+            {"locale": "C.UTF-8"},
+            {"auth": "scram-sha-256"},
+        ],
+        "post_bootstrap": "/usr/local/bin/postgres-post-bootstrap",
+    }
+    content = {**_local_config(context), "bootstrap": bootstrap}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(context, _config_name(context), names.POSTGRES),
+        # JSON is YAML.
+        "data": {"patroni.yml": json.dumps(content, indent=2, sort_keys=True) + "\n"},
+    }
+
+
+def _config_name(context: BuildContext) -> str:
+    # `<cluster>-postgres-config` is Patroni's own.
+    return names.child(context.name, "postgres-patroni")
+
+
+# --- Services ----------------------------------------------------------------------------------------------------
+
+_PORTS: Final = (("postgres", names.PORT_POSTGRES), ("patroni", names.PORT_PATRONI))
+
+
+def _pods_service_name(context: BuildContext) -> str:
+    return names.child(context.name, "postgres-pods")
+
+
+def _pods_service(context: BuildContext) -> Manifest:
+    """Headless Service that gives the StatefulSet's pods their names."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(context, _pods_service_name(context), names.POSTGRES),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": names.selector_labels(context.name, names.POSTGRES),
+            "ports": _service_ports(),
+        },
+    }
+
+
+def _member_service(context: BuildContext, ordinal: int) -> Manifest:
+    """A stable address for one member: names in a cluster's DNS are cached for 30 s, a new pod must be found at once."""
+    name = names.member(context.name, names.POSTGRES, ordinal)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(context, name, names.POSTGRES),
+        "spec": {
+            "type": "ClusterIP",
+            "publishNotReadyAddresses": True,
+            "selector": {"statefulset.kubernetes.io/pod-name": name},
+            "ports": _service_ports(),
+        },
+    }
+
+
+def _service_ports() -> list[Manifest]:
+    return [{"name": name, "port": port, "protocol": "TCP", "targetPort": name} for name, port in _PORTS]
+
+
+# --- StatefulSet -------------------------------------------------------------------------------------------------
+
+
+def _stateful_set(context: BuildContext) -> Manifest:
+    spec = context.cluster.spec.postgres
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": metadata(context, patroni_scope(context), names.POSTGRES),
+        "spec": {
+            "replicas": spec.instances,
+            "serviceName": _pods_service_name(context),
+            "podManagementPolicy": "Parallel",
+            "updateStrategy": {"type": "OnDelete"},
+            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+            "selector": {"matchLabels": names.selector_labels(context.name, names.POSTGRES)},
+            "template": {
+                "metadata": {
+                    "labels": {**names.labels(context.name, names.POSTGRES), **patroni_labels(context)},
+                    "annotations": {names.ANNOTATION_CONFIG: config_hash(_local_config(context))},
+                },
+                "spec": _pod_spec(context),
+            },
+            "volumeClaimTemplates": [_claim_template(context)],
+        },
+    }
+
+
+def _claim_template(context: BuildContext) -> Manifest:
+    storage = context.cluster.spec.postgres.storage
+    claim: Manifest = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": storage.size}},
+    }
+    if storage.storage_class_name is not None:
+        claim["storageClassName"] = storage.storage_class_name
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": VOLUME, "labels": names.labels(context.name, names.POSTGRES)},
+        "spec": claim,
+    }
+
+
+def _pod_spec(context: BuildContext) -> Manifest:
+    return {
+        "serviceAccountName": patroni_scope(context),
+        # Patroni's store is the API server.
+        "automountServiceAccountToken": True,
+        "enableServiceLinks": False,
+        "securityContext": pod_security_context(),
+        "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        "topologySpreadConstraints": spread(context.name, names.POSTGRES),
+        "containers": [_container(context)],
+        "volumes": [
+            {"name": "config", "configMap": {"name": _config_name(context)}},
+            # Sockets and Patroni's password file, never on a disk.
+            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+            # Parallel queries share memory here; the default of 64 MB is soon too small.
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "256Mi"}},
+        ],
+    }
+
+
+def _container(context: BuildContext) -> Manifest:
+    spec = context.cluster.spec.postgres
+    return {
+        "name": "postgres",
+        "image": spec.image or context.images.postgres,
+        "imagePullPolicy": "IfNotPresent",
+        "env": _environment(context),
+        "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in _PORTS],
+        "resources": resource_requirements(spec.resources, cpu="100m", memory="256Mi"),
+        "securityContext": container_security_context(),
+        # Patroni answers as soon as it has reached its store; a long recovery does not matter here.
+        "startupProbe": _probe("/liveness", period=2, timeout=5, failures=150),
+        "livenessProbe": _probe("/liveness", period=10, timeout=5, failures=6),
+        "readinessProbe": _probe(f"/readiness?lag={MAX_REPLICA_LAG_BYTES}", period=3, timeout=3, failures=3),
+        "lifecycle": {"preStop": {"exec": {"command": ["/usr/local/bin/postgres-prestop"]}}},
+        "volumeMounts": [
+            {"name": VOLUME, "mountPath": DATA_MOUNT},
+            {"name": "config", "mountPath": CONFIG_DIRECTORY, "readOnly": True},
+            {"name": "run", "mountPath": RUN_DIRECTORY},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a path inside the pod
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a path inside the pod
+        ],
+    }
+
+
+def _probe(path: str, *, period: int, timeout: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": "patroni", "scheme": "HTTP"},
+        "periodSeconds": period,
+        "timeoutSeconds": timeout,
+        "failureThreshold": failures,
+    }
+
+
+def _environment(context: BuildContext) -> list[Manifest]:
+    secret = names.credentials(context.name, names.POSTGRES)
+    return [
+        field_env("PATRONI_NAME", "metadata.name"),
+        field_env("PATRONI_KUBERNETES_NAMESPACE", "metadata.namespace"),
+        field_env("PATRONI_KUBERNETES_POD_IP", "status.podIP"),
+        {"name": "PATRONI_SUPERUSER_USERNAME", "value": SUPERUSER},
+        secret_env("PATRONI_SUPERUSER_PASSWORD", secret, "superuser-password"),
+        {"name": "PATRONI_REPLICATION_USERNAME", "value": REPLICATION_ROLE},
+        secret_env("PATRONI_REPLICATION_PASSWORD", secret, "replication-password"),
+        {"name": "PATRONI_RESTAPI_USERNAME", "value": REST_USER},
+        secret_env("PATRONI_RESTAPI_PASSWORD", secret, "restapi-password"),
+        secret_env("APP_PASSWORD", secret, "app-password"),
+        secret_env("MONITORING_PASSWORD", secret, "monitoring-password"),
+    ]

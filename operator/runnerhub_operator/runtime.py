@@ -1,0 +1,163 @@
+"""One operator process: wait for the Lease, then watch and reconcile until it is lost or the process ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from dataclasses import dataclass
+
+import aiohttp
+import kopf
+from aiohttp import web
+from prometheus_client import start_http_server
+
+from . import __version__, handlers, logs, metrics, names
+from .errors import KubeError, OperatorError
+from .kube.client import KubeClient
+from .kube.election import ClientLeaseApi, LeaseElector
+from .kube.lease import ElectionTiming
+from .reconcile import Key, Reconciler
+from .settings import Settings, read_settings
+from .workqueue import WorkQueue
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Health:
+    """What the probes of Kubernetes ask for."""
+
+    started: bool = False
+    stopping: bool = False
+
+
+def run() -> int:
+    """Run the operator; gives the exit code: 0 after a signal, 1 when the Lease was lost."""
+    settings = read_settings()
+    logs.configure(settings.log_format, settings.log_level)
+    return asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> int:
+    logger.info("runnerhub-operator %s starts as %s", __version__, settings.identity)
+    start_http_server(settings.metrics_port)
+    stop = asyncio.Event()
+    lost = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    health = Health()
+    server = await _serve_health(settings.health_port, health)
+    client = await KubeClient.connect(observer=metrics.observe_api_call)
+    elector = LeaseElector(
+        ClientLeaseApi(client),
+        settings.namespace,
+        names.OPERATOR_LEASE,
+        settings.identity,
+        ElectionTiming(
+            settings.lease_duration_seconds,
+            settings.renew_deadline_seconds,
+            settings.retry_period_seconds,
+            # The very first start; nobody has led yet.
+            absent_wait_seconds=0,
+        ),
+        on_started=lambda _: metrics.LEADER.set(1),
+        on_stopped=lambda _: (metrics.LEADER.set(0), lost.set())[0],
+    )
+    election = asyncio.create_task(elector.run(), name="election")
+    health.started = True
+    try:
+        leading = asyncio.create_task(elector.wait_until_leading())
+        await _first(leading, asyncio.create_task(stop.wait()))
+        if not stop.is_set():
+            await _lead(settings, client, elector, stop, lost)
+    finally:
+        health.stopping = True
+        await elector.release()
+        await election
+        await client.close()
+        await server.cleanup()
+    if stop.is_set():
+        logger.info("stopped by a signal")
+        return 0
+    logger.error("the Lease %s/%s is lost; the process ends", settings.namespace, names.OPERATOR_LEASE)
+    return 1
+
+
+async def _lead(
+    settings: Settings, client: KubeClient, elector: LeaseElector, stop: asyncio.Event, lost: asyncio.Event
+) -> None:
+    cache = handlers.IndexCache()
+    timeout = aiohttp.ClientTimeout(total=10)
+    connector = aiohttp.TCPConnector(limit=200, force_close=True)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as http:
+        reconciler = Reconciler(
+            cache,
+            client.guarded(elector.ensure_leader),
+            http,
+            images=settings.images,
+            reporter=settings.identity,
+            steady_seconds=settings.probe_interval_seconds,
+        )
+        queue: WorkQueue[Key] = WorkQueue(
+            reconciler.visit, failed=_report_failure, workers=settings.workers, depth=metrics.QUEUE_DEPTH.set
+        )
+        stop_flag = asyncio.Event()
+        work = asyncio.create_task(queue.run(), name="queue")
+        watch = asyncio.create_task(
+            kopf.operator(
+                registry=handlers.registry(cache, queue),
+                settings=handlers.settings(),
+                clusterwide=not settings.watch_namespaces,
+                namespaces=settings.watch_namespaces,
+                standalone=True,
+                stop_flag=stop_flag,
+            ),
+            name="kopf",
+        )
+        ends = [asyncio.create_task(stop.wait()), asyncio.create_task(lost.wait())]
+        await _first(work, watch, *ends)
+        work.cancel()
+        stop_flag.set()
+        # kopf takes the signals over while it runs: when it ends by itself without error, it was told to.
+        if watch.done() and not watch.cancelled() and watch.exception() is None and not lost.is_set():
+            stop.set()
+        results = await asyncio.gather(work, watch, return_exceptions=True)
+        for end in ends:
+            end.cancel()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+
+def _report_failure(key: Key, error: Exception) -> None:
+    reason = error.reason if isinstance(error, OperatorError) else "UnexpectedError"
+    metrics.RECONCILE_ERRORS.labels(reason).inc()
+    extra = {"cluster": f"{key[0]}/{key[1]}", "reason": reason}
+    if isinstance(error, OperatorError):
+        logger.log(logging.WARNING if isinstance(error, KubeError) else logging.ERROR, "%s", error, extra=extra)
+    else:
+        logger.error("a reconcile failed, this is a bug", exc_info=error, extra=extra)
+
+
+async def _first(*tasks: asyncio.Task[object]) -> None:
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _serve_health(port: int, health: Health) -> web.AppRunner:
+    """`/livez`: the event loop turns. `/readyz`: started and not stopping; a waiting replica is ready too."""
+
+    async def livez(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def readyz(_: web.Request) -> web.Response:
+        ready = health.started and not health.stopping
+        return web.Response(text="ok" if ready else "not ready", status=200 if ready else 503)
+
+    app = web.Application()
+    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, port=port).start()
+    return runner

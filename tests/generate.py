@@ -1,0 +1,85 @@
+"""Write the generated files: the CRD (twice: for kubectl and for the chart) and the golden manifests.
+
+`make generate` runs it; a unit test fails when a committed file differs from what this would write.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from runnerhub_operator.api import parse_cluster
+from runnerhub_operator.api.crd import custom_resource_definition
+from runnerhub_operator.plan.planner import desired_objects
+from runnerhub_operator.resources.common import BuildContext, Images
+
+ROOT = Path(__file__).resolve().parent.parent
+CRD_FILE = "runnerhub.io_runnerhubclusters.yaml"
+IMAGES = Images(
+    **{
+        name: f"example.test/{name}:1"
+        for name in ("operator", "postgres", "pooler", "redis", "haproxy", "orchestrator")
+    }
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Multi-line text as a block, so that configuration files read well in a diff."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
+
+
+def to_yaml(*documents: dict[str, Any]) -> str:
+    """Documents as YAML."""
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=110, explicit_start=len(documents) > 1)
+
+
+def context(name: str, spec: dict[str, Any]) -> BuildContext:
+    """A build context for a spec."""
+    body = {"metadata": {"name": name, "namespace": "runnerhub", "uid": "0000", "generation": 1}, "spec": spec}
+    return BuildContext(parse_cluster(body), IMAGES)
+
+
+def example(name: str) -> dict[str, Any]:
+    """An example manifest by its file name without suffix."""
+    found: dict[str, Any] = yaml.safe_load((ROOT / "examples" / f"{name}.yaml").read_text())
+    return found
+
+
+def generated() -> dict[Path, str]:
+    """All generated files with their content."""
+    crd = custom_resource_definition()
+    # Uninstalling the chart must not delete every cluster with the definition.
+    kept = {**crd["metadata"], "annotations": {"helm.sh/resource-policy": "keep"}}
+    files = {
+        ROOT / "crds" / CRD_FILE: to_yaml(crd),
+        ROOT / "charts" / "runnerhub-operator" / "files" / CRD_FILE: to_yaml({**crd, "metadata": kept}),
+    }
+    for path in sorted((ROOT / "examples").glob("*.yaml")):
+        body = example(path.stem)
+        objects = desired_objects(context(body["metadata"]["name"], body.get("spec", {})))
+        files[ROOT / "tests" / "unit" / "golden" / f"{path.stem}.yaml"] = to_yaml(*objects)
+    return files
+
+
+def main() -> int:
+    """Write the files."""
+    for path, text in generated().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        sys.stdout.write(f"{path.relative_to(ROOT)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
