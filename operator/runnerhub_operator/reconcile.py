@@ -95,7 +95,7 @@ class Reconciler:
         self._memories[key] = plan.memory
         for secret in plan.secrets:
             await self._actor.ensure_secret(cluster, secret)
-        for manifest in (*plan.first, *plan.objects):
+        for manifest in plan.objects:
             live = snapshot.child(manifest["kind"], manifest["metadata"]["name"])
             await self._actor.apply(cluster, manifest, live)
         for surplus in plan.prune:

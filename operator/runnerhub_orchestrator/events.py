@@ -44,6 +44,7 @@ class EventBus:
         self._listeners: list[Listener] = []
         self._outbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue(OUTBOX_SIZE)
         self._tasks: list[asyncio.Task[None]] = []
+        self._subscribed = False
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` with every event; it must not block."""
@@ -101,7 +102,9 @@ class EventBus:
             try:
                 await self._subscribe(client)
             except (RedisError, OSError, TimeoutError) as error:
-                log.info("event subscription broke", extra={"error": f"{type(error).__name__}: {error}"})
+                if self._subscribed:
+                    log.info("event subscription broke", extra={"error": f"{type(error).__name__}: {error}"})
+                self._subscribed = False
             finally:
                 with contextlib.suppress(RedisError, OSError, TimeoutError):
                     await client.aclose()
@@ -111,6 +114,8 @@ class EventBus:
         """Deliver until the subscription breaks, is silent for too long, or its server is no master."""
         async with client.pubsub() as subscription:
             await subscription.subscribe(CHANNEL)
+            self._subscribed = True
+            log.info("subscribed to events")
             pinged = heard = time.monotonic()
             while time.monotonic() - heard < SILENCE_SECONDS:
                 message = await subscription.get_message(timeout=READ_SECONDS)

@@ -68,7 +68,7 @@ def _migrate(settings: DatabaseSettings) -> None:
             connection.rollback()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-            log.info("schema migrated")
+            log.info("schema is current")
     finally:
         engine.dispose()
 

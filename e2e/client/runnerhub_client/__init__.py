@@ -1,1 +1,1 @@
-"""Load client with oracle: writes while faults happen, and counts afterwards what was acknowledged and lost."""
+"""Load client with oracle: writes while faults happen, counts afterwards what was acknowledged and lost."""

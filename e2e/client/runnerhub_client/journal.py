@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +21,10 @@ class Journal:
         directory.mkdir(parents=True, exist_ok=True)
         self._probe = probe
         path = directory / f"{probe}.jsonl"
-        torn = path.exists() and not path.read_bytes().endswith(b"\n")
+        torn = _ends_within_line(path)
         self._file: TextIO = path.open("a", encoding="utf-8")
-        if torn and path.stat().st_size:
-            # The last writer was killed within a line; ours must not become part of it.
+        if torn:
+            # The last writer was killed; our first line must not become part of its last one.
             self._file.write("\n")
 
     def write(
@@ -55,6 +56,14 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _ends_within_line(path: Path) -> bool:
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def describe(error: BaseException | str | None) -> str | None:

@@ -6,6 +6,7 @@ acknowledged one that is not there; a job also counts as lost when it was never 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -40,7 +41,7 @@ class Writes:
     errors: int
 
 
-def collect_writes(probe: str, records: Iterable[Record], window: Window = Window()) -> Writes:  # noqa: B008 - frozen
+def collect_writes(probe: str, records: Iterable[Record], window: Window = Window()) -> Writes:
     """Sort a probe's writes by what the client knows; an id that was acked at last is not unknown."""
     acknowledged: set[str] = set()
     unknown: set[str] = set()
@@ -154,7 +155,7 @@ def longest_gap(records: Iterable[Record], kind: str, window: Window) -> Gap:
                 latencies.append(record.latency)
     edges = [window.since, *sorted(acks), window.until]
     started_at, gap = max(
-        ((before, after - before) for before, after in zip(edges, edges[1:], strict=False)),
+        ((before, after - before) for before, after in itertools.pairwise(edges)),
         key=lambda pair: pair[1],
     )
     return Gap(
@@ -181,10 +182,12 @@ def summarise(values: Sequence[float]) -> dict[str, float]:
 
 def unfinished(writes: Writes, statuses: dict[str, str]) -> int:
     """How many acknowledged jobs have a row that is still on its way."""
-    return sum(1 for job_id in writes.acknowledged if statuses.get(job_id) in {"pending", "queued", "running"})
+    return sum(
+        1 for job_id in writes.acknowledged if statuses.get(job_id) in {"pending", "queued", "running"}
+    )
 
 
-def summarise_runners(records: Iterable[Record], window: Window = Window()) -> dict[str, int]:  # noqa: B008 - frozen
+def summarise_runners(records: Iterable[Record], window: Window = Window()) -> dict[str, int]:
     """What the runner loops did."""
     seen: Counter[tuple[str, Outcome]] = Counter(
         (record.kind, record.outcome) for record in records if window.holds(record)
@@ -197,7 +200,7 @@ def summarise_runners(records: Iterable[Record], window: Window = Window()) -> d
     }
 
 
-def summarise_websockets(records: Iterable[Record], window: Window = Window()) -> dict[str, int]:  # noqa: B008 - frozen
+def summarise_websockets(records: Iterable[Record], window: Window = Window()) -> dict[str, int]:
     """What the WebSocket clients saw."""
     connects = disconnects = errors = events = 0
     for record in records:

@@ -55,7 +55,7 @@ def http_session() -> aiohttp.ClientSession:
 def redis_master(targets: Targets, *, timeout_seconds: float, connections: int) -> redis.Redis:
     """A client of whatever master the Sentinels name when a connection is opened."""
     options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "retry_on_error": [], "protocol": 2}
-    sentinel = Sentinel(
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
         targets.sentinels,
         sentinel_kwargs={
             "password": targets.sentinel_password,

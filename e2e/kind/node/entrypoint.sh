@@ -27,16 +27,24 @@ prepare_cgroup_v1() {
 
 prepare_names() {
     # The engine's DNS server knows the nodes, and forwards every other question to the outside. Node and pods
-    # ask a resolver on the node instead, which passes on the names of nodes only (see node-dns.service).
-    # A link-local address, because it is the same before and after a restart and pods can reach it.
+    # ask a resolver on the node instead, which passes on the names of nodes and refuses all others: nothing
+    # that a pod looks up leaves the machine. Its address is a link-local one, because that stays the same
+    # when the node comes back with another address, and pods can reach it.
     ip address add "$NODE_DNS" dev lo 2>/dev/null || true
-    local upstream
+    local upstream cluster role number
     upstream=$(awk -v own="$NODE_DNS" '$1 == "nameserver" && $2 != own {print $2; exit}' /etc/resolv.conf)
     if [[ -z $upstream ]]; then
         upstream=$(ip -4 route show default | awk '{print $3; exit}')
     fi
-    mkdir -p /run/node-dns
-    echo "UPSTREAM=$upstream" >/run/node-dns/environment
+    cluster=$(hostname | sed -E 's/-(control-plane|worker)[0-9]*$//')
+    {
+        printf '%s\n' "listen-address=$NODE_DNS" bind-interfaces user=root no-resolv no-hosts cache-size=0
+        for role in control-plane worker; do
+            for number in "" {2..9}; do
+                echo "server=/$cluster-$role$number/$upstream"
+            done
+        done
+    } >/etc/node-dns.conf
     echo "nameserver $NODE_DNS" >/etc/resolv.conf
 }
 

@@ -26,7 +26,6 @@ from ..resources.pooler import pooler_manifests
 from ..resources.postgres import (
     dynamic_config_patch,
     patroni_dynamic_config,
-    postgres_first_objects,
     postgres_manifests,
 )
 from ..resources.redis import redis_manifests
@@ -61,10 +60,9 @@ class ClusterMemory:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What should be done, in this order: secrets, `first`, `objects`, prune, actions, rollout, status, events."""
+    """What should be done. Status and Events come first, then secrets, objects, prune, Patroni, rollout."""
 
     secrets: tuple[CredentialSecret, ...]
-    first: tuple[Manifest, ...]
     objects: tuple[Manifest, ...]
     prune: tuple[Manifest, ...]
     patroni_patch: PatchPatroniConfig | None
@@ -120,6 +118,7 @@ def make_plan(
         conditions.orchestrators_verdict(cluster, snapshot, orchestrator, creating),
         conditions.load_balancer_verdict(cluster, snapshot, creating),
     ]
+    components = _lost_credentials(components, context, snapshot)
     creating = creating and any(verdict.status != "True" for verdict in components)
     verdicts = [
         *conditions.overall_verdicts(components, rollout, creating),
@@ -156,9 +155,6 @@ def make_plan(
     settled = all(verdict.full for verdict in components) and rollout is None
     return Plan(
         secrets=tuple(_missing_secrets(context, snapshot)),
-        first=()
-        if snapshot.child("StatefulSet", names.child(cluster.name, names.POSTGRES))
-        else tuple(postgres_first_objects(context)),
         objects=(*objects, *leases.observed_leases(context, snapshot, postgres, redis)),
         prune=tuple(_surplus(cluster, snapshot, objects)),
         patroni_patch=_patroni_patch(context, snapshot),
@@ -263,9 +259,41 @@ def _missing_secrets(context: BuildContext, snapshot: Snapshot) -> list[Credenti
     for secret in credential_secrets(context):
         live: Mapping[str, Any] = snapshot.child("Secret", secret.manifest["metadata"]["name"]) or {}
         keys = tuple(key for key in secret.keys if key not in live.get("data", {}))
-        if keys:
+        if keys and not _is_irreplaceable(secret, snapshot):
             missing.append(replace(secret, keys=keys))
     return missing
+
+
+def _is_irreplaceable(secret: CredentialSecret, snapshot: Snapshot) -> bool:
+    """Whether a running database or queue still has the lost passwords: new ones would lock everybody out."""
+    owner = secret.manifest["metadata"]["name"].removesuffix("-credentials")
+    return snapshot.child("StatefulSet", owner) is not None
+
+
+def _lost_credentials(
+    verdicts: list[conditions.Verdict], context: BuildContext, snapshot: Snapshot
+) -> list[conditions.Verdict]:
+    """Replace the verdict of a component whose generated passwords somebody deleted."""
+    kinds = {names.POSTGRES: ConditionType.POSTGRES, names.REDIS: ConditionType.REDIS}
+    lost = {}
+    for secret in credential_secrets(context):
+        metadata = secret.manifest["metadata"]
+        live: Mapping[str, Any] = snapshot.child("Secret", metadata["name"]) or {}
+        if _is_irreplaceable(secret, snapshot) and any(key not in live.get("data", {}) for key in secret.keys):
+            lost[kinds[metadata["labels"][names.LABEL_COMPONENT]]] = metadata["name"]
+    return [
+        conditions.Verdict(
+            verdict.type,
+            "False",
+            "CredentialsMissing",
+            f"Secret {lost[verdict.type]} or a key of it is gone, but the running servers still use its passwords: "
+            "restore it; new ones would lock everybody out",
+            full=False,
+        )
+        if verdict.type in lost
+        else verdict
+        for verdict in verdicts
+    ]
 
 
 def _surplus(cluster: RunnerHubCluster, snapshot: Snapshot, objects: list[Manifest]) -> list[Manifest]:

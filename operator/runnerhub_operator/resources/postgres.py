@@ -7,6 +7,7 @@ not to the cluster (the image's `postgres-state` ties them to the claims), so th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -27,7 +28,6 @@ from .common import (
     service_account,
     spread,
 )
-from .quantities import bytes_of
 
 DATA_MOUNT: Final = "/var/lib/postgresql/data"
 DATA_DIRECTORY: Final = f"{DATA_MOUNT}/pgdata"
@@ -58,6 +58,17 @@ _MONITORING_CONNECTIONS: Final = 5
 _GRACE_SECONDS: Final = 120
 
 _MIB: Final = 1024 * 1024
+_FACTORS: Final = {
+    "": 1,
+    "k": 10**3,
+    "Ki": 2**10,
+    "M": 10**6,
+    "Mi": 2**20,
+    "G": 10**9,
+    "Gi": 2**30,
+    "T": 10**12,
+    "Ti": 2**40,
+}
 
 
 def postgres_manifests(context: BuildContext) -> list[Manifest]:
@@ -179,7 +190,7 @@ _OWNED: Final = {
 def _defaults(context: BuildContext) -> dict[str, str]:
     spec = context.cluster.spec.postgres
     limits = spec.resources.limits
-    memory = bytes_of(limits.memory) if limits is not None and limits.memory is not None else 512 * _MIB
+    memory = _bytes_of(limits.memory) if limits is not None and limits.memory is not None else 512 * _MIB
     return {
         **_wal_sizes(spec.storage),
         # A quarter of the memory, the documentation's starting point.
@@ -214,7 +225,7 @@ def _defaults(context: BuildContext) -> dict[str, str]:
 
 def _wal_sizes(storage: Storage) -> dict[str, str]:
     """How much of the volume the write-ahead log may take, as a share of its size."""
-    volume_mib = bytes_of(storage.size) // _MIB
+    volume_mib = _bytes_of(storage.size) // _MIB
 
     def share(divisor: int, least: int, most: int) -> str:
         return f"{min(max(volume_mib // divisor, least), most)}MB"
@@ -227,6 +238,12 @@ def _wal_sizes(storage: Storage) -> dict[str, str]:
         # A replica that is away holds back the log; beyond this it is made anew rather than fill the volume.
         "max_slot_wal_keep_size": share(5, 256, 65536),
     }
+
+
+def _bytes_of(quantity: str) -> int:
+    """Bytes of a quantity such as 10Gi or 1.5G; thousandths, which the API allows too, count as nothing."""
+    number, unit = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", quantity).groups()  # type: ignore[union-attr]
+    return int(float(number) * _FACTORS.get(unit, 0))
 
 
 def needed_connections(context: BuildContext) -> int:
@@ -249,7 +266,9 @@ def dynamic_config_patch(desired: Mapping[str, Any], observed: Mapping[str, Any]
     return _merge_patch(desired, observed, ()) or None
 
 
-def _merge_patch(desired: Mapping[str, Any], observed: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+def _merge_patch(
+    desired: Mapping[str, Any], observed: Mapping[str, Any], path: tuple[str, ...]
+) -> dict[str, Any]:
     patch: dict[str, Any] = {}
     for key, value in desired.items():
         current = observed.get(key)
@@ -433,7 +452,8 @@ def _pod_spec(context: BuildContext) -> Manifest:
             {"name": "config", "configMap": {"name": _config_name(context)}},
             # Sockets and Patroni's password file, never on a disk.
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
-            {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+            # initdb reads the first password from a file here.
+            {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
             # Parallel queries share memory here; the default of 64 MB is soon too small.
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "256Mi"}},
         ],

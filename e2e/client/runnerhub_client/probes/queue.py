@@ -7,6 +7,7 @@ import time
 import uuid
 
 from redis.asyncio import Redis
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from ..journal import Journal
@@ -67,6 +68,6 @@ async def _send(client: Redis, identifier: str, load: Load) -> str | None:
 
 def was_refused(error: BaseException) -> bool:
     """Whether the write was certainly not done. redis-py puts the pipeline's position before the answer."""
-    if isinstance(error, ReadOnlyError):
+    if isinstance(error, ReadOnlyError | MasterNotFoundError):
         return True
     return isinstance(error, ResponseError) and any(word in str(error) for word in _REFUSED)

@@ -71,7 +71,9 @@ async def _insert(postgres: Postgres, journal: Journal, timeout_seconds: float) 
         outcome = Outcome.ERROR if certain else Outcome.UNKNOWN
         journal.write("insert", outcome, identifier=identifier, started=started, error=error)
     except asyncio.CancelledError:
-        journal.write("insert", Outcome.UNKNOWN, identifier=identifier, started=started, error="the run ended")
+        journal.write(
+            "insert", Outcome.UNKNOWN, identifier=identifier, started=started, error="the run ended"
+        )
         raise
     else:
         journal.write("insert", Outcome.ACKED, identifier=identifier, started=started)

@@ -104,9 +104,7 @@ async def _complete(context: Context, journal: Journal, job_id: int, token: str)
             journal.write("complete", Outcome.ERROR, identifier=str(job_id), started=tried, error=error)
         else:
             if status == 200:
-                journal.write(
-                    "complete", Outcome.ACKED, identifier=str(job_id), started=started, token=token
-                )
+                journal.write("complete", Outcome.ACKED, identifier=str(job_id), started=started, token=token)
                 return
             if status in {404, 409} and (answer or {}).get("error") in {"LeaseLost", "JobNotFound"}:
                 journal.write("superseded", Outcome.NOTE, identifier=str(job_id), token=token, status=status)

@@ -17,6 +17,7 @@ from .context import Context
 COUNT_SECONDS = 1.0
 RECONNECT_SECONDS = 0.5
 PING_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
 
 
 async def run(context: Context) -> None:
@@ -51,9 +52,8 @@ async def _count(
     events = 0
     node = ""
     counted_at = time.monotonic()
-    async with contextlib.aclosing(_Closer(socket)):
+    try:
         while not context.stop.is_set() and not socket.closed:
-            # Not receive(timeout=...): the event of a message and its arrival in time must not race.
             try:
                 message = await socket.receive(timeout=COUNT_SECONDS)
             except TimeoutError:
@@ -69,17 +69,9 @@ async def _count(
             if events and time.monotonic() - counted_at >= COUNT_SECONDS:
                 journal.write("events", Outcome.NOTE, identifier=name, events=events, node=node)
                 events, counted_at = 0, time.monotonic()
-    if events:
-        journal.write("events", Outcome.NOTE, identifier=name, events=events, node=node)
-
-
-class _Closer:
-    """Closes a socket, bounded."""
-
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket = socket
-
-    async def aclose(self) -> None:
+    finally:
+        if events:
+            journal.write("events", Outcome.NOTE, identifier=name, events=events, node=node)
         with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
-            async with asyncio.timeout(2):
-                await self._socket.close()
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await socket.close()

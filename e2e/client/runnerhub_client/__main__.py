@@ -1,0 +1,127 @@
+"""`python -m runnerhub_client run|verify|gaps|wait-idle`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from . import oracle
+from .facts import FactsUnavailableError
+from .journal import read
+from .oracle import Window
+from .run import run
+from .settings import Load, Targets
+from .verify import gaps, verify, wait_for_jobs
+
+EXIT_LOST = 1
+EXIT_UNDECIDED = 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0: fine; 1: something acknowledged is lost (verify) or open (wait-idle); 2: usage; 3: no verdict."""
+    options = _parser().parse_args(arguments)
+    targets = Targets.from_environment(os.environ)
+    if options.command == "run":
+        asyncio.run(run(targets, _load(options), options.log, options.duration))
+        return 0
+    window = Window(options.since, options.until)
+    if options.command == "gaps":
+        # The window's end may be left open while a run goes on.
+        window = Window(window.since, min(window.until, time.time()))
+        print(json.dumps(gaps(options.log, window), indent=2))
+        return 0
+    try:
+        if options.command == "wait-idle":
+            return asyncio.run(_wait_idle(targets, options, window))
+        verdict = asyncio.run(
+            verify(targets, options.log, window, wait_seconds=options.wait, patience_seconds=options.patience)
+        )
+    except FactsUnavailableError as error:
+        print(json.dumps({"undecided": str(error)}))
+        return EXIT_UNDECIDED
+    print(json.dumps(verdict, indent=2))
+    return EXIT_LOST if verdict["lost"] else 0
+
+
+async def _wait_idle(targets: Targets, options: argparse.Namespace, window: Window) -> int:
+    jobs = oracle.collect_writes("jobs", read(options.log, "jobs"), window)
+    statuses = await wait_for_jobs(
+        targets, jobs, wait_seconds=options.wait, patience_seconds=options.patience
+    )
+    unfinished = oracle.unfinished(jobs, statuses)
+    print(json.dumps({"acknowledged": len(jobs.acknowledged), "unfinished": unfinished}))
+    return EXIT_LOST if unfinished else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="runnerhub_client", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_run(commands.add_parser("run", help="write until a signal, log every outcome"))
+    for name, text in (
+        ("verify", "count what was acknowledged and is lost; exits 1 when something is"),
+        ("gaps", "longest time between two acknowledged writes"),
+        ("wait-idle", "wait until all acknowledged jobs have ended"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--log", type=Path, required=True, metavar="DIR")
+        command.add_argument("--since", type=_moment, default=-math.inf, metavar="T", required=name == "gaps")
+        command.add_argument("--until", type=_moment, default=math.inf, metavar="T")
+        if name != "gaps":
+            command.add_argument("--wait", type=float, default=60.0, help="seconds for jobs to be completed")
+            command.add_argument("--patience", type=float, default=60.0, help="seconds for a store to answer")
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    load = Load()
+    parser.add_argument("--log", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--duration", type=float, default=None, metavar="SECONDS")
+    parser.add_argument("--jobs-rate", type=float, default=load.jobs_rate, help="per second; 0 for none")
+    parser.add_argument("--rows-rate", type=float, default=load.rows_rate, help="per second; 0 for none")
+    parser.add_argument("--queue-rate", type=float, default=load.queue_rate, help="per second; 0 for none")
+    parser.add_argument("--runners", type=int, default=load.runners, help="loops; 0 for none")
+    parser.add_argument("--websockets", type=int, default=load.websockets, help="sockets; 0 for none")
+    parser.add_argument("--timeout", type=float, default=load.timeout_seconds, help="seconds per try")
+    parser.add_argument("--work-seconds", type=float, default=load.work_seconds, help="duration of a job")
+    parser.add_argument("--claim-wait", type=float, default=load.claim_wait_seconds, help="seconds per poll")
+    parser.add_argument("--settle", type=float, default=load.settle_seconds, help="seconds to work off")
+    parser.add_argument(
+        "--no-wait", action="store_true", help="count Redis writes without WAIT as acknowledged"
+    )
+    parser.add_argument("--wait-milliseconds", type=int, default=load.wait_milliseconds, help="bound of WAIT")
+
+
+def _load(options: argparse.Namespace) -> Load:
+    return Load(
+        jobs_rate=options.jobs_rate,
+        rows_rate=options.rows_rate,
+        queue_rate=options.queue_rate,
+        runners=options.runners,
+        websockets=options.websockets,
+        timeout_seconds=options.timeout,
+        work_seconds=options.work_seconds,
+        claim_wait_seconds=options.claim_wait,
+        wait_for_replicas=0 if options.no_wait else 1,
+        wait_milliseconds=options.wait_milliseconds,
+        settle_seconds=options.settle,
+    )
+
+
+def _moment(text: str) -> float:
+    """Seconds since 1970, or an RFC 3339 time; without an offset it is UTC."""
+    try:
+        return float(text)
+    except ValueError:
+        moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,331 @@
+"""Patroni's REST API: what the members of a database are, and the few things that can be asked of them.
+
+Source of the paths and fields: https://patroni.readthedocs.io/en/latest/rest_api.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import aiohttp
+
+from .. import names
+from ..errors import ProbeError
+
+PRIMARY: Final = "primary"
+
+# Members watch one store and differ for moments only; the primary's own view is worth this much waiting.
+_SETTLE_SECONDS: Final = 0.5
+
+# Patroni calls the primary `leader`; in a standby cluster nobody is writable, and we make none.
+_ROLES: Final = {"leader": PRIMARY}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PatroniMember:
+    """One member as Patroni's /cluster tells it.
+
+    `role`: primary, sync_standby, quorum_standby, replica or standby_leader. `state`: Postgres' state for the primary
+    (running, stopped, ...), that of the replication for others (streaming, in archive recovery) or, when there is
+    none, Postgres' state. `lag_bytes`: behind the primary's last published position, received or replayed, whichever
+    is further; None for the primary and when it is unknown. `host`: the address that the member announces.
+    """
+
+    name: str
+    role: str
+    state: str
+    timeline: int | None = None
+    lag_bytes: int | None = None
+    pending_restart: bool = False
+    host: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PatroniCluster:
+    """All members as one of them sees them.
+
+    `leader`: holder of the leader key, None when nobody holds it. `timeline`: the leader's.
+    """
+
+    members: tuple[PatroniMember, ...]
+    leader: str | None
+    timeline: int | None
+    paused: bool = False
+
+    def member(self, name: str | None) -> PatroniMember | None:
+        """A member by name."""
+        return next((member for member in self.members if member.name == name), None)
+
+    def in_step(self, name: str) -> bool:
+        """Whether a member is the running primary, or streams on the primary's timeline.
+
+        Streaming alone does not say that: a replica may stream from an old primary past the point where the histories
+        parted.
+        """
+        member = self.member(name)
+        if member is None:
+            return False
+        if name == self.leader:
+            return member.state == "running"
+        return self.leader is not None and member.state == "streaming" and member.timeline == self.timeline
+
+    @property
+    def synchronous(self) -> tuple[str, ...]:
+        """Members that confirm commits, and so may take over without losing any."""
+        return tuple(m.name for m in self.members if m.role in ("sync_standby", "quorum_standby"))
+
+
+# --- Parsing -----------------------------------------------------------------------------------------------------
+
+
+def parse_cluster(body: object) -> PatroniCluster:
+    """Read an answer of GET /cluster. Raises ProbeError when it is none."""
+    if not isinstance(body, Mapping) or not isinstance(body.get("members"), list):
+        raise ProbeError("Patroni's /cluster has no list of members")
+    members = tuple(_parse_member(item) for item in body["members"])
+    leader = next((member for member in members if member.role == PRIMARY), None)
+    return PatroniCluster(
+        members=members,
+        leader=leader.name if leader is not None else None,
+        timeline=leader.timeline if leader is not None else None,
+        paused=body.get("pause") is True,
+    )
+
+
+def _parse_member(item: object) -> PatroniMember:
+    if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
+        raise ProbeError("Patroni's /cluster has a member without a name")
+    role = str(item.get("role", ""))
+    host = item.get("host")
+    return PatroniMember(
+        name=item["name"],
+        role=_ROLES.get(role, role),
+        state=str(item.get("state", "")),
+        timeline=_whole(item.get("timeline")),
+        lag_bytes=_lag(item),
+        pending_restart=item.get("pending_restart") is True,
+        host=host if isinstance(host, str) else None,
+    )
+
+
+def _lag(item: Mapping[str, Any]) -> int | None:
+    """A lag that is not known is the word `unknown`; before Patroni 4.1 there was only one, `lag`."""
+    known = [
+        value for key in ("lag", "receive_lag", "replay_lag") if (value := _whole(item.get(key))) is not None
+    ]
+    return max(known, default=None)
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def preferred_view(views: Iterable[tuple[str, PatroniCluster]]) -> PatroniCluster | None:
+    """The view to trust among those of several hosts: the primary's own, then that of the highest timeline."""
+
+    def rank(view: tuple[str, PatroniCluster]) -> tuple[int, int]:
+        host, cluster = view
+        return cluster.timeline or 0, int(_is_own_view(host, cluster))
+
+    # The timeline comes first: a frozen primary that wakes up is, for a moment, sure that it still is one.
+    best = max(views, key=rank, default=None)
+    return best[1] if best is not None else None
+
+
+def _is_own_view(host: str, cluster: PatroniCluster) -> bool:
+    leader = cluster.member(cluster.leader)
+    return leader is not None and leader.host is not None and leader.host.strip("[]") == host.strip("[]")
+
+
+# --- Reading -----------------------------------------------------------------------------------------------------
+
+
+async def read_cluster(
+    session: aiohttp.ClientSession, hosts: Sequence[str], *, deadline_seconds: float
+) -> PatroniCluster:
+    """Ask all hosts at once; the primary's view when it comes, else the best of what came first.
+
+    Hosts are addresses or names, without a port. Raises ProbeError when none answers in time.
+    """
+
+    async def ask(host: str) -> tuple[str, PatroniCluster]:
+        answer = await _call(session, "GET", host, "/cluster", deadline_seconds=deadline_seconds)
+        return host, parse_cluster(_json(answer))
+
+    def decisive(view: tuple[str, PatroniCluster]) -> bool:
+        return _is_own_view(*view)
+
+    view = preferred_view(await _gather(map(ask, hosts), decisive))
+    if view is None:
+        raise ProbeError(f"no member of Patroni answered: {', '.join(hosts) or 'none is known'}")
+    return view
+
+
+async def read_config(
+    session: aiohttp.ClientSession, hosts: Sequence[str], *, deadline_seconds: float
+) -> Mapping[str, Any]:
+    """The dynamic configuration, from whoever answers first. Raises ProbeError when none answers in time."""
+
+    async def ask(host: str) -> Mapping[str, Any]:
+        answer = _json(await _call(session, "GET", host, "/config", deadline_seconds=deadline_seconds))
+        if not isinstance(answer, Mapping):
+            raise ProbeError("Patroni's /config is no object")
+        return answer
+
+    answers = await _gather(map(ask, hosts), lambda _: True)
+    if not answers:
+        raise ProbeError(
+            f"no member of Patroni tells its configuration: {', '.join(hosts) or 'none is known'}"
+        )
+    return answers[0]
+
+
+async def _gather(questions: Iterable[Coroutine[Any, Any, T]], decisive: Any) -> list[T]:
+    """Answers in order of arrival: up to a decisive one, or those that come soon after the first one."""
+    waiting = {asyncio.ensure_future(question) for question in questions}
+    answers: list[T] = []
+    timeout: float | None = None
+    loop = asyncio.get_running_loop()
+    until: float | None = None
+    try:
+        while waiting:
+            if until is not None:
+                timeout = max(0.0, until - loop.time())
+            done, waiting = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                break
+            for task in done:
+                error = task.exception()
+                if error is None:
+                    answers.append(task.result())
+                    if decisive(answers[-1]):
+                        return [answers[-1], *answers[:-1]]
+                elif not isinstance(error, ProbeError):
+                    raise error
+            if answers and until is None:
+                until = loop.time() + _SETTLE_SECONDS
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    return answers
+
+
+# --- Asking for something ----------------------------------------------------------------------------------------
+
+
+async def patch_config(
+    session: aiohttp.ClientSession,
+    host: str,
+    patch: Mapping[str, Any],
+    *,
+    auth: aiohttp.BasicAuth,
+    deadline_seconds: float,
+) -> None:
+    """Merge into the dynamic configuration; null removes. Raises ProbeError."""
+    await _call(session, "PATCH", host, "/config", body=patch, auth=auth, deadline_seconds=deadline_seconds)
+
+
+async def switchover(
+    session: aiohttp.ClientSession,
+    host: str,
+    leader: str,
+    candidate: str | None,
+    *,
+    auth: aiohttp.BasicAuth,
+    deadline_seconds: float,
+) -> str:
+    """Hand the primary role over, to the candidate or to the best replica; Patroni's answer, a sentence.
+
+    Returns when the new primary holds the leader key, about two seconds before it accepts writes. Raises ProbeError
+    when Patroni refuses, fails, or takes longer; in the last case the switchover may still happen.
+    """
+    body = {"leader": leader} if candidate is None else {"leader": leader, "candidate": candidate}
+    return await _call(
+        session, "POST", host, "/switchover", body=body, auth=auth, deadline_seconds=deadline_seconds
+    )
+
+
+async def restart_member(
+    session: aiohttp.ClientSession,
+    host: str,
+    *,
+    auth: aiohttp.BasicAuth,
+    deadline_seconds: float,
+    only_pending: bool = False,
+) -> str:
+    """Restart Postgres inside a member and wait until it runs; `only_pending`: only if a parameter needs it.
+
+    A primary that takes longer than the deadline to start hands over to a replica. Raises ProbeError.
+    """
+    # Without a timeout of its own the cluster's primary_start_timeout counts, which is zero.
+    body: dict[str, Any] = {"timeout": max(1, int(deadline_seconds))}
+    if only_pending:
+        body["restart_pending"] = True
+    return await _call(
+        session, "POST", host, "/restart", body=body, auth=auth, deadline_seconds=deadline_seconds
+    )
+
+
+async def reinitialize(
+    session: aiohttp.ClientSession,
+    host: str,
+    *,
+    auth: aiohttp.BasicAuth,
+    deadline_seconds: float,
+) -> str:
+    """Make a replica throw its data away and copy the primary's; returns when Patroni has begun.
+
+    Patroni refuses this to the primary and when there is no primary to copy from. Raises ProbeError.
+    """
+    # `force` means: also while a start or a copy is under way, which is how a broken member looks.
+    return await _call(
+        session,
+        "POST",
+        host,
+        "/reinitialize",
+        body={"force": True},
+        auth=auth,
+        deadline_seconds=deadline_seconds,
+    )
+
+
+async def _call(
+    session: aiohttp.ClientSession,
+    method: str,
+    host: str,
+    path: str,
+    *,
+    deadline_seconds: float,
+    body: Mapping[str, Any] | None = None,
+    auth: aiohttp.BasicAuth | None = None,
+) -> str:
+    """One request; the body of the answer. Every failure is a ProbeError that names the member and the path."""
+    bracketed = f"[{host}]" if ":" in host else host
+    try:
+        async with session.request(
+            method,
+            f"http://{bracketed}:{names.PORT_PATRONI}{path}",
+            json=body,
+            auth=auth,
+            timeout=aiohttp.ClientTimeout(total=deadline_seconds),
+        ) as response:
+            text = await response.text()
+    except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError) as error:
+        raise ProbeError(f"Patroni at {host}{path}: {type(error).__name__}: {error}") from error
+    if response.status >= 300:
+        raise ProbeError(f"Patroni at {host}{path} answered {response.status}: {text[:200].strip()}")
+    return text
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ProbeError(f"Patroni's answer is no JSON: {text[:100]!r}") from error

@@ -1,0 +1,388 @@
+"""The connection pooler: PgBouncer for each route, and beside it an HAProxy that follows Patroni's election.
+
+Clients reach PgBouncer through the Service `<cluster>-postgres`; PgBouncer reaches the primary, or the replicas,
+through the HAProxy of its own pod. Which member is which is asked of each member's Patroni, so a primary that lost
+the role cannot be mistaken for the new one, as a Service's label selector would while a node is frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from .. import names
+from ..api import ResourceRequirements
+from .common import (
+    BuildContext,
+    Manifest,
+    config_hash,
+    container_security_context,
+    disruption_budget,
+    metadata,
+    pod_security_context,
+    resource_requirements,
+    service_account,
+    spread,
+)
+from .postgres import MAX_REPLICA_LAG_BYTES, POOL_MARGIN, member_names
+
+# The operator's user in PgBouncer's console (PAUSE, RESUME, RECONNECT); its password is Patroni's REST password, the
+# one for everything that steers the database.
+ADMIN_USER: Final = "pgbouncer"
+STATISTICS_USER: Final = "monitoring"
+
+_PROXY_READ_WRITE: Final = 6432
+_PROXY_READ_ONLY: Final = 6433
+_PORT_STATISTICS: Final = 8404
+
+_RUN_DIRECTORY: Final = "/run/pooler"
+_CREDENTIALS_DIRECTORY: Final = "/etc/runnerhub/credentials"
+_CONFIG_DIRECTORY: Final = "/etc/pooler"
+_CREDENTIAL_KEYS: Final = ("app-password", "monitoring-password", "restapi-password")
+
+# Time for clients to move to another pooler by themselves, and for the last transactions afterwards.
+_DRAIN_SECONDS: Final = 40
+_GRACE_SECONDS: Final = 75
+
+
+def pooler_manifests(context: BuildContext) -> list[Manifest]:
+    """All objects of the pooler, in the order in which they are applied."""
+    configuration = pooler_configuration(context)
+    return [
+        service_account(context, names.POOLER),
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata(context, names.child(context.name, names.POOLER), names.POOLER),
+            "data": configuration,
+        },
+        _service(context),
+        disruption_budget(context, names.POOLER),
+        _deployment(context, configuration),
+    ]
+
+
+def pooler_configuration(context: BuildContext) -> dict[str, str]:
+    """The configuration files by name."""
+    return {
+        "haproxy.cfg": _haproxy(context),
+        "pgbouncer-rw.ini": _pgbouncer(context, names.PORT_POSTGRES, _PROXY_READ_WRITE, {}),
+        # While no replica is there the primary serves this route, and it must not take writes then either.
+        "pgbouncer-ro.ini": _pgbouncer(
+            context,
+            names.PORT_POSTGRES_READ_ONLY,
+            _PROXY_READ_ONLY,
+            {"connect_query": "'SET default_transaction_read_only = on'"},
+        ),
+    }
+
+
+# --- PgBouncer ---------------------------------------------------------------------------------------------------
+
+
+def _pgbouncer(context: BuildContext, port: int, upstream_port: int, options: Mapping[str, str]) -> str:
+    """One route's pgbouncer.ini. Source of names: https://www.pgbouncer.org/config.html; plain numbers are seconds."""
+    pooler = context.cluster.spec.postgres.pooler
+    database = {"host": "127.0.0.1", "port": str(upstream_port), "dbname": names.DATABASE_NAME, **options}
+    settings = {
+        "listen_addr": "*",
+        "listen_port": port,
+        "unix_socket_dir": "",
+        "auth_type": "scram-sha-256",
+        "auth_file": f"{_RUN_DIRECTORY}/userlist.txt",
+        "admin_users": ADMIN_USER,
+        "stats_users": STATISTICS_USER,
+        "pool_mode": "transaction",
+        "max_prepared_statements": 200,
+        "max_client_conn": pooler.max_client_connections,
+        "default_pool_size": pooler.pool_size,
+        "max_db_connections": pooler.pool_size + POOL_MARGIN,
+        # Keeps trying for waiting clients, and clears the mark of a failed login before the next client comes.
+        "min_pool_size": 1,
+        # JDBC sets this at every login; transaction pooling cannot keep it, and nobody needs it.
+        "ignore_startup_parameters": "extra_float_digits",
+        # Through a failover, then an error rather than a hanging client.
+        "query_wait_timeout": 30,
+        # To the proxy in the same pod a connection takes no time; what takes time is a frozen primary behind it.
+        "server_connect_timeout": 3,
+        "server_login_retry": 0.3,
+        "server_check_delay": 10,
+        "server_idle_timeout": 600,
+        # The read-only route comes back to replicas that have recovered.
+        "server_lifetime": 600,
+        "tcp_keepalive": 1,
+        "tcp_keepidle": 10,
+        "tcp_keepintvl": 5,
+        "tcp_keepcnt": 3,
+        "tcp_user_timeout": 15000,
+        "log_connections": 0,
+        "log_disconnections": 0,
+        "log_stats": 0,
+    }
+    return _ini(
+        {
+            "databases": {names.DATABASE_NAME: " ".join(f"{key}={value}" for key, value in database.items())},
+            "pgbouncer": {key: str(value) for key, value in settings.items()},
+        }
+    )
+
+
+def _ini(sections: Mapping[str, Mapping[str, str]]) -> str:
+    blocks = (
+        "\n".join((f"[{title}]", *(f"{key} = {value}".rstrip() for key, value in entries.items())))
+        for title, entries in sections.items()
+    )
+    return "\n\n".join(blocks) + "\n"
+
+
+# --- HAProxy -----------------------------------------------------------------------------------------------------
+
+_PRIMARY: Final = "primary"
+_REPLICAS: Final = "replicas"
+
+
+def _haproxy(context: BuildContext) -> str:
+    """haproxy.cfg. Source of names: https://docs.haproxy.org/3.0/configuration.html."""
+    members = member_names(context)
+    connections = 4 * (context.cluster.spec.postgres.pooler.pool_size + POOL_MARGIN) + 100
+    sections: list[tuple[str, Sequence[str]]] = [
+        ("global", ("log stdout format raw local0 notice", f"maxconn {connections}", "nbthread 1")),
+        (
+            "resolvers cluster",
+            (
+                "parse-resolv-conf",
+                "resolve_retries 3",
+                "timeout resolve 1s",
+                "timeout retry 1s",
+                "hold valid 10s",
+                # A name server that is away changes nothing: the last address stays.
+                *(f"hold {answer} 24h" for answer in ("other", "refused", "nx", "timeout", "obsolete")),
+            ),
+        ),
+        (
+            "defaults",
+            (
+                "mode tcp",
+                "log global",
+                "timeout connect 1s",
+                "timeout check 2s",
+                # PgBouncer decides how long a connection may be idle.
+                "timeout client 24h",
+                "timeout server 24h",
+                "retries 2",
+                "option redispatch 1",
+                "option srvtcpka",
+                "srvtcpka-idle 5s",
+                "srvtcpka-intvl 2s",
+                "srvtcpka-cnt 3",
+                # Two bad answers in at most a second and a half: Patroni answers at once when it gives up the role, and
+                # a machine that is short of time for a moment must not cost all connections.
+                "default-server "
+                f"check port {names.PORT_PATRONI} inter 1s fastinter 500ms downinter 1s fall 2 rise 1 "
+                "observe layer4 error-limit 1 on-error fastinter "
+                "on-marked-down shutdown-sessions tcp-ut 10s resolvers cluster init-addr none",
+            ),
+        ),
+        (
+            "frontend read-write",
+            (f"bind 127.0.0.1:{_PROXY_READ_WRITE}", f"default_backend {_PRIMARY}"),
+        ),
+        (
+            "frontend read-only",
+            (f"bind 127.0.0.1:{_PROXY_READ_ONLY}", f"default_backend {_REPLICAS}"),
+        ),
+        (
+            f"backend {_PRIMARY}",
+            (
+                "option httpchk OPTIONS /primary",
+                "http-check expect status 200",
+                *(_server(context, member) for member in members),
+            ),
+        ),
+        (
+            f"backend {_REPLICAS}",
+            (
+                "balance leastconn",
+                f"option httpchk OPTIONS /replica?lag={MAX_REPLICA_LAG_BYTES}",
+                "http-check expect status 200",
+                *(_server(context, member) for member in members),
+                # The primary, as the other backend sees it, when there is no replica.
+                *(_backup_server(context, member) for member in members),
+            ),
+        ),
+        (
+            "frontend statistics",
+            (
+                "mode http",
+                f"bind :{_PORT_STATISTICS}",
+                "timeout client 10s",
+                "timeout http-request 5s",
+                "monitor-uri /healthz",
+                "http-request use-service prometheus-exporter if { path /metrics }",
+                "stats enable",
+                "stats uri /stats",
+                "stats hide-version",
+            ),
+        ),
+    ]
+    return (
+        "\n\n".join("\n".join((title, *(f"    {line}" for line in lines))) for title, lines in sections)
+        + "\n"
+    )
+
+
+def _address(context: BuildContext, member: str) -> str:
+    # The resolver knows no search domains; the entrypoint reads the cluster's domain from the pod's resolv.conf.
+    return f'"{member}.{context.cluster.namespace}.svc.${{CLUSTER_DOMAIN}}:{names.PORT_POSTGRES}"'
+
+
+def _server(context: BuildContext, member: str) -> str:
+    return f"server {member} {_address(context, member)}"
+
+
+def _backup_server(context: BuildContext, member: str) -> str:
+    return f"server {member}-as-primary {_address(context, member)} no-check track {_PRIMARY}/{member} backup"
+
+
+# --- Kubernetes objects ------------------------------------------------------------------------------------------
+
+
+def _service(context: BuildContext) -> Manifest:
+    """The address of the database for all clients; named after the database, selecting the poolers."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(context, names.child(context.name, names.POSTGRES), names.POOLER),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": names.selector_labels(context.name, names.POOLER),
+            "ports": [
+                {"name": name, "port": port, "protocol": "TCP", "targetPort": name}
+                for name, port in (
+                    ("postgres", names.PORT_POSTGRES),
+                    ("postgres-ro", names.PORT_POSTGRES_READ_ONLY),
+                )
+            ],
+        },
+    }
+
+
+def _deployment(context: BuildContext, configuration: Mapping[str, str]) -> Manifest:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(context, names.child(context.name, names.POOLER), names.POOLER),
+        "spec": {
+            "replicas": context.cluster.spec.postgres.pooler.replicas,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {"matchLabels": names.selector_labels(context.name, names.POOLER)},
+            "template": {
+                "metadata": {
+                    "labels": names.labels(context.name, names.POOLER),
+                    "annotations": {names.ANNOTATION_CONFIG: config_hash(configuration)},
+                },
+                "spec": _pod_spec(context),
+            },
+        },
+    }
+
+
+def _pod_spec(context: BuildContext) -> Manifest:
+    pooler = context.cluster.spec.postgres.pooler
+    return {
+        "serviceAccountName": names.child(context.name, names.POOLER),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security_context(),
+        "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        "topologySpreadConstraints": spread(context.name, names.POOLER),
+        # A sidecar: it is there before PgBouncer starts and until PgBouncer has ended.
+        "initContainers": [_haproxy_container(context)],
+        "containers": [
+            _pgbouncer_container(
+                context, "pgbouncer-rw", "postgres", names.PORT_POSTGRES, "pgbouncer-rw.ini", pooler.resources
+            ),
+            _pgbouncer_container(
+                context,
+                "pgbouncer-ro",
+                "postgres-ro",
+                names.PORT_POSTGRES_READ_ONLY,
+                "pgbouncer-ro.ini",
+                ResourceRequirements(),
+            ),
+        ],
+        "volumes": [
+            {"name": "config", "configMap": {"name": names.child(context.name, names.POOLER)}},
+            {
+                "name": "credentials",
+                "secret": {
+                    "secretName": names.credentials(context.name, names.POSTGRES),
+                    "items": [{"key": key, "path": key} for key in _CREDENTIAL_KEYS],
+                    "defaultMode": 0o440,
+                },
+            },
+            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        ],
+    }
+
+
+def _image(context: BuildContext) -> str:
+    return context.cluster.spec.postgres.pooler.image or context.images.pooler
+
+
+def _pgbouncer_container(
+    context: BuildContext, name: str, port_name: str, port: int, ini: str, resources: ResourceRequirements
+) -> Manifest:
+    return {
+        "name": name,
+        "image": _image(context),
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["pgbouncer", f"{_CONFIG_DIRECTORY}/{ini}"],
+        "env": [
+            {"name": "CREDENTIALS_DIR", "value": _CREDENTIALS_DIRECTORY},
+            {"name": "AUTH_FILE", "value": f"{_RUN_DIRECTORY}/userlist.txt"},
+        ],
+        "ports": [{"name": port_name, "containerPort": port, "protocol": "TCP"}],
+        "resources": resource_requirements(resources, cpu="50m", memory="32Mi"),
+        "securityContext": container_security_context(),
+        "readinessProbe": {
+            "tcpSocket": {"port": port_name},
+            "periodSeconds": 5,
+            "timeoutSeconds": 2,
+            "failureThreshold": 3,
+        },
+        "lifecycle": {
+            "preStop": {"exec": {"command": ["/usr/local/bin/pooler-drain", str(port), str(_DRAIN_SECONDS)]}}
+        },
+        "volumeMounts": [
+            {"name": "config", "mountPath": _CONFIG_DIRECTORY, "readOnly": True},
+            {"name": "credentials", "mountPath": _CREDENTIALS_DIRECTORY, "readOnly": True},
+            # A folder for each, both write a user list of the same name.
+            {"name": "run", "mountPath": _RUN_DIRECTORY, "subPath": name},
+        ],
+    }
+
+
+def _haproxy_container(context: BuildContext) -> Manifest:
+    return {
+        "name": "haproxy",
+        "image": _image(context),
+        "imagePullPolicy": "IfNotPresent",
+        "restartPolicy": "Always",
+        "args": ["haproxy", f"{_CONFIG_DIRECTORY}/haproxy.cfg"],
+        "ports": [{"name": "statistics", "containerPort": _PORT_STATISTICS, "protocol": "TCP"}],
+        "resources": resource_requirements(ResourceRequirements(), cpu="50m", memory="64Mi"),
+        "securityContext": container_security_context(),
+        "startupProbe": _health_probe(period=1, failures=60),
+        "livenessProbe": _health_probe(period=10, failures=3),
+        "volumeMounts": [{"name": "config", "mountPath": _CONFIG_DIRECTORY, "readOnly": True}],
+    }
+
+
+def _health_probe(*, period: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": "/healthz", "port": "statistics", "scheme": "HTTP"},
+        "periodSeconds": period,
+        "timeoutSeconds": 3,
+        "failureThreshold": failures,
+    }

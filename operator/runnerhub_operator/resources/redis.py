@@ -1,0 +1,362 @@
+"""The queue: a StatefulSet of Redis with a Sentinel beside each, and a Service of its own for each pod.
+
+Each pod announces the literal ClusterIP of its own Service: the address survives the pod, and no name has to be
+looked up while Sentinel decides.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from typing import Final
+
+from .. import names
+from ..api import RedisSpec
+from .common import (
+    BuildContext,
+    Manifest,
+    config_hash,
+    container_security_context,
+    disruption_budget,
+    field_env,
+    metadata,
+    pod_security_context,
+    resource_requirements,
+    service_account,
+    spread,
+)
+
+# Port of the pod's start program: probes, and what it tells the other pods of its volume.
+PORT_STATE: Final = 6380
+
+DATA_PATH: Final = "/data"
+RUNTIME_PATH: Final = "/run/redis"
+CONFIGURATION_PATH: Final = "/etc/runnerhub/redis"
+CREDENTIALS_PATH: Final = "/etc/runnerhub/credentials"
+STATE_PATH: Final = "/etc/runnerhub/state"
+
+# Hand-over 8 s, then Redis' own shutdown-timeout of 10 s, then a reserve.
+TERMINATION_GRACE_SECONDS: Final = 30
+# Sentinel repeats a failed try (a split vote) after twice this time, and bounds each step of a failover by it.
+FAILOVER_TIMEOUT_MILLISECONDS: Final = 3000
+# The rest is for replication buffers and for what a fork copies while it writes a snapshot.
+MAXMEMORY_SHARE: Final = Decimal("0.7")
+
+_QUANTITY_FACTORS: Final = {
+    "": 1,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+}
+
+
+def state_config_map_name(cluster: str) -> str:
+    """Name of the ConfigMap that tells the pods whether the cluster has had a master."""
+    return names.child(cluster, f"{names.REDIS}-state")
+
+
+def pods_service_name(cluster: str) -> str:
+    """Name of the headless Service over all Redis pods."""
+    return names.child(cluster, f"{names.REDIS}-pods")
+
+
+def sentinel_service_name(cluster: str) -> str:
+    """Name of the Service over the ready Sentinels."""
+    return names.child(cluster, f"{names.REDIS}-sentinel")
+
+
+def redis_manifests(context: BuildContext) -> list[Manifest]:
+    """All objects of the queue, in the order of their application."""
+    return [
+        service_account(context, names.REDIS),
+        configuration_config_map(context),
+        state_config_map(context),
+        *(pod_service(context, ordinal) for ordinal in range(context.cluster.spec.redis.replicas)),
+        pods_service(context),
+        sentinel_service(context),
+        disruption_budget(context, names.REDIS),
+        stateful_set(context),
+    ]
+
+
+def redis_configuration(spec: RedisSpec) -> str:
+    """The part of redis.conf that is the same for all pods."""
+    lines = [
+        # Passwords protect it; protected mode would refuse every other pod.
+        "protected-mode no",
+        "bind * -::*",
+        "daemonize no",
+        'logfile ""',
+        "tcp-keepalive 60",
+        # Every confirmed write is in a file before its answer goes out; a power cut may take the last second.
+        "appendonly yes",
+        "appendfsync everysec",
+        "aof-use-rdb-preamble yes",
+        "aof-load-truncated yes",
+        "save 3600 1 300 100 60 10000",
+        # The append-only file is flushed on shutdown; a snapshot on top would only take the time of a hand-over.
+        "shutdown-on-sigterm nosave",
+        "shutdown-timeout 10",
+        # A master that nobody follows must not confirm what it alone would have.
+        "min-replicas-to-write 1",
+        f"min-replicas-max-lag {replica_max_lag_seconds(spec)}",
+        "repl-diskless-sync yes",
+        "repl-diskless-sync-delay 0",
+        "repl-backlog-size 64mb",
+        # Sentinel's failover re-points replicas; this bounds a link that dies without a sign otherwise.
+        "repl-ping-replica-period 3",
+        "repl-timeout 20",
+        "client-output-buffer-limit replica 256mb 64mb 60",
+        # A queue must refuse new jobs rather than forget old ones.
+        "maxmemory-policy noeviction",
+    ]
+    limit = spec.resources.limits.memory if spec.resources.limits else None
+    if limit is not None:
+        lines.append(f"maxmemory {int(quantity_bytes(limit) * MAXMEMORY_SHARE)}")
+    return "\n".join(lines) + "\n"
+
+
+def replica_max_lag_seconds(spec: RedisSpec) -> int:
+    """Silence of all replicas after which the master refuses writes, in seconds.
+
+    Shorter than Sentinel's down-after by the second in which a replica confirms and the second in which the master
+    looks, so that a master cut off from the others stops before they elect another: what it confirmed meanwhile
+    would be lost. From 4 s of down-after on; below that the guard is as tight as Redis' clock allows.
+    """
+    return max(1, min(10, spec.down_after_milliseconds // 1000 - 2))
+
+
+def settings(spec: RedisSpec) -> dict[str, int | str]:
+    """What the start program of the pods reads."""
+    return {
+        "masterName": names.REDIS_MASTER_NAME,
+        "replicas": spec.replicas,
+        "quorum": spec.replicas // 2 + 1,
+        "downAfterMilliseconds": spec.down_after_milliseconds,
+        "failoverTimeoutMilliseconds": FAILOVER_TIMEOUT_MILLISECONDS,
+        "parallelSyncs": 1,
+    }
+
+
+def quantity_bytes(quantity: str) -> Decimal:
+    """A memory quantity in bytes. Source: k8s.io/apimachinery/pkg/api/resource."""
+    match = re.fullmatch(r"([0-9.]+)([kMGT]i?|Ki)?", quantity)
+    if match is None:
+        raise ValueError(f"not an amount of memory: {quantity}")
+    return Decimal(match[1]) * _QUANTITY_FACTORS[match[2] or ""]
+
+
+def configuration_config_map(context: BuildContext) -> Manifest:
+    """Configuration of Redis and settings of the start program."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(context, names.child(context.name, names.REDIS), names.REDIS),
+        "data": _configuration_data(context),
+    }
+
+
+def state_config_map(context: BuildContext) -> Manifest:
+    """Whether the cluster has had a master. Not part of the pod template: pods must not restart when it flips."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(context, state_config_map_name(context.name), names.REDIS),
+        "data": {"bootstrapped": "true" if context.redis_bootstrapped else "false"},
+    }
+
+
+def pod_service(context: BuildContext, ordinal: int) -> Manifest:
+    """The Service of one pod; its ClusterIP is the pod's identity for Sentinel, ready or not."""
+    name = names.member(context.name, names.REDIS, ordinal)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(context, name, names.REDIS),
+        "spec": {
+            "type": "ClusterIP",
+            "publishNotReadyAddresses": True,
+            "selector": {
+                **names.selector_labels(context.name, names.REDIS),
+                "statefulset.kubernetes.io/pod-name": name,
+            },
+            "ports": [
+                _service_port("redis", names.PORT_REDIS),
+                _service_port("sentinel", names.PORT_SENTINEL),
+                _service_port("state", PORT_STATE),
+            ],
+        },
+    }
+
+
+def pods_service(context: BuildContext) -> Manifest:
+    """The headless Service that the StatefulSet needs for its pods' names."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(context, pods_service_name(context.name), names.REDIS),
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": names.selector_labels(context.name, names.REDIS),
+            "ports": [
+                _service_port("redis", names.PORT_REDIS),
+                _service_port("sentinel", names.PORT_SENTINEL),
+            ],
+        },
+    }
+
+
+def sentinel_service(context: BuildContext) -> Manifest:
+    """One address for clients that know a single Sentinel; the full list is better."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(context, sentinel_service_name(context.name), names.REDIS),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": names.selector_labels(context.name, names.REDIS),
+            "ports": [_service_port("sentinel", names.PORT_SENTINEL)],
+        },
+    }
+
+
+def stateful_set(context: BuildContext) -> Manifest:
+    """The pods, started together; the operator itself replaces them one by one (OnDelete)."""
+    spec = context.cluster.spec.redis
+    claim: Manifest = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": spec.storage.size}},
+    }
+    if spec.storage.storage_class_name is not None:
+        claim["storageClassName"] = spec.storage.storage_class_name
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": metadata(context, names.child(context.name, names.REDIS), names.REDIS),
+        "spec": {
+            "replicas": spec.replicas,
+            "serviceName": pods_service_name(context.name),
+            "podManagementPolicy": "Parallel",
+            "updateStrategy": {"type": "OnDelete"},
+            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+            "selector": {"matchLabels": names.selector_labels(context.name, names.REDIS)},
+            "template": {
+                "metadata": {
+                    "labels": names.labels(context.name, names.REDIS),
+                    "annotations": {names.ANNOTATION_CONFIG: config_hash(_configuration_data(context))},
+                },
+                "spec": _pod_spec(context),
+            },
+            "volumeClaimTemplates": [
+                {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolumeClaim",
+                    "metadata": {"name": "data", "labels": names.selector_labels(context.name, names.REDIS)},
+                    "spec": claim,
+                }
+            ],
+        },
+    }
+
+
+def _configuration_data(context: BuildContext) -> dict[str, str]:
+    spec = context.cluster.spec.redis
+    return {
+        "redis.conf": redis_configuration(spec),
+        "settings.json": json.dumps(settings(spec), indent=2, sort_keys=True) + "\n",
+    }
+
+
+def _service_port(name: str, port: int) -> Manifest:
+    return {"name": name, "port": port, "protocol": "TCP", "targetPort": name}
+
+
+def _pod_spec(context: BuildContext) -> Manifest:
+    return {
+        "serviceAccountName": names.child(context.name, names.REDIS),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
+        "securityContext": pod_security_context(),
+        "topologySpreadConstraints": spread(context.name, names.REDIS),
+        "containers": [_redis_container(context), _sentinel_container(context)],
+        "volumes": [
+            {"name": "configuration", "configMap": {"name": names.child(context.name, names.REDIS)}},
+            {"name": "state", "configMap": {"name": state_config_map_name(context.name), "optional": True}},
+            {
+                "name": "credentials",
+                "secret": {
+                    "secretName": names.credentials(context.name, names.REDIS),
+                    "defaultMode": 0o440,
+                },
+            },
+            # In memory: the configuration that Redis starts with has the password in it.
+            {"name": "runtime", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        ],
+    }
+
+
+def _redis_container(context: BuildContext) -> Manifest:
+    spec = context.cluster.spec.redis
+    return {
+        "name": "redis",
+        "image": spec.image or context.images.redis,
+        "args": ["redis"],
+        "env": [field_env("POD_NAME", "metadata.name")],
+        "ports": [
+            {"name": "redis", "containerPort": names.PORT_REDIS, "protocol": "TCP"},
+            {"name": "state", "containerPort": PORT_STATE, "protocol": "TCP"},
+        ],
+        # Alive also while it waits for its role or loads; a Redis that answers nothing for 30 s is restarted.
+        "livenessProbe": {
+            "httpGet": {"path": "/live", "port": "state"},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+        },
+        # A failover cuts the replicas' links for some seconds; that alone makes no pod unready.
+        "readinessProbe": {
+            "httpGet": {"path": "/ready", "port": "state"},
+            "periodSeconds": 5,
+            "timeoutSeconds": 3,
+            "failureThreshold": 3,
+        },
+        "resources": resource_requirements(spec.resources, cpu="50m", memory="96Mi"),
+        "securityContext": container_security_context(),
+        "volumeMounts": [*_common_mounts(), {"name": "runtime", "mountPath": RUNTIME_PATH}],
+    }
+
+
+def _sentinel_container(context: BuildContext) -> Manifest:
+    port = {"port": "sentinel"}
+    return {
+        "name": "sentinel",
+        "image": context.cluster.spec.redis.image or context.images.redis,
+        "args": ["sentinel"],
+        "env": [field_env("POD_NAME", "metadata.name")],
+        "ports": [{"name": "sentinel", "containerPort": names.PORT_SENTINEL, "protocol": "TCP"}],
+        # One that lost its memory waits until the others or a running Redis tell the master.
+        "startupProbe": {"tcpSocket": port, "periodSeconds": 2, "failureThreshold": 300},
+        "livenessProbe": {"tcpSocket": port, "periodSeconds": 10, "failureThreshold": 6},
+        "readinessProbe": {"tcpSocket": port, "periodSeconds": 5, "failureThreshold": 3},
+        "resources": {"requests": {"cpu": "25m", "memory": "32Mi"}},
+        "securityContext": container_security_context(),
+        "volumeMounts": _common_mounts(),
+    }
+
+
+def _common_mounts() -> list[Manifest]:
+    return [
+        {"name": "data", "mountPath": DATA_PATH},
+        {"name": "configuration", "mountPath": CONFIGURATION_PATH, "readOnly": True},
+        {"name": "state", "mountPath": STATE_PATH, "readOnly": True},
+        {"name": "credentials", "mountPath": CREDENTIALS_PATH, "readOnly": True},
+    ]
