@@ -37,7 +37,10 @@ def wait_ready(hub: Hub) -> float:
         line = test_bed.conditions_line(hub)
         if line != seen:
             seen = line
-            print(f"    {time.monotonic() - started:5.1f} s  {line.replace(' | ', chr(10) + ' ' * 13)}", flush=True)
+            print(
+                f"    {time.monotonic() - started:5.1f} s  {line.replace(' | ', chr(10) + ' ' * 13)}",
+                flush=True,
+            )
         return hub.condition("Ready").get("status") == "True"
 
     wait_for("the cluster to be Ready", look, READY_DEADLINE_SECONDS, every=1)
@@ -125,9 +128,9 @@ def main() -> int:
         "control": control_run,
     }
     path = report.write("demo", content)
-    rows = [
-        (r.fault, f"{r.gap_seconds:.1f} s", r.acknowledged, r.lost, r.took_over) for r in results
-    ] + [("control: asynchronous, must lose", "", control_run["acknowledged"], control_run["lost"], "")]
+    rows = [(r.fault, f"{r.gap_seconds:.1f} s", r.acknowledged, r.lost, r.took_over) for r in results] + [
+        ("control: asynchronous, must lose", "", control_run["acknowledged"], control_run["lost"], "")
+    ]
     print()
     print(report.table(("fault", "longest gap", "acknowledged", "lost", "took over"), rows))
     print(f"\nReady {ready_seconds:.0f} s after apply. Report: {path.relative_to(paths.REPOSITORY)}")

@@ -41,12 +41,17 @@ _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
 
 def to_yaml(*documents: dict[str, Any]) -> str:
     """Documents as YAML."""
-    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=110, explicit_start=len(documents) > 1)
+    return yaml.dump_all(
+        documents, Dumper=_Dumper, sort_keys=False, width=110, explicit_start=len(documents) > 1
+    )
 
 
 def context(name: str, spec: dict[str, Any]) -> BuildContext:
     """A build context for a spec."""
-    body = {"metadata": {"name": name, "namespace": "runnerhub", "uid": "0000", "generation": 1}, "spec": spec}
+    body = {
+        "metadata": {"name": name, "namespace": "runnerhub", "uid": "0000", "generation": 1},
+        "spec": spec,
+    }
     return BuildContext(parse_cluster(body), IMAGES)
 
 

@@ -54,7 +54,9 @@ class Bed:
 
     def operator_pods(self) -> list[str]:
         """Names of the operator's pods."""
-        found = self.kubectl.in_namespace(OPERATOR_NAMESPACE).items("pod", "app.kubernetes.io/name=runnerhub-operator")
+        found = self.kubectl.in_namespace(OPERATOR_NAMESPACE).items(
+            "pod", "app.kubernetes.io/name=runnerhub-operator"
+        )
         return [pod["metadata"]["name"] for pod in found]
 
     def create_namespace(self, name: str) -> Kubectl:

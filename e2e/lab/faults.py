@@ -43,7 +43,11 @@ class FaultResult:
 
 def lost_total(verdict: dict[str, Any]) -> int:
     """Acknowledged writes of any kind that are missing."""
-    return sum(int(section["lost"]) for section in verdict.values() if isinstance(section, dict) and "lost" in section)
+    return sum(
+        int(section["lost"])
+        for section in verdict.values()
+        if isinstance(section, dict) and "lost" in section
+    )
 
 
 def strike(hub: Hub, load: LoadClient, fault: str, component: str, do: Callable[[str], None]) -> FaultResult:
@@ -67,8 +71,9 @@ def strike(hub: Hub, load: LoadClient, fault: str, component: str, do: Callable[
         component=component,
         gap_seconds=round(float(gaps["gap_seconds"]), 2),
         acknowledged=sum(
-            int(section["acknowledged"]) for section in verdict.values() if isinstance(section, dict)
-            and "acknowledged" in section
+            int(section["acknowledged"])
+            for section in verdict.values()
+            if isinstance(section, dict) and "acknowledged" in section
         ),
         lost=lost_total(verdict),
         took_over=took_over,

@@ -44,13 +44,18 @@ class Hub:
 
     def pods(self, component: str) -> list[dict[str, Any]]:
         """Pods of a component."""
-        return self.kubectl.items("pod", f"runnerhub.io/cluster={self.name},runnerhub.io/component={component}")
+        return self.kubectl.items(
+            "pod", f"runnerhub.io/cluster={self.name},runnerhub.io/component={component}"
+        )
 
     def is_settled(self) -> bool:
         """Whether the cluster is Ready with nothing missing and nothing going on."""
         body = self.body()
         status = body.get("status", {})
-        return status.get("phase") == "Ready" and status.get("observedGeneration") == body["metadata"]["generation"]
+        return (
+            status.get("phase") == "Ready"
+            and status.get("observedGeneration") == body["metadata"]["generation"]
+        )
 
     def wait_settled(self, seconds: float) -> None:
         """Wait until nothing is missing."""

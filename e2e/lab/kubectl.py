@@ -35,7 +35,12 @@ class Kubectl:
 
     def __call__(self, *arguments: str, stdin: str | None = None, timeout: float = 120.0) -> str:
         """Run kubectl; its output. Raises KubectlError."""
-        command = [str(self.binary), f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}", *arguments]
+        command = [
+            str(self.binary),
+            f"--kubeconfig={self.kubeconfig}",
+            f"--namespace={self.namespace}",
+            *arguments,
+        ]
         done = subprocess.run(
             command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False
         )
@@ -45,7 +50,9 @@ class Kubectl:
 
     def apply(self, *manifests: dict[str, Any]) -> str:
         """Apply manifests."""
-        return self("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}))
+        return self(
+            "apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests})
+        )
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
         """An object, None when there is none."""

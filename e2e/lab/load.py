@@ -22,7 +22,10 @@ def client_pod(hub: str, image: str, *arguments: str) -> dict[str, Any]:
     """Manifest of the load client's pod for a cluster."""
 
     def secret(variable: str, name: str, key: str) -> dict[str, Any]:
-        return {"name": variable, "valueFrom": {"secretKeyRef": {"name": f"{hub}-{name}-credentials", "key": key}}}
+        return {
+            "name": variable,
+            "valueFrom": {"secretKeyRef": {"name": f"{hub}-{name}-credentials", "key": key}},
+        }
 
     sentinels = ",".join(f"{hub}-redis-{i}:26379" for i in range(3))
     database = f"postgresql://app:$(DATABASE_PASSWORD)@{hub}-postgres:5432/github_runnerhub"

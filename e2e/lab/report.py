@@ -22,5 +22,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table with aligned columns."""
     text = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in text) for i in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in text]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in text
+    ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kindbed import paths
-
 from e2e.lab import bed as test_bed
 from e2e.lab.bed import Bed
 from e2e.lab.hub import Hub
 from e2e.lab.load import LoadClient
+from kindbed import paths
 
 NAMESPACE = "runnerhub-e2e"
 

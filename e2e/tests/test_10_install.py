@@ -6,7 +6,6 @@ import json
 import re
 
 import pytest
-
 from e2e.lab.bed import OPERATOR_NAMESPACE, Bed
 from e2e.lab.hub import Hub
 from e2e.lab.kubectl import KubectlError, wait_for
@@ -94,7 +93,7 @@ def test_a_settled_cluster_costs_no_api_calls_but_the_lease(bed: Bed, hub: Hub) 
             "exec", active, "--", "python3", "-c",
             "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/metrics').read().decode())",
         )  # fmt: skip
-        found = re.findall(r'^runnerhub_operator_api_calls_total\{(.*?)\} (\S+)', text, re.MULTILINE)
+        found = re.findall(r"^runnerhub_operator_api_calls_total\{(.*?)\} (\S+)", text, re.MULTILINE)
         return {labels: float(count) for labels, count in found if 'kind="Lease"' not in labels}
 
     assert calls(), "the metric exists"
@@ -147,7 +146,9 @@ def test_a_name_too_long_for_its_children_is_refused(hub: Hub) -> None:
 
 def test_an_immutable_field_is_refused(hub: Hub) -> None:
     with pytest.raises(KubectlError, match="storage is immutable"):
-        hub.kubectl("patch", "rhc", "hub", "--type=merge", "-p", '{"spec":{"redis":{"storage":{"size":"2Gi"}}}}')
+        hub.kubectl(
+            "patch", "rhc", "hub", "--type=merge", "-p", '{"spec":{"redis":{"storage":{"size":"2Gi"}}}}'
+        )
 
 
 def test_every_example_is_accepted(hub: Hub) -> None:

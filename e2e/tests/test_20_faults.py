@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from e2e.demo import control
 from e2e.lab import bed as test_bed
 from e2e.lab import report
@@ -33,7 +32,9 @@ def test_force_delete_of_the_role_holder(hub: Hub, load: LoadClient, component: 
     latest = hub.status()["failovers"][0]
     assert latest["component"] == component
     assert latest["to"] == result.took_over
-    event = {"postgres": "PrimaryChanged", "redis": "MasterChanged", "orchestrator": "LeaderChanged"}[component]
+    event = {"postgres": "PrimaryChanged", "redis": "MasterChanged", "orchestrator": "LeaderChanged"}[
+        component
+    ]
     assert event in {item["reason"] for item in hub.kubectl.items("event")}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from e2e.lab.bed import OPERATOR_NAMESPACE, Bed
 from e2e.lab.hub import Hub
 from e2e.lab.kubectl import wait_for
@@ -36,8 +35,14 @@ def test_a_child_deleted_by_hand_comes_back(hub: Hub, kind: str, name: str) -> N
 
 def test_a_child_changed_by_hand_is_put_right(hub: Hub) -> None:
     hub.wait_settled(180)
-    hub.kubectl("patch", "service", "hub-postgres", "--type=json", "-p", '[{"op":"remove","path":"/spec/ports/1"}]')
-    wait_for("the port to come back", lambda: len((hub.kubectl.get("service", "hub-postgres") or {})["spec"]["ports"]) == 2, 30)
+    hub.kubectl(
+        "patch", "service", "hub-postgres", "--type=json", "-p", '[{"op":"remove","path":"/spec/ports/1"}]'
+    )
+    wait_for(
+        "the port to come back",
+        lambda: len((hub.kubectl.get("service", "hub-postgres") or {})["spec"]["ports"]) == 2,
+        30,
+    )
 
 
 def test_losing_the_active_operator_changes_nothing(bed: Bed, hub: Hub) -> None:

@@ -17,7 +17,11 @@ def test_a_missing_storage_class_is_told_and_retried(bed: Bed) -> None:
             "spec": {
                 "orchestrator": {"replicas": 1},
                 "loadBalancer": {"replicas": 1},
-                "postgres": {"instances": 1, "storage": {"storageClassName": "nowhere"}, "pooler": {"replicas": 1}},
+                "postgres": {
+                    "instances": 1,
+                    "storage": {"storageClassName": "nowhere"},
+                    "pooler": {"replicas": 1},
+                },
                 "redis": {"storage": {"storageClassName": "nowhere"}},
             },
         }

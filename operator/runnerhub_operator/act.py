@@ -18,7 +18,7 @@ from .errors import ConflictError, ForeignObjectError, NotFoundError, ProbeError
 from .kube.client import KubeClient, ObjectRef
 from .kube.compare import needs_apply, with_applied_hash
 from .kube.events import EventNote, event_manifest
-from .probes import patroni, sentinel
+from .probes import patroni
 from .resources.common import Manifest
 from .resources.credentials import CredentialSecret
 from .snapshot import Snapshot, secret_value
@@ -59,12 +59,12 @@ class Actor:
             if not missing:
                 return
             version = live["metadata"]["resourceVersion"]
-            await self._client.merge_patch(
-                ref, {"metadata": {"resourceVersion": version}, "data": missing}
-            )
+            await self._client.merge_patch(ref, {"metadata": {"resourceVersion": version}, "data": missing})
         logger.info("generated credentials in %s", ref)
 
-    async def apply(self, cluster: RunnerHubCluster, manifest: Manifest, live: Mapping[str, Any] | None) -> bool:
+    async def apply(
+        self, cluster: RunnerHubCluster, manifest: Manifest, live: Mapping[str, Any] | None
+    ) -> bool:
         """Apply one object when it differs from the live one; tells whether it wrote.
 
         Raises ForeignObjectError when an object of that name belongs to somebody else.
@@ -127,7 +127,9 @@ class Actor:
         )
         logger.info("changed Patroni's configuration: %s", ", ".join(sorted(action.patch)))
 
-    async def disrupt(self, cluster: RunnerHubCluster, snapshot: Snapshot, step: actions.Disruption) -> str | None:
+    async def disrupt(
+        self, cluster: RunnerHubCluster, snapshot: Snapshot, step: actions.Disruption
+    ) -> str | None:
         """Carry out one disruptive step; gives the uid of a deleted pod."""
         logger.info("rolling change: %s", step)
         match step:
@@ -156,21 +158,7 @@ class Actor:
                         auth=_patroni_auth(cluster, snapshot),
                         deadline_seconds=ACTION_DEADLINE_SECONDS,
                     )
-            case actions.SwitchRedis(master, _):
-                await self._switch_redis(cluster, snapshot, master)
         return None
-
-    async def _switch_redis(self, cluster: RunnerHubCluster, snapshot: Snapshot, master: str) -> None:
-        password = secret_value(
-            snapshot.children, names.credentials(cluster.name, names.REDIS), "sentinel-password"
-        )
-        # A Sentinel beside a replica stays up when the old master's pod goes.
-        host = next(
-            (pod.ip for pod in snapshot.pods_of(names.REDIS) if pod.name != master and pod.ready and pod.ip), None
-        )
-        if host is None or password is None:
-            raise ProbeError("no Sentinel to ask for a failover")
-        await sentinel.start_failover(host, password, deadline_seconds=5.0)
 
 
 def _patch_of(before: Any, after: Any) -> Any:
@@ -211,4 +199,6 @@ def _check_owner(cluster: RunnerHubCluster, ref: ObjectRef, live: Mapping[str, A
 
 def _check_label(cluster: RunnerHubCluster, ref: ObjectRef, live: Mapping[str, Any]) -> None:
     if live["metadata"].get("labels", {}).get(names.LABEL_CLUSTER) != cluster.name:
-        raise ForeignObjectError(f"{ref} exists and is not this cluster's; rename the cluster or remove that object")
+        raise ForeignObjectError(
+            f"{ref} exists and is not this cluster's; rename the cluster or remove that object"
+        )

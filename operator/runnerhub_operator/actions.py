@@ -16,7 +16,10 @@ class PatchPatroniConfig:
 
 @dataclass(frozen=True, slots=True)
 class RestartPod:
-    """Delete a pod so that its StatefulSet makes it anew from the current template."""
+    """Delete a pod so that its StatefulSet makes it anew from the current template.
+
+    A Redis master hands its role over before it stops (preStop), without losing what it confirmed.
+    """
 
     pod: str
     uid: str
@@ -40,15 +43,7 @@ class RestartPostgres:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class SwitchRedis:
-    """Hand the Redis mastership over, by Sentinel."""
-
-    master: str
-    reason: str
-
-
-Disruption = RestartPod | SwitchPostgres | RestartPostgres | SwitchRedis
+Disruption = RestartPod | SwitchPostgres | RestartPostgres
 
 
 @dataclass(frozen=True, slots=True)

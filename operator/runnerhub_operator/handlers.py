@@ -50,6 +50,10 @@ def trim(body: Mapping[str, Any]) -> dict[str, Any]:
     return {**trimmed, "metadata": metadata}
 
 
+def _key(body: Mapping[str, Any]) -> Key:
+    return body["metadata"]["namespace"], body["metadata"]["name"]
+
+
 class IndexCache:
     """The watched objects, kept in kopf's indices."""
 
@@ -92,16 +96,16 @@ def registry(cache: IndexCache, queue: WorkQueue[Key]) -> kopf.OperatorRegistry:
         cache.attach({_CLUSTERS: kwargs[_CLUSTERS], _OBJECTS: kwargs[_OBJECTS]})
 
     @kopf.index(names.API_GROUP, names.API_VERSION, names.PLURAL, id=_CLUSTERS, registry=result)
-    async def clusters(namespace: str, name: str, body: kopf.Body, **_: Any) -> dict[Key, Any]:
-        return {(namespace, name): dict(body)}
+    async def clusters(body: kopf.Body, **_: Any) -> dict[Key, Any]:
+        return {_key(body): dict(body)}
 
     @kopf.on.event(names.API_GROUP, names.API_VERSION, names.PLURAL, registry=result)
-    async def cluster_event(namespace: str, name: str, event: Mapping[str, Any], **_: Any) -> None:
+    async def cluster_event(event: Mapping[str, Any], **_: Any) -> None:
         body = event["object"]
         # The operator's own status writes come back as events; only what people change is news.
         relevant = {**body, "status": {}}
         if changed(relevant, event["type"]):
-            queue.add((namespace, name))
+            queue.add(_key(body))
 
     async def index_object(body: kopf.Body, **_: Any) -> dict[Key, Any] | None:
         labels = body["metadata"].get("labels", {})

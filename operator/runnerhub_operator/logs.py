@@ -32,7 +32,9 @@ def configure(log_format: Literal["json", "text"], level: str) -> None:
     """Send all logs to standard output."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
-        JsonFormatter() if log_format == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+        JsonFormatter()
+        if log_format == "json"
+        else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # Libraries speak at the level of their own inner life.

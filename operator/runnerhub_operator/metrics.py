@@ -25,7 +25,9 @@ CONDITION = Gauge(
     ["namespace", "name", "type"],
 )
 FAILOVERS = Counter(
-    "runnerhub_cluster_failovers_total", "Elections that the operator saw.", ["namespace", "name", "component"]
+    "runnerhub_cluster_failovers_total",
+    "Elections that the operator saw.",
+    ["namespace", "name", "component"],
 )
 
 _CONDITION_VALUES = {"True": 1.0, "False": 0.0}

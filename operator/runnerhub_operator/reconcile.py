@@ -115,7 +115,9 @@ class Reconciler:
                 self._memories[key] = replace(plan.memory, deleted_uid=uid)
         return plan.requeue_seconds
 
-    async def _publish(self, key: Key, body: Mapping[str, Any], cluster: RunnerHubCluster, plan: Plan) -> None:
+    async def _publish(
+        self, key: Key, body: Mapping[str, Any], cluster: RunnerHubCluster, plan: Plan
+    ) -> None:
         now = datetime.now(UTC)
         for failover in plan.failovers:
             metrics.FAILOVERS.labels(*key, failover.component).inc()
@@ -159,7 +161,9 @@ class Reconciler:
         uid, before = self._written.get(key, (metadata["uid"], parse_status(body)))
         if uid != metadata["uid"]:
             before = parse_status(body)
-        status = rejected_status(before, reason, message, int(metadata.get("generation", 0)), datetime.now(UTC))
+        status = rejected_status(
+            before, reason, message, int(metadata.get("generation", 0)), datetime.now(UTC)
+        )
         await self._write_status(key, body, metadata["uid"], before, status)
 
     def _forget(self, key: Key) -> None:

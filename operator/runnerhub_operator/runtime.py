@@ -49,6 +49,11 @@ async def _run(settings: Settings) -> int:
         loop.add_signal_handler(number, stop.set)
     health = Health()
     server = await _serve_health(settings.health_port, health)
+
+    def end_leadership(_reason: str) -> None:
+        metrics.LEADER.set(0)
+        lost.set()
+
     client = await KubeClient.connect(observer=metrics.observe_api_call)
     elector = LeaseElector(
         ClientLeaseApi(client),
@@ -63,7 +68,7 @@ async def _run(settings: Settings) -> int:
             absent_wait_seconds=0,
         ),
         on_started=lambda _: metrics.LEADER.set(1),
-        on_stopped=lambda _: (metrics.LEADER.set(0), lost.set())[0],
+        on_stopped=end_leadership,
     )
     election = asyncio.create_task(elector.run(), name="election")
     health.started = True
@@ -136,7 +141,9 @@ def _report_failure(key: Key, error: Exception) -> None:
     metrics.RECONCILE_ERRORS.labels(reason).inc()
     extra = {"cluster": f"{key[0]}/{key[1]}", "reason": reason}
     if isinstance(error, OperatorError):
-        logger.log(logging.WARNING if isinstance(error, KubeError) else logging.ERROR, "%s", error, extra=extra)
+        logger.log(
+            logging.WARNING if isinstance(error, KubeError) else logging.ERROR, "%s", error, extra=extra
+        )
     else:
         logger.error("a reconcile failed, this is a bug", exc_info=error, extra=extra)
 

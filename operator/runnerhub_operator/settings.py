@@ -48,7 +48,9 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         namespace=environment.get("POD_NAMESPACE", "default"),
         identity=environment.get("POD_NAME") or os.uname().nodename,
         watch_namespaces=tuple(
-            part.strip() for part in environment.get("RUNNERHUB_WATCH_NAMESPACES", "").split(",") if part.strip()
+            part.strip()
+            for part in environment.get("RUNNERHUB_WATCH_NAMESPACES", "").split(",")
+            if part.strip()
         ),
         images=Images(
             operator=_image(environment, "operator"),

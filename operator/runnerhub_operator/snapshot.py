@@ -46,7 +46,7 @@ class Pod:
         conditions = {item["type"]: item for item in status.get("conditions", ())}
         ready = conditions.get("Ready", {})
         scheduled = conditions.get("PodScheduled", {})
-        waiting = next(
+        waiting: Manifest = next(
             (
                 item["state"]["waiting"]
                 for key in ("initContainerStatuses", "containerStatuses")
@@ -94,7 +94,9 @@ class Snapshot:
 
     def pods_of(self, component: str) -> tuple[Pod, ...]:
         """Pods of a component, by name."""
-        return tuple(sorted((pod for pod in self.pods if pod.component == component), key=lambda pod: pod.name))
+        return tuple(
+            sorted((pod for pod in self.pods if pod.component == component), key=lambda pod: pod.name)
+        )
 
     def pod(self, name: str | None) -> Pod | None:
         """A pod by name."""

@@ -103,7 +103,7 @@ class WorkQueue(Generic[K]):
             try:
                 delay = await self._work(key)
                 entry.failures = 0
-            except Exception as error:  # noqa: BLE001 -- handed to `failed`, repeated with backoff
+            except Exception as error:
                 entry.failures += 1
                 delay = backoff_seconds(entry.failures)
                 self._failed(key, error)

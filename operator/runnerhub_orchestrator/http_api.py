@@ -105,8 +105,8 @@ class Api:
         try:
             return await handler(request)
         except OrchestratorError as error:
-            if error.http_status >= 500:
-                log.warning("request failed", extra={"path": request.path, "reason": error.reason})
+            # That a dependency is away is told once, where it is noticed; the metrics count the answers.
+            log.debug("request failed", extra={"path": request.path, "reason": error.reason})
             return _error(error.http_status, error.reason, str(error))
         except web.HTTPException as error:
             return _error(error.status, "Http", error.reason)
@@ -141,6 +141,8 @@ class Api:
         """Make the balancer drop its idle connection before we do: no request meets a closing socket."""
         if self.health.draining:
             response.force_close()
+            # aiohttp has written its own header by now, so the peer must be told here.
+            response.headers["Connection"] = "close"
 
     # -- health and metrics --------------------------------------------------------------------------
 

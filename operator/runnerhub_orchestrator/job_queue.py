@@ -30,6 +30,8 @@ ATTEMPTS = 3
 KEEP_FINISHED = 1000
 # BullMQ fails a job that stalled too often; here the row counts the attempts, so its limit must never bite.
 STALLED_LIMIT = 1_000_000
+# A master without replicas refuses writes and answers reads: it is well again when no write failed lately.
+CALM_SECONDS = 2.0
 PUT_BACK_SECONDS = (0.5, 2.0)
 ALIVE_STATES = ("waiting", "active", "delayed", "prioritized", "paused")
 # BullMQ reports a lost lock or a missing entry as TypeError; Scripts.finishedErrors in its scripts.py.
@@ -67,6 +69,7 @@ class JobQueue:
             {**options, "autorun": False, "lockDuration": self._lock_milliseconds},
         )
         self._available: bool | None = None
+        self._failed_at = -CALM_SECONDS
 
     async def add(self, job: Job) -> None:
         """Put a job into the queue; nothing happens when it is there already."""
@@ -180,6 +183,11 @@ class JobQueue:
         return result
 
     def _note(self, *, available: bool, error: BaseException | None = None) -> None:
+        now = time.monotonic()
+        if not available:
+            self._failed_at = now
+        elif now - self._failed_at < CALM_SECONDS:
+            return
         if available != self._available:
             if available:
                 log.info("queue answers")

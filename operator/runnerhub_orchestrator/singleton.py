@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from .database import Connection, Database, fetch_all, fetch_one
-from .errors import DatabaseUnavailableError, QueueUnavailableError, StaleLeaderError
+from .errors import DatabaseUnavailableError, OrchestratorError, QueueUnavailableError, StaleLeaderError
 from .events import EventBus
 from .job_queue import JobQueue
 from .jobs import Job
@@ -70,6 +70,7 @@ class SingletonWork:
         self._settings = settings
         self._node_id = node_id
         self._cleaned_at = 0.0
+        self._given_up = ""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -88,13 +89,20 @@ class SingletonWork:
             if leadership:
                 try:
                     self._report(await self.round(leadership))
-                except StaleLeaderError as error:
-                    log.warning("singleton work refused", extra={"reason": error.reason, "why": str(error)})
-                except (DatabaseUnavailableError, QueueUnavailableError) as error:
-                    log.info("round given up", extra={"reason": error.reason, "why": str(error)})
+                except (StaleLeaderError, DatabaseUnavailableError, QueueUnavailableError) as error:
+                    self._give_up(error)
             await asyncio.sleep(self._settings.singleton_interval_seconds)
 
+    def _give_up(self, error: OrchestratorError) -> None:
+        """The next round tries again; told once per cause."""
+        if error.reason != self._given_up:
+            log.warning("singleton work stopped", extra={"reason": error.reason, "why": str(error)})
+        self._given_up = error.reason
+
     def _report(self, done: Round) -> None:
+        if self._given_up:
+            log.info("singleton work goes on")
+        self._given_up = ""
         if done != Round():
             log.info(
                 "singleton round",
@@ -113,8 +121,10 @@ class SingletonWork:
         """All singleton work once. Raises StaleLeaderError and what database and queue raise."""
         expired = await self._expire_leases(leadership)
         removed = await self._clean_up(leadership)
+        # Not left to the stalled check, which needs two of its intervals to believe that a lock is gone.
+        reenqueued = await self._enqueue(leadership, [job for job in expired if job.status == "pending"])
         stalled = await self._queue.return_stalled(STALLED_CHECK_SECONDS)
-        reenqueued = await self._reenqueue_missing(leadership)
+        reenqueued += await self._enqueue(leadership, await self._missing(leadership))
         return Round(len(expired), reenqueued, len(stalled), removed)
 
     async def _fenced(self, leadership: Leadership, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -196,8 +206,8 @@ class SingletonWork:
             self._events.publish("failed" if job.status == "failed" else "requeued", job)
         return jobs
 
-    async def _reenqueue_missing(self, leadership: Leadership) -> int:
-        """Put waiting rows that the queue does not know back into it."""
+    async def _missing(self, leadership: Leadership) -> list[Job]:
+        """Waiting rows that the queue does not know."""
         # The queue is looked at first: what enters it afterwards is too young to be counted as missing.
         known = await self._queue.alive_job_ids()
 
@@ -219,18 +229,22 @@ class SingletonWork:
             )
             return [Job.from_row(row) for row in rows]
 
-        missing = await self._fenced(leadership, work)
+        return await self._fenced(leadership, work)
+
+    async def _enqueue(self, leadership: Leadership, jobs: list[Job]) -> int:
+        """Put rows into the queue, the oldest first, and note those that got there."""
         done: list[int] = []
         try:
-            for job in sorted(missing, key=lambda job: job.created_at):
+            for job in sorted(jobs, key=lambda job: job.created_at):
                 await self._queue.replace(job)
                 done.append(job.job_id)
         finally:
             if done:
-                await self._database_mark(leadership, done)
+                await self._mark(leadership, done)
+                log.info("rows put back into the queue", extra={"jobs": len(done), "first": done[0]})
         return len(done)
 
-    async def _database_mark(self, leadership: Leadership, job_ids: list[int]) -> None:
+    async def _mark(self, leadership: Leadership, job_ids: list[int]) -> None:
         async def work(connection: Connection) -> None:
             await connection.execute(
                 """
@@ -241,7 +255,6 @@ class SingletonWork:
             )
 
         await self._fenced(leadership, work)
-        log.info("rows put back into the queue", extra={"jobs": len(job_ids), "first": job_ids[0]})
 
     async def _clean_up(self, leadership: Leadership) -> int:
         """Remove finished rows older than the retention, a batch at a time."""

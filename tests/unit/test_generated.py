@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import yaml
-
 from tests.generate import ROOT, example, generated
 
 
@@ -42,7 +41,15 @@ def test_pods_hold_the_restricted_pod_security_standard(name: str, pod: dict) ->
         assert context["capabilities"]["drop"] == ["ALL"], container["name"]
         assert context["readOnlyRootFilesystem"] is True, container["name"]
         assert container["resources"]["requests"], container["name"]
-    allowed = {"configMap", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+    allowed = {
+        "configMap",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    }
     assert all(set(volume) - {"name"} <= allowed for volume in pod.get("volumes", ()))
 
 

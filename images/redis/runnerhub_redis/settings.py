@@ -59,6 +59,7 @@ class Settings:
     """Settings of one pod. `service` is the name without ordinal of the pods and their Services."""
 
     service: str
+    namespace: str
     ordinal: int
     replicas: int
     master_name: str
@@ -71,8 +72,12 @@ class Settings:
     paths: Paths
 
     def host(self, ordinal: int) -> str:
-        """Name of a pod's own Service."""
-        return f"{self.service}-{ordinal}"
+        """Name of a pod's own Service.
+
+        With the namespace, because the kubelet writes the bare name of a StatefulSet's pod, which is the same,
+        into that pod's /etc/hosts: it would find its own, mortal address.
+        """
+        return f"{self.service}-{ordinal}.{self.namespace}.svc"
 
     def bootstrapped(self) -> bool:
         """Whether the operator has seen a master once; read anew each time, for it changes while pods run."""
@@ -89,6 +94,7 @@ def load(paths: Paths) -> Settings:
     service, _, ordinal = pod.rpartition("-")
     return Settings(
         service=service,
+        namespace=os.environ["POD_NAMESPACE"],
         ordinal=int(ordinal),
         replicas=int(given["replicas"]),
         master_name=str(given["masterName"]),

@@ -85,9 +85,9 @@ def _fill_defaults(schema: Schema) -> None:
     for name, value in schema.get("properties", {}).items():
         _fill_defaults(value)
         inside_has_default = any("default" in inner for inner in value.get("properties", {}).values())
-        if value.get("type") == "object" and inside_has_default and not value.get("required"):
-            if name not in schema.get("required", ()) and "default" not in value:
-                value["default"] = {}
+        optional = name not in schema.get("required", ()) and not value.get("required")
+        if value.get("type") == "object" and inside_has_default and optional and "default" not in value:
+            value["default"] = {}
 
 
 def _drop_defaults(schema: Schema) -> None:
@@ -146,7 +146,13 @@ def custom_resource_definition() -> Schema:
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [
-                        {"name": name, "type": kind, "jsonPath": path, "priority": priority, "description": text}
+                        {
+                            "name": name,
+                            "type": kind,
+                            "jsonPath": path,
+                            "priority": priority,
+                            "description": text,
+                        }
                         for name, kind, path, priority, text in _PRINTER_COLUMNS
                     ],
                     "schema": {

@@ -64,7 +64,6 @@ class RedisReplicaStatus(ApiModel):
 
     name: str = Field(description="Pod name.")
     link: str = Field(description="State of the link to the master: ok or err.")
-    lag_bytes: int | None = Field(default=None, description="Replication offset behind the master, bytes.")
 
 
 class RedisStatus(ApiModel):

@@ -6,7 +6,6 @@ what server-side apply and comparison need.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ Manifest = dict[str, Any]
 
 DEFAULT_DEADLINE_SECONDS: Final = 10.0
 
+_SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _PLURALS: Final[Mapping[str, str]] = {
     "ConfigMap": "configmaps",
     "Deployment": "deployments",
@@ -105,10 +105,10 @@ class KubeClient:
     async def connect(cls, **options: Any) -> Self:
         """Connect with the pod's ServiceAccount, or outside a cluster with the kubeconfig."""
         configuration = kube_client.Configuration()
-        if Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists():
-            kube_config.load_incluster_config(client_configuration=configuration)
+        if _SERVICE_ACCOUNT_TOKEN.exists():
+            kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
-            await kube_config.load_kube_config(client_configuration=configuration)
+            await kube_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         # Retries belong to the caller, who knows what is safe to repeat.
         configuration.retries = None
         return cls(kube_client.ApiClient(configuration), **options)
@@ -121,7 +121,7 @@ class KubeClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._api.close()
+        await self._api.close()  # type: ignore[no-untyped-call]
 
     async def get(self, ref: ObjectRef) -> Manifest:
         """Read one object."""
@@ -146,7 +146,9 @@ class KubeClient:
         """Replace an object; ConflictError when its resourceVersion is not the current one."""
         return await self._call("PUT", "update", ObjectRef.of(manifest), body=manifest)
 
-    async def merge_patch(self, ref: ObjectRef, patch: Mapping[str, Any], *, subresource: str = "") -> Manifest:
+    async def merge_patch(
+        self, ref: ObjectRef, patch: Mapping[str, Any], *, subresource: str = ""
+    ) -> Manifest:
         """Patch an object, or a subresource of it, by JSON merge patch (RFC 7386)."""
         return await self._call(
             "PATCH", "patch", ref, body=patch, content="application/merge-patch+json", subresource=subresource
@@ -202,9 +204,9 @@ class KubeClient:
                 auth_settings=["BearerToken"],
             )
             response = await self._api.call_api(*request, _request_timeout=self._deadline_seconds)
-            data = await response.read()
+            data = await response.read()  # type: ignore[no-untyped-call]
             status = response.status
-        except (aiohttp.ClientError, TimeoutError, asyncio.TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise UnavailableError(f"{verb} {ref}: no answer from the API server: {error!r}") from error
         finally:
             if self._observer is not None:

@@ -59,7 +59,8 @@ def is_subset(desired: Any, live: Any) -> bool:
 
 def _is_list_subset(desired: Sequence[Any], live: Sequence[Any]) -> bool:
     key = next(
-        (key for key in _LIST_KEYS if desired and all(isinstance(i, Mapping) and key in i for i in desired)), None
+        (key for key in _LIST_KEYS if desired and all(isinstance(i, Mapping) and key in i for i in desired)),
+        None,
     )
     if key is None:
         return len(desired) == len(live) and all(is_subset(d, e) for d, e in zip(desired, live, strict=True))

@@ -22,7 +22,9 @@ class EventNote:
     message: str
 
 
-def event_manifest(cluster: RunnerHubCluster, note: EventNote, reporter: str, now: datetime) -> dict[str, Any]:
+def event_manifest(
+    cluster: RunnerHubCluster, note: EventNote, reporter: str, now: datetime
+) -> dict[str, Any]:
     """The Event object; the same note within a minute has the same name, so that repetitions do not pile up.
 
     `reporter` is the pod name of the operator.

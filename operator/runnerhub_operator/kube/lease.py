@@ -258,7 +258,7 @@ def after_write(
     lapsed = action.verb is Verb.RENEW and not state.leads(now)
     state = observe(state, lease, now)
     valid_until = started + state.timing.renew_deadline_seconds
-    if action.claim is None or action.verb is Verb.RELEASE or now >= valid_until:
+    if action.claim is None or action.verb is Verb.RELEASE or lapsed or now >= valid_until:
         return replace(state, term=None)
     return replace(state, term=Term(action.claim, valid_until))
 

@@ -26,7 +26,13 @@ from ..snapshot import Pod, Snapshot
 ConditionStatus = Literal["True", "False", "Unknown"]
 
 # Reasons for which a pod cannot start by itself, in the order in which people want to hear of them.
-_BLOCKING = ("Unschedulable", "ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError", "CrashLoopBackOff")
+_BLOCKING = (
+    "Unschedulable",
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "CreateContainerConfigError",
+    "CrashLoopBackOff",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +61,11 @@ def _verdict(
     blocked = _blocked(pods)
     if full:
         return Verdict(kind, "True", "Available", detail)
+    told = f"{detail}; {blocked[1]}" if blocked else detail
     if serves and not creating:
-        reason, message = blocked or ("ReducedRedundancy", detail)
-        return Verdict(kind, "True", "ReducedRedundancy", f"{detail}; {message}" if blocked else detail, full=False)
-    if blocked is not None:
-        return Verdict(kind, "False", blocked[0], f"{detail}; {blocked[1]}", full=False)
-    return Verdict(kind, "False", "Creating" if creating else "Unavailable", detail, full=False)
+        return Verdict(kind, "True", "ReducedRedundancy", told, full=False)
+    reason = blocked[0] if blocked else "Creating" if creating else "Unavailable"
+    return Verdict(kind, "False", reason, told, full=False)
 
 
 def _ready(pods: tuple[Pod, ...]) -> int:
@@ -81,18 +86,27 @@ def postgres_verdict(
     )
     ready_poolers = _ready(poolers)
     serves = status.primary is not None and ready_poolers > 0
-    full = serves and streaming >= wanted - 1 and _ready(members) >= wanted and ready_poolers >= wanted_poolers
+    full = (
+        serves and streaming >= wanted - 1 and _ready(members) >= wanted and ready_poolers >= wanted_poolers
+    )
     primary = f"primary {status.primary}" if status.primary else "no primary"
     detail = (
         f"{primary}, {streaming} of {wanted - 1} replicas streaming, "
         f"{ready_poolers} of {wanted_poolers} poolers ready"
     )
     return _verdict(
-        ConditionType.POSTGRES, serves=serves, full=full, creating=creating, detail=detail, pods=members + poolers
+        ConditionType.POSTGRES,
+        serves=serves,
+        full=full,
+        creating=creating,
+        detail=detail,
+        pods=members + poolers,
     )
 
 
-def redis_verdict(cluster: RunnerHubCluster, snapshot: Snapshot, status: RedisStatus, creating: bool) -> Verdict:
+def redis_verdict(
+    cluster: RunnerHubCluster, snapshot: Snapshot, status: RedisStatus, creating: bool
+) -> Verdict:
     """RedisReady: a master that a majority of Sentinels agrees on, with a replica that lets it accept writes."""
     wanted = cluster.spec.redis.replicas
     pods = snapshot.pods_of(names.REDIS)
@@ -105,7 +119,9 @@ def redis_verdict(cluster: RunnerHubCluster, snapshot: Snapshot, status: RedisSt
     detail = f"{master}, {linked} of {wanted - 1} replicas linked, {sentinels} of {wanted} sentinels agree"
     if serves and sentinels < majority:
         detail += "; no majority of sentinels: a failover is not possible now"
-    return _verdict(ConditionType.REDIS, serves=serves, full=full, creating=creating, detail=detail, pods=pods)
+    return _verdict(
+        ConditionType.REDIS, serves=serves, full=full, creating=creating, detail=detail, pods=pods
+    )
 
 
 def orchestrators_verdict(
@@ -118,7 +134,12 @@ def orchestrators_verdict(
     leader = f"leader {status.leader}" if status.leader else "no leader"
     detail = f"{status.ready} of {wanted} ready, {leader}"
     return _verdict(
-        ConditionType.ORCHESTRATORS, serves=status.ready > 0, full=full, creating=creating, detail=detail, pods=pods
+        ConditionType.ORCHESTRATORS,
+        serves=status.ready > 0,
+        full=full,
+        creating=creating,
+        detail=detail,
+        pods=pods,
     )
 
 

@@ -22,7 +22,9 @@ def observed_leases(
     result = []
     if postgres.primary is not None and postgres.timeline is not None:
         name = names.postgres_primary_lease(cluster.name)
-        result.append(_lease(context, snapshot, name, names.POSTGRES, postgres.primary, postgres.timeline - 1))
+        result.append(
+            _lease(context, snapshot, name, names.POSTGRES, postgres.primary, postgres.timeline - 1)
+        )
     if redis.master is not None and redis.epoch is not None:
         name = names.redis_master_lease(cluster.name)
         result.append(_lease(context, snapshot, name, names.REDIS, redis.master, redis.epoch))

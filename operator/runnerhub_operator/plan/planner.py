@@ -22,12 +22,9 @@ from ..resources.credentials import CredentialSecret, credential_secrets
 from ..resources.ingress import ingress_manifests
 from ..resources.loadbalancer import loadbalancer_manifests
 from ..resources.orchestrator import orchestrator_manifests
+from ..resources.patroni import dynamic_config_patch, patroni_dynamic_config
 from ..resources.pooler import pooler_manifests
-from ..resources.postgres import (
-    dynamic_config_patch,
-    patroni_dynamic_config,
-    postgres_manifests,
-)
+from ..resources.postgres import postgres_manifests
 from ..resources.redis import redis_manifests
 from ..snapshot import Snapshot
 from . import conditions, failovers, leases, status
@@ -109,7 +106,9 @@ def make_plan(
 
     rollout = plan_rollout(cluster, snapshot, redis, memory.deleted_uid)
     if rollout is not None and (other := leases.is_held_by_other(cluster, snapshot, rollout.component)):
-        rollout = Rollout(rollout.component, None, f"{other}, which holds {names.disruption_lease(cluster.name)}")
+        rollout = Rollout(
+            rollout.component, None, f"{other}, which holds {names.disruption_lease(cluster.name)}"
+        )
 
     creating = cluster.status.phase in ("Pending", "Creating", "Invalid") and not _was_ready(cluster.status)
     components = [
@@ -279,7 +278,9 @@ def _lost_credentials(
     for secret in credential_secrets(context):
         metadata = secret.manifest["metadata"]
         live: Mapping[str, Any] = snapshot.child("Secret", metadata["name"]) or {}
-        if _is_irreplaceable(secret, snapshot) and any(key not in live.get("data", {}) for key in secret.keys):
+        if _is_irreplaceable(secret, snapshot) and any(
+            key not in live.get("data", {}) for key in secret.keys
+        ):
             lost[kinds[metadata["labels"][names.LABEL_COMPONENT]]] = metadata["name"]
     return [
         conditions.Verdict(

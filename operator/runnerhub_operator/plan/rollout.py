@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import names
-from ..actions import RestartPod, RestartPostgres, Rollout, SwitchPostgres, SwitchRedis
+from ..actions import RestartPod, RestartPostgres, Rollout, SwitchPostgres
 from ..api import RedisStatus, RunnerHubCluster
 from ..snapshot import Pod, Snapshot
 
@@ -48,7 +48,9 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
         return None
     unsettled = [
         name
-        for name in (names.member(cluster.name, names.POSTGRES, i) for i in range(cluster.spec.postgres.instances))
+        for name in (
+            names.member(cluster.name, names.POSTGRES, i) for i in range(cluster.spec.postgres.instances)
+        )
         if not _postgres_member_healthy(snapshot, name)
     ]
     broken_and_outdated = [pod for pod in outdated if pod.name in unsettled and pod.name != patroni.leader]
@@ -71,7 +73,9 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
         synchronous = [m.name for m in patroni.members if m.role in ("sync_standby", "quorum_standby")]
         candidate = (synchronous or candidates)[0]
         return Rollout(
-            names.POSTGRES, SwitchPostgres(patroni.leader, candidate, "rolling change"), f"{candidate} to take over"
+            names.POSTGRES,
+            SwitchPostgres(patroni.leader, candidate, "rolling change"),
+            f"{candidate} to take over",
         )
     if patroni.leader in by_name:
         pod = by_name[patroni.leader]
@@ -102,10 +106,11 @@ def _redis(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus) ->
             unsettled.append(name)
     broken = [pod for pod in outdated if pod.name in unsettled and pod.name != master]
     if broken and unsettled == [broken[0].name] and not broken[0].terminating:
-        return Rollout(names.REDIS, RestartPod(broken[0].name, broken[0].uid, "new pod template"), broken[0].name)
+        return Rollout(
+            names.REDIS, RestartPod(broken[0].name, broken[0].uid, "new pod template"), broken[0].name
+        )
     if unsettled or master is None:
         return Rollout(names.REDIS, None, f"{', '.join(unsettled) or 'a master'} to become healthy")
-    for pod in sorted(outdated, key=lambda pod: pod.name, reverse=True):
-        if pod.name != master:
-            return Rollout(names.REDIS, RestartPod(pod.name, pod.uid, "new pod template"), pod.name)
-    return Rollout(names.REDIS, SwitchRedis(master, "rolling change"), "another master")
+    # The master last, so that its role moves once, to a pod that has been renewed already.
+    pod = min(outdated, key=lambda pod: (pod.name == master, pod.name))
+    return Rollout(names.REDIS, RestartPod(pod.name, pod.uid, "new pod template"), pod.name)

@@ -50,22 +50,23 @@ def _coarse(lag_bytes: int | None) -> int | None:
 def redis_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> RedisStatus:
     """The queue; without an agreement of the Sentinels there is no master."""
     before = cluster.status.redis
-    agreed = agreed_master(snapshot.sentinels)
-    if agreed is None:
-        return before.model_copy(update={"master": None, "sentinels": 0})
-    master = snapshot.redis_member(agreed.master_ip)
-    view = agreed.view
+    agreed = agreed_master(snapshot.sentinels, cluster.spec.redis.replicas)
+    if agreed is None or not agreed.majority:
+        return before.model_copy(update={"master": None, "sentinels": agreed.votes if agreed else 0})
+    views = [view for view in snapshot.sentinels if view.master_ip == agreed.ip]
+    taken_for_dead = sum(view.master_down for view in views) * 2 > len(views)
+    master = None if taken_for_dead else snapshot.redis_member(agreed.ip)
+    view = max(views, key=lambda view: (view.epoch, len(view.replicas)))
     replicas = []
     for replica in view.replicas:
         name = snapshot.redis_member(replica.ip)
-        if name is not None and name != master:
-            lag = max(view.master_offset - replica.offset, 0) if view.master_offset is not None else None
-            link = "ok" if replica.link_up else "err"
-            replicas.append(RedisReplicaStatus(name=name, link=link, lag_bytes=_coarse(lag)))
+        if name is not None and replica.ip != agreed.ip:
+            linked = replica.link_ok and not replica.down
+            replicas.append(RedisReplicaStatus(name=name, link="ok" if linked else "err"))
     return RedisStatus(
         master=master,
         epoch=agreed.epoch,
-        sentinels=agreed.agreeing,
+        sentinels=agreed.votes,
         bootstrapped=before.bootstrapped or (master is not None and any(r.link == "ok" for r in replicas)),
         replicas=tuple(sorted(replicas, key=lambda replica: replica.name)),
     )

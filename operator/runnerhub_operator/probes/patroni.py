@@ -31,10 +31,11 @@ T = TypeVar("T")
 class PatroniMember:
     """One member as Patroni's /cluster tells it.
 
-    `role`: primary, sync_standby, quorum_standby, replica or standby_leader. `state`: Postgres' state for the primary
-    (running, stopped, ...), that of the replication for others (streaming, in archive recovery) or, when there is
-    none, Postgres' state. `lag_bytes`: behind the primary's last published position, received or replayed, whichever
-    is further; None for the primary and when it is unknown. `host`: the address that the member announces.
+    `role`: primary, sync_standby, quorum_standby, replica or standby_leader. `state`: Postgres' state for the
+    primary (running, stopped, ...), that of the replication for others (streaming, in archive recovery) or,
+    when there is none, Postgres' state. `lag_bytes`: behind the primary's last published position, received
+    or replayed, whichever is further; None for the primary and when it is unknown. `host`: the address that
+    the member announces.
     """
 
     name: str
@@ -65,8 +66,8 @@ class PatroniCluster:
     def in_step(self, name: str) -> bool:
         """Whether a member is the running primary, or streams on the primary's timeline.
 
-        Streaming alone does not say that: a replica may stream from an old primary past the point where the histories
-        parted.
+        Streaming alone does not say that: a replica may stream from an old primary past the point where the
+        histories parted.
         """
         member = self.member(name)
         if member is None:
@@ -81,7 +82,7 @@ class PatroniCluster:
         return tuple(m.name for m in self.members if m.role in ("sync_standby", "quorum_standby"))
 
 
-# --- Parsing -----------------------------------------------------------------------------------------------------
+# --- Parsing ---
 
 
 def parse_cluster(body: object) -> PatroniCluster:
@@ -127,7 +128,7 @@ def _whole(value: object) -> int | None:
 
 
 def preferred_view(views: Iterable[tuple[str, PatroniCluster]]) -> PatroniCluster | None:
-    """The view to trust among those of several hosts: the primary's own, then that of the highest timeline."""
+    """The view to trust among those of several hosts: of the highest timeline, the primary's own."""
 
     def rank(view: tuple[str, PatroniCluster]) -> tuple[int, int]:
         host, cluster = view
@@ -143,7 +144,7 @@ def _is_own_view(host: str, cluster: PatroniCluster) -> bool:
     return leader is not None and leader.host is not None and leader.host.strip("[]") == host.strip("[]")
 
 
-# --- Reading -----------------------------------------------------------------------------------------------------
+# --- Reading ---
 
 
 async def read_cluster(
@@ -217,7 +218,7 @@ async def _gather(questions: Iterable[Coroutine[Any, Any, T]], decisive: Any) ->
     return answers
 
 
-# --- Asking for something ----------------------------------------------------------------------------------------
+# --- Asking for something ---
 
 
 async def patch_config(
@@ -243,8 +244,8 @@ async def switchover(
 ) -> str:
     """Hand the primary role over, to the candidate or to the best replica; Patroni's answer, a sentence.
 
-    Returns when the new primary holds the leader key, about two seconds before it accepts writes. Raises ProbeError
-    when Patroni refuses, fails, or takes longer; in the last case the switchover may still happen.
+    Returns when the new primary holds the leader key, about two seconds before it accepts writes. Raises
+    ProbeError when Patroni refuses, fails, or takes longer; in the last case the switchover may still happen.
     """
     body = {"leader": leader} if candidate is None else {"leader": leader, "candidate": candidate}
     return await _call(
@@ -306,7 +307,7 @@ async def _call(
     body: Mapping[str, Any] | None = None,
     auth: aiohttp.BasicAuth | None = None,
 ) -> str:
-    """One request; the body of the answer. Every failure is a ProbeError that names the member and the path."""
+    """One request; the body of the answer. Every failure is a ProbeError that names host and path."""
     bracketed = f"[{host}]" if ":" in host else host
     try:
         async with session.request(

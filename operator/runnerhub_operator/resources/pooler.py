@@ -1,8 +1,9 @@
 """The connection pooler: PgBouncer for each route, and beside it an HAProxy that follows Patroni's election.
 
-Clients reach PgBouncer through the Service `<cluster>-postgres`; PgBouncer reaches the primary, or the replicas,
-through the HAProxy of its own pod. Which member is which is asked of each member's Patroni, so a primary that lost
-the role cannot be mistaken for the new one, as a Service's label selector would while a node is frozen.
+Clients reach PgBouncer through the Service `<cluster>-postgres`; PgBouncer reaches the primary, or the
+replicas, through the HAProxy of its own pod. Which member is which is asked of each member's Patroni, so a
+primary that lost the role cannot be mistaken for the new one, as a Service's label selector would while a
+node is frozen.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from .common import (
     service_account,
     spread,
 )
-from .postgres import MAX_REPLICA_LAG_BYTES, POOL_MARGIN, member_names
+from .patroni import MAX_REPLICA_LAG_BYTES, POOL_MARGIN
+from .postgres import member_names
 
-# The operator's user in PgBouncer's console (PAUSE, RESUME, RECONNECT); its password is Patroni's REST password, the
-# one for everything that steers the database.
+# The operator's user in PgBouncer's console (PAUSE, RESUME, RECONNECT); its password is Patroni's REST
+# password, the one for everything that steers the database.
 ADMIN_USER: Final = "pgbouncer"
 STATISTICS_USER: Final = "monitoring"
 
@@ -77,11 +79,13 @@ def pooler_configuration(context: BuildContext) -> dict[str, str]:
     }
 
 
-# --- PgBouncer ---------------------------------------------------------------------------------------------------
+# --- PgBouncer ---
 
 
 def _pgbouncer(context: BuildContext, port: int, upstream_port: int, options: Mapping[str, str]) -> str:
-    """One route's pgbouncer.ini. Source of names: https://www.pgbouncer.org/config.html; plain numbers are seconds."""
+    """One route's pgbouncer.ini. Source of names: https://www.pgbouncer.org/config.html; plain numbers are
+    seconds.
+    """
     pooler = context.cluster.spec.postgres.pooler
     database = {"host": "127.0.0.1", "port": str(upstream_port), "dbname": names.DATABASE_NAME, **options}
     settings = {
@@ -97,13 +101,15 @@ def _pgbouncer(context: BuildContext, port: int, upstream_port: int, options: Ma
         "max_client_conn": pooler.max_client_connections,
         "default_pool_size": pooler.pool_size,
         "max_db_connections": pooler.pool_size + POOL_MARGIN,
-        # Keeps trying for waiting clients, and clears the mark of a failed login before the next client comes.
+        # Keeps trying for waiting clients, and clears the mark of a failed login before the next client
+        # comes.
         "min_pool_size": 1,
         # JDBC sets this at every login; transaction pooling cannot keep it, and nobody needs it.
         "ignore_startup_parameters": "extra_float_digits",
         # Through a failover, then an error rather than a hanging client.
         "query_wait_timeout": 30,
-        # To the proxy in the same pod a connection takes no time; what takes time is a frozen primary behind it.
+        # To the proxy in the same pod a connection takes no time; what takes time is a frozen primary behind
+        # it.
         "server_connect_timeout": 3,
         "server_login_retry": 0.3,
         "server_check_delay": 10,
@@ -135,7 +141,7 @@ def _ini(sections: Mapping[str, Mapping[str, str]]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-# --- HAProxy -----------------------------------------------------------------------------------------------------
+# --- HAProxy ---
 
 _PRIMARY: Final = "primary"
 _REPLICAS: Final = "replicas"
@@ -175,8 +181,8 @@ def _haproxy(context: BuildContext) -> str:
                 "srvtcpka-idle 5s",
                 "srvtcpka-intvl 2s",
                 "srvtcpka-cnt 3",
-                # Two bad answers in at most a second and a half: Patroni answers at once when it gives up the role, and
-                # a machine that is short of time for a moment must not cost all connections.
+                # Two bad answers in at most a second and a half: Patroni answers at once when it gives up the
+                # role, and a machine that is short of time for a moment must not cost all connections.
                 "default-server "
                 f"check port {names.PORT_PATRONI} inter 1s fastinter 500ms downinter 1s fall 2 rise 1 "
                 "observe layer4 error-limit 1 on-error fastinter "
@@ -232,7 +238,8 @@ def _haproxy(context: BuildContext) -> str:
 
 
 def _address(context: BuildContext, member: str) -> str:
-    # The resolver knows no search domains; the entrypoint reads the cluster's domain from the pod's resolv.conf.
+    # The resolver knows no search domains; the entrypoint reads the cluster's domain from the pod's
+    # resolv.conf.
     return f'"{member}.{context.cluster.namespace}.svc.${{CLUSTER_DOMAIN}}:{names.PORT_POSTGRES}"'
 
 
@@ -244,7 +251,7 @@ def _backup_server(context: BuildContext, member: str) -> str:
     return f"server {member}-as-primary {_address(context, member)} no-check track {_PRIMARY}/{member} backup"
 
 
-# --- Kubernetes objects ------------------------------------------------------------------------------------------
+# --- Kubernetes objects ---
 
 
 def _service(context: BuildContext) -> Manifest:

@@ -1,7 +1,7 @@
 """The queue: a StatefulSet of Redis with a Sentinel beside each, and a Service of its own for each pod.
 
-Each pod announces the literal ClusterIP of its own Service: the address survives the pod, and no name has to be
-looked up while Sentinel decides.
+Each pod announces the literal ClusterIP of its own Service: the address survives the pod, and no name has to
+be looked up while Sentinel decides.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STATE_PATH: Final = "/etc/runnerhub/state"
 
 # Hand-over 8 s, then Redis' own shutdown-timeout of 10 s, then a reserve.
 TERMINATION_GRACE_SECONDS: Final = 30
-# Sentinel repeats a failed try (a split vote) after twice this time, and bounds each step of a failover by it.
+# Bounds each step of a failover; a failed try (a split vote) is repeated after twice this time.
 FAILOVER_TIMEOUT_MILLISECONDS: Final = 3000
 # The rest is for replication buffers and for what a fork copies while it writes a snapshot.
 MAXMEMORY_SHARE: Final = Decimal("0.7")
@@ -100,7 +100,7 @@ def redis_configuration(spec: RedisSpec) -> str:
         "aof-use-rdb-preamble yes",
         "aof-load-truncated yes",
         "save 3600 1 300 100 60 10000",
-        # The append-only file is flushed on shutdown; a snapshot on top would only take the time of a hand-over.
+        # The append-only file is flushed on shutdown; a snapshot on top would only take time.
         "shutdown-on-sigterm nosave",
         "shutdown-timeout 10",
         # A master that nobody follows must not confirm what it alone would have.
@@ -125,9 +125,9 @@ def redis_configuration(spec: RedisSpec) -> str:
 def replica_max_lag_seconds(spec: RedisSpec) -> int:
     """Silence of all replicas after which the master refuses writes, in seconds.
 
-    Shorter than Sentinel's down-after by the second in which a replica confirms and the second in which the master
-    looks, so that a master cut off from the others stops before they elect another: what it confirmed meanwhile
-    would be lost. From 4 s of down-after on; below that the guard is as tight as Redis' clock allows.
+    Shorter than Sentinel's down-after by the second in which a replica confirms and the second in which the
+    master looks, so that a master cut off from the others stops before they elect another: what it confirmed
+    meanwhile would be lost. From 3 s of down-after on; below that Redis' clock is too coarse.
     """
     return max(1, min(10, spec.down_after_milliseconds // 1000 - 2))
 
@@ -163,7 +163,7 @@ def configuration_config_map(context: BuildContext) -> Manifest:
 
 
 def state_config_map(context: BuildContext) -> Manifest:
-    """Whether the cluster has had a master. Not part of the pod template: pods must not restart when it flips."""
+    """Whether the cluster has had a master; not in the pod template: no pod restarts when it flips."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -310,7 +310,7 @@ def _redis_container(context: BuildContext) -> Manifest:
         "name": "redis",
         "image": spec.image or context.images.redis,
         "args": ["redis"],
-        "env": [field_env("POD_NAME", "metadata.name")],
+        "env": _identity_env(),
         "ports": [
             {"name": "redis", "containerPort": names.PORT_REDIS, "protocol": "TCP"},
             {"name": "state", "containerPort": PORT_STATE, "protocol": "TCP"},
@@ -341,7 +341,7 @@ def _sentinel_container(context: BuildContext) -> Manifest:
         "name": "sentinel",
         "image": context.cluster.spec.redis.image or context.images.redis,
         "args": ["sentinel"],
-        "env": [field_env("POD_NAME", "metadata.name")],
+        "env": _identity_env(),
         "ports": [{"name": "sentinel", "containerPort": names.PORT_SENTINEL, "protocol": "TCP"}],
         # One that lost its memory waits until the others or a running Redis tell the master.
         "startupProbe": {"tcpSocket": port, "periodSeconds": 2, "failureThreshold": 300},
@@ -351,6 +351,10 @@ def _sentinel_container(context: BuildContext) -> Manifest:
         "securityContext": container_security_context(),
         "volumeMounts": _common_mounts(),
     }
+
+
+def _identity_env() -> list[Manifest]:
+    return [field_env("POD_NAME", "metadata.name"), field_env("POD_NAMESPACE", "metadata.namespace")]
 
 
 def _common_mounts() -> list[Manifest]:

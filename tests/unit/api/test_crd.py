@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,12 +106,12 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=10,
 )
-fields = st.sampled_from(["orchestrator", "postgres", "redis", "loadBalancer", "ingress", "leaderElection", "x"])
+fields = st.sampled_from(
+    ["orchestrator", "postgres", "redis", "loadBalancer", "ingress", "leaderElection", "x"]
+)
 
 
 @given(st.dictionaries(fields, json_values, max_size=4))
 def test_hostile_specs_are_accepted_or_refused_but_never_crash(spec: dict[str, Any]) -> None:
-    try:
+    with contextlib.suppress(InvalidSpecError):
         parse_cluster(resource(spec))
-    except InvalidSpecError as error:
-        assert str(error)

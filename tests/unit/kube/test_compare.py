@@ -59,7 +59,9 @@ def test_a_missing_object_needs_apply() -> None:
         lambda live: live["spec"].update(replicas=2),
         lambda live: live["spec"]["template"]["spec"]["containers"][0]["env"].pop(),
         lambda live: live["spec"]["template"]["spec"]["containers"][0]["args"].append("--z"),
-        lambda live: live["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"].update(cpu="200m"),
+        lambda live: live["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"].update(
+            cpu="200m"
+        ),
         lambda live: live["spec"]["template"]["spec"].pop("containers"),
         lambda live: live["metadata"].pop("annotations"),
     ],

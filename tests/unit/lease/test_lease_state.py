@@ -1,4 +1,4 @@
-"""The election's state machine, also in orders of looks, writes, losses and pauses that hypothesis makes up."""
+"""The election's state machine, also in orders of looks, writes, losses and pauses made up by hypothesis."""
 
 from __future__ import annotations
 

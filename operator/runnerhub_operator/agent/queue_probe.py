@@ -1,0 +1,113 @@
+"""The queue check: do the Sentinels agree on a master, and does it accept a write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from ..errors import ProbeError
+from .checks import Details
+from .database import first_line
+from .settings import RedisSettings
+
+Address = tuple[str, int]
+
+KEY_LIFETIME_SECONDS: Final = 120
+
+
+def agreed_master(answers: Sequence[Address | None], sentinels: int) -> tuple[Address | None, int]:
+    """The master that most of all configured Sentinels name, if a majority does, and how many name it."""
+    named = Counter(answer for answer in answers if answer is not None)
+    if not named:
+        return None, 0
+    master, votes = named.most_common(1)[0]
+    return (master if votes > sentinels // 2 else None), votes
+
+
+class RedisProbe:
+    """Asks every Sentinel, then writes a short-lived key to the master that a majority names."""
+
+    def __init__(
+        self,
+        node: str,
+        settings: RedisSettings,
+        timeout_seconds: float,
+        *,
+        on_moved: Callable[[str, str], None] = lambda _old, _new: None,
+    ) -> None:
+        self._key = f"runnerhub:ha:probe:{node}"
+        self._settings = settings
+        # All Sentinels are asked at the same time, then the master: three waits fit into one deadline.
+        self._timeout_seconds = timeout_seconds / 3
+        self._on_moved = on_moved
+        self._master: str | None = None
+        self._sentinels = [
+            self._client(host, port, settings.sentinel_password) for host, port in settings.sentinels
+        ]
+        self.masters_known: int | None = None
+
+    async def __call__(self) -> Details:
+        """Probe once; ProbeError when there is no agreement or the write is not acknowledged."""
+        answers = await asyncio.gather(*(self._ask(sentinel) for sentinel in self._sentinels))
+        counts = [count for count, _ in answers if count is not None]
+        self.masters_known = max(counts, default=None)
+        master, votes = agreed_master([address for _, address in answers], len(self._sentinels))
+        if master is None:
+            raise ProbeError(f"{votes} of {len(self._sentinels)} Sentinels agree on a master")
+        await self._write(master)
+        name = f"{master[0]}:{master[1]}"
+        if self._master is not None and name != self._master:
+            self._on_moved(self._master, name)
+        self._master = name
+        return {
+            "master": name,
+            "sentinels": len(self._sentinels),
+            "sentinelsAnswering": len(counts),
+            "sentinelsAgreeing": votes,
+        }
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for sentinel in self._sentinels:
+            await sentinel.aclose()
+
+    async def _ask(self, sentinel: Redis) -> tuple[int | None, Address | None]:
+        """How many masters a Sentinel knows, and where it says that ours is."""
+        try:
+            masters = await sentinel.sentinel_masters()
+            answer: Any = await sentinel.sentinel_get_master_addr_by_name(self._settings.master_name)
+        except (RedisError, OSError):
+            return None, None
+        return len(masters), (_text(answer[0]), int(answer[1])) if answer else None
+
+    async def _write(self, master: Address) -> None:
+        # A new connection each time: that is what a client of a new master has to do.
+        client = self._client(*master, self._settings.password)
+        try:
+            await client.set(self._key, "1", ex=KEY_LIFETIME_SECONDS)
+        except (RedisError, OSError) as error:
+            raise ProbeError(f"write to {master[0]}:{master[1]}: {first_line(error)}") from error
+        finally:
+            await client.aclose()
+
+    def _client(self, host: str, port: int, password: str | None) -> Redis:
+        return Redis(
+            host=host,
+            port=port,
+            password=password,
+            socket_timeout=self._timeout_seconds,
+            socket_connect_timeout=self._timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+            single_connection_client=False,
+        )
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,102 @@
+"""The agent's HTTP answers: from what is known already, never waiting for a dependency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from .leadership import Leadership
+
+
+class Dependency(Protocol):
+    """Something that requests need, as last seen."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it works as far as is known."""
+        ...
+
+    def render(self) -> dict[str, Any]:
+        """Details for people."""
+        ...
+
+
+class HttpServer:
+    """Routes of the agent; `dependencies` are what `/health` needs, by name."""
+
+    def __init__(
+        self,
+        node: str,
+        leadership: Leadership,
+        dependencies: Mapping[str, Dependency],
+        registry: CollectorRegistry,
+    ) -> None:
+        self._node = node
+        self._leadership = leadership
+        self._dependencies = dependencies
+        self._registry = registry
+        self.ready = False
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        application = web.Application()
+        application.add_routes(
+            [
+                web.get("/leader", self._leader),
+                web.get("/health", self._health),
+                web.get("/health/leadership", self._health_leadership),
+                web.get("/health/{dependency:database|redis|storage}", self._health_dependency),
+                web.get("/metrics", self._metrics),
+                web.get("/livez", self._livez),
+                web.get("/readyz", self._readyz),
+            ]
+        )
+        return application
+
+    async def _leader(self, _: web.Request) -> web.Response:
+        answer = self._leadership.answer()
+        return _json(answer, healthy=answer["leader"])
+
+    async def _health(self, _: web.Request) -> web.Response:
+        """503 when something is broken that requests need; without a leader requests are still served."""
+        led, leadership = self._leadership.health()
+        healthy = all(check.healthy for check in self._dependencies.values())
+        body = {
+            "status": ("ok" if led else "degraded") if healthy else "down",
+            "node": self._node,
+            "leader": leadership["isLeader"],
+            "dependencies": {
+                **{name: check.render() for name, check in self._dependencies.items()},
+                "leadership": leadership,
+            },
+        }
+        return _json(body, healthy=healthy)
+
+    async def _health_leadership(self, _: web.Request) -> web.Response:
+        healthy, body = self._leadership.health()
+        return _json(body, healthy=healthy)
+
+    async def _health_dependency(self, request: web.Request) -> web.Response:
+        check = self._dependencies.get(request.match_info["dependency"])
+        if check is None:
+            # Not a failure: nothing that depends on it is broken.
+            return _json({"status": "not-configured"}, healthy=True)
+        return _json(check.render(), healthy=check.healthy)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(
+            body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
+
+    async def _livez(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok" if self.ready else "not ready", status=200 if self.ready else 503)
+
+
+def _json(body: Mapping[str, Any], *, healthy: bool) -> web.Response:
+    return web.json_response(body, status=200 if healthy else 503, headers={"Cache-Control": "no-store"})

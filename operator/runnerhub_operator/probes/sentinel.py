@@ -1,0 +1,253 @@
+"""Reads Sentinel and Redis: who is master, since which epoch, how well the replicas follow.
+
+Connections are made for one reading and closed: a probe every few seconds needs no pool, and a connection
+that outlives a failover could answer from a server that is no longer asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio.connection import Connection
+from redis.exceptions import RedisError, ResponseError
+
+from .. import names
+from ..errors import ProbeError
+
+_log = logging.getLogger(__name__)
+
+_DOWN_FLAGS: Final = frozenset({"s_down", "o_down", "disconnected"})
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """One replica as a Sentinel sees it. `link_ok`: its link to the master is up; `offset` in bytes."""
+
+    ip: str
+    link_ok: bool
+    offset: int
+    flags: frozenset[str]
+
+    @property
+    def down(self) -> bool:
+        """Whether the Sentinel cannot reach the replica."""
+        return bool(self.flags & _DOWN_FLAGS)
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelView:
+    """What one Sentinel (`sentinel` is the caller's name of it) says.
+
+    `epoch` is the configuration epoch of the master, which grows with each failover; `quorum_ok`: enough
+    Sentinels are reachable to start and to authorise a failover; `sentinels_count` includes this one.
+    """
+
+    sentinel: str
+    master_ip: str
+    epoch: int
+    quorum_ok: bool
+    replicas: tuple[ReplicaView, ...]
+    sentinels_count: int
+    flags: frozenset[str]
+
+    @property
+    def master_down(self) -> bool:
+        """Whether this Sentinel takes the master for dead."""
+        return bool(self.flags & _DOWN_FLAGS)
+
+    @property
+    def failing_over(self) -> bool:
+        """Whether this Sentinel leads a failover now."""
+        return "failover_in_progress" in self.flags
+
+
+@dataclass(frozen=True, slots=True)
+class AgreedMaster:
+    """The master after several Sentinels: `votes` of them name it, `majority` when that is most of all."""
+
+    ip: str
+    epoch: int
+    votes: int
+    majority: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RedisNode:
+    """What a Redis says of itself. `offset` in bytes; `good_replicas` count for min-replicas-to-write."""
+
+    role: str
+    master_ip: str | None
+    link_up: bool
+    offset: int
+    connected_replicas: int
+    good_replicas: int
+    syncing: bool
+
+
+def agreed_master(views: Sequence[SentinelView], sentinels: int | None = None) -> AgreedMaster | None:
+    """The master that the Sentinels agree on; None when none answered.
+
+    The highest epoch wins, as among the Sentinels themselves, then the number of votes. `sentinels`: how many
+    there should be; without it, how many the Sentinels know of.
+    """
+    if not views:
+        return None
+    named = Counter(view.master_ip for view in views)
+    best = max(views, key=lambda view: (view.epoch, named[view.master_ip], view.master_ip))
+    votes = named[best.master_ip]
+    total = sentinels if sentinels is not None else max(view.sentinels_count for view in views)
+    return AgreedMaster(ip=best.master_ip, epoch=best.epoch, votes=votes, majority=votes >= total // 2 + 1)
+
+
+def silent(hosts: Mapping[str, str], views: Sequence[SentinelView]) -> tuple[str, ...]:
+    """The names of the Sentinels that were asked and did not answer."""
+    answered = {view.sentinel for view in views}
+    return tuple(name for name in hosts if name not in answered)
+
+
+async def read_sentinels(
+    hosts: Mapping[str, str], password: str, deadline_seconds: float
+) -> tuple[SentinelView, ...]:
+    """Ask all Sentinels at once; `hosts` maps the caller's names to addresses.
+
+    Those that do not answer within the deadline are left out; `silent` tells which.
+    """
+
+    async def ask(name: str, host: str) -> SentinelView | None:
+        try:
+            return await read_sentinel(name, host, password, deadline_seconds)
+        except ProbeError as error:
+            _log.debug("%s", error)
+            return None
+
+    views = await asyncio.gather(*(ask(name, host) for name, host in hosts.items()))
+    return tuple(view for view in views if view is not None)
+
+
+async def read_sentinel(name: str, host: str, password: str, deadline_seconds: float) -> SentinelView:
+    """Ask one Sentinel. Raises ProbeError."""
+    async with _connected(host, names.PORT_SENTINEL, password, deadline_seconds) as connection:
+        address = await _call(connection, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", names.REDIS_MASTER_NAME)
+        master = await _call(connection, "SENTINEL", "MASTER", names.REDIS_MASTER_NAME)
+        replicas = await _call(connection, "SENTINEL", "REPLICAS", names.REDIS_MASTER_NAME)
+        try:
+            await _call(connection, "SENTINEL", "CKQUORUM", names.REDIS_MASTER_NAME)
+        except ResponseError:
+            quorum_ok = False
+        else:
+            quorum_ok = True
+        return parse_sentinel(name, address, master, replicas, quorum_ok=quorum_ok)
+
+
+async def read_redis(host: str, password: str, deadline_seconds: float) -> RedisNode:
+    """Ask one Redis for its replication state. Raises ProbeError, also while it loads its data."""
+    async with _connected(host, names.PORT_REDIS, password, deadline_seconds) as connection:
+        return parse_replication(await _call(connection, "INFO", "replication"))
+
+
+async def start_failover(host: str, password: str, deadline_seconds: float) -> None:
+    """Have one Sentinel promote the best replica; one that is under way already counts as started.
+
+    The master goes on writing until it learns of its successor, and what it confirms then is lost. Deleting
+    the master's pod gracefully is better: it pauses writes, hands over and stops.
+    Raises ProbeError, with NOGOODSLAVE in the message when there is no replica to promote.
+    """
+    async with _connected(host, names.PORT_SENTINEL, password, deadline_seconds) as connection:
+        try:
+            await _call(connection, "SENTINEL", "FAILOVER", names.REDIS_MASTER_NAME)
+        except ResponseError as error:
+            if not str(error).startswith("INPROG"):
+                raise
+
+
+def parse_sentinel(
+    sentinel: str, address: Any, master: Any, replicas: Any, *, quorum_ok: bool
+) -> SentinelView:
+    """One Sentinel's answers to GET-MASTER-ADDR-BY-NAME, MASTER and REPLICAS as a view.
+
+    The address comes from the first, which names a promoted replica while the failover is still running.
+    Raises ValueError when an answer has another form.
+    """
+    if not isinstance(address, list) or not address:
+        raise ValueError("the Sentinel does not know the master's address")
+    fields = _pairs(master)
+    return SentinelView(
+        sentinel=sentinel,
+        master_ip=str(address[0]),
+        epoch=int(fields["config-epoch"]),
+        quorum_ok=quorum_ok,
+        replicas=tuple(sorted((_replica(_pairs(item)) for item in replicas), key=lambda item: item.ip)),
+        sentinels_count=int(fields["num-other-sentinels"]) + 1,
+        flags=_flags(fields["flags"]),
+    )
+
+
+def parse_replication(answer: str) -> RedisNode:
+    """The text of INFO replication as a node. Raises ValueError or KeyError when it has another form."""
+    lines = (line.partition(":") for line in answer.splitlines() if ":" in line)
+    fields = {name: value for name, _, value in lines}
+    replica = fields["role"] == "slave"
+    return RedisNode(
+        role="replica" if replica else "master",
+        master_ip=fields.get("master_host"),
+        link_up=not replica or fields["master_link_status"] == "up",
+        offset=int(fields["slave_repl_offset"] if replica else fields["master_repl_offset"]),
+        connected_replicas=int(fields["connected_slaves"]),
+        good_replicas=int(fields.get("min_slaves_good_slaves", fields["connected_slaves"])),
+        syncing=fields.get("master_sync_in_progress") == "1",
+    )
+
+
+def _replica(fields: Mapping[str, str]) -> ReplicaView:
+    return ReplicaView(
+        ip=fields["ip"],
+        link_ok=fields["master-link-status"] == "ok",
+        offset=int(fields["slave-repl-offset"]),
+        flags=_flags(fields["flags"]),
+    )
+
+
+def _flags(text: str) -> frozenset[str]:
+    return frozenset(text.split(",")) - {"master", "slave", "sentinel"}
+
+
+def _pairs(answer: Any) -> dict[str, str]:
+    if not isinstance(answer, list):
+        raise ValueError(f"expected names and values, got {type(answer).__name__}")  # noqa: TRY004
+    return dict(zip(answer[::2], answer[1::2], strict=True))
+
+
+async def _call(connection: Connection, *command: str) -> Any:
+    await connection.send_command(*command)
+    return await connection.read_response()
+
+
+@asynccontextmanager
+async def _connected(
+    host: str, port: int, password: str, deadline_seconds: float
+) -> AsyncIterator[Connection]:
+    """A connection whose whole use ends at the deadline; every failure inside becomes a ProbeError."""
+    # Version 2 of the protocol: its answers are plain lists, whatever a library's release makes of version 3.
+    connection = Connection(
+        host=host,
+        port=port,
+        password=password,
+        protocol=2,
+        decode_responses=True,
+        socket_connect_timeout=deadline_seconds,
+        socket_timeout=deadline_seconds,
+    )
+    try:
+        async with asyncio.timeout(deadline_seconds):
+            await connection.connect()  # type: ignore[no-untyped-call]
+            yield connection
+    except (RedisError, OSError, ValueError, KeyError) as error:
+        raise ProbeError(f"{host}:{port}: {error or type(error).__name__}") from error
+    finally:
+        await connection.disconnect(nowait=True)

@@ -1,0 +1,139 @@
+"""Small snapshots for tests of the planner."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from runnerhub_operator import names
+from runnerhub_operator.api import RunnerHubCluster, parse_cluster
+from runnerhub_operator.probes.patroni import PatroniCluster, PatroniMember
+from runnerhub_operator.probes.sentinel import ReplicaView, SentinelView
+from runnerhub_operator.snapshot import Pod, Snapshot
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+PASSWORDS = {
+    "postgres": (
+        "superuser-password",
+        "replication-password",
+        "app-password",
+        "restapi-password",
+        "monitoring-password",
+    ),
+    "redis": ("password", "sentinel-password"),
+    "orchestrator": ("jwt-secret",),
+}
+
+
+def cluster(spec: dict[str, Any] | None = None, status: dict[str, Any] | None = None) -> RunnerHubCluster:
+    metadata = {"name": "hub", "namespace": "d", "uid": "u", "generation": 3}
+    return parse_cluster({"metadata": metadata, "spec": spec or {}, "status": status or {}})
+
+
+def pod(name: str, component: str, **changes: Any) -> Pod:
+    values: dict[str, Any] = {
+        "name": name,
+        "uid": f"uid-{name}",
+        "component": component,
+        "ip": "10.0.0.1",
+        "node": "n",
+        "ready": True,
+        "ready_unknown": False,
+        "terminating": False,
+        "revision": "new",
+        "labels": {},
+        "waiting_reason": "",
+        "message": "",
+    }
+    return Pod(**(values | changes))
+
+
+def pods(**changes: dict[str, Any]) -> tuple[Pod, ...]:
+    """All pods of the default cluster; `hub_redis_0={"ready": False}` changes one."""
+    wanted = [
+        *((f"hub-postgres-{i}", names.POSTGRES) for i in range(3)),
+        *((f"hub-redis-{i}", names.REDIS) for i in range(3)),
+        *((f"hub-pooler-{i}", names.POOLER) for i in range(2)),
+        *((f"hub-orchestrator-{i}", names.ORCHESTRATOR) for i in range(3)),
+        *((f"hub-loadbalancer-{i}", names.LOAD_BALANCER) for i in range(2)),
+    ]
+    leader = {"labels": {names.LABEL_LEADER: "true"}}
+    return tuple(
+        pod(
+            name,
+            component,
+            **((leader if name == "hub-orchestrator-0" else {}) | changes.get(name.replace("-", "_"), {})),
+        )
+        for name, component in wanted
+    )
+
+
+def patroni(leader: str | None = "hub-postgres-0", timeline: int = 1, **changes: dict[str, Any]) -> PatroniCluster:
+    members = []
+    for name in (f"hub-postgres-{i}" for i in range(3)):
+        primary = name == leader
+        values: dict[str, Any] = {
+            "name": name,
+            "role": "primary" if primary else "quorum_standby",
+            "state": "running" if primary else "streaming",
+            "timeline": timeline,
+            "lag_bytes": None if primary else 0,
+        }
+        members.append(PatroniMember(**(values | changes.get(name.replace("-", "_"), {}))))
+    return PatroniCluster(members=tuple(members), leader=leader, timeline=timeline)
+
+
+def address(ordinal: int) -> str:
+    return f"10.96.0.{ordinal + 1}"
+
+
+def sentinels(master: int = 0, epoch: int = 0, flags: frozenset[str] = frozenset()) -> tuple[SentinelView, ...]:
+    replicas = tuple(ReplicaView(address(i), True, 100, frozenset()) for i in range(3) if i != master)
+    return tuple(
+        SentinelView(
+            sentinel=f"hub-redis-{i}",
+            master_ip=address(master),
+            epoch=epoch,
+            quorum_ok=True,
+            replicas=replicas,
+            sentinels_count=3,
+            flags=flags,
+        )
+        for i in range(3)
+    )
+
+
+def stateful_set(component: str, *, generation: int = 1, observed: int = 1) -> dict[str, Any]:
+    return {
+        "kind": "StatefulSet",
+        "metadata": {"name": f"hub-{component}", "generation": generation, "uid": f"sts-{component}"},
+        "status": {"observedGeneration": observed, "updateRevision": "new"},
+    }
+
+
+def children(*more: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    bodies = [stateful_set("postgres"), stateful_set("redis"), *more]
+    for i in range(3):
+        bodies.append(
+            {"kind": "Service", "metadata": {"name": f"hub-redis-{i}"}, "spec": {"clusterIP": address(i)}}
+        )
+    for component, keys in PASSWORDS.items():
+        bodies.append(
+            {
+                "kind": "Secret",
+                "metadata": {"name": f"hub-{component}-credentials"},
+                "data": dict.fromkeys(keys, "eA=="),
+            }
+        )
+    return {(body["kind"], body["metadata"]["name"]): body for body in bodies}
+
+
+def snapshot(**changes: Any) -> Snapshot:
+    values: dict[str, Any] = {
+        "now": NOW,
+        "children": children(),
+        "pods": pods(),
+        "patroni": patroni(),
+        "sentinels": sentinels(),
+    }
+    return Snapshot(**(values | changes))

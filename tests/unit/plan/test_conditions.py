@@ -1,0 +1,122 @@
+"""Conditions mean what they say."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from runnerhub_operator.api import RunnerHubCluster
+from runnerhub_operator.plan import make_plan, rejected_status
+from tests.generate import IMAGES
+from tests.unit.plan.builders import NOW, cluster, patroni, pods, sentinels, snapshot
+
+
+def plan(hub: RunnerHubCluster, snap: Any) -> Any:
+    return make_plan(hub, snap, IMAGES, None, 5.0)
+
+
+def ready_cluster(spec: dict[str, Any] | None = None) -> RunnerHubCluster:
+    """A cluster whose last status says Ready."""
+    first = plan(cluster(spec), snapshot()).status
+    return cluster(spec, first.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def by_type(status: Any) -> dict[str, Any]:
+    return {item.type: item for item in status.conditions}
+
+
+def test_all_conditions_are_there_from_the_first_visit() -> None:
+    first = plan(cluster(), snapshot(children={}, pods=(), patroni=None, sentinels=())).status
+    found = by_type(first)
+    assert found["Ready"].status == "False"
+    assert found["Progressing"].status == "True"
+    assert found["IngressReady"].reason == "NotRequested"
+    assert first.phase == "Creating"
+    assert all(item.message and item.observed_generation == 3 for item in first.conditions)
+
+
+def test_a_complete_cluster_is_ready_and_settled() -> None:
+    done = plan(cluster(), snapshot())
+    assert done.status.phase == "Ready"
+    assert by_type(done.status)["Degraded"].status == "False"
+    assert done.requeue_seconds == 5.0
+    assert done.status.postgres.primary == "hub-postgres-0"
+    assert done.status.redis.master == "hub-redis-0"
+    assert done.status.redis.bootstrapped
+    assert done.status.orchestrator.leader == "hub-orchestrator-0"
+
+
+def test_during_creation_ready_waits_for_the_last_member() -> None:
+    incomplete = snapshot(pods=pods(hub_postgres_2={"ready": False}))
+    assert by_type(plan(cluster(), incomplete).status)["Ready"].status == "False"
+
+
+def test_later_a_missing_member_degrades_but_the_cluster_serves() -> None:
+    status = plan(ready_cluster(), snapshot(pods=pods(hub_redis_2={"ready": False}))).status
+    assert by_type(status)["Ready"].status == "True"
+    assert by_type(status)["Degraded"].status == "True"
+    assert status.phase == "Degraded"
+
+
+def test_without_a_primary_it_is_not_ready_and_says_so() -> None:
+    done = plan(ready_cluster(), snapshot(patroni=patroni(leader=None)))
+    assert by_type(done.status)["Ready"].status == "False"
+    assert "no primary" in by_type(done.status)["PostgresReady"].message
+    assert done.status.phase == "Unavailable"
+    assert [note.reason for note in done.events if note.type == "Warning"][0] == "NotReady"
+
+
+def test_a_master_that_the_sentinels_take_for_dead_is_none() -> None:
+    status = plan(ready_cluster(), snapshot(sentinels=sentinels(flags=frozenset({"s_down"})))).status
+    assert status.redis.master is None
+    assert by_type(status)["RedisReady"].status == "False"
+
+
+def test_a_pod_that_cannot_start_names_its_trouble() -> None:
+    trouble = {"ready": False, "waiting_reason": "Unschedulable", "message": "no storage class nowhere"}
+    condition = by_type(plan(cluster(), snapshot(pods=pods(hub_postgres_0=trouble))).status)["PostgresReady"]
+    assert condition.reason == "Unschedulable"
+    assert "no storage class nowhere" in condition.message
+
+
+def test_times_move_only_with_the_status() -> None:
+    hub = ready_cluster()
+    later = snapshot(now=NOW + timedelta(hours=1), pods=pods(hub_redis_2={"ready": False}))
+    found = by_type(plan(hub, later).status)
+    assert found["Ready"].last_transition_time == "2026-01-01T12:00:00Z"
+    assert found["Degraded"].last_transition_time == "2026-01-01T13:00:00Z"
+
+
+def test_the_same_visit_twice_changes_nothing() -> None:
+    hub = ready_cluster()
+    again = plan(hub, snapshot(now=NOW + timedelta(minutes=5)))
+    assert again.status == hub.status
+    assert again.events == ()
+
+
+def test_lost_passwords_are_told_and_not_made_anew() -> None:
+    snap = snapshot()
+    kept = {key: value for key, value in snap.children.items() if key != ("Secret", "hub-postgres-credentials")}
+    done = plan(ready_cluster(), snapshot(children=kept))
+    assert by_type(done.status)["PostgresReady"].reason == "CredentialsMissing"
+    assert not done.secrets
+
+
+def test_a_rejected_spec_keeps_what_was_observed() -> None:
+    status = rejected_status(ready_cluster().status, "InvalidSpec", "spec.x: no", 4, NOW)
+    assert by_type(status)["Accepted"].status == "False"
+    assert by_type(status)["Ready"].status == "True"
+    assert {item.observed_generation for item in status.conditions} == {4}
+    assert status.phase == "Invalid"
+
+
+def test_objects_of_a_removed_section_are_pruned() -> None:
+    surplus = {
+        "kind": "Ingress",
+        "metadata": {"name": "hub-ingress", "uid": "1", "ownerReferences": [{"uid": "u"}]},
+    }
+    foreign = {"kind": "Ingress", "metadata": {"name": "mine", "uid": "2"}}
+    snap = snapshot()
+    more = {("Ingress", "hub-ingress"): surplus, ("Ingress", "mine"): foreign}
+    found = plan(ready_cluster(), snapshot(children={**snap.children, **more})).prune
+    assert [item["metadata"]["name"] for item in found] == ["hub-ingress"]

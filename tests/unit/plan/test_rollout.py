@@ -1,0 +1,113 @@
+"""Rolling changes: replicas first, one at a time, never while something is broken, the role moves once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runnerhub_operator.actions import RestartPod, RestartPostgres, SwitchPostgres
+from runnerhub_operator.plan.rollout import plan_rollout
+from runnerhub_operator.plan.status import redis_status
+from tests.unit.plan.builders import children, cluster, patroni, pods, sentinels, snapshot, stateful_set
+
+OLD = {"revision": "old"}
+
+
+def rollout(snap: Any, deleted: str | None = None) -> Any:
+    return plan_rollout(cluster(), snap, redis_status(cluster(), snap), deleted)
+
+
+def test_nothing_is_due_when_all_pods_are_new() -> None:
+    assert rollout(snapshot()) is None
+
+
+def test_replicas_come_before_the_primary() -> None:
+    snap = snapshot(pods=pods(hub_postgres_0=OLD, hub_postgres_1=OLD, hub_postgres_2=OLD))
+    assert rollout(snap).step == RestartPod("hub-postgres-2", "uid-hub-postgres-2", "new pod template")
+
+
+def test_the_primary_hands_over_before_it_is_renewed() -> None:
+    step = rollout(snapshot(pods=pods(hub_postgres_0=OLD))).step
+    assert isinstance(step, SwitchPostgres)
+    assert step.primary == "hub-postgres-0"
+
+
+def test_nothing_is_done_while_a_member_is_not_back() -> None:
+    lagging = patroni(hub_postgres_2={"state": "starting"})
+    found = rollout(snapshot(pods=pods(hub_postgres_1=OLD), patroni=lagging))
+    assert found.step is None
+    assert "hub-postgres-2" in found.waiting_for
+
+
+def test_a_broken_pod_of_the_old_template_is_renewed_when_it_is_the_only_broken_one() -> None:
+    broken = pods(hub_postgres_0=OLD, hub_postgres_2=OLD | {"ready": False})
+    assert rollout(snapshot(pods=broken)).step == RestartPod(
+        "hub-postgres-2", "uid-hub-postgres-2", "new pod template"
+    )
+
+
+def test_nothing_is_done_while_the_deleted_pod_still_shows_as_alive() -> None:
+    snap = snapshot(pods=pods(hub_postgres_1=OLD, hub_postgres_2=OLD))
+    assert rollout(snap, deleted="uid-hub-postgres-2").step is None
+
+
+def test_nothing_is_done_before_the_stateful_set_controller_has_looked() -> None:
+    stale = children(stateful_set("postgres", generation=2, observed=1))
+    assert rollout(snapshot(children=stale, pods=pods(hub_postgres_1=OLD))) is None
+
+
+def test_a_parameter_that_needs_a_restart_restarts_replicas_first() -> None:
+    pending = {name: {"pending_restart": True} for name in ("hub_postgres_0", "hub_postgres_1")}
+    assert rollout(snapshot(patroni=patroni(**pending))).step == RestartPostgres(
+        "hub-postgres-1", "changed parameters"
+    )
+
+
+def test_redis_replicas_come_before_the_master() -> None:
+    snap = snapshot(pods=pods(hub_redis_0=OLD, hub_redis_1=OLD))
+    assert rollout(snap).step.pod == "hub-redis-1"
+    assert rollout(snapshot(pods=pods(hub_redis_0=OLD))).step.pod == "hub-redis-0"
+
+
+def test_redis_waits_for_a_replica_that_is_not_linked() -> None:
+    snap = snapshot(pods=pods(hub_redis_1=OLD, hub_redis_2={"ready": False}))
+    assert rollout(snap).step is None
+
+
+def test_postgres_goes_before_redis() -> None:
+    snap = snapshot(pods=pods(hub_redis_1=OLD, hub_postgres_1=OLD))
+    assert rollout(snap).component == "postgres"
+
+
+states = st.fixed_dictionaries(
+    {},
+    optional={
+        "revision": st.just("old"),
+        "ready": st.just(False),
+        "terminating": st.just(True),
+    },
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from([f"hub_{c}_{i}" for c in ("postgres", "redis") for i in range(3)]), states),
+    st.sampled_from(["hub-postgres-0", "hub-postgres-1", None]),
+    st.integers(0, 2),
+)
+def test_a_healthy_member_is_never_taken_away_while_another_is_broken(
+    changes: dict[str, Any], leader: str | None, master: int
+) -> None:
+    all_pods = pods(**changes)
+    snap = snapshot(pods=all_pods, patroni=patroni(leader), sentinels=sentinels(master))
+    found = rollout(snap)
+    if found is None or not isinstance(found.step, RestartPod):
+        return
+    victim = next(p for p in all_pods if p.name == found.step.pod)
+    assert victim.revision == "old"
+    peers = [p for p in all_pods if p.component == victim.component and p.name != victim.name]
+    broken = [p for p in peers if not p.ready or p.terminating]
+    assert not broken
+    if victim.component == "postgres":
+        assert victim.name != leader
