@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kindbed import gotools, guard, nodeimage
-from kindbed.console import TestBedError, output_of, run_logged, say, step, succeeds
+from kindbed.console import TestBedError, output_of, run_logged, say, step
 from kindbed.engine import Engine
 from kindbed.paths import KIND_DIR
 
@@ -39,20 +39,31 @@ class Cluster:
         return sorted(listing.split())
 
 
+def prepare(cluster: Cluster) -> bool:
+    """All that must be true before `kind create cluster`; returns whether a healthy cluster is there already.
+
+    The network with its guard exists before the first node does. A cluster that cannot be mended is removed.
+    """
+    cluster.kubeconfig.parent.mkdir(parents=True, exist_ok=True)
+    guard.raise_guard(cluster.engine, guard.ensure_network(cluster.engine))
+    existing = cluster.nodes()
+    if not existing:
+        return False
+    if len(existing) == _wanted_nodes() and _mend(cluster):
+        return True
+    say(f"cluster {cluster.name} is broken and will be made again")
+    down(cluster)
+    return False
+
+
 def up(cluster: Cluster) -> None:
     """Make sure the cluster exists, is healthy and is written to its kubeconfig file."""
-    guard.raise_guard(cluster.engine, guard.ensure_network(cluster.engine))
     wanted = _wanted_nodes()
-    existing = cluster.nodes()
-    if existing:
-        if len(existing) == wanted and _mend(cluster):
-            say(f"cluster {cluster.name} is up ({wanted} nodes); kubeconfig: {cluster.kubeconfig}")
-            return
-        say(f"cluster {cluster.name} is broken and will be made again")
-        down(cluster)
+    if prepare(cluster):
+        say(f"cluster {cluster.name} is up ({wanted} nodes); kubeconfig: {cluster.kubeconfig}")
+        return
     image = nodeimage.ensure(cluster.engine)
     with step(f"create the kind cluster {cluster.name} with {wanted} nodes"):
-        cluster.kubeconfig.parent.mkdir(parents=True, exist_ok=True)
         _kind(
             cluster, "create", "cluster", "--name", cluster.name, "--image", image, "--config", str(CONFIG),
             "--kubeconfig", str(cluster.kubeconfig),
@@ -108,8 +119,3 @@ def _kind(cluster: Cluster, *arguments: str) -> None:
     kind = gotools.ensure("kind")["kind"]
     run_logged([kind, *arguments], f"kind-{cluster.name}", env=cluster.engine.environment)
 
-
-def reachable(cluster: Cluster) -> bool:
-    """Whether the API server answers."""
-    kubectl = gotools.tool_path("kubectl")
-    return succeeds([kubectl, "--kubeconfig", cluster.kubeconfig, "get", "--raw", "/readyz"], timeout_seconds=5)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kindbed import gotools
 from kindbed.console import TestBedError, output_of, run_logged, say, step
-from kindbed.engine import Engine, as_root
+from kindbed.engine import Engine, as_root, choose
 from kindbed.paths import cache_dir
 
 GIB = 1024**3
@@ -33,8 +33,9 @@ DOCKER_PACKAGES = {"nftables": "nft"}
 INOTIFY = {"max_user_instances": 8192, "max_user_watches": 524288}
 
 
-def check(engine: Engine) -> None:
+def ensure() -> None:
     """Raise TestBedError with one sentence for the first thing that is missing and cannot be installed."""
+    engine = choose()
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise TestBedError(f"the test bed needs Linux on amd64, not {platform.system()} {platform.machine()}")
     if not engine.is_docker and os.geteuid() != 0:
@@ -43,7 +44,7 @@ def check(engine: Engine) -> None:
         )
     _check_memory()
     _check_disk(engine)
-    _ensure_packages(DOCKER_PACKAGES if engine.is_docker else PODMAN_PACKAGES)
+    ensure_packages(DOCKER_PACKAGES if engine.is_docker else PODMAN_PACKAGES)
     gotools.check_go()
     _raise_inotify_limits()
     if not engine.is_docker:
@@ -69,7 +70,8 @@ def _check_disk(engine: Engine) -> None:
             )
 
 
-def _ensure_packages(packages: dict[str, str]) -> None:
+def ensure_packages(packages: dict[str, str]) -> None:
+    """Install the packages (name -> program that proves it) whose program is missing; raises TestBedError."""
     missing = [name for name, program in packages.items() if not _program_exists(program)]
     if not missing:
         return

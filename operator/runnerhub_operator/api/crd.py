@@ -80,14 +80,19 @@ def _structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Sc
     return result
 
 
-def _fill_defaults(schema: Schema) -> None:
-    """Give each optional section the default {}, which makes the API server fill in the defaults inside."""
+def _fill_defaults(schema: Schema) -> Schema:
+    """Give each optional section a default with all defaults inside; gives the section's own.
+
+    The API server would fill {} by itself, but it checks CEL rules on the default as written.
+    """
+    inside: Schema = {}
     for name, value in schema.get("properties", {}).items():
-        _fill_defaults(value)
-        inside_has_default = any("default" in inner for inner in value.get("properties", {}).values())
-        optional = name not in schema.get("required", ()) and not value.get("required")
-        if value.get("type") == "object" and inside_has_default and optional and "default" not in value:
-            value["default"] = {}
+        section = value.get("type") == "object" and "properties" in value and not value.get("required")
+        if section and name not in schema.get("required", ()) and (default := _fill_defaults(value)):
+            value["default"] = default
+        if "default" in value:
+            inside[name] = value["default"]
+    return inside
 
 
 def _drop_defaults(schema: Schema) -> None:
@@ -107,8 +112,7 @@ def schema_of(model: type[BaseModel]) -> Schema:
 def custom_resource_definition() -> Schema:
     """The CRD of RunnerHubCluster."""
     spec = schema_of(RunnerHubClusterSpec)
-    _fill_defaults(spec)
-    spec["default"] = {}
+    spec["default"] = _fill_defaults(spec)
     status = schema_of(RunnerHubClusterStatus)
     _drop_defaults(status)
     status.pop("required", None)

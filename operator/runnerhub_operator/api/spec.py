@@ -227,7 +227,16 @@ Host = Annotated[str, StringConstraints(pattern=HOST_PATTERN, max_length=253)]
 class IngressSpec(ApiModel):
     """An Ingress to the load balancer."""
 
-    host: Host = Field(description="Host name, such as runnerhub.example.com.")
+    host: Host = Field(
+        description="Host name, such as runnerhub.example.com.",
+        json_schema_extra=_rules(
+            _rule(
+                f"self.matches({HOST_PATTERN!r})",
+                "ingress.host must be a DNS name of at least two labels, such as runnerhub.example.com or "
+                "*.example.com, in lower case and without a port or path",
+            )
+        ),
+    )
     class_name: ObjectName | None = Field(
         default=None, description="IngressClass. Default: the cluster's default class."
     )

@@ -85,7 +85,7 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
 
 def _postgres_member_healthy(snapshot: Snapshot, name: str) -> bool:
     pod = snapshot.pod(name)
-    if pod is None or not pod.ready or snapshot.patroni is None:
+    if pod is None or not pod.ready or pod.terminating or snapshot.patroni is None:
         return False
     member = next((member for member in snapshot.patroni.members if member.name == name), None)
     return member is not None and member.state in _RUNNING
@@ -102,7 +102,7 @@ def _redis(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus) ->
     for name in expected:
         pod = snapshot.pod(name)
         linked = name == master or (name in replicas and replicas[name].link == "ok")
-        if pod is None or not pod.ready or not linked:
+        if pod is None or not pod.ready or pod.terminating or not linked:
             unsettled.append(name)
     broken = [pod for pod in outdated if pod.name in unsettled and pod.name != master]
     if broken and unsettled == [broken[0].name] and not broken[0].terminating:

@@ -1,0 +1,271 @@
+"""The orchestrators: the RunnerHub service, each pod with an ha-agent beside it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .. import names
+from .common import (
+    BuildContext,
+    Manifest,
+    container_security_context,
+    disruption_budget,
+    field_env,
+    metadata,
+    pod_security_context,
+    resource_requirements,
+    role_with_binding,
+    secret_env,
+    service_account,
+    spread,
+)
+from .loadbalancer import orchestrator_pods_service
+
+# Balancers need this long to see that the pod is going, so that no new request meets a closed port.
+DRAIN_SECONDS: Final = 5
+# The public application needs 24 s to end with a WebSocket open.
+STOP_SECONDS: Final = 35
+TERMINATION_GRACE_SECONDS: Final = DRAIN_SECONDS + STOP_SECONDS + 5
+
+RUN_FOLDER: Final = "/run/runnerhub"
+LEADER_FILE: Final = f"{RUN_FOLDER}/leader.json"
+SERVICE_ACCOUNT_FOLDER: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
+# What the kubelet itself asks for when it mounts a token by default.
+TOKEN_LIFETIME_SECONDS: Final = 3607
+
+_PORTS: Final = {"http": names.PORT_ORCHESTRATOR, "ws": names.PORT_WEBSOCKET}
+_AGENT_PORT: Final = "agent"
+
+
+def orchestrator_manifests(context: BuildContext) -> list[Manifest]:
+    """All objects of the orchestrators, in the order of their application."""
+    return [
+        service_account(context, names.ORCHESTRATOR),
+        *role_with_binding(context, names.ORCHESTRATOR, agent_rules(context.name)),
+        pods_service(context),
+        disruption_budget(context, names.ORCHESTRATOR),
+        deployment(context),
+    ]
+
+
+def agent_rules(cluster: str) -> list[Manifest]:
+    """What the ha-agent may do: hold the leader Lease, and move the leader label.
+
+    RBAC cannot restrict `create` to a name, nor pods to a label.
+    """
+    return [
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": [names.leader_lease(cluster)],
+            "verbs": ["get", "update"],
+        },
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "patch"]},
+    ]
+
+
+def pods_service(context: BuildContext) -> Manifest:
+    """Headless Service: the addresses of the orchestrators that are ready, for the load balancer and the
+    agents.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(context, orchestrator_pods_service(context.name), names.ORCHESTRATOR),
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": "None",
+            "selector": names.selector_labels(context.name, names.ORCHESTRATOR),
+            "ports": [
+                {"name": name, "port": port, "protocol": "TCP", "targetPort": name}
+                for name, port in {**_PORTS, _AGENT_PORT: names.PORT_AGENT}.items()
+            ],
+        },
+    }
+
+
+def deployment(context: BuildContext) -> Manifest:
+    """The pods; a new one is ready before an old one goes."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(context, names.child(context.name, names.ORCHESTRATOR), names.ORCHESTRATOR),
+        "spec": {
+            "replicas": context.cluster.spec.orchestrator.replicas,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {"matchLabels": names.selector_labels(context.name, names.ORCHESTRATOR)},
+            "template": {
+                "metadata": {
+                    "labels": names.labels(context.name, names.ORCHESTRATOR),
+                    "annotations": {"kubectl.kubernetes.io/default-container": names.ORCHESTRATOR},
+                },
+                "spec": _pod_spec(context),
+            },
+        },
+    }
+
+
+def dependency_environment(context: BuildContext) -> list[Manifest]:
+    """How orchestrator and agent find each other, database and queue; names as the architecture document has
+    them.
+
+    Passwords stay in their Secrets; Kubernetes puts them into the addresses when it starts the container.
+    """
+    cluster, spec = context.name, context.cluster.spec
+    database = names.child(cluster, names.POSTGRES)
+    address = f"postgresql://{names.APP_ROLE}:$(DATABASE_PASSWORD)@{database}"
+    primary = f"{address}:{names.PORT_POSTGRES}/{names.DATABASE_NAME}"
+    replica = f"{address}:{names.PORT_POSTGRES_READ_ONLY}/{names.DATABASE_NAME}"
+    sentinels = ",".join(
+        f"{names.member(cluster, names.REDIS, ordinal)}:{names.PORT_SENTINEL}"
+        for ordinal in range(spec.redis.replicas)
+    )
+    queue = names.credentials(cluster, names.REDIS)
+    checks, election = spec.health_checks, spec.leader_election
+    return [
+        field_env("HA_NODE_ID", "metadata.name"),
+        # Pods of a Deployment have no lasting names: one name stands for all of them.
+        _env("HA_CLUSTER_NODES", orchestrator_pods_service(cluster)),
+        secret_env("DATABASE_PASSWORD", names.credentials(cluster, names.POSTGRES), "app-password"),
+        _env("DATABASE_PRIMARY_URL", primary),
+        _env("DATABASE_REPLICA_URL", replica),
+        _env("REDIS_SENTINEL_HOSTS", sentinels),
+        _env("REDIS_MASTER_NAME", names.REDIS_MASTER_NAME),
+        secret_env("REDIS_PASSWORD", queue, "password"),
+        secret_env("REDIS_SENTINEL_PASSWORD", queue, "sentinel-password"),
+        _env("LEADER_ELECTION_TIMEOUT", str(election.lease_duration_seconds * 1000)),
+        _env("LEADER_ELECTION_RENEWAL", str(election.retry_period_seconds * 1000)),
+        _env("HEALTH_CHECK_INTERVAL", str(checks.interval_seconds * 1000)),
+        _env("HEALTH_CHECK_TIMEOUT", str(checks.timeout_seconds * 1000)),
+        _env("HEALTH_CHECK_RETRIES", str(checks.retries)),
+        _env("RUNNERHUB_LEADER_FILE", LEADER_FILE),
+    ]
+
+
+def orchestrator_environment(context: BuildContext) -> list[Manifest]:
+    """Environment of the orchestrator container: the document's names, and those that the public application
+    reads.
+    """
+    cluster = context.name
+    return [
+        *dependency_environment(context),
+        _env("HA_ENABLED", "true"),
+        _env("PORT", str(names.PORT_ORCHESTRATOR)),
+        _env("WEBSOCKET_PORT", str(names.PORT_WEBSOCKET)),
+        _env("DATABASE_URL", "$(DATABASE_PRIMARY_URL)"),
+        _env("DATABASE_CONNECTION_POOL_SIZE", "20"),
+        _env("DATABASE_MAX_CONNECTIONS", "100"),
+        _env("REDIS_ENABLE_SENTINEL", "true"),
+        secret_env("JWT_SECRET", names.credentials(cluster, names.ORCHESTRATOR), "jwt-secret"),
+        _env("LEADER_ELECTION_ENABLED", "true"),
+        _env("LOAD_BALANCER_URL", f"http://{names.load_balancer_service(cluster)}"),
+        _env("LOAD_BALANCER_HEALTH_CHECK", "/health"),
+        _env("LOG_DIR", "/tmp"),  # noqa: S108 - the pod's own emptyDir
+        _env("RUNNERHUB_AGENT_URL", f"http://127.0.0.1:{names.PORT_AGENT}"),
+    ]
+
+
+def agent_environment(context: BuildContext) -> list[Manifest]:
+    """Environment of the ha-agent container."""
+    election = context.cluster.spec.leader_election
+    return [
+        *dependency_environment(context),
+        field_env("POD_NAMESPACE", "metadata.namespace"),
+        _env("RUNNERHUB_CLUSTER", context.name),
+        _env("RUNNERHUB_CLUSTER_UID", context.cluster.uid),
+        _env("LEADER_ELECTION_RENEW_DEADLINE", str(election.renew_deadline_seconds * 1000)),
+    ]
+
+
+def _env(name: str, value: str) -> Manifest:
+    return {"name": name, "value": value}
+
+
+def _pod_spec(context: BuildContext) -> Manifest:
+    return {
+        "serviceAccountName": names.child(context.name, names.ORCHESTRATOR),
+        # Only the agent talks to the API server; its container mounts the token by itself.
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
+        "securityContext": pod_security_context(),
+        "topologySpreadConstraints": spread(context.name, names.ORCHESTRATOR),
+        "containers": [_orchestrator(context), _agent(context)],
+        "volumes": [
+            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+            _token_volume(),
+        ],
+    }
+
+
+def _orchestrator(context: BuildContext) -> Manifest:
+    spec = context.cluster.spec.orchestrator
+    listening = {"tcpSocket": {"port": "http"}, "timeoutSeconds": 5}
+    return {
+        "name": names.ORCHESTRATOR,
+        "image": spec.image or context.images.orchestrator,
+        "env": orchestrator_environment(context),
+        "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in _PORTS.items()],
+        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
+        # A restart heals no dependency: an image may wait for its database before it listens, for ten minutes
+        # here, and later only a process that does not even accept connections is restarted.
+        "startupProbe": {**listening, "periodSeconds": 2, "failureThreshold": 300},
+        "livenessProbe": {**listening, "periodSeconds": 10, "failureThreshold": 6},
+        "readinessProbe": {
+            "httpGet": {"path": "/health", "port": "http"},
+            "periodSeconds": 2,
+            "timeoutSeconds": 2,
+            "failureThreshold": 2,
+        },
+        "resources": resource_requirements(spec.resources, cpu="50m", memory="128Mi"),
+        "securityContext": container_security_context(),
+        "volumeMounts": [
+            {"name": "run", "mountPath": RUN_FOLDER, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own emptyDir
+        ],
+    }
+
+
+def _agent(context: BuildContext) -> Manifest:
+    return {
+        "name": "ha-agent",
+        "image": context.images.operator,
+        "command": ["tini", "--", "python", "-m", "runnerhub_operator.agent"],
+        "env": agent_environment(context),
+        "ports": [{"name": _AGENT_PORT, "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
+        # No preStop hook: leadership is given back at the very beginning of the end.
+        "livenessProbe": {
+            "httpGet": {"path": "/livez", "port": _AGENT_PORT},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+        },
+        "readinessProbe": {
+            "httpGet": {"path": "/readyz", "port": _AGENT_PORT},
+            "periodSeconds": 5,
+            "timeoutSeconds": 2,
+            "failureThreshold": 3,
+        },
+        "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+        "securityContext": container_security_context(),
+        "volumeMounts": [
+            {"name": "run", "mountPath": RUN_FOLDER},
+            {"name": "kubernetes-api", "mountPath": SERVICE_ACCOUNT_FOLDER, "readOnly": True},
+        ],
+    }
+
+
+def _token_volume() -> Manifest:
+    """What Kubernetes would mount into every container of the pod, as a volume of its own."""
+    return {
+        "name": "kubernetes-api",
+        "projected": {
+            "defaultMode": 0o440,
+            "sources": [
+                {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_LIFETIME_SECONDS}},
+                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            ],
+        },
+    }

@@ -1,0 +1,82 @@
+import asyncio
+
+import psycopg
+import pytest
+from runnerhub_orchestrator.database import Database, describe, is_retryable, leaves_connection_usable
+from runnerhub_orchestrator.errors import DatabaseUnavailableError, NotReplicatedError
+from runnerhub_orchestrator.settings import DatabaseSettings
+
+SETTINGS = DatabaseSettings("postgresql://unused", 2, 1.0, 1.0, 0.5)
+
+
+class Scripted(Database):
+    """A database whose attempts end as told."""
+
+    def __init__(self, *outcomes):
+        super().__init__(SETTINGS)
+        self.outcomes = list(outcomes)
+        self.attempts = 0
+
+    async def _attempt(self, work, timeout_seconds):
+        self.attempts += 1
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+async def test_a_failover_is_waited_out():
+    database = Scripted(
+        psycopg.OperationalError("server closed the connection"),
+        psycopg.errors.ReadOnlySqlTransaction("cannot execute INSERT in a read-only transaction"),
+        "done",
+    )
+    assert await database.run(None) == "done"
+    assert database.attempts == 3
+
+
+async def test_patience_ends_at_the_deadline():
+    database = Scripted(psycopg.OperationalError("down"))
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(DatabaseUnavailableError):
+        await database.run(None)
+    assert asyncio.get_running_loop().time() - started < 1
+    assert database.attempts > 2
+
+
+async def test_mistakes_are_not_repeated():
+    database = Scripted(psycopg.errors.UniqueViolation("duplicate key"))
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await database.run(None)
+    assert database.attempts == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        psycopg.errors.AdminShutdown(),
+        psycopg.errors.CannotConnectNow(),
+        psycopg.errors.ProtocolViolation("server login has been failing"),
+        psycopg.errors.QueryCanceled(),
+        psycopg.errors.SerializationFailure(),
+        psycopg.errors.ReadOnlySqlTransaction(),
+        psycopg.InterfaceError("the connection is closed"),
+        NotReplicatedError(),
+        ConnectionResetError(),
+        TimeoutError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_passes_is_tried_again_on_a_new_connection(error):
+    assert is_retryable(error)
+    assert not leaves_connection_usable(error)
+
+
+def test_a_broken_constraint_costs_no_connection():
+    assert leaves_connection_usable(psycopg.errors.UniqueViolation())
+    assert leaves_connection_usable(None)
+
+
+def test_an_error_is_told_in_one_line():
+    assert describe(psycopg.OperationalError("one\ntwo")) == "OperationalError: one"
+    assert describe(TimeoutError()) == "TimeoutError"

@@ -1,0 +1,102 @@
+import asyncio
+
+import pytest
+from runnerhub_orchestrator.dispatch import Dispatcher
+from runnerhub_orchestrator.errors import QueueUnavailableError
+from runnerhub_orchestrator.job_queue import Entry
+
+
+class MemoryQueue:
+    """The two operations that the dispatcher needs."""
+
+    def __init__(self, *entries):
+        self.waiting = [Entry(number, frozenset(labels), "", None) for number, labels in entries]
+        self.put_back_ids = []
+        self.taken = 0
+        self.error = None
+
+    async def take(self, token):
+        await asyncio.sleep(0)
+        self.taken += 1
+        if self.error:
+            raise self.error
+        return self.waiting.pop(0) if self.waiting else None
+
+    async def put_back(self, entry):
+        self.put_back_ids.append(entry.job_id)
+
+
+@pytest.fixture
+async def dispatching():
+    started = []
+
+    def start(*entries):
+        queue = MemoryQueue(*entries)
+        dispatcher = Dispatcher(queue)
+        dispatcher.start()
+        started.append(dispatcher)
+        return queue, dispatcher
+
+    yield start
+    for dispatcher in started:
+        await dispatcher.close()
+
+
+async def test_nothing_is_taken_while_nobody_waits(dispatching):
+    queue, _ = dispatching((1, []))
+    await asyncio.sleep(0.05)
+    assert queue.taken == 0
+
+
+async def test_each_waiting_runner_gets_one_job(dispatching):
+    _, dispatcher = dispatching((1, []), (2, []), (3, []))
+    entries = await asyncio.gather(*(dispatcher.next_entry(frozenset(), 1) for _ in range(2)))
+    assert sorted(entry.job_id for entry in entries) == [1, 2]
+    assert dispatcher.waiting == 0
+
+
+async def test_a_job_goes_to_a_runner_with_all_its_labels(dispatching):
+    queue, dispatcher = dispatching((1, ["gpu", "linux"]), (2, ["linux"]))
+    entry = await dispatcher.next_entry(frozenset({"linux", "x64"}), 1)
+    assert entry.job_id == 2
+    assert queue.put_back_ids == [1]
+
+
+async def test_a_poll_ends_empty_in_time(dispatching):
+    _, dispatcher = dispatching()
+    assert await dispatcher.next_entry(frozenset(), 0.05) is None
+    assert dispatcher.waiting == 0
+
+
+async def test_news_of_a_job_ends_the_wait_at_once(dispatching):
+    queue, dispatcher = dispatching()
+    poll = asyncio.create_task(dispatcher.next_entry(frozenset(), 5))
+    await asyncio.sleep(0.05)
+    queue.waiting.append(Entry(9, frozenset(), "", None))
+    dispatcher.wake()
+    async with asyncio.timeout(0.5):
+        assert (await poll).job_id == 9
+
+
+async def test_a_queue_out_of_reach_is_told(dispatching):
+    queue, dispatcher = dispatching()
+    queue.error = QueueUnavailableError("no master")
+    with pytest.raises(QueueUnavailableError):
+        await dispatcher.next_entry(frozenset(), 0.1)
+
+
+async def test_a_queue_that_returns_is_found_again(dispatching):
+    queue, dispatcher = dispatching((4, []))
+    queue.error = QueueUnavailableError("no master")
+    poll = asyncio.create_task(dispatcher.next_entry(frozenset(), 5))
+    await asyncio.sleep(0.1)
+    queue.error = None
+    assert (await poll).job_id == 4
+
+
+async def test_stopping_ends_all_polls(dispatching):
+    _, dispatcher = dispatching()
+    poll = asyncio.create_task(dispatcher.next_entry(frozenset(), 60))
+    await asyncio.sleep(0.05)
+    await dispatcher.close()
+    assert await poll is None
