@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from pydantic import AliasGenerator, BaseModel, ConfigDict, ValidationError
+from pydantic import AliasGenerator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from .settings import LeaderSettings
@@ -30,7 +30,7 @@ class AgentAnswer(BaseModel):
     leader: bool
     holder: str = ""
     fencing_token: int = 0
-    valid_until: datetime | None = None
+    valid_until: AwareDatetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
 from runnerhub_orchestrator.api_models import CompleteRequest, DelegateRequest, render, render_claim
 from runnerhub_orchestrator.errors import JobNotFoundError
 from runnerhub_orchestrator.jobs import Job, parse_identifier
@@ -20,8 +21,18 @@ def test_labels_are_a_set():
 
 @pytest.mark.parametrize(
     "change",
-    [{"jobId": "5"}, {"jobId": 0}, {"jobId": 2**63}, {"jobId": 5.5}, {"jobId": True}, {"repository": ""},
-     {"repository": "a\x00b"}, {"workflow": None}, {"labels": "linux"}, {"labels": [""]}],
+    [
+        {"jobId": "5"},
+        {"jobId": 0},
+        {"jobId": 2**63},
+        {"jobId": 5.5},
+        {"jobId": True},
+        {"repository": ""},
+        {"repository": "a\x00b"},
+        {"workflow": None},
+        {"labels": "linux"},
+        {"labels": [""]},
+    ],
     ids=str,
 )
 def test_bad_jobs_are_refused(change):

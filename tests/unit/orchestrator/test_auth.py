@@ -3,6 +3,7 @@ import time
 import jwt
 import pytest
 from aiohttp.test_utils import make_mocked_request
+
 from runnerhub_orchestrator.auth import Authenticator
 from runnerhub_orchestrator.errors import UnauthorizedError
 

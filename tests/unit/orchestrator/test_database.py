@@ -2,6 +2,7 @@ import asyncio
 
 import psycopg
 import pytest
+
 from runnerhub_orchestrator.database import Database, describe, is_retryable, leaves_connection_usable
 from runnerhub_orchestrator.errors import DatabaseUnavailableError, NotReplicatedError
 from runnerhub_orchestrator.settings import DatabaseSettings
@@ -17,7 +18,7 @@ class Scripted(Database):
         self.outcomes = list(outcomes)
         self.attempts = 0
 
-    async def _attempt(self, work, timeout_seconds):
+    async def _attempt(self, _work, _timeout_seconds):
         self.attempts += 1
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(outcome, Exception):

@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+
 from runnerhub_orchestrator.dispatch import Dispatcher
 from runnerhub_orchestrator.errors import QueueUnavailableError
 from runnerhub_orchestrator.job_queue import Entry
@@ -15,7 +16,7 @@ class MemoryQueue:
         self.taken = 0
         self.error = None
 
-    async def take(self, token):
+    async def take(self, _token):
         await asyncio.sleep(0)
         self.taken += 1
         if self.error:

@@ -2,6 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import ValidationError
+
 from runnerhub_orchestrator.leadership import AgentAnswer, Leadership, judge
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
@@ -47,8 +48,8 @@ def test_a_promise_longer_than_the_lease_is_cut():
 
 
 def test_a_lease_without_a_time_zone_is_no_answer_to_rely_on():
-    with pytest.raises(ValidationError):
-        AgentAnswer.model_validate({"leader": "perhaps"})
+    with pytest.raises(ValidationError, match="validUntil"):
+        answer(validUntil="2025-01-01T00:00:10")
 
 
 def test_leadership_without_election_never_ends():

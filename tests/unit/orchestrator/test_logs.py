@@ -18,5 +18,7 @@ def test_a_crash_carries_its_trace():
     try:
         raise RuntimeError("no")
     except RuntimeError as error:
-        record = logging.makeLogRecord({"msg": "crashed", "exc_info": (type(error), error, error.__traceback__)})
+        record = logging.makeLogRecord(
+            {"msg": "crashed", "exc_info": (type(error), error, error.__traceback__)}
+        )
     assert "RuntimeError: no" in json.loads(JsonFormatter("n").format(record))["exception"]

@@ -1,6 +1,9 @@
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from runnerhub_orchestrator.errors import SettingsError
 from runnerhub_orchestrator.settings import Settings
 
@@ -31,7 +34,11 @@ def test_the_operators_environment_is_understood():
         }
     )
     assert settings.node_id == "hub-orchestrator-0"
-    assert settings.redis.sentinels == (("hub-redis-0", 26379), ("hub-redis-1", 26380), ("hub-redis-2", 26379))
+    assert settings.redis.sentinels == (
+        ("hub-redis-0", 26379),
+        ("hub-redis-1", 26380),
+        ("hub-redis-2", 26379),
+    )
     assert settings.leader.lease_seconds == 15
     assert settings.leader.poll_seconds == 1
     assert str(settings.leader.leader_file) == "/run/runnerhub/leader.json"
@@ -73,15 +80,28 @@ def test_draining_must_fit_into_stopping():
 
 
 def test_no_secret_is_printed():
-    settings = Settings.from_environment({**MINIMAL, "REDIS_PASSWORD": "redis-pw", "REDIS_SENTINEL_PASSWORD": "s-pw"})
+    settings = Settings.from_environment(
+        {**MINIMAL, "REDIS_PASSWORD": "redis-pw", "REDIS_SENTINEL_PASSWORD": "s-pw"}
+    )
     for secret in (SECRET, "hidden-pw", "redis-pw", "s-pw"):
         assert secret not in repr(settings)
 
 
-@given(st.dictionaries(st.sampled_from(["PORT", "REDIS_PORT", "JOB_LEASE_SECONDS", "REDIS_SENTINEL_HOSTS",
-                                        "DATABASE_URL", "HEALTH_CHECK_INTERVAL"]), st.text()))
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "PORT",
+                "REDIS_PORT",
+                "JOB_LEASE_SECONDS",
+                "REDIS_SENTINEL_HOSTS",
+                "DATABASE_URL",
+                "HEALTH_CHECK_INTERVAL",
+            ]
+        ),
+        st.text(),
+    )
+)
 def test_any_text_is_settings_or_a_settings_error(environment):
-    try:
-        Settings.from_environment({**MINIMAL, **environment})
-    except SettingsError as error:
-        assert str(error)
+    with contextlib.suppress(SettingsError):
+        assert Settings.from_environment({**MINIMAL, **environment}).port

@@ -1,0 +1,153 @@
+import math
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runnerhub_client import oracle
+from runnerhub_client.oracle import Window, Writes
+from runnerhub_client.record import Outcome, Record
+
+ACKED, UNKNOWN, ERROR, NOTE = Outcome.ACKED, Outcome.UNKNOWN, Outcome.ERROR, Outcome.NOTE
+IDS = st.sets(st.text("abcdef", min_size=1, max_size=3), max_size=12)
+
+
+def row(identifier, outcome=ACKED, wall=0.0, latency=None):
+    return Record("rows", "insert", outcome, wall, wall, identifier, latency)
+
+
+def execution(job_id, token):
+    return Record("runners", "execute", ACKED, 0, 0, job_id, details={"token": token})
+
+
+def writes(acknowledged=(), unknown=(), errors=0):
+    return Writes(frozenset(acknowledged), frozenset(unknown), errors)
+
+
+def test_a_lost_write_is_reported():
+    verdict = oracle.judge_writes(writes(acknowledged={"a", "b", "c"}), present={"a", "c"})
+    assert verdict.lost == 1
+    assert verdict.lost_ids == ["b"]
+    assert verdict.acknowledged == 3
+
+
+def test_an_unknown_write_may_be_either():
+    verdict = oracle.judge_writes(writes({"a"}, unknown={"u", "v"}, errors=2), present={"a", "u"})
+    assert (verdict.lost, verdict.unknown, verdict.unknown_present, verdict.errors) == (0, 2, 1, 2)
+
+
+def test_an_empty_store_loses_everything_acknowledged():
+    verdict = oracle.judge_writes(writes({str(n) for n in range(100)}), present=())
+    assert verdict.lost == 100
+    assert len(verdict.lost_ids) == oracle.SHOWN_IDS
+
+
+@given(acknowledged=IDS, unknown=IDS, present=IDS)
+def test_lost_is_what_was_acknowledged_and_is_not_there(acknowledged, unknown, present):
+    verdict = oracle.judge_writes(writes(acknowledged, unknown - acknowledged), present)
+    assert verdict.lost == sum(identifier not in present for identifier in acknowledged)
+    assert (verdict.lost == 0) == (acknowledged <= present)
+
+
+def test_a_job_without_a_row_is_lost():
+    verdict = oracle.judge_jobs(writes({"1", "2"}), {"1": "completed"}, Counter({"1": 1}))
+    assert (verdict.lost, verdict.not_completed, verdict.lost_ids) == (1, 0, ["2"])
+
+
+@pytest.mark.parametrize("status", ["pending", "queued", "running", "failed"])
+def test_a_job_that_was_never_completed_is_lost(status):
+    verdict = oracle.judge_jobs(writes({"1"}), {"1": status}, Counter())
+    assert (verdict.lost, verdict.not_completed) == (1, 1)
+
+
+def test_a_job_executed_under_two_leases_is_a_duplicate():
+    executions = oracle.count_executions(
+        [execution("1", "t1"), execution("1", "t2"), execution("2", "t3"), execution("2", "t3")]
+    )
+    verdict = oracle.judge_jobs(writes({"1", "2"}), {"1": "completed", "2": "completed"}, executions)
+    assert (verdict.duplicates, verdict.lost) == (1, 0)
+
+
+def test_executions_of_other_runs_are_not_counted():
+    assert oracle.judge_jobs(writes({"1"}), {"1": "completed"}, Counter({"1": 1, "9": 4})).duplicates == 0
+
+
+def test_a_write_acknowledged_at_last_is_not_unknown():
+    found = oracle.collect_writes("rows", [row("a", ERROR), row("a", UNKNOWN), row("a"), row("b", UNKNOWN)])
+    assert found == writes({"a"}, {"b"}, errors=3)
+
+
+def test_only_promises_within_the_window_count():
+    records = [
+        row("early", wall=9.9),
+        row("in", wall=10),
+        row("late", wall=20.1),
+        Record("rows", "create-table", ERROR, 15, 15),
+    ]
+    assert oracle.collect_writes("rows", records, Window(10, 20)) == writes({"in"})
+
+
+def test_the_longest_gap_lies_between_two_acknowledgements():
+    records = [row(str(n), wall=wall, latency=0.1) for n, wall in enumerate([0, 1, 2, 7.5, 8, 9])]
+    gap = oracle.longest_gap(records, "insert", Window(0, 9))
+    assert (gap.gap_seconds, gap.gap_started_at, gap.acknowledged) == (5.5, 2, 6)
+    assert gap.latency_seconds == {"p50": 0.1, "p95": 0.1, "max": 0.1}
+
+
+def test_a_service_that_never_came_back_has_a_gap_up_to_the_end():
+    gap = oracle.longest_gap([row("a", wall=1), row("b", UNKNOWN, wall=5)], "insert", Window(0, 60))
+    assert (gap.gap_seconds, gap.gap_started_at, gap.errors, gap.unknown) == (59, 1, 1, 1)
+
+
+def test_a_window_without_any_acknowledgement_is_one_gap():
+    gap = oracle.longest_gap([], "insert", Window(5, 30))
+    assert (gap.gap_seconds, gap.acknowledged, gap.latency_seconds) == (25, 0, {})
+
+
+def test_acknowledgements_out_of_order_are_sorted():
+    records = [row("a", wall=3), row("b", wall=1), row("c", wall=2)]
+    assert oracle.longest_gap(records, "insert", Window(0, 3)).gap_seconds == 1
+
+
+def test_an_open_window_has_no_gap():
+    for window in (Window(), Window(0, math.inf), Window(3, 2)):
+        with pytest.raises(ValueError, match="window"):
+            oracle.longest_gap([], "insert", window)
+
+
+@given(st.lists(st.floats(0, 100), max_size=30))
+def test_a_gap_is_never_longer_than_its_window(walls):
+    gap = oracle.longest_gap([row(str(n), wall=w) for n, w in enumerate(walls)], "insert", Window(0, 100))
+    assert 100 / (len(walls) + 1) - 0.001 <= gap.gap_seconds <= 100
+
+
+def test_unfinished_counts_rows_on_their_way_only():
+    statuses = {"1": "pending", "2": "running", "3": "completed", "4": "failed"}
+    assert oracle.unfinished(writes({"1", "2", "3", "4", "5"}), statuses) == 2
+
+
+def test_runner_and_websocket_summaries():
+    runners = [
+        execution("1", "t"),
+        Record("runners", "complete", ACKED, 0, 0, "1"),
+        Record("runners", "claim", ERROR, 0, 0),
+        Record("runners", "superseded", NOTE, 0, 0, "2"),
+    ]
+    assert oracle.summarise_runners(runners) == {
+        "executions": 1,
+        "completed": 1,
+        "superseded": 1,
+        "errors": 1,
+    }
+    sockets = [
+        Record("websocket", "connect", ACKED, 0, 0, "ws-0"),
+        Record("websocket", "events", NOTE, 0, 0, "ws-0", details={"events": 5}),
+        Record("websocket", "disconnect", NOTE, 0, 0, "ws-0"),
+        Record("websocket", "connect", ERROR, 0, 0, "ws-0"),
+    ]
+    assert oracle.summarise_websockets(sockets) == {"connects": 1, "disconnects": 1, "errors": 1, "events": 5}
+
+
+def test_percentiles_are_of_the_nearest_rank():
+    assert oracle.summarise([4, 1, 3, 2]) == {"p50": 2, "p95": 4, "max": 4}

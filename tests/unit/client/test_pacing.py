@@ -1,0 +1,53 @@
+import asyncio
+import time
+
+from runnerhub_client.pacing import bound_in_flight, pace
+
+
+async def test_a_hanging_target_does_not_slow_the_pace():
+    stop = asyncio.Event()
+    begun = []
+
+    async def hang():
+        begun.append(time.monotonic())
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(pace(100, 1000, stop, hang, patience_seconds=0.01))
+    await asyncio.sleep(0.3)
+    stop.set()
+    await task
+    assert len(begun) > 15
+
+
+async def test_no_more_than_the_bound_hang():
+    stop = asyncio.Event()
+    begun = []
+
+    async def hang():
+        begun.append(1)
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(pace(1000, 5, stop, hang, patience_seconds=0.01))
+    await asyncio.sleep(0.1)
+    stop.set()
+    await task
+    assert len(begun) == 5
+
+
+async def test_what_is_in_flight_may_end():
+    stop = asyncio.Event()
+    ended = []
+
+    async def finish():
+        await asyncio.sleep(0.05)
+        ended.append(1)
+
+    task = asyncio.create_task(pace(100, 3, stop, finish, patience_seconds=1))
+    await asyncio.sleep(0.01)
+    stop.set()
+    await task
+    assert ended
+
+
+def test_the_bound_holds_a_whole_timeout():
+    assert bound_in_flight(10, 5) >= 50
