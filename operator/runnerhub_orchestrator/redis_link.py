@@ -136,7 +136,8 @@ class RedisLink:
     async def close(self) -> None:
         """Close the connections to the Sentinels."""
         if self.sentinel:
-            await self.sentinel.aclose()
+            for sentinel in self.sentinel.sentinels:
+                await sentinel.aclose()
 
 
 def _deadlines(timeout_seconds: float) -> dict[str, Any]:

@@ -26,11 +26,14 @@ EXIT_UNDECIDED = 3
 
 def main(arguments: list[str] | None = None) -> int:
     """0: fine; 1: something acknowledged is lost (verify) or open (wait-idle); 2: usage; 3: no verdict."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     targets = Targets.from_environment(os.environ)
     if options.command == "run":
         asyncio.run(run(targets, _load(options), options.log, options.duration))
         return 0
+    if not options.log.is_dir():
+        parser.error(f"there is no folder {options.log}")
     window = Window(options.since, options.until)
     if options.command == "gaps":
         # The window's end may be left open while a run goes on.
@@ -45,6 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except FactsUnavailableError as error:
         print(json.dumps({"undecided": str(error)}))
+        return EXIT_UNDECIDED
+    if not verdict["acknowledged"]:
+        # Nothing can be lost where nothing was acknowledged: that says nothing about the servers.
+        print(json.dumps({"undecided": "nothing was acknowledged within the window", **verdict}, indent=2))
         return EXIT_UNDECIDED
     print(json.dumps(verdict, indent=2))
     return EXIT_LOST if verdict["lost"] else 0

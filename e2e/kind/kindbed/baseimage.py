@@ -12,6 +12,11 @@ from kindbed.paths import cache_dir, content_hash
 
 # What upstream's slim image leaves out too: nobody reads manuals in a container.
 _UNWANTED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian")
+_APT_SETTINGS = """APT::Keep-Downloaded-Packages "false";
+Acquire::Languages "none";
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+"""
 _EXCLUDES = "".join(f"path-exclude=/{folder}/*\n" for folder in _UNWANTED)
 
 
@@ -48,6 +53,7 @@ def _make(engine: Engine, tag: str, mirrors: list[str]) -> None:
 
 def _slim_down(root: Path) -> None:
     (root / "etc/dpkg/dpkg.cfg.d/slim").write_text(f"{_EXCLUDES}path-include=/usr/share/doc/*/copyright\n")
+    (root / "etc/apt/apt.conf.d/slim").write_text(_APT_SETTINGS)
     for folder in ("var/lib/apt/lists", "var/cache/apt", "var/log", *_UNWANTED):
         for path in sorted((root / folder).rglob("*"), reverse=True):
             if path.name == "copyright":

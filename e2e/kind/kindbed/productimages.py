@@ -23,8 +23,6 @@ BASE = "base"
 EXPECTED = (BASE, "client", "haproxy", "operator", "orchestrator", "pooler", "postgres", "redis")
 
 INPUTS_LABEL = "runnerhub.io/inputs"
-# Set on a node's image record; an import of the same name from elsewhere removes it again.
-LOADED_LABEL = "runnerhub.io/image-id"
 
 
 def image_name(name: str) -> str:
@@ -131,7 +129,7 @@ def load(cluster: Cluster) -> None:
         archive = Path(folder, "images.tar")
         _save(cluster.engine, archive, needed)
         with ThreadPoolExecutor(max_workers=min(len(missing), os.cpu_count() or 1)) as pool:
-            jobs = [pool.submit(_import, cluster.engine, node, archive, needed) for node in missing]
+            jobs = [pool.submit(_import, cluster.engine, node, archive) for node in missing]
             for job in jobs:
                 job.result()
 
@@ -141,15 +139,16 @@ def _image_id(engine: Engine, name: str) -> str:
 
 
 def _missing(engine: Engine, node: str, wanted: list[_Wanted]) -> list[_Wanted]:
-    rows = engine.output("exec", node, "ctr", "--namespace", "k8s.io", "images", "list").splitlines()
-    # Columns end with the labels: name=value pairs, separated by commas.
-    present = {
-        (row.split()[0], label.partition("=")[2])
-        for row in rows[1:]
-        for label in row.split()[-1].split(",")
-        if label.startswith(f"{LOADED_LABEL}=")
-    }
-    return [image for image in wanted if (image.name, image.image_id) not in present]
+    rows = engine.output("exec", node, "ctr", "--namespace", "k8s.io", "images", "list").splitlines()[1:]
+    # Columns: name, media type, digest. Kubernetes' side of containerd adds a row named sha256:<image id>
+    # beside each row named by a tag; the two belong together when they have the same digest.
+    digests = {columns[0]: columns[2] for columns in (row.split() for row in rows)}
+
+    def present(image: _Wanted) -> bool:
+        digest = digests.get(image.name)
+        return digest is not None and digest == digests.get(f"sha256:{image.image_id}")
+
+    return [image for image in wanted if not present(image)]
 
 
 def _save(engine: Engine, archive: Path, images: list[_Wanted]) -> None:
@@ -158,15 +157,9 @@ def _save(engine: Engine, archive: Path, images: list[_Wanted]) -> None:
     run_logged(command, "images-save", env=engine.environment)
 
 
-def _import(engine: Engine, node: str, archive: Path, images: list[_Wanted]) -> None:
-    ctr = [engine.command, "exec", "--interactive", node, "ctr", "--namespace", "k8s.io", "images"]
-    run_logged([*ctr, "import", "-"], f"images-{node}", env=engine.environment, stdin=archive)
-    for image in images:
-        run_logged(
-            [*ctr, "label", image.name, f"{LOADED_LABEL}={image.image_id}"],
-            f"images-{node}",
-            env=engine.environment,
-        )
+def _import(engine: Engine, node: str, archive: Path) -> None:
+    command = ["exec", "--interactive", node, "ctr", "--namespace", "k8s.io", "images", "import", "-"]
+    run_logged([engine.command, *command], f"images-{node}", env=engine.environment, stdin=archive)
 
 
 def require_all(engine: Engine) -> None:

@@ -156,6 +156,9 @@ def running_master(situation: Situation) -> str | None:
 
 def decide(situation: Situation) -> Decision:
     """The role of this pod's Redis."""
+    if missing := set(range(situation.replicas)) - set(situation.addresses):
+        # What Sentinel says of an address not known yet would look like nonsense, and nonsense like a first start.
+        return Wait(f"the addresses of pods {sorted(missing)} are not known yet")
     known = known_master(situation.sentinels, frozenset(situation.addresses.values()))
     if known is not None and known.address == situation.own_address:
         return _named_by_sentinel(situation, known)
@@ -190,10 +193,8 @@ def _unknown_to_sentinel(situation: Situation) -> Decision:
         return StartReplica(running, "no Sentinel knows a master; the running servers name this one")
     if situation.ordinal == 0 and (reason := _may_start_empty(situation)):
         return StartMaster(reason)
-    if situation.bootstrapped or _others_have_data(situation):
+    if situation.bootstrapped or situation.sentinels or _others_have_data(situation):
         return Wait("the cluster has had a master, and nobody knows it")
-    if 0 not in situation.addresses:
-        return Wait("the address of pod 0, the first master, is not known yet")
     return StartReplica(situation.addresses[0], "first start: pod 0 is the first master")
 
 
@@ -207,9 +208,11 @@ def _may_start_empty(situation: Situation) -> str | None:
     """Why a pod may start as master whatever its volume holds; None when it must not."""
     if _others_have_data(situation):
         return None
-    if not situation.bootstrapped:
-        # Replicas follow pod 0 at the first start, so no other may become master by this rule.
-        return "first start: no pod has data" if situation.ordinal == 0 else None
+    # Replicas follow pod 0 at the first start, so no other may become master by this rule; and a Sentinel that
+    # remembers another master, wherever that is now, has seen more than a first start.
+    alone = all(answer.master == situation.own_address for answer in situation.sentinels)
+    if situation.ordinal == 0 and alone and not situation.bootstrapped:
+        return "first start: no pod has data"
     blank = {peer.ordinal for peer in situation.peers if peer.volume is Volume.BLANK}
     everyone = set(range(situation.replicas))
     if situation.volume is Volume.BLANK and blank | {situation.ordinal} == everyone:
@@ -222,12 +225,14 @@ def sentinel_target(situation: Situation) -> str | None:
 
     Here `redis` and `peers` have the own pod's servers too.
     """
+    if set(range(situation.replicas)) - set(situation.addresses):
+        return None
     known = known_master(situation.sentinels, frozenset(situation.addresses.values()))
     if known is not None:
         return known.address
     if (running := running_master(situation)) is not None:
         return running
     has_data = any(peer.volume is Volume.COMPLETE for peer in situation.peers)
-    if situation.bootstrapped or has_data:
+    if situation.bootstrapped or situation.sentinels or has_data:
         return None
-    return situation.addresses.get(0)
+    return situation.addresses[0]

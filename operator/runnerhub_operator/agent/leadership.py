@@ -65,6 +65,7 @@ class Leadership:
         self._settings = settings
         self._on_moved = on_moved
         self._last_holder = ""
+        self._last_term: tuple[str, int] | None = None
         self._changed = asyncio.Event()
         self._labels = labels
         self.elector = LeaseElector(
@@ -178,8 +179,10 @@ class Leadership:
             if self._last_holder:
                 self._on_moved(self._last_holder, record.holder)
             self._last_holder = record.holder
-        if self.elector.is_leader:
-            # Each renewal moves `validUntil`.
+        term = (record.holder, record.transitions) if record is not None else None
+        # Each renewal of a leader moves `validUntil`.
+        if self.elector.is_leader or term != self._last_term:
+            self._last_term = term
             write_atomically(self._settings.leader_file, self.answer())
 
     def _tell(self) -> None:

@@ -225,8 +225,11 @@ def decide(state: ElectionState, now: float, stamp: str, *, candidate: bool = Tr
     if not state.looked:
         return Action(Verb.LOOK)
     owned = state.owned_claim
+    if not candidate and owned is not None:
+        return Action(Verb.RELEASE, claim=owned)
     if not candidate:
-        return Action(Verb.WAIT) if owned is None else Action(Verb.RELEASE, claim=owned)
+        # Whoever is fit first then finds the wait over.
+        return Action(Verb.PREPARE if free_at(state) is None else Verb.WAIT)
     if state.term is not None and now < state.term.valid_until:
         return Action(Verb.RENEW, claim=state.term.claim)
     until = now if owned is not None else free_at(state)

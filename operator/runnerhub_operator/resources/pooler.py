@@ -152,7 +152,8 @@ def _haproxy(context: BuildContext) -> str:
     members = member_names(context)
     connections = 4 * (context.cluster.spec.postgres.pooler.pool_size + POOL_MARGIN) + 100
     sections: list[tuple[str, Sequence[str]]] = [
-        ("global", ("log stdout format raw local0 notice", f"maxconn {connections}", "nbthread 1")),
+        # Changes of a server's state are told on standard error without any log being set.
+        ("global", (f"maxconn {connections}", "nbthread 1")),
         (
             "resolvers cluster",
             (
@@ -169,7 +170,6 @@ def _haproxy(context: BuildContext) -> str:
             "defaults",
             (
                 "mode tcp",
-                "log global",
                 "timeout connect 1s",
                 "timeout check 2s",
                 # PgBouncer decides how long a connection may be idle.
@@ -195,7 +195,11 @@ def _haproxy(context: BuildContext) -> str:
         ),
         (
             "frontend read-only",
-            (f"bind 127.0.0.1:{_PROXY_READ_ONLY}", f"default_backend {_REPLICAS}"),
+            (
+                f"bind 127.0.0.1:{_PROXY_READ_ONLY}",
+                f"use_backend {_REPLICAS} if {{ nbsrv({_REPLICAS}) gt 0 }}",
+                f"default_backend {_PRIMARY}",
+            ),
         ),
         (
             f"backend {_PRIMARY}",
@@ -212,8 +216,6 @@ def _haproxy(context: BuildContext) -> str:
                 f"option httpchk OPTIONS /replica?lag={MAX_REPLICA_LAG_BYTES}",
                 "http-check expect status 200",
                 *(_server(context, member) for member in members),
-                # The primary, as the other backend sees it, when there is no replica.
-                *(_backup_server(context, member) for member in members),
             ),
         ),
         (
@@ -245,10 +247,6 @@ def _address(context: BuildContext, member: str) -> str:
 
 def _server(context: BuildContext, member: str) -> str:
     return f"server {member} {_address(context, member)}"
-
-
-def _backup_server(context: BuildContext, member: str) -> str:
-    return f"server {member}-as-primary {_address(context, member)} no-check track {_PRIMARY}/{member} backup"
 
 
 # --- Kubernetes objects ---
@@ -380,7 +378,8 @@ def _haproxy_container(context: BuildContext) -> Manifest:
         "ports": [{"name": "statistics", "containerPort": _PORT_STATISTICS, "protocol": "TCP"}],
         "resources": resource_requirements(ResourceRequirements(), cpu="50m", memory="64Mi"),
         "securityContext": container_security_context(),
-        "startupProbe": _health_probe(period=1, failures=60),
+        # A server counts as up until its first check, within a second; no connection is made before.
+        "startupProbe": {**_health_probe(period=1, failures=60), "initialDelaySeconds": 3},
         "livenessProbe": _health_probe(period=10, failures=3),
         "volumeMounts": [{"name": "config", "mountPath": _CONFIG_DIRECTORY, "readOnly": True}],
     }

@@ -35,6 +35,14 @@ def test_no_verdict_is_not_a_good_verdict(tmp_path, capsys, monkeypatch):
     assert "undecided" in json.loads(capsys.readouterr().out)
 
 
+def test_where_nothing_was_acknowledged_nothing_is_proved(tmp_path, capsys):
+    assert main(["verify", "--log", str(tmp_path)]) == 3
+    assert "undecided" in json.loads(capsys.readouterr().out)
+    with pytest.raises(SystemExit) as caught:
+        main(["verify", "--log", str(tmp_path / "mistyped")])
+    assert caught.value.code == 2
+
+
 def test_a_window_is_needed_for_gaps(tmp_path):
     with pytest.raises(SystemExit) as caught:
         main(["gaps", "--log", str(tmp_path)])

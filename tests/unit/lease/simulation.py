@@ -193,7 +193,8 @@ class Machine:
         return max((end - now for start, end in self.freezes if start <= now < end), default=0.0)
 
     def start(self, api: SimulatedApi, timing: ElectionTiming | None = None) -> LeaseElector:
-        """Start (again) an elector on this machine."""
+        """Start (again) an elector on this machine; one process at a time."""
+        self.kill()
         elector = LeaseElector(
             api,
             NAMESPACE,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.unit.lease.simulation import LeaseStore, Machine, Network, SimulatedApi, run_virtual, stop, until
 
@@ -237,7 +237,13 @@ _faults = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    # Each example is four minutes of virtual time: shrinking one takes longer than reading it.
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
 @given(
     faults=_faults,
     seed=st.integers(min_value=0, max_value=10**6),
@@ -277,6 +283,8 @@ def test_never_two_leaders_and_one_again_when_all_is_well(
                 await asyncio.sleep(0.1)
                 assert len([m for m in bed.machines if m.leads]) <= 1
             bed.network.slowest_seconds, bed.network.lost_share = 0.01, 0.0
+            # The last lost request may still cost a leader its term.
+            await asyncio.sleep(15)
             await bed.led(40)
             leader = bed.leader
             await asyncio.sleep(60)

@@ -170,7 +170,13 @@ def test_every_member_is_a_server_of_both_routes() -> None:
     haproxy = pooler_configuration(context(instances=5))["haproxy.cfg"]
     for ordinal in range(5):
         assert haproxy.count(f"server hub-postgres-{ordinal} ") == 2
-        assert haproxy.count(f"server hub-postgres-{ordinal}-as-primary ") == 1
+
+
+def test_readers_go_to_the_primary_while_there_is_no_replica() -> None:
+    haproxy = pooler_configuration(context())["haproxy.cfg"]
+    frontend = haproxy.split("frontend read-only\n")[1].split("\n\n")[0]
+    assert "use_backend replicas if { nbsrv(replicas) gt 0 }" in frontend
+    assert "default_backend primary" in frontend
 
 
 def test_routes_go_through_the_proxy_of_the_pod() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from images.redis.runnerhub_redis.decision import (
     FAILOVER_PATIENCE_SECONDS,
@@ -25,9 +25,7 @@ from images.redis.runnerhub_redis.decision import (
 )
 
 ADDRESSES = {0: "10.0.0.10", 1: "10.0.0.11", 2: "10.0.0.12"}
-SECOND_LIFE = Situation(
-    ordinal=0, replicas=3, addresses=ADDRESSES, volume=Volume.COMPLETE, bootstrapped=True
-)
+SECOND_LIFE = Situation(ordinal=0, replicas=3, addresses=ADDRESSES, volume=Volume.COMPLETE, bootstrapped=True)
 FIRST_START = replace(SECOND_LIFE, volume=Volume.BLANK, bootstrapped=False)
 
 
@@ -57,8 +55,23 @@ def test_others_follow_pod_0_at_the_first_start(ordinal: int) -> None:
     )
 
 
-def test_others_wait_for_the_address_of_pod_0() -> None:
-    assert role(decide(replace(FIRST_START, ordinal=1, addresses={1: ADDRESSES[1]}))) == "Wait"
+@pytest.mark.parametrize("situation", [FIRST_START, SECOND_LIFE])
+@pytest.mark.parametrize("ordinal", [0, 1])
+def test_decides_nothing_before_it_knows_all_addresses(situation: Situation, ordinal: int) -> None:
+    """Seen on kind: before DNS had answered, the own Sentinel's memory looked like that of a foreign cluster."""
+    addresses = {ordinal: ADDRESSES[ordinal]}
+    sentinels = (naming(2, live=False),)
+    early = replace(situation, ordinal=ordinal, addresses=addresses, sentinels=sentinels, waited_seconds=3600)
+    assert role(decide(early)) == "Wait"
+    assert role(decide(replace(early, sentinels=()))) == "Wait"
+    assert sentinel_target(early) is None
+
+
+def test_a_sentinel_that_remembers_another_master_rules_a_first_start_out() -> None:
+    foreign = (SentinelAnswer("10.9.9.9", 3, live=False),)
+    assert role(decide(replace(FIRST_START, sentinels=foreign))) == "Wait"
+    assert role(decide(replace(FIRST_START, sentinels=foreign, ordinal=1))) == "Wait"
+    assert sentinel_target(replace(FIRST_START, sentinels=foreign)) is None
 
 
 def test_replicas_that_started_before_pod_0_do_not_hinder_it() -> None:
@@ -150,7 +163,10 @@ def test_the_own_state_file_alone_makes_no_master() -> None:
 
 
 def test_follows_a_running_master_when_no_sentinel_knows_one() -> None:
-    running = (RedisAnswer(1, "master", connected_replicas=1), RedisAnswer(2, "slave", ADDRESSES[1], offset=5))
+    running = (
+        RedisAnswer(1, "master", connected_replicas=1),
+        RedisAnswer(2, "slave", ADDRESSES[1], offset=5),
+    )
     decision = decide(replace(SECOND_LIFE, redis=running))
     assert isinstance(decision, StartReplica)
     assert decision.master == ADDRESSES[1]
@@ -164,7 +180,10 @@ def test_of_two_running_masters_the_one_with_replicas_counts() -> None:
 
 
 def test_running_replicas_tell_the_master_that_they_followed() -> None:
-    running = (RedisAnswer(1, "slave", ADDRESSES[0], offset=7), RedisAnswer(2, "slave", ADDRESSES[0], offset=7))
+    running = (
+        RedisAnswer(1, "slave", ADDRESSES[0], offset=7),
+        RedisAnswer(2, "slave", ADDRESSES[0], offset=7),
+    )
     assert role(decide(replace(SECOND_LIFE, redis=running))) == "StartMaster"
     assert role(decide(replace(SECOND_LIFE, redis=running, volume=Volume.BLANK))) == "Wait"
 
@@ -185,7 +204,9 @@ def test_nobody_knows_the_master_so_everybody_waits(ordinal: int, volume: Volume
 def test_starts_anew_only_when_every_volume_is_known_to_be_empty() -> None:
     lost = replace(SECOND_LIFE, volume=Volume.BLANK, peers=states(pod1=Volume.BLANK, pod2=Volume.BLANK))
     assert role(decide(lost)) == "StartMaster"
-    assert role(decide(replace(lost, ordinal=1, peers=states(pod0=Volume.BLANK, pod2=Volume.BLANK)))) == "Wait"
+    assert (
+        role(decide(replace(lost, ordinal=1, peers=states(pod0=Volume.BLANK, pod2=Volume.BLANK)))) == "Wait"
+    )
     assert role(decide(replace(lost, peers=states(pod1=Volume.BLANK)))) == "Wait"
     assert role(decide(replace(lost, peers=states(pod1=Volume.BLANK, pod2=Volume.UNSYNCED)))) == "Wait"
 
@@ -229,12 +250,14 @@ situations = st.builds(
 )
 
 
+@settings(max_examples=200)
 @given(situations)
 def test_no_empty_master_beside_data(situation: Situation) -> None:
     if isinstance(decide(situation), StartMaster) and situation.volume is not Volume.COMPLETE:
         assert all(peer.volume is not Volume.COMPLETE for peer in situation.peers)
-        if situation.bootstrapped:
-            assert {peer.ordinal for peer in situation.peers if peer.volume is Volume.BLANK} == {1, 2}
+        everyone_blank = {peer.ordinal for peer in situation.peers if peer.volume is Volume.BLANK} == {1, 2}
+        remembered = any(answer.master != situation.own_address for answer in situation.sentinels)
+        assert everyone_blank or not (situation.bootstrapped or remembered)
 
 
 @given(situations)
