@@ -91,6 +91,10 @@ def registry(cache: IndexCache, queue: WorkQueue[Key]) -> kopf.OperatorRegistry:
         fingerprints[uid] = digest
         return True
 
+    @kopf.on.login(registry=result)
+    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
     @kopf.on.startup(registry=result)
     async def attach(**kwargs: Any) -> None:
         cache.attach({_CLUSTERS: kwargs[_CLUSTERS], _OBJECTS: kwargs[_OBJECTS]})

@@ -17,6 +17,7 @@ Acquire::Languages "none";
 Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 """
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _EXCLUDES = "".join(f"path-exclude=/{folder}/*\n" for folder in _UNWANTED)
 
 
@@ -46,8 +47,10 @@ def _make(engine: Engine, tag: str, mirrors: list[str]) -> None:
         _slim_down(root)
         if mirrors:
             (root / "etc/apt/sources.list").write_text("\n".join(mirrors) + "\n")
-        run_logged(["tar", "--directory", root, "--numeric-owner", "--create", "--file", archive, "."], "base-image")
-        changes = ["--change", "CMD [\"bash\"]", "--change", "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]  # fmt: skip
+        run_logged(
+            ["tar", "--directory", root, "--numeric-owner", "--create", "--file", archive, "."], "base-image"
+        )
+        changes = ["--change", 'CMD ["bash"]', "--change", f"ENV PATH={_PATH}"]
         run_logged([engine.command, "import", *changes, archive, tag], "base-image", env=engine.environment)
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kindbed import gotools, guard, nodeimage
-from kindbed.console import TestBedError, output_of, run_logged, say, step
-from kindbed.engine import Engine
+from kindbed.console import TestBedError, Word, output_of, run_logged, say, step
+from kindbed.engine import NETWORK, Engine
 from kindbed.paths import KIND_DIR
 
 CONFIG = KIND_DIR / "cluster.yaml"
@@ -27,7 +27,7 @@ class Cluster:
     def kubectl(self, *arguments: str, timeout_seconds: float = 60) -> str:
         """Output of a kubectl command against this cluster; raises TestBedError."""
         kubectl = gotools.ensure("kubectl")["kubectl"]
-        command = [kubectl, "--kubeconfig", self.kubeconfig, *arguments]
+        command: list[Word] = [kubectl, "--kubeconfig", self.kubeconfig, *arguments]
         return output_of(command, timeout_seconds=timeout_seconds)
 
     def nodes(self, state: str = "") -> list[str]:
@@ -37,6 +37,13 @@ class Cluster:
             filters += ["--filter", f"status={state}"]
         listing = self.engine.output("ps", "--all", *filters, "--format", "{{.Names}}")
         return sorted(listing.split())
+
+
+def names(engine: Engine) -> list[str]:
+    """Names of the clusters on the test bed's network; other kind clusters of the machine are not ours."""
+    template = f'{{{{index .Labels "{_LABEL}"}}}}'
+    listing = engine.output("ps", "--all", "--filter", f"network={NETWORK}", "--format", template)
+    return sorted(set(listing.split()))
 
 
 def prepare(cluster: Cluster) -> bool:
@@ -118,4 +125,3 @@ def _mend(cluster: Cluster) -> bool:
 def _kind(cluster: Cluster, *arguments: str) -> None:
     kind = gotools.ensure("kind")["kind"]
     run_logged([kind, *arguments], f"kind-{cluster.name}", env=cluster.engine.environment)
-

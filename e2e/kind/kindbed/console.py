@@ -13,6 +13,8 @@ from kindbed.paths import LOG_DIR, cache_dir
 
 LOG_TAIL_LINES = 40
 
+Word = str | Path
+
 
 class TestBedError(Exception):
     """The test bed cannot go on; the message is one sentence a person can act on."""
@@ -39,7 +41,7 @@ def step(what: str) -> Iterator[None]:
 
 
 def run_logged(
-    command: Sequence[str | Path],
+    command: Sequence[Word],
     log_name: str,
     *,
     env: Mapping[str, str] | None = None,
@@ -55,7 +57,9 @@ def run_logged(
         log.write(f"\n$ {' '.join(words)}\n".encode())
         log.flush()
         source = stack.enter_context(stdin.open("rb")) if stdin else subprocess.DEVNULL
-        done = subprocess.run(words, stdin=source, stdout=log, stderr=log, env=_environment(env), cwd=cwd)
+        done = subprocess.run(
+            words, stdin=source, stdout=log, stderr=log, env=_environment(env), cwd=cwd, check=False
+        )
     if done.returncode != 0:
         tail = log_path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
         print("\n".join(tail), file=sys.stderr, flush=True)
@@ -63,13 +67,18 @@ def run_logged(
 
 
 def output_of(
-    command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout_seconds: float = 60
+    command: Sequence[Word], *, env: Mapping[str, str] | None = None, timeout_seconds: float = 60
 ) -> str:
     """Standard output of a short command; raises TestBedError with its error text when it fails."""
     words = [str(word) for word in command]
     try:
         done = subprocess.run(
-            words, capture_output=True, text=True, env=_environment(env), timeout=timeout_seconds
+            words,
+            capture_output=True,
+            text=True,
+            env=_environment(env),
+            timeout=timeout_seconds,
+            check=False,
         )
     except FileNotFoundError as missing:
         raise TestBedError(f"{words[0]} is not installed") from missing
@@ -81,7 +90,7 @@ def output_of(
 
 
 def succeeds(
-    command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout_seconds: float = 30
+    command: Sequence[Word], *, env: Mapping[str, str] | None = None, timeout_seconds: float = 30
 ) -> bool:
     """Whether a short command exists and ends with status 0."""
     try:

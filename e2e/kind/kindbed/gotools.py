@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def _kubernetes(binary: str) -> Tool:
 CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
 NODE_BINARIES = ("kubelet", "kubeadm", "kubectl")
 NODE_IMAGE_TOOLS = (*CONTROL_PLANE, *NODE_BINARIES, "kube-proxy", "coredns", "local-path-provisioner")
+API_SERVER_TOOLS = ("etcd", "kube-apiserver", "kubectl")
 CLUSTER_TOOLS = ("kind", "kubectl")
 DEVELOPER_TOOLS = ("helm", "actionlint")
 
@@ -88,6 +90,11 @@ def ensure(*binaries: str) -> dict[str, Path]:
                 if not tool_path(name).exists():
                     _build(TOOLS[name])
     return {name: tool_path(name) for name in binaries}
+
+
+def in_build_order(binaries: Iterable[str]) -> list[str]:
+    """The binaries with those of one module together, so that each module's packages are compiled once in a row."""
+    return sorted(binaries, key=lambda name: (TOOLS[name].module, name))
 
 
 def _build(tool: Tool) -> None:

@@ -1,12 +1,14 @@
 """The node image: upstream's with Docker, else built from the pinned Go components and Debian packages."""
 
+import gzip
 import os
 import shutil
+import tarfile
 import tempfile
 from pathlib import Path
 
 from kindbed import baseimage, gotools, versions
-from kindbed.console import exclusive, run_logged, step
+from kindbed.console import Word, exclusive, run_logged, step
 from kindbed.engine import Engine
 from kindbed.hostclients import build_mounts
 from kindbed.paths import KIND_DIR, cache_dir, content_hash, files_below
@@ -36,7 +38,9 @@ def ensure(engine: Engine) -> str:
         return versions.UPSTREAM_NODE_IMAGE
     base = baseimage.ensure(engine)
     binaries = [str(gotools.tool_path(name)) for name in gotools.NODE_IMAGE_TOOLS]
-    key = content_hash([*files_below(SOURCES), Path(__file__)], base, *(Path(b).parent.name for b in binaries))
+    key = content_hash(
+        [*files_below(SOURCES), Path(__file__)], base, *(Path(b).parent.name for b in binaries)
+    )
     tag = f"{REPOSITORY_NAME}/node:{versions.KUBERNETES}-{key}"
     if engine.succeeds("image", "exists", tag):
         return tag
@@ -63,17 +67,32 @@ def _build(engine: Engine, base: str, tag: str) -> None:
             for image in images[1:]:
                 engine.output("tag", images[0], image)
             names += images
-        archive = preload / "images.tar"
-        save = ["save", "--quiet", "--multi-image-archive", "--output", archive, *names]
+        saved = Path(folder, "saved.tar")
+        save: list[Word] = ["save", "--quiet", "--multi-image-archive", "--output", saved, *names]
         run_logged([engine.command, *save], "node-image", env=engine.environment)
+        _compress_layers(saved, preload / "images.tar")
         _build_stage(engine, context, base, "node", tag, ["-v", f"{preload}:/preload:ro"])
         # They live in the node image now; the engine need not keep them under names that are not ours.
         engine.output("rmi", *names)
 
 
-def _build_stage(
-    engine: Engine, context: Path, base: str, stage: str, tag: str, extra: list[str]
-) -> None:
+def _compress_layers(saved: Path, compressed: Path) -> None:
+    """Copy an image archive with its layers compressed: each node copies all of them when it is created."""
+    with tarfile.open(saved) as source, tarfile.open(compressed, "w") as target:
+        for member in source:
+            content = source.extractfile(member) if member.isreg() else None
+            if content and member.name.endswith(".tar"):
+                with tempfile.TemporaryFile(dir=compressed.parent) as packed:
+                    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as layer:
+                        shutil.copyfileobj(content, layer, 1 << 20)
+                    member.size = packed.tell()
+                    packed.seek(0)
+                    target.addfile(member, packed)
+            else:
+                target.addfile(member, content)
+
+
+def _build_stage(engine: Engine, context: Path, base: str, stage: str, tag: str, extra: list[str]) -> None:
     run_logged(
         [
             engine.command, "build", "--network", "host", "--isolation", "chroot", "--pull=never",

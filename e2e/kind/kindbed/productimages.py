@@ -1,6 +1,5 @@
 """The product's images: built when their inputs changed, loaded onto nodes that do not have them yet."""
 
-import glob
 import json
 import os
 import shlex
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from kindbed import baseimage, versions
 from kindbed.cluster import Cluster
-from kindbed.console import TestBedError, exclusive, run_logged, say, step
+from kindbed.console import Word, exclusive, run_logged, say, step
 from kindbed.engine import Engine
 from kindbed.hostclients import build_mounts
 from kindbed.paths import BUILD_DIR, REPOSITORY, content_hash, files_below
@@ -36,34 +35,34 @@ def names() -> list[str]:
     return sorted(found, key=lambda name: name != BASE)
 
 
-def build(engine: Engine) -> None:
-    """Build the images whose inputs changed; raises TestBedError when one fails."""
+def build(engine: Engine) -> list[str]:
+    """Build the images whose inputs changed, and return the names of all; raises TestBedError when one fails."""
+    found = names()
     for name in EXPECTED:
-        if not (IMAGES_DIR / name / "Dockerfile").exists():
+        if name not in found:
             say(f"    note: images/{name}/Dockerfile does not exist; {image_name(name)} is left out")
     with exclusive("product-images"):
         foundation = baseimage.ensure(engine)
         inherited = foundation
-        for name in names():
+        for name in found:
             key = content_hash(_inputs(name), inherited)
             if engine.image_label(image_name(name), INPUTS_LABEL) != key:
                 with step(f"build {image_name(name)}"):
                     _build(engine, name, key, foundation if name == BASE else image_name(BASE))
             if name == BASE:
                 inherited = key
+    return found
 
 
 def _build(engine: Engine, name: str, key: str, base: str) -> None:
-    common = [
+    common: list[Word] = [
         "--build-arg", f"BASE_IMAGE={base}", "--label", f"{INPUTS_LABEL}={key}", "--tag", image_name(name),
         "--file", IMAGES_DIR / name / "Dockerfile",
     ]  # fmt: skip
     own: list[str] = []
     if not engine.is_docker:
         own = ["--network", "host", "--isolation", "chroot", "--pull=never", *build_mounts()]
-    run_logged(
-        [engine.command, "build", *own, *common, REPOSITORY], f"image-{name}", env=engine.environment
-    )
+    run_logged([engine.command, "build", *own, *common, REPOSITORY], f"image-{name}", env=engine.environment)
 
 
 def _inputs(name: str) -> list[Path]:
@@ -95,8 +94,7 @@ def _tracked(places: list[str]) -> list[Path]:
     except (OSError, subprocess.CalledProcessError):
         found: list[Path] = []
         for place in places:
-            for match in glob.glob(str(REPOSITORY / place)):
-                path = Path(match)
+            for path in REPOSITORY.glob(place.removeprefix("./")):
                 found += files_below(path) if path.is_dir() else [path]
         return sorted(set(found))
     paths = {REPOSITORY / name for name in done.stdout.split("\0") if name}
@@ -113,8 +111,8 @@ class _Wanted:
 
 def load(cluster: Cluster) -> None:
     """Bring the product images onto all nodes; an image that a node already has with this content is skipped."""
-    build(cluster.engine)
-    wanted = [_Wanted(image_name(name), _image_id(cluster.engine, image_name(name))) for name in names()]
+    built = build(cluster.engine)
+    wanted = [_Wanted(image_name(name), _image_id(cluster.engine, image_name(name))) for name in built]
     missing = {node: _missing(cluster.engine, node, wanted) for node in cluster.nodes("running")}
     missing = {node: images for node, images in missing.items() if images}
     if not missing:
@@ -153,17 +151,17 @@ def _missing(engine: Engine, node: str, wanted: list[_Wanted]) -> list[_Wanted]:
 
 def _save(engine: Engine, archive: Path, images: list[_Wanted]) -> None:
     several = [] if engine.is_docker else ["--quiet", "--multi-image-archive"]
-    command = [engine.command, "save", *several, "--output", archive, *(image.name for image in images)]
+    command: list[Word] = [
+        engine.command,
+        "save",
+        *several,
+        "--output",
+        archive,
+        *(image.name for image in images),
+    ]
     run_logged(command, "images-save", env=engine.environment)
 
 
 def _import(engine: Engine, node: str, archive: Path) -> None:
     command = ["exec", "--interactive", node, "ctr", "--namespace", "k8s.io", "images", "import", "-"]
     run_logged([engine.command, *command], f"images-{node}", env=engine.environment, stdin=archive)
-
-
-def require_all(engine: Engine) -> None:
-    """Raise TestBedError when an image that the operator's defaults name has not been built."""
-    for name in EXPECTED:
-        if engine.image_label(image_name(name), INPUTS_LABEL) is None:
-            raise TestBedError(f"{image_name(name)} has not been built: images/{name}/Dockerfile is missing")

@@ -89,9 +89,9 @@ class CheckState:
             "failures": self.failures,
             "latencySeconds": None if self.latency_seconds is None else round(self.latency_seconds, 4),
         }
-        if self.error is not None:
-            result["error"] = self.error
-        return result | dict(self.details)
+        if self.error is None:
+            return result | dict(self.details)
+        return result | {"error": self.error, "lastGood": dict(self.details)}
 
 
 def _wall_clock(seconds_ago: float) -> str:

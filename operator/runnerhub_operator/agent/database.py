@@ -8,7 +8,7 @@ received.
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import math
 import time
 from collections import deque
@@ -23,8 +23,6 @@ from ..errors import ProbeError
 from ..kube.lease import boot_clock
 from .checks import Details
 
-log = logging.getLogger(__name__)
-
 TABLE: Final = "runnerhub_ha_probe"
 REMEMBERED_WRITES: Final = 1000
 
@@ -35,7 +33,7 @@ _CREATE: Final = (
 _WRITE: Final = (
     f"INSERT INTO {TABLE} (node, number, at) VALUES (%s, %s, now())"  # noqa: S608 - constant
     " ON CONFLICT (node) DO UPDATE SET number = EXCLUDED.number, at = EXCLUDED.at"
-    " RETURNING inet_server_addr()::text"
+    " RETURNING host(inet_server_addr())"
 )
 # Pods of a Deployment get new names, so rows of earlier ones are left behind.
 _SWEEP: Final = f"DELETE FROM {TABLE} WHERE at < now() - interval '1 day'"  # noqa: S608 - constant
@@ -90,7 +88,11 @@ class DatabaseProbe:
         try:
             primary = await self._write(number)
         except (psycopg.Error, OSError) as error:
+            self.lag_seconds = None
             raise ProbeError(f"write: {first_line(error)}") from error
+        except asyncio.CancelledError:
+            self.lag_seconds = None
+            raise
         self._visibility.wrote(number, boot_clock())
         if self._primary is not None and primary != self._primary:
             self._on_moved(self._primary, primary)
@@ -111,13 +113,13 @@ class DatabaseProbe:
         return (row[0] if row else None) or "local"
 
     async def _replica(self) -> dict[str, Any]:
-        self.lag_seconds = None
         if self._replica_url is None:
             return {"status": "not-configured"}
         try:
             async with await self._connect(self._replica_url) as connection:
                 row = await (await connection.execute(_READ, (self._node,))).fetchone()
         except (psycopg.Error, OSError) as error:
+            self.lag_seconds = None
             return {"status": "down", "error": first_line(error)}
         standby, visible = row or (False, None)
         self.lag_seconds = self._visibility.lag_seconds(visible, boot_clock())

@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -70,6 +76,7 @@ class AgentMetrics:
     """All metrics of one agent."""
 
     def __init__(self, node: str, read: Callable[[], Readings]) -> None:
+        disable_created_metrics()
         self.registry = CollectorRegistry()
         self.registry.register(_Gauges(node, read))
         ProcessCollector(registry=self.registry)

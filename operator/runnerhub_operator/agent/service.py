@@ -69,7 +69,7 @@ class Agent:
         )
         storage = StorageProbe(settings.node, settings.storage_path) if settings.storage_path else None
         self._nodes = NodesProbe(settings.nodes, settings.app_health_url, session)
-        self._nodes_check = self._check("nodes", self._nodes)
+        self._nodes_check = Check("nodes", self._nodes, settings.checks)
         self._checks = {
             name: self._check(name, probe)
             for name, probe in (("database", self._database), ("redis", self._redis), ("storage", storage))

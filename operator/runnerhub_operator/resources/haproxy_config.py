@@ -74,7 +74,7 @@ def _defaults() -> list[str]:
         "timeout http-request 10s",
         "timeout http-keep-alive 30s",
         "timeout queue 10s",
-        "timeout check 2s",
+        "timeout check 1s",
         "option redispatch 1",
         "retries 3",
         "retry-on conn-failure",
@@ -93,9 +93,9 @@ def _resolvers() -> list[str]:
         "resolve_retries 3",
         "timeout resolve 1s",
         "timeout retry 500ms",
-        "hold valid 2s",
-        # A pod that left DNS is leaving or not ready; the second look guards against a torn answer.
-        "hold obsolete 4s",
+        "hold valid 1s",
+        # A pod that left DNS is leaving; the second look guards against a torn answer.
+        "hold obsolete 1s",
         # While DNS does not answer, the last addresses are the best there are; the checks judge them.
         *(f"hold {status} 24h" for status in ("nx", "other", "refused", "timeout")),
     ]
@@ -122,14 +122,8 @@ def _forwarded() -> list[str]:
         "http-request set-var(txn.client) src",
         "acl forwarded req.hdr(x-forwarded-for) -m found",
         "http-request set-var(txn.client) req.hdr(x-forwarded-for,1) if forwarded",
-        *(
-            f"http-request set-header {header} {value} unless {{ req.hdr({header.lower()}) -m found }}"
-            for header, value in (
-                ("X-Forwarded-Proto", "http"),
-                ("X-Forwarded-Host", "%[req.hdr(host)]"),
-                ("X-Forwarded-Port", "%[dst_port]"),
-            )
-        ),
+        "http-request set-header X-Forwarded-Proto http unless { req.hdr(x-forwarded-proto) -m found }",
+        "http-request set-header X-Forwarded-Host %[req.hdr(host)] unless { req.hdr(x-forwarded-host) -m found }",
         "option forwardfor",
     ]
 
@@ -167,6 +161,8 @@ def _request_retries() -> list[str]:
     return [
         "retry-on conn-failure empty-response 503",
         f"acl delegate path {DELEGATE_PATH}",
+        # Only a request that is here as a whole can be sent again, and bodies come after their headers.
+        "http-request wait-for-body time 2s if { method POST } delegate",
         "http-request disable-l7-retry unless { method GET HEAD } || { method POST } delegate",
     ]
 

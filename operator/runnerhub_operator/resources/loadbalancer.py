@@ -139,7 +139,14 @@ def _container(context: BuildContext) -> Manifest:
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
         "livenessProbe": {**health, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 3},
-        "readinessProbe": {**health, "periodSeconds": 5, "timeoutSeconds": 3, "failureThreshold": 2},
+        # Up at once, but without a pod to send to until DNS and the first checks have answered.
+        "readinessProbe": {
+            **health,
+            "initialDelaySeconds": 3,
+            "periodSeconds": 5,
+            "timeoutSeconds": 3,
+            "failureThreshold": 2,
+        },
         "resources": resource_requirements(spec.resources, cpu="50m", memory="64Mi"),
         "securityContext": container_security_context(),
         "volumeMounts": [
