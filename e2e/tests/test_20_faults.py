@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from e2e.demo import control
-from e2e.lab import bed as test_bed
 from e2e.lab import report
 from e2e.lab.bed import Bed
 from e2e.lab.faults import strike
@@ -39,9 +38,6 @@ def test_force_delete_of_the_role_holder(hub: Hub, load: LoadClient, component: 
 
 
 def test_the_oracle_reports_a_loss_where_one_must_happen(bed: Bed, hub: Hub, load: LoadClient) -> None:
-    load.start(test_bed.CLIENT_IMAGE)
     result = control(bed, hub, load)
     report.write("e2e-control", result)
-    # A new account for the tests that follow.
-    load.start(test_bed.CLIENT_IMAGE)
     assert result["lost"] > 0

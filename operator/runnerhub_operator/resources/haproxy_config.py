@@ -67,7 +67,7 @@ def _defaults() -> list[str]:
         "option dontlognull",
         # Only what went wrong is logged; the metrics have the rest.
         "option dontlog-normal",
-        "timeout connect 2s",
+        "timeout connect 1s",
         "timeout client 60s",
         "timeout server 60s",
         "timeout tunnel 1h",

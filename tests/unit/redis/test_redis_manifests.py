@@ -1,0 +1,150 @@
+"""The manifests of the queue."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from runnerhub_operator import names
+from runnerhub_operator.api import parse_cluster
+from runnerhub_operator.resources import redis
+from runnerhub_operator.resources.common import BuildContext, Images, Manifest
+
+IMAGES = Images(
+    operator="operator",
+    postgres="postgres",
+    pooler="pooler",
+    redis="redis",
+    haproxy="haproxy",
+    orchestrator="app",
+)
+
+
+def context(*, bootstrapped: bool = False, **spec: Any) -> BuildContext:
+    body = {
+        "metadata": {"name": "hub", "namespace": "runnerhub", "uid": "1"},
+        "spec": {"redis": spec},
+    }
+    return BuildContext(parse_cluster(body), IMAGES, redis_bootstrapped=bootstrapped)
+
+
+def one(manifests: list[Manifest], kind: str, name: str = "hub-redis") -> Manifest:
+    found = [item for item in manifests if item["kind"] == kind and item["metadata"]["name"] == name]
+    assert len(found) == 1
+    return found[0]
+
+
+def directives(configuration: str) -> dict[str, str]:
+    return dict(line.split(" ", 1) for line in configuration.splitlines())
+
+
+def test_everything_comes_in_the_order_of_need() -> None:
+    kinds = [item["kind"] for item in redis.redis_manifests(context())]
+    assert kinds == [
+        "ServiceAccount", "ConfigMap", "ConfigMap", *["Service"] * 5, "PodDisruptionBudget", "StatefulSet",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("replicas", [3, 5])
+def test_each_pod_has_a_service_of_its_own(replicas: int) -> None:
+    manifests = redis.redis_manifests(context(replicas=replicas))
+    for ordinal in range(replicas):
+        service = one(manifests, "Service", f"hub-redis-{ordinal}")
+        assert service["spec"]["type"] == "ClusterIP"
+        assert "clusterIP" not in service["spec"], "headless: there would be no literal address to announce"
+        assert service["spec"]["publishNotReadyAddresses"] is True
+        assert service["spec"]["selector"]["statefulset.kubernetes.io/pod-name"] == f"hub-redis-{ordinal}"
+        assert {port["port"] for port in service["spec"]["ports"]} == {6379, 26379, redis.PORT_STATE}
+
+
+@pytest.mark.parametrize(("replicas", "quorum"), [(3, 2), (5, 3), (7, 4), (9, 5)])
+def test_quorum_is_a_majority(replicas: int, quorum: int) -> None:
+    data = one(redis.redis_manifests(context(replicas=replicas)), "ConfigMap")["data"]
+    settings = json.loads(data["settings.json"])
+    assert settings["quorum"] == quorum
+    assert settings["masterName"] == "github-runnerhub-redis"
+
+
+@pytest.mark.parametrize(("down_after", "lag"), [(1000, 1), (3000, 1), (5000, 3), (30000, 10)])
+def test_a_lonely_master_stops_before_another_is_elected(down_after: int, lag: int) -> None:
+    spec = context(downAfterMilliseconds=down_after).cluster.spec.redis
+    conf = directives(redis.redis_configuration(spec))
+    assert conf["min-replicas-to-write"] == "1"
+    assert int(conf["min-replicas-max-lag"]) == lag
+    # A replica confirms each second and the master looks each second.
+    assert down_after < 3000 or lag + 2 <= down_after / 1000
+
+
+def test_memory_is_limited_below_the_containers_limit() -> None:
+    assert "maxmemory" not in directives(redis.redis_configuration(context().cluster.spec.redis))
+    limited = context(resources={"limits": {"memory": "1Gi"}}).cluster.spec.redis
+    conf = directives(redis.redis_configuration(limited))
+    assert int(conf["maxmemory"]) == int(2**30 * 0.7)
+    assert conf["maxmemory-policy"] == "noeviction"
+
+
+@pytest.mark.parametrize(
+    ("quantity", "size"), [("1", 1), ("64Mi", 2**26), ("1.5Gi", 3 * 2**29), ("2k", 2000), ("1Ki", 1024)]
+)
+def test_quantities(quantity: str, size: int) -> None:
+    assert redis.quantity_bytes(quantity) == size
+
+
+def test_the_bootstrap_flag_restarts_no_pod() -> None:
+    before, after = redis.redis_manifests(context()), redis.redis_manifests(context(bootstrapped=True))
+    assert one(before, "StatefulSet") == one(after, "StatefulSet")
+    assert one(before, "ConfigMap", "hub-redis-state")["data"] == {"bootstrapped": "false"}
+    assert one(after, "ConfigMap", "hub-redis-state")["data"] == {"bootstrapped": "true"}
+    volumes = one(after, "StatefulSet")["spec"]["template"]["spec"]["volumes"]
+    state = next(volume for volume in volumes if volume["name"] == "state")
+    assert state["configMap"] == {"name": "hub-redis-state", "optional": True}
+
+
+def test_changed_settings_change_the_pod_template() -> None:
+    def template(**spec: Any) -> Manifest:
+        result: Manifest = one(redis.redis_manifests(context(**spec)), "StatefulSet")["spec"]["template"]
+        return result
+
+    assert template() != template(downAfterMilliseconds=6000)
+    assert names.ANNOTATION_CONFIG in template()["metadata"]["annotations"]
+
+
+def test_stateful_set_starts_together_keeps_volumes_and_is_rolled_by_the_operator() -> None:
+    storage = {"size": "2Gi", "storageClassName": "fast"}
+    spec = one(redis.redis_manifests(context(storage=storage)), "StatefulSet")["spec"]
+    assert spec["podManagementPolicy"] == "Parallel"
+    assert spec["updateStrategy"] == {"type": "OnDelete"}
+    assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    claim = spec["volumeClaimTemplates"][0]["spec"]
+    assert claim["storageClassName"] == "fast"
+    assert claim["resources"]["requests"]["storage"] == "2Gi"
+
+
+def test_pods_are_restricted_and_hold_no_token() -> None:
+    pod = one(redis.redis_manifests(context()), "StatefulSet")["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        }
+
+
+def test_passwords_come_as_files_only() -> None:
+    pod = one(redis.redis_manifests(context()), "StatefulSet")["spec"]["template"]["spec"]
+    for container in pod["containers"]:
+        assert {entry["name"] for entry in container["env"]} == {"POD_NAME", "POD_NAMESPACE"}
+        assert not any("exec" in container.get(probe, {}) for probe in ("livenessProbe", "readinessProbe"))
+    secret = next(volume for volume in pod["volumes"] if volume["name"] == "credentials")["secret"]
+    assert secret == {"secretName": "hub-redis-credentials", "defaultMode": 0o440}
+
+
+def test_the_image_of_the_spec_wins() -> None:
+    pod = one(redis.redis_manifests(context(image="example.com/redis:1")), "StatefulSet")["spec"]["template"][
+        "spec"
+    ]
+    assert {container["image"] for container in pod["containers"]} == {"example.com/redis:1"}
