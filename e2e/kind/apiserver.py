@@ -38,7 +38,8 @@ class ApiServer:
     """Owns two processes and a folder; use it as a context manager, or call start() and stop().
 
     `kubeconfig` is valid after start() and makes its user a member of system:masters; other users are reached
-    by impersonation (`kubectl --as`).
+    by impersonation (`kubectl --as`). Start it from a thread that lives as long as the server is needed, such as
+    the main one: the kernel ends the servers together with it.
     """
 
     def __init__(self, folder: Path | None = None) -> None:

@@ -1,5 +1,6 @@
 """The Debian base image: upstream's where a registry is reachable, else made from Debian's packages."""
 
+import inspect
 import shutil
 import tempfile
 from pathlib import Path
@@ -26,7 +27,8 @@ def ensure(engine: Engine) -> str:
     if engine.is_docker:
         return versions.UPSTREAM_BASE_IMAGE
     mirrors = debian_mirrors(versions.DEBIAN_SUITE)
-    key = content_hash([Path(__file__)], versions.DEBIAN_SUITE, *mirrors)
+    recipe = [inspect.getsource(part) for part in (_make, _slim_down)]
+    key = content_hash([], *recipe, _APT_SETTINGS, _EXCLUDES, _PATH, versions.DEBIAN_SUITE, *mirrors)
     tag = f"localhost/runnerhub-testbed/debian:{versions.DEBIAN_SUITE}-{key}"
     if engine.succeeds("image", "exists", tag):
         return tag
@@ -34,6 +36,7 @@ def ensure(engine: Engine) -> str:
         if not engine.succeeds("image", "exists", tag):
             with step(f"make the base image from Debian {versions.DEBIAN_SUITE} packages"):
                 _make(engine, tag, mirrors)
+            engine.forget_older(tag)
     return tag
 
 

@@ -64,6 +64,14 @@ class Engine:
             return None
         return "" if value == "<no value>" else value
 
+    def forget_older(self, keep: str) -> None:
+        """Remove the other tags of an image's repository, except those that containers still use."""
+        repository = keep.rpartition(":")[0]
+        listing = self.output("images", "--format", "{{.Repository}}:{{.Tag}}", repository)
+        for image in listing.split():
+            if image != keep and not image.endswith(":<none>"):
+                self.succeeds("rmi", image)
+
 
 @functools.cache
 def choose() -> Engine:

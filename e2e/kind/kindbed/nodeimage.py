@@ -1,6 +1,7 @@
 """The node image: upstream's with Docker, else built from the pinned Go components and Debian packages."""
 
 import gzip
+import inspect
 import os
 import shutil
 import tarfile
@@ -37,10 +38,9 @@ def ensure(engine: Engine) -> str:
     if engine.is_docker:
         return versions.UPSTREAM_NODE_IMAGE
     base = baseimage.ensure(engine)
-    binaries = [str(gotools.tool_path(name)) for name in gotools.NODE_IMAGE_TOOLS]
-    key = content_hash(
-        [*files_below(SOURCES), Path(__file__)], base, *(Path(b).parent.name for b in binaries)
-    )
+    recipe = [inspect.getsource(part) for part in (_build, _compress_layers, _build_stage)]
+    keys = [gotools.tool_path(name).parent.name for name in gotools.NODE_IMAGE_TOOLS]
+    key = content_hash(files_below(SOURCES), *recipe, str(_PRELOADED), base, *keys)
     tag = f"{REPOSITORY_NAME}/node:{versions.KUBERNETES}-{key}"
     if engine.succeeds("image", "exists", tag):
         return tag
@@ -49,6 +49,7 @@ def ensure(engine: Engine) -> str:
         if not engine.succeeds("image", "exists", tag):
             with step(f"build the node image for Kubernetes {versions.KUBERNETES}"):
                 _build(engine, base, tag)
+            engine.forget_older(tag)
     return tag
 
 

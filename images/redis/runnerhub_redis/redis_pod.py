@@ -42,8 +42,9 @@ class RedisPod:
         threading.Thread(target=self._start, daemon=True).start()
         self._wake.wait()
         if self._server is None:
-            log("stopping before Redis was started")
-            return 0
+            # Without a signal the start failed; its traceback is in the log.
+            log("stopping before Redis was started", terminating=self._terminating)
+            return 0 if self._terminating else 1
         if self._terminating:
             return self._stop(self._server)
         code = self._server.wait()

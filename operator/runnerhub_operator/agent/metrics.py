@@ -76,7 +76,7 @@ class AgentMetrics:
     """All metrics of one agent."""
 
     def __init__(self, node: str, read: Callable[[], Readings]) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.registry.register(_Gauges(node, read))
         ProcessCollector(registry=self.registry)

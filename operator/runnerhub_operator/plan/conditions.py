@@ -91,7 +91,7 @@ def postgres_verdict(
     )
     primary = f"primary {status.primary}" if status.primary else "no primary"
     detail = (
-        f"{primary}, {streaming} of {wanted - 1} replicas streaming, "
+        f"{primary}, {_ready(members)} of {wanted} members ready, {streaming} of {wanted - 1} replicas streaming, "
         f"{ready_poolers} of {wanted_poolers} poolers ready"
     )
     return _verdict(

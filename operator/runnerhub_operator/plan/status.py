@@ -21,8 +21,11 @@ def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> PostgresSt
     patroni = snapshot.patroni
     if patroni is None:
         return cluster.status.postgres.model_copy(update={"primary": None})
+    leader = next((member for member in patroni.members if member.name == patroni.leader), None)
+    # Patroni's key still names a primary that is gone until it runs out.
+    alive = leader is not None and leader.state == "running" and snapshot.pod(leader.name) is not None
     return PostgresStatus(
-        primary=patroni.leader,
+        primary=patroni.leader if alive else None,
         timeline=patroni.timeline if patroni.timeline is not None else cluster.status.postgres.timeline,
         instances=tuple(
             PostgresInstanceStatus(

@@ -78,8 +78,8 @@ def _defaults() -> list[str]:
         "option redispatch 1",
         "retries 3",
         "retry-on conn-failure",
-        # DNS names pods that have just died for up to 30 s (CoreDNS caches), so the checks must be quick, and
-        # one failed connection takes a pod out until its next good check.
+        # Where CoreDNS caches, it names dead pods for 30 s, so the checks must be quick, and one failed
+        # connection takes a pod out until its next good check.
         "default-server resolvers cluster resolve-prefer ipv4 init-addr none check inter 1s fastinter 500ms "
         "downinter 1s fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down",
     ]

@@ -95,7 +95,8 @@ async def serving(agent: AgentUnderTest) -> AsyncIterator[Http]:
 async def until(condition: Callable[[], bool], seconds: float = 3) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        # Conditions are of many kinds, few of them events.
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

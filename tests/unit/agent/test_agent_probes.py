@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -76,8 +77,6 @@ async def test_a_hanging_storage_gets_no_second_thread(
     release = threading.Event()
     probe = StorageProbe("node-a", tmp_path)
     monkeypatch.setattr(probe, "_write_and_read", release.wait)
-    import asyncio
-
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(probe(), 0.05)
     with pytest.raises(ProbeError, match="still hangs"):

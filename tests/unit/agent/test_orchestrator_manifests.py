@@ -85,7 +85,7 @@ def test_the_orchestrator_has_the_documents_variables() -> None:
         "HEALTH_CHECK_RETRIES": "3",
         "LOAD_BALANCER_URL": "http://hub",
         "LOAD_BALANCER_HEALTH_CHECK": "/health",
-        "LOG_DIR": "/tmp",
+        "LOG_DIR": "/tmp",  # noqa: S108 - the pod's own emptyDir
         "RUNNERHUB_AGENT_URL": "http://127.0.0.1:9808",
         "RUNNERHUB_LEADER_FILE": "/run/runnerhub/leader.json",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from runnerhub_operator import names
 from runnerhub_operator.api import parse_cluster
 from runnerhub_operator.resources import haproxy_config

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from runnerhub_operator import names
 from runnerhub_operator.api import parse_cluster
 from runnerhub_operator.resources import redis

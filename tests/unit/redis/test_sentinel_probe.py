@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+
 from runnerhub_operator import names
 from runnerhub_operator.errors import ProbeError
 from runnerhub_operator.probes.sentinel import (
