@@ -99,7 +99,11 @@ async def _lead(
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as http:
         reconciler = Reconciler(
             cache,
-            client.guarded(elector.ensure_leader),
+            # A write that is sent in the last moment of a term is over before anybody else may lead.
+            client.guarded(
+                elector.ensure_leader,
+                deadline_seconds=settings.lease_duration_seconds - settings.renew_deadline_seconds,
+            ),
             http,
             images=settings.images,
             reporter=settings.identity,

@@ -202,6 +202,24 @@ def free_port() -> int:
         return port
 
 
+def mount_token(api_server: Any, namespace: str, folder: Path) -> Path:
+    """Ask for a token of ServiceAccount `agent` and put it where the kubelet would."""
+    request = urllib.request.Request(  # noqa: S310 - the address of the test's own server
+        f"{api_server.url}/api/v1/namespaces/{namespace}/serviceaccounts/agent/token",
+        data=json.dumps(
+            {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        ).encode(),
+        headers={"Authorization": f"Bearer {api_server.token}", "Content-Type": "application/json"},
+    )
+    context = ssl.create_default_context(cafile=str(api_server.certificate_authority))
+    with urllib.request.urlopen(request, context=context) as answer:  # noqa: S310 - see above
+        token = json.load(answer)["status"]["token"]
+    folder.mkdir()
+    (folder / "token").write_text(token)
+    (folder / "ca.crt").write_bytes(api_server.certificate_authority.read_bytes())
+    return folder
+
+
 async def service_account(client: KubeClient, api_server: Any, namespace: str, folder: Path) -> Path:
     """A folder as Kubernetes mounts it, for a ServiceAccount with exactly the agent's Role."""
     meta = {"name": "agent", "namespace": namespace}
@@ -219,20 +237,7 @@ async def service_account(client: KubeClient, api_server: Any, namespace: str, f
             "subjects": [{"kind": "ServiceAccount", "name": "agent", "namespace": namespace}],
         }
     )
-    request = urllib.request.Request(  # noqa: S310 - the address of the test's own server
-        f"{api_server.url}/api/v1/namespaces/{namespace}/serviceaccounts/agent/token",
-        data=json.dumps(
-            {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-        ).encode(),
-        headers={"Authorization": f"Bearer {api_server.token}", "Content-Type": "application/json"},
-    )
-    context = ssl.create_default_context(cafile=str(api_server.certificate_authority))
-    with urllib.request.urlopen(request, context=context) as answer:  # noqa: S310 - see above
-        token = json.load(answer)["status"]["token"]
-    folder.mkdir()
-    (folder / "token").write_text(token)
-    (folder / "ca.crt").write_bytes(api_server.certificate_authority.read_bytes())
-    return folder
+    return await asyncio.to_thread(mount_token, api_server, namespace, folder)
 
 
 @pytest.fixture
@@ -322,7 +327,7 @@ async def test_agents_hand_over_within_the_service_levels(
     assert took <= 17
     tokens.append(successor.leader()[1]["fencingToken"])
     async with asyncio.timeout(5):
-        while await labelled(client, namespace) != [successor.name]:
+        while await labelled(client, namespace) != [successor.name]:  # noqa: ASYNC110 - nothing to wait on
             await asyncio.sleep(0.1)
     leader.start()
 

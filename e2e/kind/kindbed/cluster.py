@@ -41,8 +41,9 @@ class Cluster:
 
 def names(engine: Engine) -> list[str]:
     """Names of the clusters on the test bed's network; other kind clusters of the machine are not ours."""
-    template = f'{{{{index .Labels "{_LABEL}"}}}}'
-    listing = engine.output("ps", "--all", "--filter", f"network={NETWORK}", "--format", template)
+    # The two clients' templates differ in this.
+    label = f'.Label "{_LABEL}"' if engine.is_docker else f'index .Labels "{_LABEL}"'
+    listing = engine.output("ps", "--all", "--filter", f"network={NETWORK}", "--format", f"{{{{{label}}}}}")
     return sorted(set(listing.split()))
 
 
@@ -106,7 +107,7 @@ def _mend(cluster: Cluster) -> bool:
     """Whether the cluster is healthy, after starting again what a reboot or a fault test left stopped."""
     for node in cluster.nodes("paused"):
         cluster.engine.output("unpause", node)
-    for state in ("exited", "created", "stopped"):
+    for state in ("exited", "created"):
         for node in cluster.nodes(state):
             say(f"    node {node} was stopped; starting it")
             cluster.engine.output("start", node)

@@ -39,6 +39,8 @@ class Engine:
             return {
                 "KIND_EXPERIMENTAL_PROVIDER": "docker",
                 "KIND_EXPERIMENTAL_DOCKER_NETWORK": NETWORK,
+                # Attestations would make an index of each image, which the nodes cannot import by name.
+                "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
             }
         return {
             "KIND_EXPERIMENTAL_PROVIDER": "podman",
@@ -111,8 +113,8 @@ def _containers_conf() -> Path:
         if known:
             limits.append(f'"{name}={min(known)}:{min(known)}"')
     lines = ["[containers]", f"default_ulimits = [{', '.join(limits)}]"]
-    if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        # crun refuses machines that mount both cgroup versions.
+    if not Path("/sys/fs/cgroup/cgroup.controllers").exists() or not shutil.which("crun"):
+        # crun, podman's first choice, refuses machines that mount both cgroup versions.
         lines += ["[engine]", 'runtime = "runc"']
     text = "\n".join(lines) + "\n"
     path = cache_dir() / "containers.conf"

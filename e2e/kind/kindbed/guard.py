@@ -12,6 +12,9 @@ from kindbed.engine import NETWORK, Engine, as_root
 from kindbed.versions import UPSTREAM_NODE_IMAGE
 
 TABLE = "runnerhub_testbed"
+# Packets to the address of a pod that is gone take the nodes' default route. They are dropped in silence, as
+# in real networks: a quick refusal would make failovers look faster than they are.
+POD_SUBNET = "10.244.0.0/16"
 
 
 def ensure_network(engine: Engine) -> str:
@@ -27,7 +30,8 @@ def ensure_network(engine: Engine) -> str:
 
 def raise_guard(engine: Engine, bridge: str) -> None:
     """Reject what the bridge would forward to other interfaces, IPv4 and IPv6; keeps an existing guard."""
-    if bridge in _current_rules(engine):
+    current = _current_rules(engine)
+    if f'"{bridge}"' in current and POD_SUBNET in current:
         return
     _nft(
         engine,
@@ -37,6 +41,7 @@ def raise_guard(engine: Engine, bridge: str) -> None:
         table inet {TABLE} {{
             chain forward {{
                 type filter hook forward priority filter - 10; policy accept;
+                iifname "{bridge}" oifname != "{bridge}" ip daddr {POD_SUBNET} counter drop
                 iifname "{bridge}" oifname != "{bridge}" counter reject with icmpx type admin-prohibited
             }}
         }}
@@ -54,8 +59,11 @@ def lower_guard(engine: Engine) -> None:
 
 def rejected_packets(engine: Engine) -> int:
     """How many packets the guard has turned back."""
-    words = _current_rules(engine).split()
-    return int(words[words.index("packets") + 1]) if "packets" in words else 0
+    for line in _current_rules(engine).splitlines():
+        words = line.split()
+        if "reject" in words:
+            return int(words[words.index("packets") + 1])
+    return 0
 
 
 def _nft_command(engine: Engine, *arguments: str) -> list[str]:

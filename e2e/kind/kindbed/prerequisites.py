@@ -44,7 +44,11 @@ def ensure() -> None:
         )
     _check_memory()
     _check_disk(engine)
-    ensure_packages(DOCKER_PACKAGES if engine.is_docker else PODMAN_PACKAGES)
+    if not engine.is_docker:
+        ensure_packages(PODMAN_PACKAGES)
+    elif as_root(["true"]):
+        # Otherwise the guard is set from a container.
+        ensure_packages(DOCKER_PACKAGES)
     gotools.check_go()
     _raise_inotify_limits()
     if not engine.is_docker:
@@ -76,14 +80,15 @@ def ensure_packages(packages: dict[str, str]) -> None:
     if not missing:
         return
     names = " ".join(missing)
-    install = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
-    install_as_root, update_as_root = as_root(install), as_root(["apt-get", "update"])
+    # Through env, because sudo drops the variable.
+    install = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes"]
+    install_as_root = as_root([*install, "--no-install-recommends", *missing])
+    update_as_root = as_root(["apt-get", "update"])
     if not shutil.which("apt-get") or not install_as_root or not update_as_root:
         raise TestBedError(f"please install these packages (Debian names): {names}")
     with step(f"install Debian packages: {names}"):
-        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-        run_logged(update_as_root, "packages", env=quiet)
-        run_logged(install_as_root, "packages", env=quiet)
+        run_logged(update_as_root, "packages")
+        run_logged(install_as_root, "packages")
 
 
 def _program_exists(program: str) -> bool:

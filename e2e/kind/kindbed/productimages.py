@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ BASE = "base"
 # What the operator's defaults name; a folder of another name below images/ is built as well.
 EXPECTED = (BASE, "client", "haproxy", "operator", "orchestrator", "pooler", "postgres", "redis")
 
+_FLAGS = re.compile(r"^(--\S+\s+)+")
 INPUTS_LABEL = "runnerhub.io/inputs"
 
 
@@ -79,10 +81,11 @@ def _copied(dockerfile: Path) -> list[str]:
         instruction, _, rest = line.strip().partition(" ")
         if instruction.upper() not in ("COPY", "ADD"):
             continue
-        words = json.loads(rest) if rest.lstrip().startswith("[") else shlex.split(rest)
-        if any(word.startswith("--from=") for word in words):
+        arguments = _FLAGS.sub("", rest.strip())
+        if "--from=" in rest:
             continue
-        sources += [word for word in words if not word.startswith("--")][:-1]
+        words = json.loads(arguments) if arguments.startswith("[") else shlex.split(arguments)
+        sources += words[:-1]
     return sources
 
 
@@ -144,7 +147,9 @@ def _missing(engine: Engine, node: str, wanted: list[_Wanted]) -> list[_Wanted]:
 
     def present(image: _Wanted) -> bool:
         digest = digests.get(image.name)
-        return digest is not None and digest == digests.get(f"sha256:{image.image_id}")
+        # Docker with containerd's image store gives the digest itself as the image's id.
+        same = (digests.get(f"sha256:{image.image_id}"), f"sha256:{image.image_id}")
+        return digest is not None and digest in same
 
     return [image for image in wanted if not present(image)]
 

@@ -94,12 +94,13 @@ class AgentKube:
         body: Mapping[str, Any] | None = None,
         content: str = "application/json",
     ) -> Manifest:
-        headers = {"Accept": "application/json", "Authorization": f"Bearer {self._bearer()}"}
+        headers = {"Accept": "application/json"}
         data = None
         if body is not None:
             headers["Content-Type"] = content
             data = json.dumps(body)
         try:
+            headers["Authorization"] = f"Bearer {self._bearer()}"
             async with self._session.request(
                 method, self._address + path, params=query, data=data, headers=headers
             ) as response:

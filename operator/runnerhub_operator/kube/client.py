@@ -113,11 +113,9 @@ class KubeClient:
         configuration.retries = None
         return cls(kube_client.ApiClient(configuration), **options)
 
-    def guarded(self, guard: Callable[[], None]) -> KubeClient:
-        """The same connection with a guard before each write."""
-        return KubeClient(
-            self._api, guard=guard, observer=self._observer, deadline_seconds=self._deadline_seconds
-        )
+    def guarded(self, guard: Callable[[], None], deadline_seconds: float) -> KubeClient:
+        """The same connection with a guard before each write, and a deadline of its own."""
+        return KubeClient(self._api, guard=guard, observer=self._observer, deadline_seconds=deadline_seconds)
 
     async def close(self) -> None:
         """Close the connections."""

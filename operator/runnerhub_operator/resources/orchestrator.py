@@ -217,7 +217,8 @@ def _orchestrator(context: BuildContext) -> Manifest:
             "httpGet": {"path": "/health", "port": "http"},
             "periodSeconds": 2,
             "timeoutSeconds": 2,
-            "failureThreshold": 2,
+            # The load balancer's own checks are faster; this one decides about addresses and rollouts.
+            "failureThreshold": 3,
         },
         "resources": resource_requirements(spec.resources, cpu="50m", memory="128Mi"),
         "securityContext": container_security_context(),
@@ -236,6 +237,13 @@ def _agent(context: BuildContext) -> Manifest:
         "env": agent_environment(context),
         "ports": [{"name": _AGENT_PORT, "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
         # No preStop hook: leadership is given back at the very beginning of the end.
+        # On a busy machine the start alone may take longer than the patience of the liveness probe.
+        "startupProbe": {
+            "httpGet": {"path": "/livez", "port": _AGENT_PORT},
+            "periodSeconds": 2,
+            "timeoutSeconds": 2,
+            "failureThreshold": 60,
+        },
         "livenessProbe": {
             "httpGet": {"path": "/livez", "port": _AGENT_PORT},
             "periodSeconds": 10,

@@ -46,7 +46,6 @@ __all__ = [
     "dynamic_config_patch",
     "member_names",
     "patroni_dynamic_config",
-    "postgres_first_objects",
     "postgres_manifests",
 ]
 
@@ -68,11 +67,6 @@ def postgres_manifests(context: BuildContext) -> list[Manifest]:
         disruption_budget(context, names.POSTGRES),
         _stateful_set(context),
     ]
-
-
-def postgres_first_objects(context: BuildContext) -> list[Manifest]:  # noqa: ARG001 - the planner's interface
-    """Objects that must exist before the members: none, the members make Patroni's ConfigMaps themselves."""
-    return []
 
 
 def member_names(context: BuildContext) -> list[str]:

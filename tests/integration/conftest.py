@@ -1,0 +1,166 @@
+"""A real API server (etcd and kube-apiserver on loopback) and real operator processes with the chart's RBAC."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from apiserver import ApiServer
+from e2e.lab.kubectl import Kubectl, wait_for
+from kindbed import gotools, paths
+
+SYSTEM = "runnerhub-system"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ApiServer]:
+    """The API server."""
+    with ApiServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def admin(server: ApiServer) -> Kubectl:
+    """kubectl as an administrator, with the chart's CRD and RBAC in place."""
+    kubectl = Kubectl(gotools.ensure("kubectl")["kubectl"], server.kubeconfig)
+    kubectl("create", "namespace", SYSTEM)
+    chart = paths.REPOSITORY / "charts" / "runnerhub-operator"
+    rendered = subprocess.run(
+        [gotools.ensure("helm")["helm"], "template", "runnerhub-operator", chart, "--namespace", SYSTEM],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    kinds = (
+        "CustomResourceDefinition",
+        "ServiceAccount",
+        "Role",
+        "RoleBinding",
+        "ClusterRole",
+        "ClusterRoleBinding",
+    )
+    wanted = [item for item in yaml.safe_load_all(rendered) if item and item["kind"] in kinds]
+    kubectl.in_namespace(SYSTEM)("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(wanted))
+    wait_for("the CRD to be served", lambda: kubectl("get", "rhc", "-A") is not None, 20)
+    return kubectl
+
+
+@pytest.fixture
+def namespace(admin: Kubectl, request: pytest.FixtureRequest) -> Kubectl:
+    """kubectl in a namespace of the test's own."""
+    name = f"t{abs(hash(request.node.nodeid)) % 10**10}"
+    admin("create", "namespace", name)
+    return admin.in_namespace(name)
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(slots=True)
+class Operator:
+    """One operator process."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    metrics_port: int
+    health_port: int
+    log: Path
+
+    def metrics(self) -> str:
+        """What it tells Prometheus."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    def leads(self) -> bool:
+        """Whether it is the active one."""
+        return "\nrunnerhub_operator_leader 1.0" in self.metrics()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+Start = Callable[[str], Operator]
+
+
+@pytest.fixture
+def start_operator(admin: Kubectl, server: ApiServer, tmp_path: Path) -> Iterator[Start]:
+    """Starts operator processes that log in as the chart's ServiceAccount."""
+    token = admin.in_namespace(SYSTEM)("create", "token", "runnerhub-operator", "--duration=1h").strip()
+    config = yaml.safe_load(server.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token}
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(config))
+    started: list[Operator] = []
+
+    def start(name: str) -> Operator:
+        metrics_port, health_port = free_port(), free_port()
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(paths.REPOSITORY / "operator"),
+            "KUBECONFIG": str(kubeconfig),
+            "POD_NAME": name,
+            "POD_NAMESPACE": SYSTEM,
+            "RUNNERHUB_METRICS_PORT": str(metrics_port),
+            "RUNNERHUB_HEALTH_PORT": str(health_port),
+            "RUNNERHUB_LEASE_DURATION_SECONDS": "6",
+            "RUNNERHUB_RENEW_DEADLINE_SECONDS": "4",
+            "RUNNERHUB_RETRY_PERIOD_SECONDS": "1",
+        }
+        log = tmp_path / f"{name}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "runnerhub_operator", "run"],
+                env=environment,
+                stdout=output,
+                stderr=output,
+            )
+        found = Operator(name, process, metrics_port, health_port, log)
+        started.append(found)
+        return found
+
+    yield start
+    for operator in started:
+        if operator.process.poll() is None:
+            operator.process.send_signal(signal.SIGCONT)
+            operator.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def operator(start_operator: Start) -> Operator:
+    """One active operator."""
+    found = start_operator("operator-0")
+
+    def leading() -> bool:
+        assert found.process.poll() is None, found.log.read_text()
+        try:
+            return found.leads()
+        except OSError:
+            return False
+
+    wait_for("the operator to lead", leading, 40)
+    return found
+
+
+def wait_until_time_passed(seconds: float) -> None:
+    """Bounded observation of an absence: there is no state to poll for."""
+    end = time.monotonic() + seconds
+    wait_for(f"{seconds} s to pass", lambda: time.monotonic() >= end, seconds + 5)

@@ -1,0 +1,187 @@
+"""The operator against a real API server: what it writes, keeps, refuses and leaves alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+from e2e.lab.hub import Hub
+from e2e.lab.kubectl import Kubectl, KubectlError, wait_for
+from tests.generate import ROOT, context, desired_objects
+from tests.integration.conftest import Operator, wait_until_time_passed
+
+
+def manifest(name: str = "hub", spec: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "apiVersion": "runnerhub.io/v1alpha1",
+        "kind": "RunnerHubCluster",
+        "metadata": {"name": name},
+        "spec": spec or {},
+    }
+
+
+def created(kubectl: Kubectl, spec: dict[str, Any] | None = None) -> Hub:
+    """A cluster whose last child has been written."""
+    kubectl.apply(manifest("hub", spec))
+    hub = Hub(kubectl, "hub")
+    wait_for("all children", lambda: kubectl.get("deployment", "hub-loadbalancer"), 30)
+    return hub
+
+
+def resource_versions(kubectl: Kubectl) -> dict[str, str]:
+    kinds = (
+        "configmap,service,secret,statefulset,deployment,role,rolebinding,serviceaccount,pdb,runnerhubcluster"
+    )
+    return {
+        f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["resourceVersion"]
+        for item in kubectl.items(kinds)
+    }
+
+
+def test_every_child_is_written_with_the_rights_of_the_chart(operator: Operator, namespace: Kubectl) -> None:
+    created(namespace)
+    missing = [
+        f"{item['kind']}/{item['metadata']['name']}"
+        for item in desired_objects(context("hub", {}))
+        if namespace.get(item["kind"], item["metadata"]["name"]) is None
+    ]
+    assert missing == []
+    secrets = {item["metadata"]["name"]: set(item["data"]) for item in namespace.items("secret")}
+    assert secrets["hub-redis-credentials"] == {"password", "sentinel-password"}
+
+
+def test_conditions_are_there_from_the_first_visit(operator: Operator, namespace: Kubectl) -> None:
+    hub = created(namespace)
+    conditions = {item["type"]: item for item in hub.status()["conditions"]}
+    assert len(conditions) == 9
+    assert conditions["Ready"]["status"] == "False"
+    assert conditions["Accepted"]["status"] == "True"
+    assert hub.status()["phase"] == "Creating"
+
+
+def test_nothing_is_written_when_nothing_changes(operator: Operator, namespace: Kubectl) -> None:
+    created(namespace)
+    # The last writes are still on their way through the watches.
+    wait_until_time_passed(3)
+    before = resource_versions(namespace)
+    wait_until_time_passed(8)
+    assert resource_versions(namespace) == before
+
+
+def test_a_deleted_child_comes_back_and_a_changed_one_is_put_right(
+    operator: Operator, namespace: Kubectl
+) -> None:
+    created(namespace)
+    namespace("delete", "service", "hub-redis-1")
+    wait_for("the Service", lambda: namespace.get("service", "hub-redis-1"), 10)
+    namespace("patch", "deployment", "hub-pooler", "--type=merge", "-p", '{"spec":{"replicas":7}}')
+    wait_for(
+        "2 poolers", lambda: (namespace.get("deployment", "hub-pooler") or {})["spec"]["replicas"] == 2, 10
+    )
+
+
+def test_an_edit_reaches_the_children_and_a_removed_section_goes(
+    operator: Operator, namespace: Kubectl
+) -> None:
+    hub = created(namespace, {"ingress": {"host": "hub.example.com"}})
+    assert namespace.get("ingress", "hub-ingress") is not None
+    assert hub.condition("IngressReady")["reason"] in ("Creating", "NoAddress")
+    namespace.apply(manifest("hub", {"orchestrator": {"replicas": 5}, "loadBalancer": {"replicas": 3}}))
+    wait_for(
+        "5 orchestrators",
+        lambda: (namespace.get("deployment", "hub-orchestrator") or {})["spec"]["replicas"] == 5,
+        10,
+    )
+    wait_for("the Ingress to go", lambda: namespace.get("ingress", "hub-ingress") is None, 10)
+    wait_for("the status", lambda: hub.status()["observedGeneration"] == 2, 10)
+
+
+def test_passwords_are_made_once(operator: Operator, namespace: Kubectl) -> None:
+    created(namespace)
+    before = {item["metadata"]["name"]: item["data"] for item in namespace.items("secret")}
+    namespace("annotate", "rhc", "hub", "touched=1")
+    namespace("patch", "rhc", "hub", "--type=merge", "-p", '{"spec":{"orchestrator":{"replicas":2}}}')
+    wait_for(
+        "2 orchestrators",
+        lambda: (namespace.get("deployment", "hub-orchestrator") or {})["spec"]["replicas"] == 2,
+        10,
+    )
+    assert {item["metadata"]["name"]: item["data"] for item in namespace.items("secret")} == before
+
+
+def test_a_lost_password_secret_is_told_and_not_made_anew(operator: Operator, namespace: Kubectl) -> None:
+    hub = created(namespace)
+    namespace("delete", "secret", "hub-postgres-credentials")
+    wait_for(
+        "it to be told", lambda: hub.condition("PostgresReady").get("reason") == "CredentialsMissing", 10
+    )
+    assert namespace.get("secret", "hub-postgres-credentials") is None
+    namespace("delete", "secret", "hub-orchestrator-credentials")
+    wait_for("the token secret", lambda: namespace.get("secret", "hub-orchestrator-credentials"), 10)
+
+
+def test_an_object_of_somebody_else_is_never_touched(operator: Operator, namespace: Kubectl) -> None:
+    namespace("create", "configmap", "hub-redis", "--from-literal=mine=1")
+    namespace.apply(manifest())
+    hub = Hub(namespace, "hub")
+    wait_for("the refusal", lambda: hub.condition("Accepted").get("reason") == "NameTaken", 20)
+    assert "ConfigMap" in hub.condition("Accepted")["message"]
+    found = namespace.get("configmap", "hub-redis")
+    assert found is not None
+    assert found["data"] == {"mine": "1"}
+    namespace("delete", "configmap", "hub-redis")
+    wait_for("the retry", lambda: hub.condition("Accepted").get("status") == "True", 60)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"redis": {"replicas": 4}}, "redis.replicas must be odd"),
+        ({"redis": {"replicas": 0}}, "should be greater than or equal to 3"),
+        ({"orchestrator": {"replicas": 0}}, "spec.orchestrator.replicas"),
+        ({"postgres": {"instances": 10}}, "should be less than or equal to 9"),
+        ({"ingress": {"host": "http://x"}}, "ingress.host must be a DNS name"),
+        ({"surprise": True}, 'unknown field "spec.surprise"'),
+        ({"postgres": {"parameters": {"wal_level": "minimal"}}}, "that the operator owns"),
+        ({"postgres": {"parameters": {"Bad Name": "1"}}}, "names must match"),
+        ({"leaderElection": {"leaseDurationSeconds": 6}}, "leaseDurationSeconds > renewDeadlineSeconds"),
+    ],
+)
+def test_bad_input_is_refused_with_a_sentence(admin: Kubectl, spec: dict[str, Any], words: str) -> None:
+    with pytest.raises(KubectlError) as caught:
+        admin("apply", "-f", "-", stdin=json.dumps(manifest("bad", spec)))
+    assert words in str(caught.value)
+
+
+def test_a_name_too_long_or_no_service_name_is_refused(admin: Kubectl) -> None:
+    for name, words in (("a" * 41, "at most 40 characters"), ("1hub", "must start with a letter")):
+        with pytest.raises(KubectlError, match=words):
+            admin("apply", "-f", "-", stdin=json.dumps(manifest(name)))
+
+
+def test_storage_is_immutable(operator: Operator, namespace: Kubectl) -> None:
+    created(namespace)
+    for section in ("postgres", "redis"):
+        patch = json.dumps({"spec": {section: {"storage": {"size": "2Gi"}}}})
+        with pytest.raises(KubectlError, match="storage is immutable"):
+            namespace("patch", "rhc", "hub", "--type=merge", "-p", patch)
+
+
+def test_every_example_is_accepted(namespace: Kubectl) -> None:
+    for path in sorted((ROOT / "examples").glob("*.yaml")):
+        assert yaml.safe_load(path.read_text())["kind"] == "RunnerHubCluster"
+        namespace("apply", "--dry-run=server", "-f", str(path))
+
+
+def test_logs_are_structured_and_hold_no_password(operator: Operator, namespace: Kubectl) -> None:
+    created(namespace)
+    lines = operator.log.read_text().splitlines()
+    assert all(re.match(r'^\{"time": ', line) and json.loads(line) for line in lines)
+    secrets = namespace(
+        "get", "secret", "-o", "go-template={{range .items}}{{range .data}}{{.|base64decode}} {{end}}{{end}}"
+    )
+    assert len(secrets.split()) == 8
+    assert not [secret for secret in secrets.split() if secret in "\n".join(lines)]
