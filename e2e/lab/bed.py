@@ -8,9 +8,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_kind import KindCluster
+
 from kindbed import cluster as kind_cluster
 from kindbed import engine, gotools, nodeimage, paths, prerequisites, productimages
-from pytest_kind import KindCluster
 
 from .hub import Hub
 from .kubectl import Kubectl, KubectlError, wait_for

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from e2e.lab import bed as test_bed
 from e2e.lab.bed import Bed
 from e2e.lab.hub import Hub

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+
 from e2e.lab.bed import OPERATOR_NAMESPACE, Bed
 from e2e.lab.hub import Hub
 from e2e.lab.kubectl import KubectlError, wait_for

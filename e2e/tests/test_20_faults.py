@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from e2e.demo import control
 from e2e.lab import report
 from e2e.lab.bed import Bed

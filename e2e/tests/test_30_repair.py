@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from e2e.lab.bed import OPERATOR_NAMESPACE, Bed
 from e2e.lab.hub import Hub
 from e2e.lab.kubectl import wait_for

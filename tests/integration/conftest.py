@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from apiserver import ApiServer
 from e2e.lab.kubectl import Kubectl, wait_for
 from kindbed import gotools, paths

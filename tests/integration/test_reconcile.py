@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from e2e.lab.hub import Hub
 from e2e.lab.kubectl import Kubectl, KubectlError, wait_for
 from tests.generate import ROOT, context, desired_objects

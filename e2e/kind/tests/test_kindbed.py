@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
 from kindbed import gotools, hostclients, nodeimage, paths, productimages, versions
 
 GO_MODULES = sorted(path.parent.name for path in gotools.TOOLS_DIR.glob("*/go.mod"))

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from .settings import PORT_REDIS, PORT_SENTINEL, Settings
 
-REPLICA_PRIORITY = 100
-# Sentinel never promotes a replica of priority 0: the guard of one that has not synchronised yet.
-NEVER_PROMOTED = 0
+# Sentinel promotes the replica of the lowest priority, and never one of priority 0.
+PRIORITY_IN_STEP = 100
+PRIORITY_LAST_RESORT = 200
+PRIORITY_NEVER = 0
 
 
 def quoted(value: str) -> str:
@@ -21,12 +22,11 @@ def quoted(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def redis_configuration(
-    settings: Settings, *, announce: str, master: str | None, promotable: bool, static: Path
-) -> str:
+def redis_configuration(settings: Settings, *, announce: str, master: str | None, static: Path) -> str:
     """Configuration of this pod's Redis; `master` is None for the master itself.
 
-    The operator's part is included first, so that what only the pod knows wins.
+    The operator's part is included first, so that what only the pod knows wins. A replica starts as one that is
+    never promoted: it has lost its offset with the restart, so Sentinel could not tell how old its data is.
     """
     lines = [
         f"include {static}",
@@ -36,7 +36,7 @@ def redis_configuration(
         f"masterauth {quoted(settings.password)}",
         f"replica-announce-ip {announce}",
         f"replica-announce-port {PORT_REDIS}",
-        f"replica-priority {REPLICA_PRIORITY if promotable else NEVER_PROMOTED}",
+        f"replica-priority {PRIORITY_IN_STEP if master is None else PRIORITY_NEVER}",
     ]
     if master is not None:
         lines.append(f"replicaof {master} {PORT_REDIS}")

@@ -1,7 +1,10 @@
 """Decides, from what a starting pod could learn, which role its Redis takes. Pure: no input or output.
 
-The one danger is a master that starts empty: its replicas would copy the emptiness. So an empty volume
-becomes master only where nothing can be lost, and whoever cannot know waits.
+Two dangers. A master that starts empty: its replicas would copy the emptiness. And a master that starts with
+its data: it begins a new history, with offsets from zero, while its replicas may hold writes that a crash tore
+from its append-only file; Sentinel compares offsets of both histories and may promote the older data. So an empty
+volume becomes master only where nothing can be lost, a master that comes back hands over to a replica that still
+holds the history, and whoever cannot know waits.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from enum import StrEnum
 MINORITY_PATIENCE_SECONDS = 5.0
 # By then Sentinel has found nobody to promote: the old master is better than none.
 FAILOVER_PATIENCE_SECONDS = 15.0
+# Redis reports this offset for a replica that has not spoken to a master since it started.
+OFFSET_WITHOUT_HISTORY = 1
 
 
 class Volume(StrEnum):
@@ -81,6 +86,17 @@ class Situation:
         """Sentinels that make a majority."""
         return self.replicas // 2 + 1
 
+    @property
+    def heirs(self) -> list[int]:
+        """Pods whose Redis runs on as replica of this pod and holds the history of its last life."""
+        return [
+            answer.ordinal
+            for answer in self.redis
+            if answer.role == "slave"
+            and answer.master == self.own_address
+            and answer.offset > OFFSET_WITHOUT_HISTORY
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class StartMaster:
@@ -98,13 +114,20 @@ class StartReplica:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOver:
+    """Do not start yet; have Sentinel promote another, then look again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Do not start yet; look again."""
 
     reason: str
 
 
-Decision = StartMaster | StartReplica | Wait
+Decision = StartMaster | StartReplica | HandOver | Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +172,9 @@ def running_master(situation: Situation) -> str | None:
     members = frozenset(situation.addresses.values())
     # A Redis that never saw its master follows an assumption, not a fact.
     followed = Counter(
-        answer.master for answer in situation.redis if answer.master in members and answer.offset > 0
+        answer.master
+        for answer in situation.redis
+        if answer.master in members and answer.offset > OFFSET_WITHOUT_HISTORY
     )
     return followed.most_common(1)[0][0] if followed else None
 
@@ -170,25 +195,29 @@ def decide(situation: Situation) -> Decision:
 
 
 def _named_by_sentinel(situation: Situation, known: KnownMaster) -> Decision:
-    if situation.volume is not Volume.COMPLETE:
-        if reason := _may_start_empty(situation):
-            return StartMaster(reason)
-        return Wait("Sentinel names this pod master, but its volume is empty: another must be elected")
+    empty = situation.volume is not Volume.COMPLETE
+    if empty and (reason := _may_start_empty(situation)):
+        return StartMaster(reason)
     if known.votes < situation.majority:
         return Wait(f"{known.votes} of {situation.replicas} Sentinels name this pod master, no majority")
     if known.failing_over:
         return Wait("Sentinel is failing over")
-    if known.objectively_down and situation.waited_seconds < FAILOVER_PATIENCE_SECONDS:
+    impatient = situation.waited_seconds >= FAILOVER_PATIENCE_SECONDS
+    if known.objectively_down and not impatient:
         return Wait("Sentinel has declared this pod dead and is about to fail over")
+    if situation.heirs and (empty or not impatient):
+        return HandOver(f"pods {situation.heirs} hold the history that this pod's last life began")
+    if empty:
+        return Wait("Sentinel names this pod master, but its volume is empty: another must be elected")
     return StartMaster(f"{known.votes} Sentinels name it master, epoch {known.config_epoch}")
 
 
 def _unknown_to_sentinel(situation: Situation) -> Decision:
     running = running_master(situation)
     if running == situation.own_address:
-        if situation.volume is Volume.COMPLETE:
-            return StartMaster("no Sentinel knows a master; the running replicas follow this pod")
-        return Wait("the running replicas follow this pod, but its volume is empty")
+        # They hold the history, so one of them must be promoted, which takes a Sentinel that knows this pod as
+        # master: it learns that from the same replicas.
+        return Wait("the running replicas follow this pod, and no Sentinel can promote one of them yet")
     if running is not None:
         return StartReplica(running, "no Sentinel knows a master; the running servers name this one")
     if situation.ordinal == 0 and (reason := _may_start_empty(situation)):

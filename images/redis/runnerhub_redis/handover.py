@@ -41,6 +41,19 @@ def online_replicas(info: Mapping[str, str]) -> list[OnlineReplica]:
     return found
 
 
+def request_failover(settings: Settings, addresses: Mapping[int, str]) -> None:
+    """Have one Sentinel promote a replica of this pod, whose Redis is down; say in the log when none does."""
+    for ordinal in sorted(addresses, key=lambda ordinal: (ordinal == settings.ordinal, ordinal)):
+        host = LOCAL if ordinal == settings.ordinal else addresses[ordinal]
+        try:
+            _start_failover(settings, host)
+        except NO_ANSWER as error:
+            log("a Sentinel did not start a failover", sentinel=ordinal, error=str(error))
+        else:
+            log("failover requested", sentinel=ordinal)
+            return
+
+
 def hand_over(settings: Settings, addresses: Mapping[int, str]) -> None:
     """Make another pod master when this one is, within the deadline; say in the log how it went."""
     ends = time.monotonic() + DEADLINE_SECONDS
@@ -99,13 +112,7 @@ def _promote(settings: Settings, addresses: Mapping[int, str], ends: float) -> s
 
 def _failover_by(settings: Settings, host: str, own: str, ends: float) -> str | None:
     seconds = max(CALL_SECONDS, ends - time.monotonic())
-    with _connect(host, PORT_SENTINEL, settings.sentinel_password) as connection:
-        try:
-            connection.call("SENTINEL", "FAILOVER", settings.master_name)
-        except RespError as error:
-            # INPROG: somebody else had the same idea; its result serves as well.
-            if error.code != "INPROG":
-                raise
+    _start_failover(settings, host)
     successor: list[str] = []
 
     def elected() -> bool:
@@ -117,6 +124,16 @@ def _failover_by(settings: Settings, host: str, own: str, ends: float) -> str | 
     with _connect(host, PORT_SENTINEL, settings.sentinel_password, seconds) as watch:
         _poll(elected, ends)
     return successor[0] if successor else None
+
+
+def _start_failover(settings: Settings, host: str) -> None:
+    with _connect(host, PORT_SENTINEL, settings.sentinel_password) as connection:
+        try:
+            connection.call("SENTINEL", "FAILOVER", settings.master_name)
+        except RespError as error:
+            # INPROG: somebody else had the same idea; its result serves as well.
+            if error.code != "INPROG":
+                raise
 
 
 def _follow(settings: Settings, local: Connection, successor: str, ends: float) -> None:

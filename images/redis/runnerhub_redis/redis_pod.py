@@ -10,7 +10,7 @@ import time
 from types import FrameType
 
 from . import state_server, volume
-from .config import REPLICA_PRIORITY, redis_configuration
+from .config import PRIORITY_IN_STEP, PRIORITY_LAST_RESORT, redis_configuration
 from .decision import StartMaster, StartReplica, Volume
 from .handover import hand_over
 from .log import log
@@ -20,6 +20,9 @@ from .settings import PORT_REDIS, Settings
 from .start import redis_role
 
 WATCH_SECONDS = 0.3
+# A replica that has data but finds no master for so long may be promoted after all: the master's pod that Sentinel
+# waits for is not coming back, and all other pods restarted too.
+LAST_RESORT_SECONDS = 30.0
 STOP_SECONDS = 15.0
 
 
@@ -70,39 +73,41 @@ class RedisPod:
                 self._settings,
                 announce=address,
                 master=master,
-                promotable=master is None or state is Volume.COMPLETE,
                 static=self._settings.paths.configuration / "redis.conf",
             )
             volume.write_private(self._settings.paths.redis_configuration, configuration)
             self._server = subprocess.Popen(
                 ["redis-server", str(self._settings.paths.redis_configuration)], pass_fds=(descriptor,)
             )
-            if master is not None and state is not Volume.COMPLETE:
-                threading.Thread(target=self._await_first_synchronisation, daemon=True).start()
+            if master is not None:
+                threading.Thread(target=self._watch_promotability, args=(state,), daemon=True).start()
             self._server.wait()
         finally:
             self._wake.set()
 
-    def _await_first_synchronisation(self) -> None:
-        """Allow the promotion of this replica once it holds the master's data."""
+    def _watch_promotability(self, state: Volume) -> None:
+        """Allow the promotion of this replica once it is in step with the master."""
+        patience = time.monotonic() + LAST_RESORT_SECONDS
+        last_resort = state is not Volume.COMPLETE
         while self._server is not None and self._server.poll() is None:
             try:
-                if self._synchronised():
-                    return
+                with Connection(
+                    LOCAL, PORT_REDIS, self._settings.password, deadline_seconds=1.0
+                ) as connection:
+                    info = connection.info("replication")
+                    if info["role"] == "master" or info["master_link_status"] == "up":
+                        volume.mark_complete(self._settings.paths)
+                        connection.call("CONFIG", "SET", "replica-priority", str(PRIORITY_IN_STEP))
+                        log("in step with the master; this replica may be promoted")
+                        return
+                    if not last_resort and time.monotonic() > patience:
+                        connection.call("CONFIG", "SET", "replica-priority", str(PRIORITY_LAST_RESORT))
+                        last_resort = True
+                        log("no master for long; this replica may be promoted as a last resort")
             except NO_ANSWER:
                 # Redis is starting or loading; it is asked again.
                 pass
             time.sleep(WATCH_SECONDS)
-
-    def _synchronised(self) -> bool:
-        with Connection(LOCAL, PORT_REDIS, self._settings.password, deadline_seconds=1.0) as connection:
-            info = connection.info("replication")
-            if info["role"] == "slave" and info["master_link_status"] != "up":
-                return False
-            volume.mark_complete(self._settings.paths)
-            connection.call("CONFIG", "SET", "replica-priority", str(REPLICA_PRIORITY))
-        log("first synchronisation done; this replica may be promoted")
-        return True
 
     def _stop(self, server: subprocess.Popen[bytes]) -> int:
         try:

@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from . import network, volume
-from .decision import Decision, Situation, Wait, decide, sentinel_target
+from . import handover, network, volume
+from .decision import HandOver, Situation, StartMaster, StartReplica, Wait, decide, sentinel_target
 from .log import log
 from .network import LOCAL, Resolver
 from .settings import Settings
 
 RETRY_SECONDS = 0.3
 REPORT_SECONDS = 10.0
+# A failover takes one to two seconds; a second request meanwhile would only be refused.
+HANDOVER_RETRY_SECONDS = 3.0
 
 Result = TypeVar("Result")
 
@@ -45,13 +47,18 @@ def gather(settings: Settings, addresses: Mapping[int, str], *, own_redis: bool,
     )
 
 
-def redis_role(settings: Settings, resolver: Resolver) -> tuple[Decision, str]:
+def redis_role(settings: Settings, resolver: Resolver) -> tuple[StartMaster | StartReplica, str]:
     """Wait until the role of this pod's Redis is clear; return it and the address to announce."""
+    requested = -HANDOVER_RETRY_SECONDS
 
-    def attempt(addresses: Mapping[int, str], waited: float) -> tuple[Decision | None, str]:
+    def attempt(addresses: Mapping[int, str], waited: float) -> tuple[StartMaster | StartReplica | None, str]:
+        nonlocal requested
         situation = gather(settings, addresses, own_redis=False, waited=waited)
         decision = decide(situation)
-        if isinstance(decision, Wait):
+        if isinstance(decision, HandOver) and waited - requested >= HANDOVER_RETRY_SECONDS:
+            requested = waited
+            handover.request_failover(settings, addresses)
+        if isinstance(decision, Wait | HandOver):
             return None, decision.reason
         log(
             "role decided",

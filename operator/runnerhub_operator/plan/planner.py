@@ -241,7 +241,9 @@ _ANNOUNCED = (ConditionType.READY, ConditionType.DEGRADED, ConditionType.ACCEPTE
 def _condition_events(before: tuple[Condition, ...], after: tuple[Condition, ...], notes: _Notes) -> None:
     old = {item.type: item.status for item in before}
     if not before:
-        notes.events.append(EventNote("Normal", "Creating", "creating database, queue, orchestrators, load balancer"))
+        notes.events.append(
+            EventNote("Normal", "Creating", "creating database, queue, orchestrators, load balancer")
+        )
     for item in after:
         if item.type not in _ANNOUNCED or old.get(item.type) == item.status:
             continue

@@ -40,7 +40,9 @@ def credential_secrets(context: BuildContext) -> list[CredentialSecret]:
             manifest={
                 "apiVersion": "v1",
                 "kind": "Secret",
-                "metadata": _unowned(metadata(context, names.credentials(context.name, component), component)),
+                "metadata": _unowned(
+                    metadata(context, names.credentials(context.name, component), component)
+                ),
                 "type": "Opaque",
             },
             keys=keys,

@@ -6,11 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tests.unit.lease.simulation import LeaseStore
-
 from runnerhub_operator.agent.settings import AgentSettings, CheckTiming, read_settings
 from runnerhub_operator.errors import NotFoundError, UnavailableError
 from runnerhub_operator.kube.lease import ElectionTiming
+from tests.unit.lease.simulation import LeaseStore
 
 ENVIRONMENT = {
     "HA_NODE_ID": "hub-orchestrator-a",

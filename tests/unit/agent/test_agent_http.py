@@ -12,7 +12,6 @@ from typing import Any
 
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, Request
-from tests.unit.agent.fixtures import ApiServer, settings
 
 from runnerhub_operator.agent.checks import Check
 from runnerhub_operator.agent.leadership import Leadership, write_atomically
@@ -20,6 +19,7 @@ from runnerhub_operator.agent.metrics import AgentMetrics, Readings
 from runnerhub_operator.agent.server import HttpServer
 from runnerhub_operator.agent.settings import CheckTiming
 from runnerhub_operator.errors import ProbeError
+from tests.unit.agent.fixtures import ApiServer, settings
 
 Http = TestClient[Request, Application]
 A, B = "hub-orchestrator-a", "hub-orchestrator-b"

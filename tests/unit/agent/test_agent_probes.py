@@ -14,7 +14,6 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from tests.unit.agent.fixtures import ENVIRONMENT, settings
 
 from runnerhub_operator.agent.candidacy import Outcome, ask
 from runnerhub_operator.agent.database import Visibility
@@ -32,6 +31,7 @@ from runnerhub_operator.errors import (
     RefusedError,
     UnavailableError,
 )
+from tests.unit.agent.fixtures import ENVIRONMENT, settings
 
 MASTER, OTHER = ("10.0.0.1", 6379), ("10.0.0.2", 6379)
 

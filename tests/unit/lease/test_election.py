@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tests.unit.lease.simulation import LeaseStore, Machine, Network, SimulatedApi, run_virtual, stop, until
 
 from runnerhub_operator.errors import LostLeadershipError
 from runnerhub_operator.kube.lease import ElectionTiming, LeaseRecord
+from tests.unit.lease.simulation import LeaseStore, Machine, Network, SimulatedApi, run_virtual, stop, until
 
 
 class Bed:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests.unit.lease.simulation import LEASE, NAMESPACE, LeaseStore
 
 from runnerhub_operator.errors import ConflictError, NotFoundError
 from runnerhub_operator.kube.lease import (
@@ -28,6 +27,7 @@ from runnerhub_operator.kube.lease import (
     micro_time,
     observe,
 )
+from tests.unit.lease.simulation import LEASE, NAMESPACE, LeaseStore
 
 STAMP = "2001-01-01T00:00:00.000000Z"
 TIMING = ElectionTiming()

@@ -68,7 +68,9 @@ def pods(**changes: dict[str, Any]) -> tuple[Pod, ...]:
     )
 
 
-def patroni(leader: str | None = "hub-postgres-0", timeline: int = 1, **changes: dict[str, Any]) -> PatroniCluster:
+def patroni(
+    leader: str | None = "hub-postgres-0", timeline: int = 1, **changes: dict[str, Any]
+) -> PatroniCluster:
     members = []
     for name in (f"hub-postgres-{i}" for i in range(3)):
         primary = name == leader
@@ -87,7 +89,9 @@ def address(ordinal: int) -> str:
     return f"10.96.0.{ordinal + 1}"
 
 
-def sentinels(master: int = 0, epoch: int = 0, flags: frozenset[str] = frozenset()) -> tuple[SentinelView, ...]:
+def sentinels(
+    master: int = 0, epoch: int = 0, flags: frozenset[str] = frozenset()
+) -> tuple[SentinelView, ...]:
     replicas = tuple(ReplicaView(address(i), True, 100, frozenset()) for i in range(3) if i != master)
     return tuple(
         SentinelView(
@@ -113,18 +117,18 @@ def stateful_set(component: str, *, generation: int = 1, observed: int = 1) -> d
 
 def children(*more: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     bodies = [stateful_set("postgres"), stateful_set("redis"), *more]
-    for i in range(3):
-        bodies.append(
-            {"kind": "Service", "metadata": {"name": f"hub-redis-{i}"}, "spec": {"clusterIP": address(i)}}
-        )
-    for component, keys in PASSWORDS.items():
-        bodies.append(
-            {
-                "kind": "Secret",
-                "metadata": {"name": f"hub-{component}-credentials"},
-                "data": dict.fromkeys(keys, "eA=="),
-            }
-        )
+    bodies += [
+        {"kind": "Service", "metadata": {"name": f"hub-redis-{i}"}, "spec": {"clusterIP": address(i)}}
+        for i in range(3)
+    ]
+    bodies += [
+        {
+            "kind": "Secret",
+            "metadata": {"name": f"hub-{component}-credentials"},
+            "data": dict.fromkeys(keys, "eA=="),
+        }
+        for component, keys in PASSWORDS.items()
+    ]
     return {(body["kind"], body["metadata"]["name"]): body for body in bodies}
 
 

@@ -63,7 +63,7 @@ def test_without_a_primary_it_is_not_ready_and_says_so() -> None:
     assert by_type(done.status)["Ready"].status == "False"
     assert "no primary" in by_type(done.status)["PostgresReady"].message
     assert done.status.phase == "Unavailable"
-    assert [note.reason for note in done.events if note.type == "Warning"][0] == "NotReady"
+    assert next(note.reason for note in done.events if note.type == "Warning") == "NotReady"
 
 
 def test_a_master_that_the_sentinels_take_for_dead_is_none() -> None:
@@ -96,7 +96,9 @@ def test_the_same_visit_twice_changes_nothing() -> None:
 
 def test_lost_passwords_are_told_and_not_made_anew() -> None:
     snap = snapshot()
-    kept = {key: value for key, value in snap.children.items() if key != ("Secret", "hub-postgres-credentials")}
+    kept = {
+        key: value for key, value in snap.children.items() if key != ("Secret", "hub-postgres-credentials")
+    }
     done = plan(ready_cluster(), snapshot(children=kept))
     assert by_type(done.status)["PostgresReady"].reason == "CredentialsMissing"
     assert not done.secrets

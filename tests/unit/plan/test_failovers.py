@@ -15,7 +15,9 @@ NEW = "hub-postgres-1"
 
 
 def seen(role: Role, holder: str | None, seconds: float, **changes: dict[str, Any]) -> Any:
-    return track("postgres", role, holder, snapshot(now=NOW + timedelta(seconds=seconds), pods=pods(**changes)), None)
+    return track(
+        "postgres", role, holder, snapshot(now=NOW + timedelta(seconds=seconds), pods=pods(**changes)), None
+    )
 
 
 def test_a_steady_holder_is_no_failover() -> None:

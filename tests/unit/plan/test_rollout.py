@@ -92,7 +92,9 @@ states = st.fixed_dictionaries(
 
 
 @given(
-    st.dictionaries(st.sampled_from([f"hub_{c}_{i}" for c in ("postgres", "redis") for i in range(3)]), states),
+    st.dictionaries(
+        st.sampled_from([f"hub_{c}_{i}" for c in ("postgres", "redis") for i in range(3)]), states
+    ),
     st.sampled_from(["hub-postgres-0", "hub-postgres-1", None]),
     st.integers(0, 2),
 )

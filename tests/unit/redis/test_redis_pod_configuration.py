@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from images.redis.runnerhub_redis import volume
 from images.redis.runnerhub_redis.config import (
     SentinelState,
@@ -117,19 +118,15 @@ def test_sentinel_never_gets_names(settings: Settings) -> None:
     assert "sentinel announce-hostnames no" in lines(written)
 
 
-def test_replica_without_data_is_not_promotable(settings: Settings) -> None:
-    written = redis_configuration(
-        settings, announce="10.0.0.10", master="10.0.0.11", promotable=False, static=Path("/s")
-    )
+def test_replica_that_just_started_is_not_promotable(settings: Settings) -> None:
+    written = redis_configuration(settings, announce="10.0.0.10", master="10.0.0.11", static=Path("/s"))
     assert "replica-priority 0" in lines(written)
     assert "replicaof 10.0.0.11 6379" in lines(written)
     assert "replica-announce-ip 10.0.0.10" in lines(written)
 
 
 def test_master_follows_nobody_and_the_operators_part_comes_first(settings: Settings) -> None:
-    written = redis_configuration(
-        settings, announce="10.0.0.10", master=None, promotable=True, static=Path("/s")
-    )
+    written = redis_configuration(settings, announce="10.0.0.10", master=None, static=Path("/s"))
     assert "replicaof" not in written
     assert lines(written)[0] == "include /s"
     assert "replica-priority 100" in lines(written)

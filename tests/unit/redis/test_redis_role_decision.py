@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from images.redis.runnerhub_redis.decision import (
     FAILOVER_PATIENCE_SECONDS,
     MINORITY_PATIENCE_SECONDS,
     Decision,
+    HandOver,
     PeerState,
     RedisAnswer,
     SentinelAnswer,
@@ -111,6 +113,33 @@ def test_master_without_data_stays_down_until_another_is_elected(volume: Volume)
     assert decide(elected) == StartReplica(ADDRESSES[1], "Sentinel names it master, epoch 2")
 
 
+HEIRS = (RedisAnswer(1, "slave", ADDRESSES[0], offset=900), RedisAnswer(2, "slave", ADDRESSES[0], offset=901))
+NAMED = replace(SECOND_LIFE, sentinels=(naming(0), naming(0), naming(0)))
+
+
+@pytest.mark.parametrize("volume", list(Volume))
+def test_a_master_that_comes_back_hands_over_to_replicas_that_ran_on(volume: Volume) -> None:
+    """Seen on kind under load: resumed, it lost writes that WAIT had confirmed, for its offsets began anew."""
+    assert role(decide(replace(NAMED, volume=volume, redis=HEIRS))) == "HandOver"
+    assert role(decide(replace(NAMED, volume=volume, redis=HEIRS[:1]))) == "HandOver"
+
+
+def test_a_master_resumes_when_its_replicas_restarted_too() -> None:
+    restarted = tuple(replace(answer, offset=1) for answer in HEIRS)
+    assert role(decide(replace(NAMED, redis=restarted))) == "StartMaster"
+
+
+def test_a_master_resumes_when_nobody_can_be_promoted() -> None:
+    waited = replace(NAMED, redis=HEIRS, waited_seconds=FAILOVER_PATIENCE_SECONDS)
+    assert role(decide(waited)) == "StartMaster"
+    assert role(decide(replace(waited, volume=Volume.BLANK))) == "HandOver"
+
+
+def test_does_not_disturb_a_failover_with_another_request() -> None:
+    under_way = (naming(0, flags="failover_in_progress"), naming(0), naming(0))
+    assert role(decide(replace(NAMED, redis=HEIRS, sentinels=under_way))) == "Wait"
+
+
 def test_an_old_master_does_not_trust_a_minority_that_still_names_it() -> None:
     stale = replace(SECOND_LIFE, sentinels=(naming(0),), waited_seconds=3600)
     assert role(decide(stale)) == "Wait"
@@ -184,12 +213,13 @@ def test_running_replicas_tell_the_master_that_they_followed() -> None:
         RedisAnswer(1, "slave", ADDRESSES[0], offset=7),
         RedisAnswer(2, "slave", ADDRESSES[0], offset=7),
     )
-    assert role(decide(replace(SECOND_LIFE, redis=running))) == "StartMaster"
-    assert role(decide(replace(SECOND_LIFE, redis=running, volume=Volume.BLANK))) == "Wait"
+    assert role(decide(replace(SECOND_LIFE, redis=running))) == "Wait"
+    assert sentinel_target(replace(SECOND_LIFE, redis=running)) == ADDRESSES[0]
+    assert role(decide(replace(SECOND_LIFE, ordinal=1, redis=running[1:]))) == "StartReplica"
 
 
 def test_replicas_that_never_synchronised_tell_nothing() -> None:
-    running = (RedisAnswer(1, "slave", ADDRESSES[0], offset=0),)
+    running = (RedisAnswer(1, "slave", ADDRESSES[0], offset=1),)
     assert role(decide(replace(SECOND_LIFE, redis=running))) == "Wait"
 
 
@@ -268,6 +298,16 @@ def test_no_master_against_the_word_of_sentinel(situation: Situation) -> None:
 
 
 @given(situations)
+def test_no_master_beside_its_running_heirs(situation: Situation) -> None:
+    known = known_master(situation.sentinels, frozenset(ADDRESSES.values()))
+    if situation.heirs and known and situation.bootstrapped:
+        patient = situation.waited_seconds < FAILOVER_PATIENCE_SECONDS
+        everyone_blank = {peer.ordinal for peer in situation.peers if peer.volume is Volume.BLANK} == {1, 2}
+        if patient and not everyone_blank:
+            assert not isinstance(decide(situation), StartMaster)
+
+
+@given(situations)
 def test_nobody_is_its_own_replica(situation: Situation) -> None:
     decision = decide(situation)
     if isinstance(decision, StartReplica):
@@ -277,7 +317,7 @@ def test_nobody_is_its_own_replica(situation: Situation) -> None:
 @given(situations)
 def test_every_decision_says_why(situation: Situation) -> None:
     decision = decide(situation)
-    assert isinstance(decision, StartMaster | StartReplica | Wait)
+    assert isinstance(decision, StartMaster | StartReplica | HandOver | Wait)
     assert decision.reason
 
 
