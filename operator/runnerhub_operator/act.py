@@ -140,12 +140,12 @@ class Actor:
                 except (NotFoundError, ConflictError):
                     return None
                 return uid
-            case actions.SwitchPostgres(primary, candidate, _):
+            case actions.SwitchPostgres(primary, _):
                 await patroni.switchover(
                     self._http,
                     _primary_host(snapshot),
                     primary,
-                    candidate,
+                    None,
                     auth=_patroni_auth(cluster, snapshot),
                     deadline_seconds=ACTION_DEADLINE_SECONDS,
                 )

@@ -28,10 +28,12 @@ class RestartPod:
 
 @dataclass(frozen=True, slots=True)
 class SwitchPostgres:
-    """Hand the Postgres primary role over to a replica."""
+    """Hand the Postgres primary role over to the replica that Patroni finds best.
+
+    With a named candidate, Patroni's other replica pauses, and synchronous commits wait for it.
+    """
 
     primary: str
-    candidate: str
     reason: str
 
 

@@ -11,13 +11,13 @@ from types import FrameType
 
 from . import state_server, volume
 from .config import PRIORITY_IN_STEP, PRIORITY_LAST_RESORT, redis_configuration
-from .decision import StartMaster, StartReplica, Volume
-from .handover import hand_over
+from .decision import HandOver, StartMaster, StartReplica, Volume, decide
+from .handover import hand_over, request_failover
 from .log import log
 from .network import LOCAL, NO_ANSWER, Resolver
 from .resp import Connection
 from .settings import PORT_REDIS, Settings
-from .start import redis_role
+from .start import gather, redis_role
 
 WATCH_SECONDS = 0.3
 # A replica that has data but finds no master for so long may be promoted after all: the master's pod that Sentinel
@@ -52,7 +52,14 @@ class RedisPod:
             return self._stop(self._server)
         code = self._server.wait()
         log("Redis ended by itself", code=code)
+        self._last_will()
         return code if code > 0 else 1
+
+    def _last_will(self) -> None:
+        """Have another promoted at once when the master died: the kubelet may take its time with the restart."""
+        addresses = self._resolver.addresses()
+        if isinstance(decide(gather(self._settings, addresses, own_redis=False, waited=0.0)), HandOver):
+            request_failover(self._settings, addresses)
 
     def _terminate(self, _signal: int, _frame: FrameType | None) -> None:
         self._terminating = True

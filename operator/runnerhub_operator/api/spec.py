@@ -88,13 +88,15 @@ class PoolerSpec(ApiModel):
 ParameterName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.]*$", max_length=63)]
 ParameterValue = Annotated[str, StringConstraints(max_length=256)]
 
-# Parameters that Patroni or the operator sets; overriding them breaks replication, fencing or failover.
+# Parameters that Patroni or the operator sets; overriding them breaks replication, fencing, failover or durability.
 OPERATOR_OWNED_PARAMETERS = (
     "archive_mode",
     "cluster_name",
     "config_file",
     "data_directory",
     "external_pid_file",
+    "fsync",
+    "full_page_writes",
     "hba_file",
     "hot_standby",
     "ident_file",
@@ -107,6 +109,7 @@ OPERATOR_OWNED_PARAMETERS = (
     "primary_slot_name",
     "recovery_target_timeline",
     "restore_command",
+    "synchronous_commit",
     "synchronous_standby_names",
     "track_commit_timestamp",
     "unix_socket_directories",

@@ -7,8 +7,6 @@ from ..actions import RestartPod, RestartPostgres, Rollout, SwitchPostgres
 from ..api import RedisStatus, RunnerHubCluster
 from ..snapshot import Pod, Snapshot
 
-_RUNNING = ("running", "streaming")
-
 
 def _outdated(snapshot: Snapshot, cluster: str, component: str) -> tuple[Pod, ...] | None:
     """Pods made from an older template; None while the StatefulSet controller has not looked yet."""
@@ -68,15 +66,8 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
             if name in by_name:
                 return Rollout(names.POSTGRES, RestartPod(name, by_name[name].uid, "new pod template"), name)
             return Rollout(names.POSTGRES, RestartPostgres(name, "changed parameters"), name)
-    candidates = [member.name for member in patroni.members if member.name != patroni.leader]
-    if candidates:
-        synchronous = [m.name for m in patroni.members if m.role in ("sync_standby", "quorum_standby")]
-        candidate = (synchronous or candidates)[0]
-        return Rollout(
-            names.POSTGRES,
-            SwitchPostgres(patroni.leader, candidate, "rolling change"),
-            f"{candidate} to take over",
-        )
+    if len(patroni.members) > 1:
+        return Rollout(names.POSTGRES, SwitchPostgres(patroni.leader, "rolling change"), "another primary")
     if patroni.leader in by_name:
         pod = by_name[patroni.leader]
         return Rollout(names.POSTGRES, RestartPod(pod.name, pod.uid, "new pod template"), pod.name)
@@ -87,8 +78,7 @@ def _postgres_member_healthy(snapshot: Snapshot, name: str) -> bool:
     pod = snapshot.pod(name)
     if pod is None or not pod.ready or pod.terminating or snapshot.patroni is None:
         return False
-    member = next((member for member in snapshot.patroni.members if member.name == name), None)
-    return member is not None and member.state in _RUNNING
+    return snapshot.patroni.in_step(name)
 
 
 def _redis(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus) -> Rollout | None:
