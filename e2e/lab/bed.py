@@ -48,9 +48,12 @@ class Bed:
 
     def install_operator(self, *options: str) -> None:
         """Install or upgrade the operator by its chart, and wait until its replicas are ready."""
+        # The tag stays the same while the image is worked on; the annotation makes the pods follow it.
+        image = productimages.image_id(self.cluster.engine, productimages.image_name("operator"))
         self.helm(
             "upgrade", "--install", "runnerhub-operator", str(CHART), "--namespace", OPERATOR_NAMESPACE,
-            "--create-namespace", "--wait", "--timeout", "180s", *options,
+            "--create-namespace", "--wait", "--timeout", "180s",
+            "--set-string", f"podAnnotations.runnerhub\\.io/image-id={image[:12]}", *options,
         )  # fmt: skip
 
     def operator_pods(self) -> list[str]:

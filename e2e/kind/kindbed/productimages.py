@@ -24,6 +24,9 @@ EXPECTED = (BASE, "client", "haproxy", "operator", "orchestrator", "pooler", "po
 
 _FLAGS = re.compile(r"^(--\S+\s+)+")
 INPUTS_LABEL = "runnerhub.io/inputs"
+# On a node's image record; an import of the same name by somebody else removes it again.
+LOADED_LABEL = "runnerhub.io/image-id"
+_CTR = ("ctr", "--namespace", "k8s.io")
 
 
 def image_name(name: str) -> str:
@@ -114,8 +117,9 @@ class _Wanted:
 
 def load(cluster: Cluster) -> None:
     """Bring the product images onto all nodes; an image that a node already has with this content is skipped."""
-    built = build(cluster.engine)
-    wanted = [_Wanted(image_name(name), _image_id(cluster.engine, image_name(name))) for name in built]
+    # No pod runs the base image itself.
+    built = [image_name(name) for name in build(cluster.engine) if name != BASE]
+    wanted = [_Wanted(name, image_id(cluster.engine, name)) for name in built]
     missing = {node: _missing(cluster.engine, node, wanted) for node in cluster.nodes("running")}
     missing = {node: images for node, images in missing.items() if images}
     if not missing:
@@ -130,28 +134,25 @@ def load(cluster: Cluster) -> None:
         archive = Path(folder, "images.tar")
         _save(cluster.engine, archive, needed)
         with ThreadPoolExecutor(max_workers=min(len(missing), os.cpu_count() or 1)) as pool:
-            jobs = [pool.submit(_import, cluster.engine, node, archive) for node in missing]
+            jobs = [pool.submit(_import, cluster.engine, node, archive, needed) for node in missing]
             for job in jobs:
                 job.result()
 
 
-def _image_id(engine: Engine, name: str) -> str:
+def image_id(engine: Engine, name: str) -> str:
     return engine.output("image", "inspect", "--format", "{{.Id}}", name).strip().removeprefix("sha256:")
 
 
 def _missing(engine: Engine, node: str, wanted: list[_Wanted]) -> list[_Wanted]:
-    rows = engine.output("exec", node, "ctr", "--namespace", "k8s.io", "images", "list").splitlines()[1:]
-    # Columns: name, media type, digest. Kubernetes' side of containerd adds a row named sha256:<image id>
-    # beside each row named by a tag; the two belong together when they have the same digest.
-    digests = {columns[0]: columns[2] for columns in (row.split() for row in rows)}
-
-    def present(image: _Wanted) -> bool:
-        digest = digests.get(image.name)
-        # Docker with containerd's image store gives the digest itself as the image's id.
-        same = (digests.get(f"sha256:{image.image_id}"), f"sha256:{image.image_id}")
-        return digest is not None and digest in same
-
-    return [image for image in wanted if not present(image)]
+    rows = engine.output("exec", node, *_CTR, "images", "list").splitlines()[1:]
+    # The first column is the name, the last one the labels: name=value pairs separated by commas.
+    present = {
+        (columns[0], label.partition("=")[2])
+        for columns in (row.split() for row in rows)
+        for label in columns[-1].split(",")
+        if label.startswith(f"{LOADED_LABEL}=")
+    }
+    return [image for image in wanted if (image.name, image.image_id) not in present]
 
 
 def _save(engine: Engine, archive: Path, images: list[_Wanted]) -> None:
@@ -167,6 +168,15 @@ def _save(engine: Engine, archive: Path, images: list[_Wanted]) -> None:
     run_logged(command, "images-save", env=engine.environment)
 
 
-def _import(engine: Engine, node: str, archive: Path) -> None:
-    command = ["exec", "--interactive", node, "ctr", "--namespace", "k8s.io", "images", "import", "-"]
-    run_logged([engine.command, *command], f"images-{node}", env=engine.environment, stdin=archive)
+def _import(engine: Engine, node: str, archive: Path, images: list[_Wanted]) -> None:
+    inside = [engine.command, "exec", "--interactive", node]
+    run_logged(
+        [*inside, *_CTR, "images", "import", "-"], f"images-{node}", env=engine.environment, stdin=archive
+    )
+    # The id that the engine knows is not visible on the node, because saving an image writes its parts anew.
+    marks = [
+        shlex.join([*_CTR, "images", "label", image.name, f"{LOADED_LABEL}={image.image_id}"])
+        for image in images
+    ]
+    script = " && ".join(marks)
+    run_logged([*inside, "sh", "-c", script], f"images-{node}", env=engine.environment)

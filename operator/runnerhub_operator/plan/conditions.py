@@ -79,11 +79,12 @@ def postgres_verdict(
     wanted = cluster.spec.postgres.instances
     poolers, wanted_poolers = snapshot.pods_of(names.POOLER), cluster.spec.postgres.pooler.replicas
     members = snapshot.pods_of(names.POSTGRES)
-    streaming = 0
-    if snapshot.patroni is not None:
-        streaming = sum(
-            snapshot.patroni.in_step(item.name) for item in status.instances if item.role != "primary"
-        )
+    # Streaming from another timeline is following a primary that has been replaced.
+    streaming = sum(
+        item.state == "streaming" and item.timeline == status.timeline
+        for item in status.instances
+        if item.role != "primary"
+    )
     ready_poolers = _ready(poolers)
     serves = status.primary is not None and ready_poolers > 0
     full = (

@@ -28,6 +28,7 @@ from ..resources.postgres import postgres_manifests
 from ..resources.redis import redis_manifests
 from ..snapshot import Snapshot
 from . import conditions, failovers, leases, status
+from .patience import Patience, told
 from .rollout import plan_rollout
 
 # While something moves, look again soon: elections are timed by what is seen.
@@ -52,6 +53,7 @@ class ClusterMemory:
     """What the operator remembers of a cluster between two visits; losing it costs only measured durations."""
 
     roles: failovers.Memory
+    patience: Patience = field(default_factory=Patience)
     deleted_uid: str | None = None
 
 
@@ -99,12 +101,14 @@ def make_plan(
 ) -> Plan:
     """Plan one visit. `steady_seconds` is the time until the next visit when nothing is going on."""
     memory = memory or ClusterMemory(failovers.initial_memory(cluster.status))
-    postgres = status.postgres_status(cluster, snapshot)
-    redis = status.redis_status(cluster, snapshot)
+    seen_redis = status.redis_status(cluster, snapshot)
+    postgres, redis, patience = told(
+        cluster, snapshot, status.postgres_status(cluster, snapshot), seen_redis, memory.patience
+    )
     orchestrator = status.orchestrator_status(cluster, snapshot)
     context = BuildContext(cluster, images, redis_bootstrapped=redis.bootstrapped)
 
-    rollout = plan_rollout(cluster, snapshot, redis, memory.deleted_uid)
+    rollout = plan_rollout(cluster, snapshot, seen_redis, memory.deleted_uid)
     if rollout is not None and (other := leases.is_held_by_other(cluster, snapshot, rollout.component)):
         rollout = Rollout(
             rollout.component, None, f"{other}, which holds {names.disruption_lease(cluster.name)}"
@@ -151,7 +155,7 @@ def make_plan(
         endpoints=status.endpoints(cluster),
     )
     objects = desired_objects(context)
-    settled = all(verdict.full for verdict in components) and rollout is None
+    settled = all(verdict.full for verdict in components) and rollout is None and patience == Patience()
     return Plan(
         secrets=tuple(_missing_secrets(context, snapshot)),
         objects=(*objects, *leases.observed_leases(context, snapshot, postgres, redis)),
@@ -162,7 +166,7 @@ def make_plan(
         status=new_status,
         events=tuple(notes.events),
         failovers=tuple(notes.failovers),
-        memory=ClusterMemory(roles, memory.deleted_uid),
+        memory=ClusterMemory(roles, patience, memory.deleted_uid),
         requeue_seconds=steady_seconds if settled else min(BUSY_SECONDS, steady_seconds),
     )
 

@@ -122,3 +122,25 @@ def test_objects_of_a_removed_section_are_pruned() -> None:
     more = {("Ingress", "hub-ingress"): surplus, ("Ingress", "mine"): foreign}
     found = plan(ready_cluster(), snapshot(children={**snap.children, **more})).prune
     assert [item["metadata"]["name"] for item in found] == ["hub-ingress"]
+
+
+def test_one_missed_probe_is_not_told_but_a_lasting_silence_is() -> None:
+    hub = ready_cluster()
+    first = make_plan(hub, snapshot(patroni=None, sentinels=()), IMAGES, None, 5.0)
+    assert first.status == hub.status
+    assert first.requeue_seconds <= 1.0
+    later = snapshot(now=NOW + timedelta(seconds=20), patroni=None, sentinels=())
+    second = make_plan(hub, later, IMAGES, first.memory, 5.0)
+    assert by_type(second.status)["PostgresReady"].status == "False"
+    assert by_type(second.status)["RedisReady"].status == "False"
+
+
+def test_silence_of_a_member_whose_pod_is_broken_is_told_at_once() -> None:
+    broken = pods(hub_postgres_1={"ready": False})
+    done = plan(ready_cluster(), snapshot(patroni=None, pods=broken))
+    assert by_type(done.status)["PostgresReady"].status == "False"
+
+
+def test_one_silent_sentinel_is_not_told_at_once() -> None:
+    done = plan(ready_cluster(), snapshot(sentinels=sentinels()[:2]))
+    assert by_type(done.status)["Degraded"].status == "False"
