@@ -35,15 +35,19 @@ unit: venv ## Run the unit tests
 	$(BIN)/python -m pytest tests/unit
 
 .PHONY: integration
-integration: venv tools ## Run the tests against a real API server (etcd and kube-apiserver on loopback)
+integration: venv tools servers ## Run the tests against real servers on loopback: kube-apiserver, Postgres, Redis
 	$(BIN)/python -m pytest tests/integration
+
+.PHONY: servers
+servers:
+	@$(TESTBED) servers
 
 .PHONY: e2e
 e2e: venv ## Run the tests on a kind cluster: install, faults with the oracle, deletion
 	$(BIN)/python -m pytest e2e/tests
 
 .PHONY: test
-test: lint ## Run all that must pass before a change lands
+test: lint tools servers ## Run all that must pass before a change lands
 	$(BIN)/python -m pytest tests/unit tests/integration e2e/tests
 
 .PHONY: demo

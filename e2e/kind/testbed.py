@@ -125,6 +125,12 @@ def _venv(options: argparse.Namespace) -> None:
     pythonenv.make(options.venv)
 
 
+def _servers(_options: argparse.Namespace) -> None:
+    """Install the Postgres and Redis servers that the orchestrator's integration tests start for themselves."""
+    # Debian keeps the server's programs out of PATH; what starts them is in it.
+    prerequisites.ensure_packages({"postgresql": "pg_ctlcluster", "redis-server": "redis-server"})
+
+
 def _lint(options: argparse.Namespace) -> None:
     """Check Dockerfiles, chart and workflows."""
     pythonenv.lint(options.venv)
@@ -141,6 +147,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "down": _down,
     "clean": _clean,
     "venv": _venv,
+    "servers": _servers,
     "lint": _lint,
 }
 

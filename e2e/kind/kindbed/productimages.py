@@ -140,6 +140,7 @@ def load(cluster: Cluster) -> None:
 
 
 def image_id(engine: Engine, name: str) -> str:
+    """Content id of an image that the engine has, 64 hexadecimal digits; raises TestBedError."""
     return engine.output("image", "inspect", "--format", "{{.Id}}", name).strip().removeprefix("sha256:")
 
 
