@@ -32,6 +32,10 @@ def test_a_child_deleted_by_hand_comes_back(hub: Hub, kind: str, name: str) -> N
         return found is not None and found["metadata"]["uid"] != before["metadata"]["uid"]
 
     wait_for(f"{kind} {name} to come back", back, 30)
+    if name.startswith("hub-redis-"):
+        after = hub.kubectl.get(kind, name)
+        assert after is not None
+        assert after["spec"]["clusterIP"] == before["spec"]["clusterIP"], "the address is the pod's identity"
 
 
 def test_a_child_changed_by_hand_is_put_right(hub: Hub) -> None:

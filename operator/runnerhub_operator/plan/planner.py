@@ -25,7 +25,7 @@ from ..resources.orchestrator import orchestrator_manifests
 from ..resources.patroni import dynamic_config_patch, patroni_dynamic_config
 from ..resources.pooler import pooler_manifests
 from ..resources.postgres import postgres_manifests
-from ..resources.redis import redis_manifests
+from ..resources.redis import ADDRESS_PREFIX, redis_manifests, state_config_map_name
 from ..snapshot import Snapshot
 from . import conditions, failovers, leases, status
 from .patience import Patience, told
@@ -106,7 +106,12 @@ def make_plan(
         cluster, snapshot, status.postgres_status(cluster, snapshot), seen_redis, memory.patience
     )
     orchestrator = status.orchestrator_status(cluster, snapshot)
-    context = BuildContext(cluster, images, redis_bootstrapped=redis.bootstrapped)
+    context = BuildContext(
+        cluster,
+        images,
+        redis_bootstrapped=redis.bootstrapped,
+        redis_addresses=_redis_addresses(cluster, snapshot),
+    )
 
     rollout = plan_rollout(cluster, snapshot, seen_redis, memory.deleted_uid)
     if rollout is not None and (other := leases.is_held_by_other(cluster, snapshot, rollout.component)):
@@ -169,6 +174,21 @@ def make_plan(
         memory=ClusterMemory(roles, patience, memory.deleted_uid),
         requeue_seconds=steady_seconds if settled else min(BUSY_SECONDS, steady_seconds),
     )
+
+
+def _redis_addresses(cluster: RunnerHubCluster, snapshot: Snapshot) -> dict[str, str]:
+    """ClusterIPs of the Redis pods' Services: the live ones, else those that were written down before."""
+    state: Mapping[str, Any] = snapshot.child("ConfigMap", state_config_map_name(cluster.name)) or {}
+    found = {}
+    for ordinal in range(cluster.spec.redis.replicas):
+        name = names.member(cluster.name, names.REDIS, ordinal)
+        live: Mapping[str, Any] = snapshot.child("Service", name) or {}
+        address = live.get("spec", {}).get("clusterIP") or state.get("data", {}).get(
+            f"{ADDRESS_PREFIX}{name}"
+        )
+        if address:
+            found[name] = address
+    return found
 
 
 def rejected_status(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .. import names
@@ -34,11 +34,13 @@ class BuildContext:
     """All that a builder may look at.
 
     `redis_bootstrapped`: a Redis master was seen once, so an empty pod must not start as master any more.
+    `redis_addresses`: ClusterIP of each Redis pod's own Service, by name, once it is known.
     """
 
     cluster: RunnerHubCluster
     images: Images
     redis_bootstrapped: bool = False
+    redis_addresses: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -56,6 +56,10 @@ _QUANTITY_FACTORS: Final = {
 }
 
 
+# Keys of the state ConfigMap that hold the addresses of the pods' own Services.
+ADDRESS_PREFIX: Final = "address."
+
+
 def state_config_map_name(cluster: str) -> str:
     """Name of the ConfigMap that tells the pods whether the cluster has had a master."""
     return names.child(cluster, f"{names.REDIS}-state")
@@ -163,24 +167,35 @@ def configuration_config_map(context: BuildContext) -> Manifest:
 
 
 def state_config_map(context: BuildContext) -> Manifest:
-    """Whether the cluster has had a master; not in the pod template: no pod restarts when it flips."""
+    """Whether the cluster has had a master, and the pods' addresses; not in the pod template: no pod restarts."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata(context, state_config_map_name(context.name), names.REDIS),
-        "data": {"bootstrapped": "true" if context.redis_bootstrapped else "false"},
+        "data": {
+            "bootstrapped": "true" if context.redis_bootstrapped else "false",
+            **{
+                f"{ADDRESS_PREFIX}{name}": address
+                for name, address in sorted(context.redis_addresses.items())
+            },
+        },
     }
 
 
 def pod_service(context: BuildContext, ordinal: int) -> Manifest:
-    """The Service of one pod; its ClusterIP is the pod's identity for Sentinel, ready or not."""
+    """The Service of one pod; its ClusterIP is the pod's identity for Sentinel, ready or not.
+
+    A Service that somebody deleted is made again with the address that the running pods announce.
+    """
     name = names.member(context.name, names.REDIS, ordinal)
+    address = context.redis_addresses.get(name)
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(context, name, names.REDIS),
         "spec": {
             "type": "ClusterIP",
+            **({"clusterIP": address} if address else {}),
             "publishNotReadyAddresses": True,
             "selector": {
                 **names.selector_labels(context.name, names.REDIS),

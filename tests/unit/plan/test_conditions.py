@@ -144,3 +144,19 @@ def test_silence_of_a_member_whose_pod_is_broken_is_told_at_once() -> None:
 def test_one_silent_sentinel_is_not_told_at_once() -> None:
     done = plan(ready_cluster(), snapshot(sentinels=sentinels()[:2]))
     assert by_type(done.status)["Degraded"].status == "False"
+
+
+def test_a_redis_service_is_made_again_with_its_address() -> None:
+    known = {
+        "kind": "ConfigMap",
+        "metadata": {"name": "hub-redis-state"},
+        "data": {"bootstrapped": "true", "address.hub-redis-1": "10.96.0.2"},
+    }
+    gone = {key: value for key, value in snapshot().children.items() if key != ("Service", "hub-redis-1")}
+    objects = plan(
+        ready_cluster(), snapshot(children={**gone, ("ConfigMap", "hub-redis-state"): known})
+    ).objects
+    specs = {item["metadata"]["name"]: item["spec"] for item in objects if item["kind"] == "Service"}
+    assert specs["hub-redis-1"]["clusterIP"] == "10.96.0.2"
+    state = next(item for item in objects if item["metadata"]["name"] == "hub-redis-state")
+    assert state["data"]["address.hub-redis-0"] == "10.96.0.1"
