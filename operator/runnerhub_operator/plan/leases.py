@@ -54,16 +54,33 @@ def micro_time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def is_held_by_other(cluster: RunnerHubCluster, snapshot: Snapshot, component: str) -> str | None:
-    """Who holds the disruption Lease, when it is neither free nor our own rollout of `component`."""
+_OWN_PREFIX = "operator/rolling-change-"
+
+
+def held_by_other(cluster: RunnerHubCluster, snapshot: Snapshot) -> str | None:
+    """Who else holds the disruption Lease; None when it is free or held for a rolling change of the operator's.
+
+    The planner plans one rolling change at a time, so one that follows another takes the Lease over.
+    """
+    holder = disruption_holder(cluster, snapshot)
+    return None if not holder or is_own(holder) else holder
+
+
+def disruption_holder(cluster: RunnerHubCluster, snapshot: Snapshot) -> str:
+    """Holder of the disruption Lease, "" when it is free."""
     live = snapshot.child("Lease", names.disruption_lease(cluster.name))
     holder: str = (live or {}).get("spec", {}).get("holderIdentity") or ""
-    return holder if holder not in ("", rollout_holder(component)) else None
+    return holder
+
+
+def is_own(holder: str) -> bool:
+    """Whether a holder is a rolling change of the operator, this process's or an earlier one's."""
+    return holder.startswith(_OWN_PREFIX)
 
 
 def rollout_holder(component: str) -> str:
     """Holder identity of the disruption Lease during the operator's own rolling change."""
-    return f"operator/rolling-change-{component}"
+    return _OWN_PREFIX + component
 
 
 def disruption_lease(context: BuildContext, snapshot: Snapshot, holder: str) -> Manifest:

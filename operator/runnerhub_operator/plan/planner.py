@@ -114,7 +114,7 @@ def make_plan(
     )
 
     rollout = plan_rollout(cluster, snapshot, seen_redis, memory.deleted_uid)
-    if rollout is not None and (other := leases.is_held_by_other(cluster, snapshot, rollout.component)):
+    if rollout is not None and (other := leases.held_by_other(cluster, snapshot)):
         rollout = Rollout(
             rollout.component, None, f"{other}, which holds {names.disruption_lease(cluster.name)}"
         )
@@ -346,10 +346,8 @@ def _patroni_patch(context: BuildContext, snapshot: Snapshot) -> PatchPatroniCon
 
 def _disruption_lease(context: BuildContext, snapshot: Snapshot, rollout: Rollout | None) -> Manifest | None:
     """The Lease to be written: taken before the first step, given back when nothing is left to do."""
-    live = snapshot.child("Lease", names.disruption_lease(context.name))
-    holder: str = (live or {}).get("spec", {}).get("holderIdentity") or ""
     if rollout is not None and rollout.step is not None:
         return leases.disruption_lease(context, snapshot, leases.rollout_holder(rollout.component))
-    if rollout is None and holder.startswith("operator/rolling-change-"):
+    if rollout is None and leases.is_own(leases.disruption_holder(context.cluster, snapshot)):
         return leases.disruption_lease(context, snapshot, "")
     return None

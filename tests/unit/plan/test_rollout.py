@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runnerhub_operator.actions import RestartPod, RestartPostgres, SwitchPostgres
+from runnerhub_operator.plan import make_plan
 from runnerhub_operator.plan.rollout import plan_rollout
 from runnerhub_operator.plan.status import redis_status
+from tests.generate import IMAGES
 from tests.unit.plan.builders import children, cluster, patroni, pods, sentinels, snapshot, stateful_set
 
 OLD = {"revision": "old"}
@@ -79,6 +81,33 @@ def test_redis_waits_for_a_replica_that_is_not_linked() -> None:
 def test_postgres_goes_before_redis() -> None:
     snap = snapshot(pods=pods(hub_redis_1=OLD, hub_postgres_1=OLD))
     assert rollout(snap).component == "postgres"
+
+
+def lease(holder: str) -> dict[str, Any]:
+    return {"kind": "Lease", "metadata": {"name": "hub-disruption"}, "spec": {"holderIdentity": holder}}
+
+
+def planned(holder: str, **changes: Any) -> Any:
+    snap = snapshot(children=children(lease(holder)), pods=pods(**changes))
+    return make_plan(cluster(), snap, IMAGES, None, 5.0)
+
+
+def test_a_rolling_change_that_follows_another_takes_the_lease_over() -> None:
+    done = planned("operator/rolling-change-postgres", hub_redis_2=OLD)
+    assert done.rollout.step.pod == "hub-redis-2"
+    assert done.disruption_lease["spec"]["holderIdentity"] == "operator/rolling-change-redis"
+
+
+def test_the_lease_of_a_person_is_respected() -> None:
+    done = planned("alice/drill", hub_redis_2=OLD)
+    assert done.rollout.step is None
+    assert "alice/drill" in done.rollout.waiting_for
+    assert done.disruption_lease is None
+
+
+def test_the_lease_is_given_back_after_the_last_step_and_a_persons_is_not() -> None:
+    assert planned("operator/rolling-change-redis").disruption_lease["spec"]["holderIdentity"] == ""
+    assert planned("alice/drill").disruption_lease is None
 
 
 states = st.fixed_dictionaries(
