@@ -32,7 +32,7 @@ lint: venv ## Check format, types, layers, Dockerfiles, chart and workflow
 
 .PHONY: unit
 unit: venv ## Run the unit tests
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit e2e/kind/tests
 
 .PHONY: integration
 integration: venv tools servers ## Run the tests against real servers on loopback: kube-apiserver, Postgres, Redis
@@ -48,7 +48,7 @@ e2e: venv ## Run the tests on a kind cluster: install, faults with the oracle, d
 
 .PHONY: test
 test: lint tools servers ## Run all that must pass before a change lands
-	$(BIN)/python -m pytest tests/unit tests/integration e2e/tests
+	$(BIN)/python -m pytest tests/unit e2e/kind/tests tests/integration e2e/tests
 
 .PHONY: demo
 demo: venv ## Create a kind cluster and a RunnerHubCluster, break it on purpose, print what clients saw
