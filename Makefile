@@ -43,15 +43,15 @@ servers:
 	@$(TESTBED) servers
 
 .PHONY: e2e
-e2e: venv ## Run the tests on a kind cluster: install, faults with the oracle, deletion
+e2e: check venv ## Run the tests on a kind cluster: install, faults with the oracle, deletion
 	$(BIN)/python -m pytest e2e/tests
 
 .PHONY: test
-test: lint tools servers ## Run all that must pass before a change lands
+test: check lint tools servers ## Run all that must pass before a change lands
 	$(BIN)/python -m pytest tests/unit e2e/kind/tests tests/integration e2e/tests
 
 .PHONY: demo
-demo: venv ## Create a kind cluster and a RunnerHubCluster, break it on purpose, print what clients saw
+demo: check venv ## Create a kind cluster and a RunnerHubCluster, break it on purpose, print what clients saw
 	$(BIN)/python -m e2e.demo
 
 .PHONY: demo-down

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kindbed import paths
+from kindbed.console import TestBedError
 
 from .lab import bed as test_bed
 from .lab import report
@@ -58,9 +59,9 @@ def asynchronous(hub: Hub) -> Iterator[None]:
     def roles() -> set[str]:
         return {item["role"] for item in hub.status()["postgres"]["instances"]}
 
-    patch("disabled")
-    wait_for("asynchronous replicas", lambda: roles() == {"primary", "replica"}, 60)
     try:
+        patch("disabled")
+        wait_for("asynchronous replicas", lambda: roles() == {"primary", "replica"}, 60)
         yield
     finally:
         patch("preferred")
@@ -91,11 +92,22 @@ def control(bed: test_bed.Bed, hub: Hub, load: LoadClient) -> dict[str, Any]:
 
 def main() -> int:
     """Run the demo; the exit code."""
+    try:
+        return demo()
+    except TestBedError as problem:
+        print(f"test bed: {problem}", file=sys.stderr)
+        return 1
+
+
+def demo() -> int:
+    """Create, break, measure, report; the exit code."""
     steps = Steps()
     with steps.step("kind cluster with the product's images"):
         bed = test_bed.bring_up(CLUSTER, paths.KUBECONFIG)
     with steps.step("install the operator with Helm"):
         bed.install_operator()
+    # What an earlier demo left, with its volumes: this one starts with an empty database.
+    bed.delete_namespace(NAMESPACE)
     with steps.step("apply examples/minimal.yaml and wait until it is Ready"):
         kubectl = bed.create_namespace(NAMESPACE)
         hub = test_bed.apply_example("hub", kubectl, "minimal")

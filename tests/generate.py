@@ -13,7 +13,7 @@ import yaml
 
 from runnerhub_operator.api import parse_cluster
 from runnerhub_operator.api.crd import custom_resource_definition
-from runnerhub_operator.plan.planner import desired_objects
+from runnerhub_operator.plan.objects import desired_objects
 from runnerhub_operator.resources.common import BuildContext, Images
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +52,7 @@ def context(name: str, spec: dict[str, Any]) -> BuildContext:
         "metadata": {"name": name, "namespace": "runnerhub", "uid": "0000", "generation": 1},
         "spec": spec,
     }
-    return BuildContext(parse_cluster(body), IMAGES)
+    return BuildContext(parse_cluster(body), IMAGES, token_secret_hash="0" * 16)
 
 
 def example(name: str) -> dict[str, Any]:

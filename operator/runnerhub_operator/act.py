@@ -16,7 +16,6 @@ from . import actions, names
 from .api import RunnerHubCluster, RunnerHubClusterStatus
 from .errors import ConflictError, ForeignObjectError, NotFoundError, ProbeError
 from .kube.client import KubeClient, ObjectRef
-from .kube.compare import needs_apply, with_applied_hash
 from .kube.events import EventNote, event_manifest
 from .probes import patroni
 from .resources.common import Manifest
@@ -64,12 +63,11 @@ class Actor:
 
     async def apply(
         self, cluster: RunnerHubCluster, manifest: Manifest, live: Mapping[str, Any] | None
-    ) -> bool:
-        """Apply one object when it differs from the live one; tells whether it wrote.
+    ) -> None:
+        """Write one object that differs from the cached live one.
 
         Raises ForeignObjectError when an object of that name belongs to somebody else.
         """
-        desired = with_applied_hash(manifest)
         ref = ObjectRef.of(manifest)
         if live is None:
             try:
@@ -78,11 +76,8 @@ class Actor:
                 live = None
         if live is not None:
             _check_owner(cluster, ref, live)
-        if not needs_apply(desired, live):
-            return False
-        await self._client.apply(desired)
+        await self._client.apply(manifest)
         logger.info("%s %s", "created" if live is None else "changed", ref)
-        return True
 
     async def prune(self, body: Mapping[str, Any]) -> None:
         """Delete an object that the spec no longer asks for."""
@@ -96,18 +91,13 @@ class Actor:
     async def write_status(
         self, cluster_ref: ObjectRef, previous: Mapping[str, Any], status: RunnerHubClusterStatus
     ) -> bool:
-        """Write the status when it changed; fields that are gone are removed."""
+        """Write the status when it changed; fields that are gone are removed. NotFoundError: the cluster is gone."""
         wanted = status.model_dump(mode="json", by_alias=True, exclude_none=True)
         if wanted == dict(previous):
             return False
         removed = {key: None for key in previous if key not in wanted}
         sections = {key: _patch_of(previous.get(key), value) for key, value in wanted.items()}
-        try:
-            await self._client.merge_patch(
-                cluster_ref, {"status": {**sections, **removed}}, subresource="status"
-            )
-        except NotFoundError:
-            return False
+        await self._client.merge_patch(cluster_ref, {"status": {**sections, **removed}}, subresource="status")
         return True
 
     async def emit(self, cluster: RunnerHubCluster, note: EventNote, now: datetime) -> None:
@@ -157,6 +147,7 @@ class Actor:
                         pod_of_member.ip,
                         auth=_patroni_auth(cluster, snapshot),
                         deadline_seconds=ACTION_DEADLINE_SECONDS,
+                        only_pending=True,
                     )
         return None
 

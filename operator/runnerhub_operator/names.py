@@ -22,6 +22,7 @@ LABEL_ROLE: Final = f"{API_GROUP}/role"
 LABEL_LEADER: Final = f"{API_GROUP}/leader"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 ANNOTATION_APPLIED: Final = f"{API_GROUP}/applied-hash"
+ANNOTATION_CREDENTIALS: Final = f"{API_GROUP}/credentials-hash"
 ANNOTATION_CONFIG: Final = f"{API_GROUP}/config-hash"
 
 POSTGRES: Final = "postgres"

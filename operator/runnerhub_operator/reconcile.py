@@ -14,12 +14,13 @@ import aiohttp
 from . import metrics, names
 from .act import Actor
 from .api import ConditionType, RunnerHubCluster, RunnerHubClusterStatus, parse_cluster, parse_status
-from .errors import ForeignObjectError, InvalidSpecError, ProbeError, RefusedError
+from .errors import ForeignObjectError, InvalidSpecError, NotFoundError, ProbeError, RefusedError
 from .kube.client import KubeClient, ObjectRef
 from .kube.events import EventNote
 from .observe import observe
-from .plan import ClusterMemory, Plan, make_plan, rejected_status
+from .plan import ClusterMemory, LastStep, Plan, make_plan, rejected_status
 from .resources.common import Images
+from .snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ class Reconciler:
         self._images = images
         self._steady_seconds = steady_seconds
         self._actor = Actor(client, http, reporter)
-        self._memories: dict[Key, ClusterMemory] = {}
+        # By uid too: a new cluster of the same name is another one.
+        self._memories: dict[Key, tuple[str, ClusterMemory]] = {}
         # The status as last written: the cache may still hold the one before.
         self._written: dict[Key, tuple[str, RunnerHubClusterStatus]] = {}
 
@@ -71,14 +73,13 @@ class Reconciler:
         try:
             cluster = self._parse(key, body)
         except InvalidSpecError as error:
-            await self._reject(key, body, error.reason, str(error))
+            try:
+                await self._reject(key, body, error.reason, str(error))
+            except NotFoundError:
+                self._forget(key)
+                return None
             return REJECTED_REQUEUE_SECONDS
-        try:
-            requeue = await self._reconcile(key, body, cluster)
-        except (ForeignObjectError, RefusedError) as error:
-            logger.warning("%s/%s: %s", *key, error, extra={"cluster": f"{key[0]}/{key[1]}"})
-            await self._reject(key, body, error.reason, str(error))
-            return REJECTED_REQUEUE_SECONDS
+        requeue = await self._reconcile(key, body, cluster)
         metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
         return requeue
 
@@ -87,12 +88,33 @@ class Reconciler:
         uid, status = self._written.get(key, ("", cluster.status))
         return replace(cluster, status=status) if uid == cluster.uid else cluster
 
-    async def _reconcile(self, key: Key, body: Mapping[str, Any], cluster: RunnerHubCluster) -> float:
+    async def _reconcile(self, key: Key, body: Mapping[str, Any], cluster: RunnerHubCluster) -> float | None:
         snapshot = await observe(cluster, self._cache.children(key), self._http)
-        plan = make_plan(cluster, snapshot, self._images, self._memories.get(key), self._steady_seconds)
-        # First what people and the next visit need to know, then the work, which may fail half-way.
-        await self._publish(key, body, cluster, plan)
-        self._memories[key] = plan.memory
+        uid, memory = self._memories.get(key, (cluster.uid, None))
+        known = memory if uid == cluster.uid else None
+        plan = make_plan(cluster, snapshot, self._images, known, self._steady_seconds)
+        try:
+            # First what people and the next visit need to know, then the work, which may fail half-way.
+            await self._publish(key, body, cluster, plan)
+        except NotFoundError:
+            self._forget(key)
+            return None
+        try:
+            await self._write_objects(cluster, snapshot, plan)
+        except (ForeignObjectError, RefusedError) as error:
+            logger.warning("%s", error, extra={"cluster": f"{key[0]}/{key[1]}", "reason": error.reason})
+            metrics.RECONCILE_ERRORS.labels(error.reason).inc()
+            rejection = (error.reason, str(error))
+            self._remember(cluster, replace(plan.memory, rejection=rejection))
+            # The next visit tells it; when it has been told already, there is time.
+            return 0.0 if plan.memory.rejection != rejection else REJECTED_REQUEUE_SECONDS
+        if plan.memory.rejection is not None:
+            self._remember(cluster, replace(plan.memory, rejection=None))
+            return 0.0
+        await self._disrupt(cluster, snapshot, plan)
+        return plan.requeue_seconds
+
+    async def _write_objects(self, cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan) -> None:
         for secret in plan.secrets:
             await self._actor.ensure_secret(cluster, secret)
         for manifest in plan.objects:
@@ -100,25 +122,32 @@ class Reconciler:
             await self._actor.apply(cluster, manifest, live)
         for surplus in plan.prune:
             await self._actor.prune(surplus)
-        if plan.patroni_patch is not None:
-            await self._actor.patch_patroni(cluster, snapshot, plan.patroni_patch)
-        if plan.disruption_lease is not None:
-            name = plan.disruption_lease["metadata"]["name"]
-            await self._actor.apply(cluster, plan.disruption_lease, snapshot.child("Lease", name))
-        if plan.rollout is not None and plan.rollout.step is not None:
-            try:
+
+    async def _disrupt(self, cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan) -> None:
+        """Patroni's configuration, then one step of a rolling change under the disruption Lease."""
+        try:
+            if plan.patroni_patch is not None:
+                await self._actor.patch_patroni(cluster, snapshot, plan.patroni_patch)
+            if plan.disruption_lease is not None:
+                name = plan.disruption_lease["metadata"]["name"]
+                await self._actor.apply(cluster, plan.disruption_lease, snapshot.child("Lease", name))
+            if plan.rollout is not None and plan.rollout.step is not None:
                 uid = await self._actor.disrupt(cluster, snapshot, plan.rollout.step)
-            except ProbeError as error:
-                note = EventNote("Warning", "RollingChangeDelayed", str(error))
-                await self._actor.emit(cluster, note, snapshot.now)
-            else:
-                self._memories[key] = replace(plan.memory, deleted_uid=uid)
-        return plan.requeue_seconds
+                step = LastStep(at=datetime.now(UTC), deleted_uid=uid)
+                self._remember(cluster, replace(plan.memory, last_step=step))
+        except ProbeError as error:
+            note = EventNote("Warning", "ChangeDelayed", str(error))
+            await self._actor.emit(cluster, note, snapshot.now)
+
+    def _remember(self, cluster: RunnerHubCluster, memory: ClusterMemory) -> None:
+        self._memories[cluster.key] = (cluster.uid, memory)
 
     async def _publish(
         self, key: Key, body: Mapping[str, Any], cluster: RunnerHubCluster, plan: Plan
     ) -> None:
-        now = datetime.now(UTC)
+        await self._write_status(key, body, cluster.uid, cluster.status, plan.status)
+        # From here on a repetition of the visit must not see the same elections again.
+        self._remember(cluster, plan.memory)
         for failover in plan.failovers:
             metrics.FAILOVERS.labels(*key, failover.component).inc()
             logger.info(
@@ -131,7 +160,7 @@ class Reconciler:
                 failover.cause,
                 extra={"cluster": f"{key[0]}/{key[1]}", "generation": cluster.generation},
             )
-        await self._write_status(key, body, cluster.uid, cluster.status, plan.status)
+        now = datetime.now(UTC)
         for note in plan.events:
             await self._actor.emit(cluster, note, now)
 

@@ -74,7 +74,9 @@ async def _run(settings: Settings) -> int:
     health.started = True
     try:
         leading = asyncio.create_task(elector.wait_until_leading())
-        await _first(leading, asyncio.create_task(stop.wait()))
+        await _first(leading, election, asyncio.create_task(stop.wait()))
+        if election.done():
+            election.result()
         if not stop.is_set():
             await _lead(settings, client, elector, stop, lost)
     finally:

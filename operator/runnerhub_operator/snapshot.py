@@ -6,13 +6,22 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from . import names
 from .probes.patroni import PatroniCluster
 from .probes.sentinel import SentinelView
 
 Manifest = Mapping[str, Any]
+
+# Reasons for which a pod waits before its containers have run for the first time.
+NEVER_STARTS: Final = (
+    "Unschedulable",
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+)
 
 
 def secret_value(children: Mapping[tuple[str, str], Manifest], secret: str, key: str) -> str | None:
@@ -71,6 +80,11 @@ class Pod:
             waiting_reason=waiting.get("reason", "") or unscheduled.get("reason", ""),
             message=waiting.get("message", "") or unscheduled.get("message", ""),
         )
+
+    @property
+    def cannot_start(self) -> bool:
+        """Whether the pod has never run and will not by itself: its template or what it names is wrong."""
+        return not self.ready and self.waiting_reason in NEVER_STARTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,8 @@ def _error_for(status: int, message: str) -> KubeError:
         return NotFoundError(message, status)
     if status == 409:
         return ConflictError(message, status)
-    if status in (408, 429) or status >= 500:
+    # 401: the token has just been renewed or the server has just started. A namespace that goes refuses for now.
+    if status in (401, 408, 429) or status >= 500 or (status == 403 and "being terminated" in message):
         return UnavailableError(message, status)
     return RefusedError(message, status)
 

@@ -9,24 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from .. import names
+from ..quantities import parse_quantity
 
 Manifest = dict[str, Any]
 
-_SUFFIXES: Final = {
-    "m": Decimal("0.001"),
-    "k": Decimal(10**3),
-    "Ki": Decimal(2**10),
-    "M": Decimal(10**6),
-    "Mi": Decimal(2**20),
-    "G": Decimal(10**9),
-    "Gi": Decimal(2**30),
-    "T": Decimal(10**12),
-    "Ti": Decimal(2**40),
-}
 # Lists whose entries the API server may reorder or extend by itself, with the key of an entry.
 _LIST_KEYS: Final = ("name", "containerPort", "port", "type", "uid", "mountPath", "topologyKey")
 
@@ -71,18 +60,5 @@ def _is_list_subset(desired: Sequence[Any], live: Sequence[Any]) -> bool:
 
 
 def _same_quantity(left: str, right: str) -> bool:
-    first, second = _quantity(left), _quantity(right)
+    first, second = parse_quantity(left), parse_quantity(right)
     return first is not None and first == second
-
-
-def _quantity(text: str) -> Decimal | None:
-    if not text[:1].isdigit():
-        return None
-    number = text.rstrip("kKMGTim")
-    suffix = text[len(number) :]
-    if suffix and suffix not in _SUFFIXES:
-        return None
-    try:
-        return Decimal(number) * _SUFFIXES.get(suffix, Decimal(1))
-    except InvalidOperation:
-        return None

@@ -5,5 +5,6 @@ talks to nobody.
 """
 
 from .planner import ClusterMemory, Plan, make_plan, rejected_status
+from .rollout import LastStep
 
-__all__ = ["ClusterMemory", "Plan", "make_plan", "rejected_status"]
+__all__ = ["ClusterMemory", "LastStep", "Plan", "make_plan", "rejected_status"]

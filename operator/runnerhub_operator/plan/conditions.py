@@ -59,10 +59,10 @@ def _verdict(
     kind: ConditionType, *, serves: bool, full: bool, creating: bool, detail: str, pods: tuple[Pod, ...]
 ) -> Verdict:
     blocked = _blocked(pods)
-    if full:
+    if full and blocked is None:
         return Verdict(kind, "True", "Available", detail)
     told = f"{detail}; {blocked[1]}" if blocked else detail
-    if serves and not creating:
+    if (serves and not creating) or full:
         return Verdict(kind, "True", "ReducedRedundancy", told, full=False)
     reason = blocked[0] if blocked else "Creating" if creating else "Unavailable"
     return Verdict(kind, "False", reason, told, full=False)
@@ -181,8 +181,28 @@ def ingress_verdict(cluster: RunnerHubCluster, snapshot: Snapshot) -> Verdict:
     )
 
 
-def overall_verdicts(components: list[Verdict], rollout: Rollout | None, creating: bool) -> list[Verdict]:
-    """Ready, Progressing and Degraded from the components' verdicts (without the Ingress)."""
+def deployments_updating(cluster: RunnerHubCluster, snapshot: Snapshot) -> str | None:
+    """Which Deployment is on its way to a new template or size, None when none is."""
+    for component in (names.POOLER, names.ORCHESTRATOR, names.LOAD_BALANCER):
+        live = snapshot.child("Deployment", names.child(cluster.name, component))
+        if live is None:
+            continue
+        status = live.get("status", {})
+        seen = status.get("observedGeneration") == live["metadata"].get("generation")
+        updated, total = status.get("updatedReplicas", 0), status.get("replicas", 0)
+        # A pod that is missing is no change under way; one of the old template is.
+        if not seen or updated < total:
+            return f"rolling change of {component}, {updated} of {total} pods are new"
+    return None
+
+
+def overall_verdicts(
+    components: list[Verdict], rollout: Rollout | None, creating: bool, changing: str | None
+) -> list[Verdict]:
+    """Ready, Progressing and Degraded from the components' verdicts (without the Ingress).
+
+    `changing` tells what else is under way: objects about to be written, Deployments being renewed.
+    """
     failing = [verdict for verdict in components if verdict.status != "True"]
     reduced = [verdict for verdict in components if not verdict.full]
     if failing:
@@ -195,6 +215,8 @@ def overall_verdicts(components: list[Verdict], rollout: Rollout | None, creatin
     elif rollout is not None:
         message = f"rolling change of {rollout.component}, waiting for {rollout.waiting_for}"
         progressing = Verdict(ConditionType.PROGRESSING, "True", "RollingChange", message)
+    elif changing is not None:
+        progressing = Verdict(ConditionType.PROGRESSING, "True", "Changing", changing)
     else:
         progressing = Verdict(ConditionType.PROGRESSING, "False", "Settled", "the spec is in effect")
     if creating or not reduced:

@@ -69,7 +69,8 @@ def track(
     holder_pod = snapshot.pod(holder)
     uid = holder_pod.uid if holder_pod is not None else None
     if holder == role.holder:
-        if sign is None:
+        kept_by_a_new_pod = sign == "PodReplaced" and holder_pod is not None and holder_pod.ready
+        if sign is None or kept_by_a_new_pod:
             return Role(holder=holder, holder_uid=uid), None
         return role, None
     current = Role(holder=holder, holder_uid=uid)

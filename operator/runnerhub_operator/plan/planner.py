@@ -5,61 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
 from .. import names
 from ..actions import PatchPatroniConfig, Rollout
-from ..api import (
-    Condition,
-    ConditionType,
-    Failover,
-    RunnerHubCluster,
-    RunnerHubClusterStatus,
-)
+from ..api import Condition, ConditionType, Failover, RunnerHubCluster, RunnerHubClusterStatus
 from ..kube.events import EventNote
 from ..resources.common import BuildContext, Images, Manifest
-from ..resources.credentials import CredentialSecret, credential_secrets
-from ..resources.ingress import ingress_manifests
-from ..resources.loadbalancer import loadbalancer_manifests
-from ..resources.orchestrator import orchestrator_manifests
+from ..resources.credentials import CredentialSecret
 from ..resources.patroni import dynamic_config_patch, patroni_dynamic_config
-from ..resources.pooler import pooler_manifests
-from ..resources.postgres import postgres_manifests
-from ..resources.redis import ADDRESS_PREFIX, redis_manifests, state_config_map_name
 from ..snapshot import Snapshot
-from . import conditions, failovers, leases, status
+from . import conditions, failovers, leases, objects, status
 from .patience import Patience, told
-from .rollout import plan_rollout
+from .rollout import LastStep, plan_rollout
 
 # While something moves, look again soon: elections are timed by what is seen.
 BUSY_SECONDS = 1.0
-_PRUNED_KINDS = frozenset(
-    {
-        "ConfigMap",
-        "Deployment",
-        "Ingress",
-        "PodDisruptionBudget",
-        "Role",
-        "RoleBinding",
-        "Service",
-        "ServiceAccount",
-        "StatefulSet",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterMemory:
-    """What the operator remembers of a cluster between two visits; losing it costs only measured durations."""
+    """What the operator remembers of a cluster between two visits; losing it costs only measured durations.
+
+    `rejection`: reason and message of the last apply that was refused, until one passes.
+    """
 
     roles: failovers.Memory
     patience: Patience = field(default_factory=Patience)
-    deleted_uid: str | None = None
+    last_step: LastStep = field(default_factory=LastStep)
+    rejection: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What should be done. Status and Events come first, then secrets, objects, prune, Patroni, rollout."""
+    """What should be done. Status and Events come first, then secrets, objects, prune, Patroni, rollout.
+
+    `objects` are those that differ from what is there.
+    """
 
     secrets: tuple[CredentialSecret, ...]
     objects: tuple[Manifest, ...]
@@ -80,18 +61,6 @@ class _Notes:
     failovers: list[Failover] = field(default_factory=list)
 
 
-def desired_objects(context: BuildContext) -> list[Manifest]:
-    """All objects of a cluster, in the order in which they are applied."""
-    return [
-        *postgres_manifests(context),
-        *pooler_manifests(context),
-        *redis_manifests(context),
-        *orchestrator_manifests(context),
-        *loadbalancer_manifests(context),
-        *ingress_manifests(context),
-    ]
-
-
 def make_plan(
     cluster: RunnerHubCluster,
     snapshot: Snapshot,
@@ -110,10 +79,13 @@ def make_plan(
         cluster,
         images,
         redis_bootstrapped=redis.bootstrapped,
-        redis_addresses=_redis_addresses(cluster, snapshot),
+        redis_addresses=objects.redis_addresses(cluster, snapshot),
+        token_secret_hash=objects.token_secret_hash(cluster, snapshot),
     )
+    wanted = objects.desired_objects(context)
+    pending = objects.differing(wanted, snapshot)
 
-    rollout = plan_rollout(cluster, snapshot, seen_redis, memory.deleted_uid)
+    rollout = plan_rollout(cluster, snapshot, seen_redis, memory.last_step)
     if rollout is not None and (other := leases.held_by_other(cluster, snapshot)):
         rollout = Rollout(
             rollout.component, None, f"{other}, which holds {names.disruption_lease(cluster.name)}"
@@ -126,11 +98,13 @@ def make_plan(
         conditions.orchestrators_verdict(cluster, snapshot, orchestrator, creating),
         conditions.load_balancer_verdict(cluster, snapshot, creating),
     ]
-    components = _lost_credentials(components, context, snapshot)
+    components = objects.with_lost_credentials(components, context, snapshot)
     creating = creating and any(verdict.status != "True" for verdict in components)
+    changing = f"{len(pending)} objects are being changed" if pending else None
+    changing = changing or conditions.deployments_updating(cluster, snapshot)
     verdicts = [
-        *conditions.overall_verdicts(components, rollout, creating),
-        conditions.Verdict(ConditionType.ACCEPTED, "True", "Valid", "the spec is valid"),
+        *conditions.overall_verdicts(components, rollout, creating, changing),
+        _accepted(memory.rejection),
         *components,
         conditions.ingress_verdict(cluster, snapshot),
     ]
@@ -159,36 +133,29 @@ def make_plan(
         failovers=tuple([*reversed(notes.failovers), *cluster.status.failovers][: failovers.MAX_FAILOVERS]),
         endpoints=status.endpoints(cluster),
     )
-    objects = desired_objects(context)
-    settled = all(verdict.full for verdict in components) and rollout is None and patience == Patience()
+    settled = all(verdict.full for verdict in components) and not (
+        rollout or changing or patience != Patience()
+    )
+    told_leases = leases.observed_leases(context, snapshot, postgres, redis)
     return Plan(
-        secrets=tuple(_missing_secrets(context, snapshot)),
-        objects=(*objects, *leases.observed_leases(context, snapshot, postgres, redis)),
-        prune=tuple(_surplus(cluster, snapshot, objects)),
+        secrets=tuple(objects.missing_secrets(context, snapshot)),
+        objects=(*pending, *objects.differing(told_leases, snapshot)),
+        prune=tuple(objects.surplus(cluster, snapshot, wanted)),
         patroni_patch=_patroni_patch(context, snapshot),
         rollout=rollout,
         disruption_lease=_disruption_lease(context, snapshot, rollout),
         status=new_status,
         events=tuple(notes.events),
         failovers=tuple(notes.failovers),
-        memory=ClusterMemory(roles, patience, memory.deleted_uid),
+        memory=replace(memory, roles=roles, patience=patience),
         requeue_seconds=steady_seconds if settled else min(BUSY_SECONDS, steady_seconds),
     )
 
 
-def _redis_addresses(cluster: RunnerHubCluster, snapshot: Snapshot) -> dict[str, str]:
-    """ClusterIPs of the Redis pods' Services: the live ones, else those that were written down before."""
-    state: Mapping[str, Any] = snapshot.child("ConfigMap", state_config_map_name(cluster.name)) or {}
-    found = {}
-    for ordinal in range(cluster.spec.redis.replicas):
-        name = names.member(cluster.name, names.REDIS, ordinal)
-        live: Mapping[str, Any] = snapshot.child("Service", name) or {}
-        address = live.get("spec", {}).get("clusterIP") or state.get("data", {}).get(
-            f"{ADDRESS_PREFIX}{name}"
-        )
-        if address:
-            found[name] = address
-    return found
+def _accepted(rejection: tuple[str, str] | None) -> conditions.Verdict:
+    if rejection is not None:
+        return conditions.Verdict(ConditionType.ACCEPTED, "False", *rejection)
+    return conditions.Verdict(ConditionType.ACCEPTED, "True", "Valid", "the spec is valid")
 
 
 def rejected_status(
@@ -213,6 +180,8 @@ def _was_ready(previous: RunnerHubClusterStatus) -> bool:
 
 def _phase(written: tuple[Condition, ...]) -> str:
     by_type = {item.type: item for item in written}
+    if by_type[ConditionType.ACCEPTED].status == "False":
+        return "Invalid"
     if by_type[ConditionType.PROGRESSING].reason == "Creating":
         return "Creating"
     if by_type[ConditionType.READY].status != "True":
@@ -275,66 +244,12 @@ def _condition_events(before: tuple[Condition, ...], after: tuple[Condition, ...
             notes.events.append(EventNote("Normal", "Ready", item.message))
         elif item.type == ConditionType.READY and old.get(item.type) == "True":
             notes.events.append(EventNote("Warning", "NotReady", item.message))
+        elif item.type == ConditionType.ACCEPTED and item.status == "False":
+            notes.events.append(EventNote("Warning", item.reason, item.message))
         elif item.type == ConditionType.DEGRADED and item.status == "True":
             notes.events.append(EventNote("Warning", "Degraded", item.message))
         elif item.type == ConditionType.DEGRADED and old.get(item.type) == "True":
             notes.events.append(EventNote("Normal", "Recovered", item.message))
-
-
-def _missing_secrets(context: BuildContext, snapshot: Snapshot) -> list[CredentialSecret]:
-    missing = []
-    for secret in credential_secrets(context):
-        live: Mapping[str, Any] = snapshot.child("Secret", secret.manifest["metadata"]["name"]) or {}
-        keys = tuple(key for key in secret.keys if key not in live.get("data", {}))
-        if keys and not _is_irreplaceable(secret, snapshot):
-            missing.append(replace(secret, keys=keys))
-    return missing
-
-
-def _is_irreplaceable(secret: CredentialSecret, snapshot: Snapshot) -> bool:
-    """Whether a running database or queue still has the lost passwords: new ones would lock everybody out."""
-    owner = secret.manifest["metadata"]["name"].removesuffix("-credentials")
-    return snapshot.child("StatefulSet", owner) is not None
-
-
-def _lost_credentials(
-    verdicts: list[conditions.Verdict], context: BuildContext, snapshot: Snapshot
-) -> list[conditions.Verdict]:
-    """Replace the verdict of a component whose generated passwords somebody deleted."""
-    kinds = {names.POSTGRES: ConditionType.POSTGRES, names.REDIS: ConditionType.REDIS}
-    lost = {}
-    for secret in credential_secrets(context):
-        metadata = secret.manifest["metadata"]
-        live: Mapping[str, Any] = snapshot.child("Secret", metadata["name"]) or {}
-        if _is_irreplaceable(secret, snapshot) and any(
-            key not in live.get("data", {}) for key in secret.keys
-        ):
-            lost[kinds[metadata["labels"][names.LABEL_COMPONENT]]] = metadata["name"]
-    return [
-        conditions.Verdict(
-            verdict.type,
-            "False",
-            "CredentialsMissing",
-            f"Secret {lost[verdict.type]} or a key of it is gone, but the running servers still use its passwords: "
-            "restore it; new ones would lock everybody out",
-            full=False,
-        )
-        if verdict.type in lost
-        else verdict
-        for verdict in verdicts
-    ]
-
-
-def _surplus(cluster: RunnerHubCluster, snapshot: Snapshot, objects: list[Manifest]) -> list[Manifest]:
-    wanted = {(item["kind"], item["metadata"]["name"]) for item in objects}
-    return [
-        dict(body)
-        for (kind, name), body in snapshot.children.items()
-        if kind in _PRUNED_KINDS
-        and (kind, name) not in wanted
-        and "deletionTimestamp" not in body["metadata"]
-        and any(owner.get("uid") == cluster.uid for owner in body["metadata"].get("ownerReferences", ()))
-    ]
 
 
 def _patroni_patch(context: BuildContext, snapshot: Snapshot) -> PatchPatroniConfig | None:
@@ -347,7 +262,9 @@ def _patroni_patch(context: BuildContext, snapshot: Snapshot) -> PatchPatroniCon
 def _disruption_lease(context: BuildContext, snapshot: Snapshot, rollout: Rollout | None) -> Manifest | None:
     """The Lease to be written: taken before the first step, given back when nothing is left to do."""
     if rollout is not None and rollout.step is not None:
-        return leases.disruption_lease(context, snapshot, leases.rollout_holder(rollout.component))
-    if rollout is None and leases.is_own(leases.disruption_holder(context.cluster, snapshot)):
-        return leases.disruption_lease(context, snapshot, "")
-    return None
+        wanted = leases.disruption_lease(context, snapshot, leases.rollout_holder(rollout.component))
+    elif rollout is None and leases.is_own(leases.disruption_holder(context.cluster, snapshot)):
+        wanted = leases.disruption_lease(context, snapshot, "")
+    else:
+        return None
+    return next(iter(objects.differing([wanted], snapshot)), None)

@@ -35,7 +35,8 @@ class PatroniMember:
     primary (running, stopped, ...), that of the replication for others (streaming, in archive recovery) or,
     when there is none, Postgres' state. `lag_bytes`: behind the primary's last published position, received
     or replayed, whichever is further; None for the primary and when it is unknown. `host`: the address that
-    the member announces.
+    the member announces. `restart_primary_first`: a pending parameter shrinks that a standby must have at
+    least as large as its primary.
     """
 
     name: str
@@ -44,6 +45,7 @@ class PatroniMember:
     timeline: int | None = None
     lag_bytes: int | None = None
     pending_restart: bool = False
+    restart_primary_first: bool = False
     host: str | None = None
 
 
@@ -111,8 +113,35 @@ def _parse_member(item: object) -> PatroniMember:
         timeline=_whole(item.get("timeline")),
         lag_bytes=_lag(item),
         pending_restart=item.get("pending_restart") is True,
+        restart_primary_first=_shrinks(item.get("pending_restart_reason")),
         host=host if isinstance(host, str) else None,
     )
+
+
+# Source: https://www.postgresql.org/docs/17/hot-standby.html#HOT-STANDBY-ADMIN
+_STANDBY_SENSITIVE: Final = (
+    "max_connections",
+    "max_locks_per_transaction",
+    "max_prepared_transactions",
+    "max_wal_senders",
+    "max_worker_processes",
+)
+
+
+def _shrinks(reason: object) -> bool:
+    """Whether a pending restart makes a parameter smaller that a standby may not have smaller than its primary.
+
+    `reason` maps names to {"old_value", "new_value"}, as text.
+    """
+    if not isinstance(reason, Mapping):
+        return False
+    for name in _STANDBY_SENSITIVE:
+        change = reason.get(name)
+        if isinstance(change, Mapping):
+            old, new = str(change.get("old_value", "")), str(change.get("new_value", ""))
+            if old.isdigit() and new.isdigit() and int(new) < int(old):
+                return True
+    return False
 
 
 def _lag(item: Mapping[str, Any]) -> int | None:

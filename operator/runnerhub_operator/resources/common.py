@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import names
 from ..api import ResourceRequirements, RunnerHubCluster
+from ..quantities import quantity
 
 Manifest = dict[str, Any]
 
@@ -35,12 +36,14 @@ class BuildContext:
 
     `redis_bootstrapped`: a Redis master was seen once, so an empty pod must not start as master any more.
     `redis_addresses`: ClusterIP of each Redis pod's own Service, by name, once it is known.
+    `token_secret_hash`: of the key that signs API tokens; None while it is not known.
     """
 
     cluster: RunnerHubCluster
     images: Images
     redis_bootstrapped: bool = False
     redis_addresses: Mapping[str, str] = field(default_factory=dict)
+    token_secret_hash: str | None = None
 
     @property
     def name(self) -> str:
@@ -106,14 +109,15 @@ def spread(cluster: str, component: str) -> list[Manifest]:
 
 
 def resource_requirements(given: ResourceRequirements, *, cpu: str, memory: str) -> Manifest:
-    """Container resources: what the spec says, with default requests where it says nothing."""
-    requests = {"cpu": cpu, "memory": memory}
+    """Container resources: what the spec says, with default requests where it says nothing, never above a limit."""
+    limits = given.limits.model_dump(exclude_none=True) if given.limits is not None else {}
+    requests = {
+        name: min(default, limits.get(name, default), key=quantity)
+        for name, default in (("cpu", cpu), ("memory", memory))
+    }
     if given.requests is not None:
         requests |= given.requests.model_dump(exclude_none=True)
-    result: Manifest = {"requests": requests}
-    if given.limits is not None and (limits := given.limits.model_dump(exclude_none=True)):
-        result["limits"] = limits
-    return result
+    return {"requests": requests, "limits": limits} if limits else {"requests": requests}
 
 
 def config_hash(*data: object) -> str:

@@ -98,7 +98,11 @@ def deployment(context: BuildContext) -> Manifest:
             "template": {
                 "metadata": {
                     "labels": names.labels(context.name, names.ORCHESTRATOR),
-                    "annotations": {"kubectl.kubernetes.io/default-container": names.ORCHESTRATOR},
+                    "annotations": {
+                        "kubectl.kubernetes.io/default-container": names.ORCHESTRATOR,
+                        # All pods must know the same key, also after somebody deleted the Secret.
+                        names.ANNOTATION_CREDENTIALS: context.token_secret_hash or "",
+                    },
                 },
                 "spec": _pod_spec(context),
             },

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from .. import names
 from ..api import Storage, Synchronous
+from ..quantities import quantity
 from .common import BuildContext
 
 DATA_MOUNT: Final = "/var/lib/postgresql/data"
@@ -34,17 +34,6 @@ _SUPERUSER_CONNECTIONS: Final = 10
 _MONITORING_CONNECTIONS: Final = 5
 
 _MIB: Final = 1024 * 1024
-_FACTORS: Final = {
-    "": 1,
-    "k": 10**3,
-    "Ki": 2**10,
-    "M": 10**6,
-    "Mi": 2**20,
-    "G": 10**9,
-    "Gi": 2**30,
-    "T": 10**12,
-    "Ti": 2**40,
-}
 
 
 def patroni_scope(context: BuildContext) -> str:
@@ -121,7 +110,7 @@ _OWNED: Final = {
 def _defaults(context: BuildContext) -> dict[str, str]:
     spec = context.cluster.spec.postgres
     limits = spec.resources.limits
-    memory = _bytes_of(limits.memory) if limits is not None and limits.memory is not None else 512 * _MIB
+    memory = int(quantity(limits.memory)) if limits is not None and limits.memory is not None else 512 * _MIB
     return {
         **_wal_sizes(spec.storage),
         # A quarter of the memory, the documentation's starting point.
@@ -157,7 +146,7 @@ def _defaults(context: BuildContext) -> dict[str, str]:
 
 def _wal_sizes(storage: Storage) -> dict[str, str]:
     """How much of the volume the write-ahead log may take, as a share of its size."""
-    volume_mib = _bytes_of(storage.size) // _MIB
+    volume_mib = int(quantity(storage.size)) // _MIB
 
     def share(divisor: int, least: int, most: int) -> str:
         return f"{min(max(volume_mib // divisor, least), most)}MB"
@@ -170,12 +159,6 @@ def _wal_sizes(storage: Storage) -> dict[str, str]:
         # A replica that is away holds back the log; beyond this it is made anew rather than fill the volume.
         "max_slot_wal_keep_size": share(5, 256, 65536),
     }
-
-
-def _bytes_of(quantity: str) -> int:
-    """Bytes of a quantity such as 10Gi or 1.5G; thousandths, which the API allows too, count as nothing."""
-    number, unit = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", quantity).groups()  # type: ignore[union-attr]
-    return int(float(number) * _FACTORS.get(unit, 0))
 
 
 def needed_connections(context: BuildContext) -> int:

@@ -7,12 +7,12 @@ be looked up while Sentinel decides.
 from __future__ import annotations
 
 import json
-import re
 from decimal import Decimal
 from typing import Final
 
 from .. import names
 from ..api import RedisSpec
+from ..quantities import quantity
 from .common import (
     BuildContext,
     Manifest,
@@ -42,18 +42,6 @@ TERMINATION_GRACE_SECONDS: Final = 30
 FAILOVER_TIMEOUT_MILLISECONDS: Final = 3000
 # The rest is for replication buffers and for what a fork copies while it writes a snapshot.
 MAXMEMORY_SHARE: Final = Decimal("0.7")
-
-_QUANTITY_FACTORS: Final = {
-    "": 1,
-    "k": 10**3,
-    "M": 10**6,
-    "G": 10**9,
-    "T": 10**12,
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
-    "Ti": 2**40,
-}
 
 
 # Keys of the state ConfigMap that hold the addresses of the pods' own Services.
@@ -122,7 +110,7 @@ def redis_configuration(spec: RedisSpec) -> str:
     ]
     limit = spec.resources.limits.memory if spec.resources.limits else None
     if limit is not None:
-        lines.append(f"maxmemory {int(quantity_bytes(limit) * MAXMEMORY_SHARE)}")
+        lines.append(f"maxmemory {int(quantity(limit) * MAXMEMORY_SHARE)}")
     return "\n".join(lines) + "\n"
 
 
@@ -146,14 +134,6 @@ def settings(spec: RedisSpec) -> dict[str, int | str]:
         "failoverTimeoutMilliseconds": FAILOVER_TIMEOUT_MILLISECONDS,
         "parallelSyncs": 1,
     }
-
-
-def quantity_bytes(quantity: str) -> Decimal:
-    """A memory quantity in bytes. Source: k8s.io/apimachinery/pkg/api/resource."""
-    match = re.fullmatch(r"([0-9.]+)([kMGT]i?|Ki)?", quantity)
-    if match is None:
-        raise ValueError(f"not an amount of memory: {quantity}")
-    return Decimal(match[1]) * _QUANTITY_FACTORS[match[2] or ""]
 
 
 def configuration_config_map(context: BuildContext) -> Manifest:

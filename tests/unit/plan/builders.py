@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
 from runnerhub_operator import names
 from runnerhub_operator.api import RunnerHubCluster, parse_cluster
+from runnerhub_operator.kube.compare import with_applied_hash
+from runnerhub_operator.plan.objects import desired_objects
 from runnerhub_operator.probes.patroni import PatroniCluster, PatroniMember
 from runnerhub_operator.probes.sentinel import ReplicaView, SentinelView
+from runnerhub_operator.resources.common import BuildContext
 from runnerhub_operator.snapshot import Pod, Snapshot
+from tests.generate import IMAGES
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PASSWORDS = {
@@ -108,6 +113,7 @@ def sentinels(
 
 
 def stateful_set(component: str, *, generation: int = 1, observed: int = 1) -> dict[str, Any]:
+    """State of a StatefulSet beyond what the operator writes."""
     return {
         "kind": "StatefulSet",
         "metadata": {"name": f"hub-{component}", "generation": generation, "uid": f"sts-{component}"},
@@ -115,13 +121,26 @@ def stateful_set(component: str, *, generation: int = 1, observed: int = 1) -> d
     }
 
 
-def children(*more: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    bodies = [stateful_set("postgres"), stateful_set("redis"), *more]
-    bodies += [
-        {"kind": "Service", "metadata": {"name": f"hub-redis-{i}"}, "spec": {"clusterIP": address(i)}}
-        for i in range(3)
-    ]
-    bodies += [
+def written(spec: dict[str, Any] | None = None) -> dict[tuple[str, str], dict[str, Any]]:
+    """All objects as the operator has written them."""
+    context = BuildContext(
+        cluster(spec),
+        IMAGES,
+        redis_bootstrapped=True,
+        redis_addresses={f"hub-redis-{i}": address(i) for i in range(3)},
+        token_secret_hash=hashlib.sha256(b"x").hexdigest()[:16],
+    )
+    return {
+        (item["kind"], item["metadata"]["name"]): with_applied_hash(item) for item in desired_objects(context)
+    }
+
+
+def children(
+    *more: dict[str, Any], spec: dict[str, Any] | None = None
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """What is there when nothing is to be done, with the state of some objects replaced."""
+    found = written(spec)
+    secrets = [
         {
             "kind": "Secret",
             "metadata": {"name": f"hub-{component}-credentials"},
@@ -129,7 +148,11 @@ def children(*more: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
         }
         for component, keys in PASSWORDS.items()
     ]
-    return {(body["kind"], body["metadata"]["name"]): body for body in bodies}
+    for body in (stateful_set("postgres"), stateful_set("redis"), *secrets, *more):
+        key = body["kind"], body["metadata"]["name"]
+        base = found.get(key, {"metadata": {}})
+        found[key] = {**base, **body, "metadata": {**base["metadata"], **body["metadata"]}}
+    return found
 
 
 def snapshot(**changes: Any) -> Snapshot:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from runnerhub_operator.api import RunnerHubCluster
 from runnerhub_operator.plan import make_plan, rejected_status
 from tests.generate import IMAGES
-from tests.unit.plan.builders import NOW, cluster, patroni, pods, sentinels, snapshot
+from tests.unit.plan.builders import NOW, children, cluster, patroni, pod, pods, sentinels, snapshot
 
 
 def plan(hub: RunnerHubCluster, snap: Any) -> Any:
@@ -38,6 +39,7 @@ def test_all_conditions_are_there_from_the_first_visit() -> None:
 def test_a_complete_cluster_is_ready_and_settled() -> None:
     done = plan(cluster(), snapshot())
     assert done.status.phase == "Ready"
+    assert {item["kind"] for item in done.objects} == {"Lease"}, "nothing else is to be written"
     assert by_type(done.status)["Degraded"].status == "False"
     assert done.requeue_seconds == 5.0
     assert done.status.postgres.primary == "hub-postgres-0"
@@ -158,5 +160,55 @@ def test_a_redis_service_is_made_again_with_its_address() -> None:
     ).objects
     specs = {item["metadata"]["name"]: item["spec"] for item in objects if item["kind"] == "Service"}
     assert specs["hub-redis-1"]["clusterIP"] == "10.96.0.2"
+
+
+def test_the_addresses_of_redis_are_written_down() -> None:
+    bare = {"kind": "ConfigMap", "metadata": {"name": "hub-redis-state"}, "data": {}}
+    objects = plan(ready_cluster(), snapshot(children=children(bare))).objects
     state = next(item for item in objects if item["metadata"]["name"] == "hub-redis-state")
     assert state["data"]["address.hub-redis-0"] == "10.96.0.1"
+
+
+def test_a_change_under_way_is_told() -> None:
+    edited = cluster({"loadBalancer": {"replicas": 5}})
+    done = plan(edited, snapshot())
+    assert by_type(done.status)["Progressing"].status == "True"
+    assert [item["metadata"]["name"] for item in done.objects if item["kind"] == "Deployment"] == [
+        "hub-loadbalancer"
+    ]
+
+
+def test_a_deployment_that_is_being_renewed_is_progress() -> None:
+    half_way = {
+        "kind": "Deployment",
+        "metadata": {"name": "hub-pooler"},
+        "status": {"updatedReplicas": 1, "replicas": 3},
+    }
+    status = plan(ready_cluster(), snapshot(children=children(half_way))).status
+    assert by_type(status)["Progressing"].message == "rolling change of pooler, 1 of 3 pods are new"
+    assert status.phase == "Updating"
+
+
+def test_a_new_pod_that_cannot_start_degrades_a_full_component() -> None:
+    stuck = pod(
+        "hub-pooler-new", "pooler", ready=False, waiting_reason="ImagePullBackOff", message="no such image"
+    )
+    status = plan(ready_cluster(), snapshot(pods=(*pods(), stuck))).status
+    assert by_type(status)["Degraded"].status == "True"
+    assert "no such image" in by_type(status)["Degraded"].message
+
+
+def test_the_pods_wait_for_the_key_that_their_template_carries() -> None:
+    first = plan(cluster(), snapshot(children={}, pods=(), patroni=None, sentinels=()))
+    names = {item["metadata"]["name"] for item in first.objects if item["kind"] == "Deployment"}
+    assert names == {"hub-pooler", "hub-loadbalancer"}
+
+
+def test_a_refused_apply_is_told_until_one_passes() -> None:
+    memory = replace(
+        plan(ready_cluster(), snapshot()).memory, rejection=("NameTaken", "ConfigMap x is taken")
+    )
+    done = make_plan(ready_cluster(), snapshot(), IMAGES, memory, 5.0)
+    assert by_type(done.status)["Accepted"].reason == "NameTaken"
+    assert done.status.phase == "Invalid"
+    assert "NameTaken" in [note.reason for note in done.events]

@@ -33,7 +33,7 @@ def test_a_steady_holder_is_no_failover() -> None:
         ({"terminating": True, "ready": False}, "PodDeleted"),
         ({"ready": False, "ready_unknown": True}, "NodeLost"),
         ({"ready": False}, "PodNotReady"),
-        ({"uid": "another"}, "PodReplaced"),
+        ({"uid": "another", "ready": False}, "PodReplaced"),
     ],
 )
 def test_the_duration_counts_from_the_first_sign(change: dict[str, Any], cause: str) -> None:
@@ -65,3 +65,11 @@ def test_a_move_while_the_operator_was_away_has_no_duration() -> None:
 
 def test_the_first_holder_is_no_failover() -> None:
     assert seen(Role(), NEW, 0)[1] is None
+
+
+def test_a_new_pod_that_kept_the_role_starts_afresh() -> None:
+    role, _ = seen(Role(), OLD, 0)
+    role, none = seen(role, OLD, 10, hub_postgres_0={"uid": "another"})
+    assert none is None
+    _, failover = seen(role, NEW, 40000, hub_postgres_0={"uid": "another"})
+    assert failover.duration_seconds is None

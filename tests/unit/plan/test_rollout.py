@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runnerhub_operator.actions import RestartPod, RestartPostgres, SwitchPostgres
-from runnerhub_operator.plan import make_plan
+from runnerhub_operator.plan import LastStep, make_plan
 from runnerhub_operator.plan.rollout import plan_rollout
 from runnerhub_operator.plan.status import redis_status
 from tests.generate import IMAGES
-from tests.unit.plan.builders import children, cluster, patroni, pods, sentinels, snapshot, stateful_set
+from tests.unit.plan.builders import NOW, children, cluster, patroni, pods, sentinels, snapshot, stateful_set
 
 OLD = {"revision": "old"}
 
 
 def rollout(snap: Any, deleted: str | None = None) -> Any:
-    return plan_rollout(cluster(), snap, redis_status(cluster(), snap), deleted)
+    return plan_rollout(cluster(), snap, redis_status(cluster(), snap), LastStep(deleted_uid=deleted))
 
 
 def test_nothing_is_due_when_all_pods_are_new() -> None:
@@ -65,6 +66,33 @@ def test_a_parameter_that_needs_a_restart_restarts_replicas_first() -> None:
     assert rollout(snapshot(patroni=patroni(**pending))).step == RestartPostgres(
         "hub-postgres-1", "changed parameters"
     )
+
+
+def test_a_parameter_that_shrinks_restarts_the_primary_first() -> None:
+    pending = {"pending_restart": True, "restart_primary_first": True}
+    everywhere = patroni(**{f"hub_postgres_{i}": pending for i in range(3)})
+    assert rollout(snapshot(patroni=everywhere)).step == RestartPostgres(
+        "hub-postgres-0", "changed parameters"
+    )
+
+
+def test_a_step_is_given_time_to_show() -> None:
+    snap = snapshot(pods=pods(hub_postgres_2=OLD))
+    just_now = LastStep(at=NOW - timedelta(seconds=1))
+    assert plan_rollout(cluster(), snap, redis_status(cluster(), snap), just_now).step is None
+
+
+def test_a_cluster_that_never_started_follows_a_corrected_spec() -> None:
+    stuck = OLD | {"ready": False, "waiting_reason": "ImagePullBackOff"}
+    everywhere = {f"hub_{kind}_{i}": stuck for kind in ("postgres", "redis") for i in range(3)}
+    snap = snapshot(pods=pods(**everywhere), patroni=None, sentinels=())
+    assert rollout(snap).step.pod == "hub-postgres-0"
+
+
+def test_silence_of_patroni_does_not_end_a_rolling_change() -> None:
+    found = rollout(snapshot(pods=pods(hub_postgres_2=OLD, hub_redis_2=OLD), patroni=None))
+    assert found.component == "postgres"
+    assert found.step is None
 
 
 def test_redis_replicas_come_before_the_master() -> None:

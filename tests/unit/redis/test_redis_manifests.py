@@ -85,13 +85,6 @@ def test_memory_is_limited_below_the_containers_limit() -> None:
     assert conf["maxmemory-policy"] == "noeviction"
 
 
-@pytest.mark.parametrize(
-    ("quantity", "size"), [("1", 1), ("64Mi", 2**26), ("1.5Gi", 3 * 2**29), ("2k", 2000), ("1Ki", 1024)]
-)
-def test_quantities(quantity: str, size: int) -> None:
-    assert redis.quantity_bytes(quantity) == size
-
-
 def test_the_bootstrap_flag_restarts_no_pod() -> None:
     before, after = redis.redis_manifests(context()), redis.redis_manifests(context(bootstrapped=True))
     assert one(before, "StatefulSet") == one(after, "StatefulSet")
