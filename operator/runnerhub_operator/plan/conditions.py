@@ -117,7 +117,10 @@ def redis_verdict(
     serves = status.master is not None and linked >= 1
     full = serves and linked >= wanted - 1 and sentinels >= wanted and _ready(pods) >= wanted
     master = f"master {status.master}" if status.master else "no master"
-    detail = f"{master}, {linked} of {wanted - 1} replicas linked, {sentinels} of {wanted} sentinels agree"
+    detail = (
+        f"{master}, {_ready(pods)} of {wanted} pods ready, {linked} of {wanted - 1} replicas linked, "
+        f"{sentinels} of {wanted} sentinels agree"
+    )
     if serves and sentinels < majority:
         detail += "; no majority of sentinels: a failover is not possible now"
     return _verdict(

@@ -22,8 +22,14 @@ def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> PostgresSt
     if patroni is None:
         return cluster.status.postgres.model_copy(update={"primary": None})
     leader = next((member for member in patroni.members if member.name == patroni.leader), None)
-    # Patroni's key still names a primary that is gone until it runs out.
-    alive = leader is not None and leader.state == "running" and snapshot.pod(leader.name) is not None
+    # Until it runs out, Patroni's key names a primary that is gone or, under the same name, starts anew.
+    pod = snapshot.pod(leader.name) if leader is not None else None
+    alive = (
+        leader is not None
+        and leader.state == "running"
+        and pod is not None
+        and (pod.ready or pod.terminating)
+    )
     return PostgresStatus(
         primary=patroni.leader if alive else None,
         timeline=patroni.timeline if patroni.timeline is not None else cluster.status.postgres.timeline,

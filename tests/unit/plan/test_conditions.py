@@ -68,6 +68,13 @@ def test_without_a_primary_it_is_not_ready_and_says_so() -> None:
     assert next(note.reason for note in done.events if note.type == "Warning") == "NotReady"
 
 
+def test_a_primary_whose_pod_starts_anew_is_none_until_it_is_ready() -> None:
+    new = plan(ready_cluster(), snapshot(pods=pods(hub_postgres_0={"uid": "another", "ready": False})))
+    assert new.status.postgres.primary is None
+    going = plan(ready_cluster(), snapshot(pods=pods(hub_postgres_0={"ready": False, "terminating": True})))
+    assert going.status.postgres.primary == "hub-postgres-0"
+
+
 def test_a_master_that_the_sentinels_take_for_dead_is_none() -> None:
     status = plan(ready_cluster(), snapshot(sentinels=sentinels(flags=frozenset({"s_down"})))).status
     assert status.redis.master is None
