@@ -18,7 +18,7 @@ class PatchPatroniConfig:
 class RestartPod:
     """Delete a pod so that its StatefulSet makes it anew from the current template.
 
-    A Redis master hands its role over before it stops (preStop), without losing what it confirmed.
+    A Redis master that is told to stop hands its role over first, without losing what it confirmed.
     """
 
     pod: str
