@@ -45,6 +45,8 @@ def test_a_frozen_operator_that_wakes_up_ends_without_writing(
     admin: Kubectl, start_operator: Start, namespace: Kubectl
 ) -> None:
     active, waiting = pair(start_operator)
+    # Whatever it has to do for the clusters of other tests is done by then.
+    wait_until_time_passed(3)
     active.process.send_signal(signal.SIGSTOP)
     before_waking = len(active.log.read_text())
     wait_for("the other one to lead", waiting.leads, 12, every=0.2)
