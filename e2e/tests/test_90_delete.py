@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from e2e.lab.bed import Bed
+from e2e.lab.bed import Bed, apply_example
 from e2e.lab.hub import Hub
 from e2e.lab.kubectl import wait_for
+from e2e.lab.load import LoadClient, now
 
 
 def test_a_missing_storage_class_is_told_and_retried(bed: Bed) -> None:
@@ -47,14 +48,35 @@ def test_a_deleted_secret_comes_back(hub: Hub) -> None:
     wait_for("the secret to come back", lambda: hub.kubectl.get("secret", name), 30)
 
 
-def test_deleting_the_cluster_removes_the_pods_and_keeps_the_volumes_and_passwords(hub: Hub) -> None:
+OURS = "runnerhub.io/cluster=hub,app.kubernetes.io/managed-by=runnerhub-operator"
+
+
+def test_deleting_the_cluster_keeps_volumes_and_passwords_and_a_new_one_finds_its_data(
+    hub: Hub, load: LoadClient
+) -> None:
+    hub.wait_settled(180)
+    since = now()
+    wait_for("rows to be found again", lambda: load.acknowledged("rows", since) >= 20, 30)
     hub.kubectl("delete", "rhc", "hub", "--wait=true")
     wait_for("the pods to go", lambda: not hub.kubectl.items("pod", "runnerhub.io/cluster=hub"), 180)
+    for kind in (
+        "service",
+        "configmap",
+        "deployment",
+        "statefulset",
+        "role",
+        "rolebinding",
+        "serviceaccount",
+        "pdb",
+    ):
+        wait_for(f"no {kind} to be left", lambda kind=kind: not hub.kubectl.items(kind, OURS), 30)  # type: ignore[misc]
     claims = {claim["metadata"]["name"] for claim in hub.kubectl.items("persistentvolumeclaim")}
     assert claims == {f"data-hub-{kind}-{i}" for kind in ("postgres", "redis") for i in range(3)}
-    for kind in ("service", "configmap", "deployment", "statefulset", "role", "serviceaccount"):
-        assert not hub.kubectl.items(kind, "runnerhub.io/cluster=hub"), kind
-    assert {item["metadata"]["name"] for item in hub.kubectl.items("secret", "runnerhub.io/cluster=hub")} >= {
-        "hub-postgres-credentials",
-        "hub-redis-credentials",
-    }
+    secrets = {item["metadata"]["name"] for item in hub.kubectl.items("secret", OURS)}
+    assert secrets == {f"hub-{component}-credentials" for component in ("postgres", "redis", "orchestrator")}
+
+    apply_example("hub", hub.kubectl, "minimal")
+    hub.wait_settled(240)
+    verdict = load.verify(since, now())
+    assert verdict["probes"]["rows"]["acknowledged"] >= 20
+    assert verdict["lost"] == 0
