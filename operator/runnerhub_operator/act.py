@@ -75,7 +75,8 @@ class Actor:
             except NotFoundError:
                 live = None
         if live is not None:
-            _check_owner(cluster, ref, live)
+            check = _check_owner if manifest["metadata"].get("ownerReferences") else _check_label
+            check(cluster, ref, live)
         await self._client.apply(manifest)
         logger.info("%s %s", "created" if live is None else "changed", ref)
 

@@ -70,6 +70,12 @@ def token_secret_hash(cluster: RunnerHubCluster, snapshot: Snapshot) -> str | No
     return hashlib.sha256(key.encode()).hexdigest()[:16] if key is not None else None
 
 
+def had_redis_master(cluster: RunnerHubCluster, snapshot: Snapshot) -> bool:
+    """Whether an earlier cluster of this name, whose volumes may still be there, has had a Redis master."""
+    state: Mapping[str, Any] = snapshot.child("ConfigMap", state_config_map_name(cluster.name)) or {}
+    return bool(state.get("data", {}).get("bootstrapped") == "true")
+
+
 def redis_addresses(cluster: RunnerHubCluster, snapshot: Snapshot) -> dict[str, str]:
     """ClusterIPs of the Redis pods' Services: the live ones, else those that were written down before."""
     state: Mapping[str, Any] = snapshot.child("ConfigMap", state_config_map_name(cluster.name)) or {}

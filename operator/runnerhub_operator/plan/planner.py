@@ -78,7 +78,7 @@ def make_plan(
     context = BuildContext(
         cluster,
         images,
-        redis_bootstrapped=redis.bootstrapped,
+        redis_bootstrapped=redis.bootstrapped or objects.had_redis_master(cluster, snapshot),
         redis_addresses=objects.redis_addresses(cluster, snapshot),
         token_secret_hash=objects.token_secret_hash(cluster, snapshot),
     )

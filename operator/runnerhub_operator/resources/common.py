@@ -71,6 +71,11 @@ def metadata(
     return result
 
 
+def unowned(owned: Manifest) -> Manifest:
+    """Metadata without owner reference: of what belongs to the volumes and outlives the cluster with them."""
+    return {key: value for key, value in owned.items() if key != "ownerReferences"}
+
+
 def pod_security_context() -> Manifest:
     """Pod security context of the `restricted` Pod Security Standard; all our images run as uid 1001.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import names
-from .common import BuildContext, Manifest, metadata
+from .common import BuildContext, Manifest, metadata, unowned
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,10 @@ def credential_secrets(context: BuildContext) -> list[CredentialSecret]:
             manifest={
                 "apiVersion": "v1",
                 "kind": "Secret",
-                "metadata": _unowned(
-                    metadata(context, names.credentials(context.name, component), component)
-                ),
+                "metadata": unowned(metadata(context, names.credentials(context.name, component), component)),
                 "type": "Opaque",
             },
             keys=keys,
         )
         for component, keys in _KEYS.items()
     ]
-
-
-def _unowned(metadata_with_owner: Manifest) -> Manifest:
-    return {key: value for key, value in metadata_with_owner.items() if key != "ownerReferences"}

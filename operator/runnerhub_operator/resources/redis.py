@@ -25,6 +25,7 @@ from .common import (
     resource_requirements,
     service_account,
     spread,
+    unowned,
 )
 
 # Port of the pod's start program: probes, and what it tells the other pods of its volume.
@@ -147,11 +148,14 @@ def configuration_config_map(context: BuildContext) -> Manifest:
 
 
 def state_config_map(context: BuildContext) -> Manifest:
-    """Whether the cluster has had a master, and the pods' addresses; not in the pod template: no pod restarts."""
+    """Whether the cluster has had a master, and the pods' addresses; not in the pod template: no pod restarts.
+
+    The volumes hold the addresses too, so it outlives the cluster with them.
+    """
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": metadata(context, state_config_map_name(context.name), names.REDIS),
+        "metadata": unowned(metadata(context, state_config_map_name(context.name), names.REDIS)),
         "data": {
             "bootstrapped": "true" if context.redis_bootstrapped else "false",
             **{
