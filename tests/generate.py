@@ -1,4 +1,4 @@
-"""Write the generated files: the CRD (twice: for kubectl and for the chart) and the golden manifests.
+"""Write the generated files: the CRD (twice: for kubectl and for the chart), its reference, the golden manifests.
 
 `make generate` runs it; a unit test fails when a committed file differs from what this would write.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import yaml
 
 from runnerhub_operator.api import parse_cluster
 from runnerhub_operator.api.crd import custom_resource_definition
-from runnerhub_operator.plan.objects import desired_objects
+from runnerhub_operator.plan.objects import desired
 from runnerhub_operator.resources.common import BuildContext, Images
+from runnerhub_operator.snapshot import Snapshot
+from tests.reference import reference
 
 ROOT = Path(__file__).resolve().parent.parent
 CRD_FILE = "runnerhub.io_runnerhubclusters.yaml"
@@ -55,6 +58,11 @@ def context(name: str, spec: dict[str, Any]) -> BuildContext:
     return BuildContext(parse_cluster(body), IMAGES, token_secret_hash="0" * 16)
 
 
+def desired_objects(built: BuildContext) -> list[dict[str, Any]]:
+    """All objects of a cluster of which nothing exists yet."""
+    return list(desired(built, Snapshot(now=datetime(2026, 1, 1, tzinfo=UTC))).manifests)
+
+
 def example(name: str) -> dict[str, Any]:
     """An example manifest by its file name without suffix."""
     found: dict[str, Any] = yaml.safe_load((ROOT / "examples" / f"{name}.yaml").read_text())
@@ -69,6 +77,7 @@ def generated() -> dict[Path, str]:
     files = {
         ROOT / "crds" / CRD_FILE: to_yaml(crd),
         ROOT / "charts" / "runnerhub-operator" / "files" / CRD_FILE: to_yaml({**crd, "metadata": kept}),
+        ROOT / "docs" / "reference" / "api.md": reference(),
     }
     for path in sorted((ROOT / "examples").glob("*.yaml")):
         body = example(path.stem)

@@ -1,4 +1,4 @@
-"""Command line: `run` the operator, or print the CustomResourceDefinition."""
+"""Command line: `run` the operator, show the `plan` of a manifest, or print the CustomResourceDefinition."""
 
 from __future__ import annotations
 
@@ -13,12 +13,22 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="run the operator (settings come from the environment)")
     commands.add_parser("crd", help="print the CustomResourceDefinition as JSON")
+    plan = commands.add_parser(
+        "plan", help="print what a RunnerHubCluster manifest would change and restart; writes nothing"
+    )
+    plan.add_argument("-f", "--filename", required=True, help="file with the manifest, - for standard input")
+    plan.add_argument("-n", "--namespace", default="default", help="namespace of manifests that name none")
+    plan.add_argument("--kubeconfig", help="kubeconfig to use instead of the usual one")
     arguments = parser.parse_args()
     if arguments.command == "crd":
         from .api.crd import custom_resource_definition
 
         json.dump(custom_resource_definition(), sys.stdout, indent=2)
         return 0
+    if arguments.command == "plan":
+        from .preview import run as run_plan
+
+        return run_plan(arguments.filename, arguments.namespace, arguments.kubeconfig)
     from .runtime import run
 
     return run()

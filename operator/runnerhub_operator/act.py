@@ -13,14 +13,14 @@ from typing import Any
 import aiohttp
 
 from . import actions, names
-from .api import RunnerHubCluster, RunnerHubClusterStatus
+from .api import RunnerHubCluster
 from .errors import ConflictError, ForeignObjectError, NotFoundError, ProbeError
 from .kube.client import KubeClient, ObjectRef
 from .kube.events import EventNote, event_manifest
 from .probes import patroni
 from .resources.common import Manifest
 from .resources.credentials import CredentialSecret
-from .snapshot import Snapshot, secret_value
+from .snapshot import LiveObject, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,17 @@ class Actor:
         self._client = client
         self._http = http
         self._reporter = reporter
+
+    async def is_current(self, cluster: RunnerHubCluster) -> bool:
+        """Whether the API server still has the cluster as it was read; asked before anything is changed.
+
+        A watch may be late, and after an interruption it may never tell that a cluster is gone. NotFoundError: it is.
+        """
+        ref = ObjectRef(f"{names.API_GROUP}/{names.API_VERSION}", names.KIND, *cluster.key)
+        metadata = (await self._client.get(ref))["metadata"]
+        if metadata["uid"] != cluster.uid or "deletionTimestamp" in metadata:
+            raise NotFoundError(f"{ref} of uid {cluster.uid} is gone", 404)
+        return bool(metadata.get("generation") == cluster.generation)
 
     async def ensure_secret(self, cluster: RunnerHubCluster, wanted: CredentialSecret) -> None:
         """Generate the missing keys of a Secret; keys that exist are never changed."""
@@ -89,17 +100,35 @@ class Actor:
             return
         logger.info("removed %s", ref)
 
+    async def take_lease(
+        self, cluster: RunnerHubCluster, manifest: Manifest, live: LiveObject | None
+    ) -> None:
+        """Write the disruption Lease unless somebody wrote it after `live` was read.
+
+        ConflictError: somebody did, a person's command or another operator.
+        """
+        if live is None:
+            try:
+                await self._client.create(manifest)
+            except ConflictError:
+                ref = ObjectRef.of(manifest)
+                _check_owner(cluster, ref, await self._client.get(ref))
+                raise
+            return
+        metadata = {**manifest["metadata"], "resourceVersion": live.resource_version}
+        await self._client.apply({**manifest, "metadata": metadata})
+
     async def write_status(
-        self, cluster_ref: ObjectRef, previous: Mapping[str, Any], status: RunnerHubClusterStatus
-    ) -> bool:
-        """Write the status when it changed; fields that are gone are removed. NotFoundError: the cluster is gone."""
-        wanted = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if wanted == dict(previous):
-            return False
-        removed = {key: None for key in previous if key not in wanted}
-        sections = {key: _patch_of(previous.get(key), value) for key, value in wanted.items()}
-        await self._client.merge_patch(cluster_ref, {"status": {**sections, **removed}}, subresource="status")
-        return True
+        self, ref: ObjectRef, version: str, previous: Mapping[str, Any], wanted: Mapping[str, Any]
+    ) -> str:
+        """Bring the status from `previous` to `wanted`; fields that are gone are removed. Gives the new version.
+
+        ConflictError: the cluster is not at `version` any more. NotFoundError: it is gone.
+        """
+        patch = {"metadata": {"resourceVersion": version}, "status": _patch_of(previous, wanted)}
+        answer = await self._client.merge_patch(ref, patch, subresource="status")
+        written: str = answer["metadata"]["resourceVersion"]
+        return written
 
     async def emit(self, cluster: RunnerHubCluster, note: EventNote, now: datetime) -> None:
         """Record an Event; the same one within a minute is recorded once."""
@@ -124,6 +153,9 @@ class Actor:
         """Carry out one disruptive step; gives the uid of a deleted pod."""
         logger.info("rolling change: %s", step)
         match step:
+            case actions.RenewDeployment(manifest, _):
+                live = snapshot.child("Deployment", manifest["metadata"]["name"])
+                await self.apply(cluster, dict(manifest), live)
             case actions.RestartPod(pod, uid, _):
                 ref = ObjectRef("v1", "Pod", cluster.namespace, pod)
                 try:
@@ -170,8 +202,8 @@ def _primary_host(snapshot: Snapshot) -> str:
 
 
 def _patroni_auth(cluster: RunnerHubCluster, snapshot: Snapshot) -> aiohttp.BasicAuth:
-    password = secret_value(
-        snapshot.children, names.credentials(cluster.name, names.POSTGRES), "restapi-password"
+    password = snapshot.children.secret_value(
+        names.credentials(cluster.name, names.POSTGRES), "restapi-password"
     )
     if password is None:
         raise ProbeError("the password of Patroni's REST API is not known yet")

@@ -25,6 +25,9 @@ class RestartPod:
     uid: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"restart pod {self.pod}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class SwitchPostgres:
@@ -36,6 +39,9 @@ class SwitchPostgres:
     primary: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"switch the Postgres primary {self.primary} over: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class RestartPostgres:
@@ -44,8 +50,22 @@ class RestartPostgres:
     member: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"restart Postgres in {self.member}: {self.reason}"
 
-Disruption = RestartPod | SwitchPostgres | RestartPostgres
+
+@dataclass(frozen=True, slots=True)
+class RenewDeployment:
+    """Write a Deployment whose pod template changed; Kubernetes then renews its pods one after the other."""
+
+    manifest: Mapping[str, Any]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"renew the pods of Deployment {self.manifest['metadata']['name']}: {self.reason}"
+
+
+Disruption = RestartPod | SwitchPostgres | RestartPostgres | RenewDeployment
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +73,10 @@ class Rollout:
     """A deliberate disruption under way in one component.
 
     `step` is the next thing to do, None while a started one has not settled yet; `waiting_for` tells people.
+    `mends`: the step takes nothing away from what works, so it waits for nothing.
     """
 
     component: str
     step: Disruption | None
     waiting_for: str
+    mends: bool = False

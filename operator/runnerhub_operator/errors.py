@@ -58,6 +58,12 @@ class ConflictError(KubeError):
     reason = "Conflict"
 
 
+class ExpiredError(KubeError):
+    """The API server no longer remembers the version that a list or a watch wanted to go on from (410)."""
+
+    reason = "Expired"
+
+
 class RefusedError(KubeError):
     """The API server refused the request for good: 400, 403, 413, 422."""
 
@@ -65,6 +71,13 @@ class RefusedError(KubeError):
 
 
 class UnavailableError(KubeError):
-    """The API server cannot answer now: connection lost, timeout, 429, 5xx."""
+    """The API server cannot answer now: connection lost, timeout, 429, 5xx.
+
+    `retry_after_seconds`: how long it asks to be left alone, 0 when it does not say.
+    """
 
     reason = "ApiServerUnavailable"
+
+    def __init__(self, message: str, status: int = 0, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message, status)
+        self.retry_after_seconds = retry_after_seconds

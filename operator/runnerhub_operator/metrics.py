@@ -9,6 +9,12 @@ RECONCILE_SECONDS = Histogram(
     "Duration of one reconcile of one cluster.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+PHASE_SECONDS = Histogram(
+    "runnerhub_operator_phase_seconds",
+    "Duration of the phases of a reconcile: observe (probes), plan, act (writes).",
+    ["phase"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
 RECONCILE_ERRORS = Counter(
     "runnerhub_operator_reconcile_errors_total", "Reconciles that failed, by reason.", ["reason"]
 )
@@ -17,6 +23,17 @@ API_CALLS = Counter(
     "runnerhub_operator_api_calls_total",
     "Calls to the API server, by verb, kind and HTTP status (0: no answer).",
     ["verb", "kind", "status"],
+)
+CLUSTERS = Gauge(
+    "runnerhub_operator_clusters",
+    "RunnerHubClusters: known from the watch, and visited at least once since this process leads.",
+    ["state"],
+)
+CACHED_OBJECTS = Gauge("runnerhub_operator_cached_objects", "Objects of all clusters in the cache.")
+WATCH_RESTARTS = Counter(
+    "runnerhub_operator_watch_restarts_total",
+    "Watches that could not simply go on, by kind and reason.",
+    ["kind", "reason"],
 )
 LEADER = Gauge("runnerhub_operator_leader", "1 while this replica is the active operator.")
 CONDITION = Gauge(
@@ -36,6 +53,11 @@ _CONDITION_VALUES = {"True": 1.0, "False": 0.0}
 def observe_api_call(verb: str, kind: str, status: int) -> None:
     """Count one call to the API server."""
     API_CALLS.labels(verb, kind, str(status)).inc()
+
+
+def count_watch_restart(kind: str, reason: str) -> None:
+    """Count one watch that could not simply go on."""
+    WATCH_RESTARTS.labels(kind, reason).inc()
 
 
 def set_condition(namespace: str, name: str, condition_type: str, status: str) -> None:

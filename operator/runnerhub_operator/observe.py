@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from . import names
 from .api import RunnerHubCluster
 from .errors import ProbeError
 from .probes import patroni, sentinel
-from .snapshot import Pod, Snapshot, secret_value
+from .snapshot import Children, Pod, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -22,25 +22,18 @@ PROBE_DEADLINE_SECONDS = 2.0
 
 
 async def observe(
-    cluster: RunnerHubCluster, children: Iterable[Mapping[str, Any]], http: aiohttp.ClientSession
+    cluster: RunnerHubCluster, children: Children, pods: tuple[Pod, ...], http: aiohttp.ClientSession
 ) -> Snapshot:
     """Take a snapshot. Probes that fail leave their part empty; they never fail the visit."""
-    by_name: dict[tuple[str, str], Mapping[str, Any]] = {}
-    pods = []
-    for body in children:
-        if body["kind"] == "Pod":
-            pods.append(Pod.of(body))
-        else:
-            by_name[body["kind"], body["metadata"]["name"]] = body
     running = [pod for pod in pods if pod.ip]
     (members, config), sentinels = await asyncio.gather(
         _patroni(cluster, [pod for pod in running if pod.component == names.POSTGRES], http),
-        _sentinels(cluster, [pod for pod in running if pod.component == names.REDIS], by_name),
+        _sentinels(cluster, [pod for pod in running if pod.component == names.REDIS], children),
     )
     return Snapshot(
         now=datetime.now(UTC),
-        children=by_name,
-        pods=tuple(pods),
+        children=children,
+        pods=pods,
         patroni=members,
         patroni_config=config,
         sentinels=sentinels,
@@ -52,7 +45,7 @@ async def _patroni(
 ) -> tuple[patroni.PatroniCluster | None, Mapping[str, Any] | None]:
     if not pods:
         return None, None
-    hosts = [pod.ip for pod in pods]
+    hosts = [pod.ip for pod in sorted(pods, key=lambda pod: pod.role != patroni.PRIMARY)]
     try:
         members = await patroni.read_cluster(http, hosts, deadline_seconds=PROBE_DEADLINE_SECONDS)
         config = await patroni.read_config(http, hosts, deadline_seconds=PROBE_DEADLINE_SECONDS)
@@ -63,9 +56,9 @@ async def _patroni(
 
 
 async def _sentinels(
-    cluster: RunnerHubCluster, pods: list[Pod], children: Mapping[tuple[str, str], Mapping[str, Any]]
+    cluster: RunnerHubCluster, pods: list[Pod], children: Children
 ) -> tuple[sentinel.SentinelView, ...]:
-    password = secret_value(children, names.credentials(cluster.name, names.REDIS), "sentinel-password")
+    password = children.secret_value(names.credentials(cluster.name, names.REDIS), "sentinel-password")
     if not pods or password is None:
         return ()
     hosts = {pod.name: pod.ip for pod in pods}

@@ -2,42 +2,83 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import aiohttp
 
 from . import metrics, names
 from .act import Actor
-from .api import ConditionType, RunnerHubCluster, RunnerHubClusterStatus, parse_cluster, parse_status
-from .errors import ForeignObjectError, InvalidSpecError, NotFoundError, ProbeError, RefusedError
+from .api import (
+    ConditionReason,
+    ConditionType,
+    RunnerHubCluster,
+    RunnerHubClusterStatus,
+    parse_cluster,
+    parse_status,
+)
+from .errors import (
+    ConflictError,
+    ForeignObjectError,
+    InvalidSpecError,
+    NotFoundError,
+    ProbeError,
+    RefusedError,
+)
 from .kube.client import KubeClient, ObjectRef
 from .kube.events import EventNote
 from .observe import observe
 from .plan import ClusterMemory, LastStep, Plan, make_plan, rejected_status
 from .resources.common import Images
-from .snapshot import Snapshot
+from .snapshot import Children, Pod, Snapshot
 
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, str]
 _CONDITIONS = tuple(kind.value for kind in ConditionType)
 # A rejected resource waits for an edit; the slow look catches what no event tells (a name that became free).
-REJECTED_REQUEUE_SECONDS = 30.0
+REJECTED_REQUEUE_SECONDS: Final = 30.0
+# While something moves, look again soon: elections are timed by what is seen.
+BUSY_SECONDS: Final = 1.0
+# With many clusters the probes are spread: this many steady ones, and busy ones, are visited per second at most.
+STEADY_VISITS_PER_SECOND: Final = 25
+BUSY_VISITS_PER_SECOND: Final = 100
 
 
-class Cache(Protocol):
-    """What the watches know."""
+class Clusters(Protocol):
+    """The RunnerHubClusters, from the watch."""
 
     def cluster(self, key: Key) -> Mapping[str, Any] | None:
-        """The RunnerHubCluster, None when it is gone."""
+        """A RunnerHubCluster, None when it is gone."""
 
-    def children(self, key: Key) -> list[Mapping[str, Any]]:
-        """Our objects of a cluster."""
+    def count(self) -> int:
+        """Number of RunnerHubClusters."""
+
+
+class Objects(Protocol):
+    """Their children, from the watches."""
+
+    def observed(self, key: Key) -> tuple[Children, tuple[Pod, ...]]:
+        """The objects of a cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The status as last written: the watch may still tell the one before.
+
+    `based_on` is the version of the cluster that was read then, `version` the one that the write made.
+    """
+
+    uid: str
+    status: RunnerHubClusterStatus
+    based_on: str
+    version: str
 
 
 class Reconciler:
@@ -45,7 +86,8 @@ class Reconciler:
 
     def __init__(
         self,
-        cache: Cache,
+        clusters: Clusters,
+        objects: Objects,
         client: KubeClient,
         http: aiohttp.ClientSession,
         *,
@@ -53,66 +95,92 @@ class Reconciler:
         reporter: str,
         steady_seconds: float,
     ) -> None:
-        self._cache = cache
+        self._clusters = clusters
+        self._objects = objects
         self._http = http
         self._images = images
         self._steady_seconds = steady_seconds
         self._actor = Actor(client, http, reporter)
         # By uid too: a new cluster of the same name is another one.
         self._memories: dict[Key, tuple[str, ClusterMemory]] = {}
-        # The status as last written: the cache may still hold the one before.
-        self._written: dict[Key, tuple[str, RunnerHubClusterStatus]] = {}
+        self._written: dict[Key, _Written] = {}
+        self._visited: set[Key] = set()
+        metrics.CLUSTERS.labels("known").set_function(clusters.count)
+        metrics.CLUSTERS.labels("visited").set_function(lambda: len(self._visited))
 
     async def visit(self, key: Key) -> float | None:
         """Visit one cluster; gives the time in seconds until the next visit, None when it is gone."""
-        body = self._cache.cluster(key)
+        body = self._clusters.cluster(key)
         if body is None or "deletionTimestamp" in body["metadata"]:
             self._forget(key)
             return None
         started = time.monotonic()
         try:
-            cluster = self._parse(key, body)
-        except InvalidSpecError as error:
-            try:
-                await self._reject(key, body, error.reason, str(error))
-            except NotFoundError:
-                self._forget(key)
-                return None
+            requeue = await self._visit(key, body)
+        except NotFoundError as error:
+            # The cluster itself is gone: the watch has not told yet, or, after an interruption, never will.
+            logger.info("%s", error, extra={"cluster": f"{key[0]}/{key[1]}"})
+            self._forget(key)
             return REJECTED_REQUEUE_SECONDS
-        requeue = await self._reconcile(key, body, cluster)
+        self._visited.add(key)
         metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
         return requeue
 
-    def _parse(self, key: Key, body: Mapping[str, Any]) -> RunnerHubCluster:
-        cluster = parse_cluster(body)
-        uid, status = self._written.get(key, ("", cluster.status))
-        return replace(cluster, status=status) if uid == cluster.uid else cluster
-
-    async def _reconcile(self, key: Key, body: Mapping[str, Any], cluster: RunnerHubCluster) -> float | None:
-        snapshot = await observe(cluster, self._cache.children(key), self._http)
-        uid, memory = self._memories.get(key, (cluster.uid, None))
-        known = memory if uid == cluster.uid else None
-        plan = make_plan(cluster, snapshot, self._images, known, self._steady_seconds)
+    async def _visit(self, key: Key, body: Mapping[str, Any]) -> float:
         try:
-            # First what people and the next visit need to know, then the work, which may fail half-way.
-            await self._publish(key, body, cluster, plan)
-        except NotFoundError:
-            self._forget(key)
-            return None
+            cluster = parse_cluster(body)
+        except InvalidSpecError as error:
+            return await self._reject(key, body, str(error))
+        written = self._written.get(key)
+        if written is not None and written.uid == cluster.uid:
+            cluster = replace(cluster, status=written.status)
+        children, pods = self._objects.observed(key)
+        with metrics.PHASE_SECONDS.labels("observe").time():
+            snapshot = await observe(cluster, children, pods, self._http)
+        uid, memory = self._memories.get(key, (cluster.uid, None))
+        with metrics.PHASE_SECONDS.labels("plan").time():
+            plan = make_plan(cluster, snapshot, self._images, memory if uid == cluster.uid else None)
+        with metrics.PHASE_SECONDS.labels("act").time():
+            return await self._act(key, body, cluster, snapshot, plan)
+
+    async def _act(
+        self, key: Key, body: Mapping[str, Any], cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan
+    ) -> float:
+        # First what people and the next visit need to know, then the work, which may fail half-way.
+        told, current = await asyncio.gather(
+            self._write_status(key, body, plan.status), self._may_write(cluster, plan)
+        )
+        if not told:
+            return self._pace(settled=False)
+        self._remember(cluster, plan.memory)
+        await self._tell(cluster, plan)
+        if not current:
+            return self._pace(settled=False)
         try:
             await self._write_objects(cluster, snapshot, plan)
+            if plan.memory.rejection is not None:
+                self._remember(cluster, replace(plan.memory, rejection=None))
+                return 0.0
+            await self._disrupt(cluster, snapshot, plan)
         except (ForeignObjectError, RefusedError) as error:
             logger.warning("%s", error, extra={"cluster": f"{key[0]}/{key[1]}", "reason": error.reason})
             metrics.RECONCILE_ERRORS.labels(error.reason).inc()
-            rejection = (error.reason, str(error))
+            rejection = (ConditionReason(error.reason), str(error))
             self._remember(cluster, replace(plan.memory, rejection=rejection))
             # The next visit tells it; when it has been told already, there is time.
             return 0.0 if plan.memory.rejection != rejection else REJECTED_REQUEUE_SECONDS
-        if plan.memory.rejection is not None:
-            self._remember(cluster, replace(plan.memory, rejection=None))
-            return 0.0
-        await self._disrupt(cluster, snapshot, plan)
-        return plan.requeue_seconds
+        return self._pace(settled=plan.settled)
+
+    async def _may_write(self, cluster: RunnerHubCluster, plan: Plan) -> bool:
+        """Whether the plan still holds: it changes nothing, or the cluster is as it was read."""
+        return not plan.writes or await self._actor.is_current(cluster)
+
+    def _pace(self, *, settled: bool) -> float:
+        """Time until the next visit in seconds, spread so that visits do not come in waves."""
+        clusters = self._clusters.count()
+        busy = max(BUSY_SECONDS, clusters / BUSY_VISITS_PER_SECOND)
+        steady = max(self._steady_seconds, clusters / STEADY_VISITS_PER_SECOND)
+        return (steady if settled else min(busy, steady)) * random.uniform(0.9, 1.0)  # noqa: S311 -- spreads load
 
     async def _write_objects(self, cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan) -> None:
         for secret in plan.secrets:
@@ -130,7 +198,8 @@ class Reconciler:
                 await self._actor.patch_patroni(cluster, snapshot, plan.patroni_patch)
             if plan.disruption_lease is not None:
                 name = plan.disruption_lease["metadata"]["name"]
-                await self._actor.apply(cluster, plan.disruption_lease, snapshot.child("Lease", name))
+                live = snapshot.children.live("Lease", name)
+                await self._actor.take_lease(cluster, plan.disruption_lease, live)
             if plan.rollout is not None and plan.rollout.step is not None:
                 uid = await self._actor.disrupt(cluster, snapshot, plan.rollout.step)
                 step = LastStep(at=datetime.now(UTC), deleted_uid=uid)
@@ -142,12 +211,9 @@ class Reconciler:
     def _remember(self, cluster: RunnerHubCluster, memory: ClusterMemory) -> None:
         self._memories[cluster.key] = (cluster.uid, memory)
 
-    async def _publish(
-        self, key: Key, body: Mapping[str, Any], cluster: RunnerHubCluster, plan: Plan
-    ) -> None:
-        await self._write_status(key, body, cluster.uid, cluster.status, plan.status)
-        # From here on a repetition of the visit must not see the same elections again.
-        self._remember(cluster, plan.memory)
+    async def _tell(self, cluster: RunnerHubCluster, plan: Plan) -> None:
+        """Log lines, metrics and Events of what happened."""
+        key = cluster.key
         for failover in plan.failovers:
             metrics.FAILOVERS.labels(*key, failover.component).inc()
             logger.info(
@@ -164,38 +230,52 @@ class Reconciler:
         for note in plan.events:
             await self._actor.emit(cluster, note, now)
 
-    async def _write_status(
-        self,
-        key: Key,
-        body: Mapping[str, Any],
-        uid: str,
-        before: RunnerHubClusterStatus,
-        status: RunnerHubClusterStatus,
-    ) -> None:
+    async def _write_status(self, key: Key, body: Mapping[str, Any], status: RunnerHubClusterStatus) -> bool:
+        """Write the status when it differs; False: somebody changed the cluster meanwhile, look again."""
         for condition in status.conditions:
             metrics.set_condition(*key, condition.type, condition.status)
-        if key in self._written and before == status:
-            return
-        previous = (
-            before.model_dump(mode="json", by_alias=True, exclude_none=True)
-            if key in self._written
-            else body.get("status", {})
-        )
-        ref = ObjectRef(f"{names.API_GROUP}/{names.API_VERSION}", names.KIND, *key)
-        await self._actor.write_status(ref, previous, status)
-        self._written[key] = (uid, status)
-
-    async def _reject(self, key: Key, body: Mapping[str, Any], reason: str, message: str) -> None:
         metadata = body["metadata"]
-        uid, before = self._written.get(key, (metadata["uid"], parse_status(body)))
-        if uid != metadata["uid"]:
-            before = parse_status(body)
-        status = rejected_status(
-            before, reason, message, int(metadata.get("generation", 0)), datetime.now(UTC)
-        )
-        await self._write_status(key, body, metadata["uid"], before, status)
+        read: str = metadata["resourceVersion"]
+        written = self._written.get(key)
+        wanted = _dump(status)
+        if (
+            written is not None
+            and written.uid == metadata["uid"]
+            and read in (written.based_on, written.version)
+        ):
+            # The watch has told nothing newer than what was written here.
+            if status == written.status:
+                return True
+            version, previous = written.version, _dump(written.status)
+        else:
+            version, previous = read, body.get("status") or {}
+            if previous == wanted:
+                self._written[key] = _Written(metadata["uid"], status, read, read)
+                return True
+        ref = ObjectRef(f"{names.API_GROUP}/{names.API_VERSION}", names.KIND, *key)
+        try:
+            version = await self._actor.write_status(ref, version, previous, wanted)
+        except ConflictError:
+            return False
+        self._written[key] = _Written(metadata["uid"], status, read, version)
+        return True
+
+    async def _reject(self, key: Key, body: Mapping[str, Any], message: str) -> float:
+        metadata = body["metadata"]
+        written = self._written.get(key)
+        known = written is not None and written.uid == metadata["uid"]
+        before = written.status if known and written is not None else parse_status(body)
+        generation = int(metadata.get("generation", 0))
+        status = rejected_status(before, ConditionReason.INVALID_SPEC, message, generation, datetime.now(UTC))
+        told = await self._write_status(key, body, status)
+        return REJECTED_REQUEUE_SECONDS if told else BUSY_SECONDS
 
     def _forget(self, key: Key) -> None:
         self._memories.pop(key, None)
         self._written.pop(key, None)
+        self._visited.discard(key)
         metrics.forget_cluster(*key, _CONDITIONS)
+
+
+def _dump(status: RunnerHubClusterStatus) -> dict[str, Any]:
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)

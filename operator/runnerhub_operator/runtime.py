@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 from dataclasses import dataclass
+from typing import Final
 
 import aiohttp
 import kopf
@@ -13,15 +14,20 @@ from aiohttp import web
 from prometheus_client import start_http_server
 
 from . import __version__, handlers, logs, metrics, names
+from .cache import ObjectCache
 from .errors import KubeError, OperatorError
 from .kube.client import KubeClient
 from .kube.election import ClientLeaseApi, LeaseElector
 from .kube.lease import ElectionTiming
-from .reconcile import Key, Reconciler
+from .reconcile import Clusters, Key, Reconciler
 from .settings import Settings, read_settings
-from .workqueue import WorkQueue
+from .watches import Watches
+from .workqueue import DEBOUNCE_SECONDS, WorkQueue
 
 logger = logging.getLogger(__name__)
+
+# A StatefulSet, its pods and their Services change together; one visit sees all of it.
+CHILD_DEBOUNCE_SECONDS: Final = 0.5
 
 
 @dataclass(slots=True)
@@ -44,9 +50,7 @@ async def _run(settings: Settings) -> int:
     start_http_server(settings.metrics_port)
     stop = asyncio.Event()
     lost = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    _stop_at_signals(stop)
     health = Health()
     server = await _serve_health(settings.health_port, health)
 
@@ -95,51 +99,97 @@ async def _run(settings: Settings) -> int:
 async def _lead(
     settings: Settings, client: KubeClient, elector: LeaseElector, stop: asyncio.Event, lost: asyncio.Event
 ) -> None:
-    cache = handlers.IndexCache()
     timeout = aiohttp.ClientTimeout(total=10)
     connector = aiohttp.TCPConnector(limit=200, force_close=True)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as http:
-        reconciler = Reconciler(
-            cache,
+        index = handlers.ClusterIndex()
+        controller = Controller(
+            index,
             # A write that is sent in the last moment of a term is over before anybody else may lead.
             client.guarded(
                 elector.ensure_leader,
                 deadline_seconds=settings.lease_duration_seconds - settings.renew_deadline_seconds,
             ),
             http,
-            images=settings.images,
-            reporter=settings.identity,
-            steady_seconds=settings.probe_interval_seconds,
-        )
-        queue: WorkQueue[Key] = WorkQueue(
-            reconciler.visit, failed=_report_failure, workers=settings.workers, depth=metrics.QUEUE_DEPTH.set
+            settings,
         )
         stop_flag = asyncio.Event()
-        work = asyncio.create_task(queue.run(), name="queue")
+        work = asyncio.create_task(controller.run(), name="controller")
         watch = asyncio.create_task(
-            kopf.operator(
-                registry=handlers.registry(cache, queue),
-                settings=handlers.settings(),
-                clusterwide=not settings.watch_namespaces,
-                namespaces=settings.watch_namespaces,
-                standalone=True,
-                stop_flag=stop_flag,
-            ),
-            name="kopf",
+            _watch_clusters(settings, index, controller, stop, stop_flag), name="kopf"
         )
         ends = [asyncio.create_task(stop.wait()), asyncio.create_task(lost.wait())]
         await _first(work, watch, *ends)
         work.cancel()
         stop_flag.set()
-        # kopf takes the signals over while it runs: when it ends by itself without error, it was told to.
-        if watch.done() and not watch.cancelled() and watch.exception() is None and not lost.is_set():
-            stop.set()
+        # kopf takes seconds to end, and writes nothing: whoever leads next need not wait for it.
+        await asyncio.wait([work])
+        await elector.release()
         results = await asyncio.gather(work, watch, return_exceptions=True)
         for end in ends:
             end.cancel()
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+
+async def _watch_clusters(
+    settings: Settings,
+    index: handlers.ClusterIndex,
+    controller: Controller,
+    stop: asyncio.Event,
+    stop_flag: asyncio.Event,
+) -> None:
+    # kopf ends whatever else runs in the loop.
+    others = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
+        registry=handlers.registry(index, controller.changed),
+        settings=handlers.settings(),
+        clusterwide=not settings.watch_namespaces,
+        namespaces=settings.watch_namespaces,
+        standalone=True,
+        stop_flag=stop_flag,
+    )
+    # kopf has taken the signals over, and would end itself before anything else.
+    _stop_at_signals(stop)
+    await kopf.run_tasks(tasks, ignored=others)
+
+
+class Controller:
+    """The active operator: caches, queue and reconciler put together.
+
+    `client` writes only while this process leads. Who fills `clusters` calls `changed` at each change.
+    """
+
+    def __init__(
+        self, clusters: Clusters, client: KubeClient, http: aiohttp.ClientSession, settings: Settings
+    ) -> None:
+        objects = ObjectCache(self.changed)
+        metrics.CACHED_OBJECTS.set_function(objects.count)
+        self._watches = Watches(client, objects, settings.watch_namespaces, metrics.count_watch_restart)
+        reconciler = Reconciler(
+            clusters,
+            objects,
+            client,
+            http,
+            images=settings.images,
+            reporter=settings.identity,
+            steady_seconds=settings.probe_interval_seconds,
+        )
+        self._queue: WorkQueue[Key] = WorkQueue(
+            reconciler.visit, failed=_report_failure, workers=settings.workers, depth=metrics.QUEUE_DEPTH.set
+        )
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watches.run())
+            await self._watches.synced()
+            group.create_task(self._queue.run())
+
+    def changed(self, key: Key, edited: bool = False) -> None:
+        """Something of a cluster is another; `edited`: its spec, or the cluster is new or gone."""
+        self._queue.add(key, DEBOUNCE_SECONDS if edited else CHILD_DEBOUNCE_SECONDS, urgent=edited)
 
 
 def _report_failure(key: Key, error: Exception) -> None:
@@ -152,6 +202,12 @@ def _report_failure(key: Key, error: Exception) -> None:
         )
     else:
         logger.error("a reconcile failed, this is a bug", exc_info=error, extra=extra)
+
+
+def _stop_at_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
 
 
 async def _first(*tasks: asyncio.Task[object]) -> None:

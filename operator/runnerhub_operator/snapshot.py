@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import json
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -24,15 +27,132 @@ NEVER_STARTS: Final = (
 )
 
 
-def secret_value(children: Mapping[tuple[str, str], Manifest], secret: str, key: str) -> str | None:
-    """A value of a cached Secret, None when it is not there."""
-    data = (children.get(("Secret", secret)) or {}).get("data", {})
-    return base64.b64decode(data[key]).decode() if key in data else None
+@dataclass(frozen=True, slots=True)
+class LiveObject:
+    """An object as the API server sent it, packed: five hundred clusters have more than twenty thousand.
+
+    `digest` changes with anything that matters, `spec_digest` with anything but the status. `scaled_by` is the
+    manager that last set `spec.replicas` through the scale subresource, "" when nobody did. `generation` and `passing`,
+    the status as JSON, are looked at in every visit; `packed` is the rest.
+    """
+
+    uid: str
+    resource_version: str
+    digest: int
+    spec_digest: int
+    scaled_by: str
+    generation: int
+    passing: bytes
+    packed: bytes
+
+    @classmethod
+    def of(cls, body: Manifest) -> LiveObject:
+        """Pack an object."""
+        metadata = body["metadata"]
+        lasting = {
+            **{key: value for key, value in body.items() if key not in ("metadata", "status")},
+            "metadata": {key: value for key, value in metadata.items() if key not in _DROPPED},
+        }
+        generation = metadata.get("generation", 0)
+        spec_text, status_text = json.dumps(lasting).encode(), json.dumps(body.get("status", {})).encode()
+        return cls(
+            uid=metadata.get("uid", ""),
+            resource_version=metadata.get("resourceVersion", ""),
+            digest=hash((generation, spec_text, status_text)),
+            spec_digest=hash(spec_text),
+            scaled_by=_scaled_by(metadata.get("managedFields", ())),
+            generation=generation,
+            passing=status_text,
+            packed=zlib.compress(spec_text, 1),
+        )
+
+    def body(self) -> dict[str, Any]:
+        """Unpack it."""
+        lasting = json.loads(zlib.decompress(self.packed))
+        metadata = {**lasting["metadata"], "generation": self.generation}
+        return {**lasting, "metadata": metadata, "status": self.status()}
+
+    def status(self) -> dict[str, Any]:
+        """The status alone."""
+        found: dict[str, Any] = json.loads(self.passing)
+        return found
+
+    def is_observed(self) -> bool:
+        """Whether the controller of this kind has looked at what was written last."""
+        return bool(self.status().get("observedGeneration") == self.generation)
+
+
+# Of no use for decisions, and most of an object's size.
+_DROPPED: Final = ("managedFields", "creationTimestamp", "resourceVersion", "generation")
+
+
+def _scaled_by(managed_fields: Iterable[Manifest]) -> str:
+    return next(
+        (
+            str(entry.get("manager", "somebody"))
+            for entry in managed_fields
+            if entry.get("subresource") == "scale"
+            and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+        ),
+        "",
+    )
+
+
+class Children:
+    """The objects of a cluster by (kind, name); each is unpacked when it is asked for, and once only.
+
+    `revision` grows with each change of an object beyond its status: as long as it stays, the objects differ from
+    what is wanted just as they did before.
+    """
+
+    __slots__ = ("_bodies", "_objects", "revision")
+
+    def __init__(self, objects: Mapping[tuple[str, str], LiveObject], revision: int = 0) -> None:
+        self._objects = objects
+        self._bodies: dict[tuple[str, str], Manifest] = {}
+        self.revision = revision
+
+    @classmethod
+    def of(cls, bodies: Iterable[Manifest], revision: int = 0) -> Children:
+        """From objects as the API server sends them."""
+        packed = {(body["kind"], body["metadata"]["name"]): LiveObject.of(body) for body in bodies}
+        return cls(packed, revision)
+
+    def get(self, kind: str, name: str) -> Manifest | None:
+        """An object, None when there is none."""
+        key = kind, name
+        if key not in self._objects:
+            return None
+        if key not in self._bodies:
+            self._bodies[key] = self._objects[key].body()
+        return self._bodies[key]
+
+    def live(self, kind: str, name: str) -> LiveObject | None:
+        """An object still packed."""
+        return self._objects.get((kind, name))
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Kind and name of each object."""
+        return iter(self._objects)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._objects
+
+    def secret_value(self, secret: str, key: str) -> str | None:
+        """A value of a Secret, None when it is not there or no text."""
+        data: Mapping[str, str] = (self.get("Secret", secret) or {}).get("data") or {}
+        try:
+            return base64.b64decode(data[key]).decode() if key in data else None
+        except ValueError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """The parts of a pod that decisions are made from."""
+    """The parts of a pod that decisions are made from; two that are equal give no reason to look again.
+
+    `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator.
+    """
 
     name: str
     uid: str
@@ -43,7 +163,8 @@ class Pod:
     ready_unknown: bool
     terminating: bool
     revision: str
-    labels: Mapping[str, str]
+    role: str
+    leads: bool
     waiting_reason: str
     message: str
 
@@ -68,15 +189,16 @@ class Pod:
         return cls(
             name=metadata["name"],
             uid=metadata["uid"],
-            component=labels.get(names.LABEL_COMPONENT, ""),
+            component=sys.intern(labels.get(names.LABEL_COMPONENT, "")),
             ip=status.get("podIP", ""),
-            node=body.get("spec", {}).get("nodeName", ""),
+            node=sys.intern(body.get("spec", {}).get("nodeName", "")),
             ready=ready.get("status") == "True" and "deletionTimestamp" not in metadata,
             # The node controller sets Unknown or NodeLost when the kubelet is silent.
             ready_unknown=ready.get("status") == "Unknown" or status.get("reason") == "NodeLost",
             terminating="deletionTimestamp" in metadata,
-            revision=labels.get("controller-revision-hash", ""),
-            labels=labels,
+            revision=sys.intern(labels.get("controller-revision-hash", "")),
+            role=labels.get(names.LABEL_ROLE, ""),
+            leads=labels.get(names.LABEL_LEADER) == "true",
             waiting_reason=waiting.get("reason", "") or unscheduled.get("reason", ""),
             message=waiting.get("message", "") or unscheduled.get("message", ""),
         )
@@ -88,15 +210,23 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaled:
+    """The size of a Deployment that somebody set through its scale subresource."""
+
+    replicas: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that a plan is made from.
 
-    `children` are the live objects by (kind, name) as cached from the watches. A probe that did not succeed is None
+    `children` are the live objects as cached from the watches. A probe that did not succeed is None
     (Patroni) or empty (Sentinel); `service_ips` are the addresses that Redis pods announce, by address.
     """
 
     now: datetime
-    children: Mapping[tuple[str, str], Manifest] = field(default_factory=dict)
+    children: Children = field(default_factory=lambda: Children({}))
     pods: tuple[Pod, ...] = ()
     patroni: PatroniCluster | None = None
     patroni_config: Manifest | None = None
@@ -104,7 +234,7 @@ class Snapshot:
 
     def child(self, kind: str, name: str) -> Manifest | None:
         """A live object of the cluster, None when the cache has none."""
-        return self.children.get((kind, name))
+        return self.children.get(kind, name)
 
     def pods_of(self, component: str) -> tuple[Pod, ...]:
         """Pods of a component, by name."""
@@ -120,11 +250,9 @@ class Snapshot:
         """Name of the Redis pod that announces an address: that of its own Service."""
         if not address:
             return None
-        return next(
-            (
-                name
-                for (kind, name), body in self.children.items()
-                if kind == "Service" and body.get("spec", {}).get("clusterIP") == address
-            ),
-            None,
-        )
+        services = (name for kind, name in self.children if kind == "Service" and f"-{names.REDIS}-" in name)
+        return next((name for name in services if self._cluster_ip(name) == address), None)
+
+    def _cluster_ip(self, service: str) -> str | None:
+        address: str | None = (self.child("Service", service) or {}).get("spec", {}).get("clusterIP")
+        return address

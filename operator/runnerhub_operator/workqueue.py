@@ -1,7 +1,8 @@
-"""The work queue: one worker per cluster at a time, many clusters at once.
+"""The work queue: one worker per cluster at a time, many clusters at once, what people ask for first.
 
 A key that is added while its work runs is run once more afterwards; a burst of additions becomes one run. A failure
-is repeated with exponential backoff and jitter, per key; a success may ask to be run again after some time.
+is repeated with exponential backoff and jitter, per key, not before the time that the error asks for
+(`retry_after_seconds`); a success may ask to be run again after some time.
 Modelled on the guarantees of client-go's workqueue.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
@@ -19,6 +21,9 @@ FIRST_BACKOFF_SECONDS: Final = 0.5
 MAX_BACKOFF_SECONDS: Final = 60.0
 # Events come in bursts (a StatefulSet, its pods, their endpoints); a short wait makes one run of them.
 DEBOUNCE_SECONDS: Final = 0.1
+# An addition with a longer delay is a routine visit: it asks for no further run of a key that runs just now.
+MAX_DEBOUNCE_SECONDS: Final = 0.5
+RETRY_ON_NEWS_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -26,9 +31,11 @@ class _Entry:
     running: bool = False
     again: bool = False
     queued: bool = False
+    urgent: bool = False
     failures: int = 0
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
     due: float = 0.0
+    not_before: float = 0.0
 
 
 class WorkQueue(Generic[K]):
@@ -49,26 +56,34 @@ class WorkQueue(Generic[K]):
         self._failed = failed
         self._workers = workers
         self._depth = depth
-        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        # Hundreds of routine visits may wait; an edit does not wait behind them.
+        self._urgent: deque[K] = deque()
+        self._routine: deque[K] = deque()
+        self._available = asyncio.Semaphore(0)
         self._entries: dict[K, _Entry] = {}
 
-    def add(self, key: K, delay_seconds: float = DEBOUNCE_SECONDS) -> None:
-        """Ask for a run of `key`, at the latest after `delay_seconds`."""
+    def add(self, key: K, delay_seconds: float = DEBOUNCE_SECONDS, *, urgent: bool = False) -> None:
+        """Ask for a run of `key`, at the latest after `delay_seconds`; an urgent one overtakes those that wait."""
         entry = self._entries.setdefault(key, _Entry())
+        entry.urgent = entry.urgent or urgent
         if entry.running:
-            if delay_seconds <= DEBOUNCE_SECONDS:
+            if delay_seconds <= MAX_DEBOUNCE_SECONDS:
                 entry.again = True
             return
         if entry.queued:
+            if urgent and key in self._routine:
+                self._routine.remove(key)
+                self._urgent.append(key)
             return
         loop = asyncio.get_running_loop()
-        due = loop.time() + delay_seconds
+        # News may be what makes the next try pass, but a server that refuses is not stormed.
+        due = max(loop.time() + delay_seconds, entry.not_before)
         if entry.timer is not None:
             if entry.due <= due:
                 return
             entry.timer.cancel()
         entry.due = due
-        entry.timer = loop.call_later(delay_seconds, self._enqueue, key)
+        entry.timer = loop.call_at(due, self._enqueue, key)
 
     def forget(self, key: K) -> None:
         """Drop a key that no longer exists."""
@@ -89,15 +104,17 @@ class WorkQueue(Generic[K]):
         entry = self._entries[key]
         entry.timer = None
         entry.queued = True
-        self._ready.put_nowait(key)
-        self._depth(self._ready.qsize())
+        (self._urgent if entry.urgent else self._routine).append(key)
+        self._depth(len(self._urgent) + len(self._routine))
+        self._available.release()
 
     async def _worker(self) -> None:
         while True:
-            key = await self._ready.get()
-            self._depth(self._ready.qsize())
+            await self._available.acquire()
+            key = (self._urgent or self._routine).popleft()
+            self._depth(len(self._urgent) + len(self._routine))
             entry = self._entries[key]
-            entry.queued = False
+            entry.queued = entry.urgent = False
             entry.running = True
             delay: float | None
             try:
@@ -105,13 +122,17 @@ class WorkQueue(Generic[K]):
                 entry.failures = 0
             except Exception as error:
                 entry.failures += 1
-                delay = backoff_seconds(entry.failures)
+                asked = getattr(error, "retry_after_seconds", 0.0)
+                delay = max(backoff_seconds(entry.failures), asked)
+                entry.not_before = asyncio.get_running_loop().time() + max(
+                    asked, min(delay, RETRY_ON_NEWS_SECONDS)
+                )
                 self._failed(key, error)
             finally:
                 entry.running = False
             if entry.again:
                 entry.again = False
-                delay = DEBOUNCE_SECONDS if entry.failures == 0 else min(delay or 0, 1.0)
+                delay = DEBOUNCE_SECONDS
             if delay is None:
                 self.forget(key)
             else:

@@ -13,13 +13,22 @@ from runnerhub_operator.resources.common import resource_requirements
 
 @pytest.mark.parametrize(
     ("text", "amount"),
-    [("1", 1), ("64Mi", 2**26), ("1.5Gi", 3 * 2**29), ("2k", 2000), ("1Ki", 1024), ("100m", Decimal("0.1"))],
+    [
+        ("1", 1),
+        ("64Mi", 2**26),
+        ("1.5Gi", 3 * 2**29),
+        ("2k", 2000),
+        ("1Ki", 1024),
+        ("100m", Decimal("0.1")),
+        ("1E", 10**18),
+        ("100n", Decimal("1e-7")),
+    ],
 )
 def test_quantities(text: str, amount: int) -> None:
     assert quantity(text) == amount
 
 
-@pytest.mark.parametrize("text", ["", "much", "1Xi", "1.2.3", "-1"])
+@pytest.mark.parametrize("text", ["", "much", "1Xi", "1.2.3", "-1", "12e9876543210", "1e3", "1."])
 def test_what_is_no_quantity(text: str) -> None:
     assert parse_quantity(text) is None
     with pytest.raises(ValueError, match="not a quantity"):

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from runnerhub_operator.errors import UnavailableError
 from runnerhub_operator.workqueue import MAX_BACKOFF_SECONDS, WorkQueue, backoff_seconds
 
 
@@ -123,3 +124,40 @@ def test_backoff_grows_and_is_bounded() -> None:
     for failures in range(1, 40):
         assert 0.3 <= backoff_seconds(failures) <= MAX_BACKOFF_SECONDS * 1.25
     assert backoff_seconds(10) > backoff_seconds(1) * 10
+
+
+async def test_an_urgent_key_overtakes_those_that_wait() -> None:
+    order: list[str] = []
+    gate = asyncio.Event()
+
+    async def work(key: str) -> None:
+        await gate.wait()
+        order.append(key)
+
+    queue = WorkQueue(work, failed=ignore, workers=1)
+    async with running(queue):
+        for key in ("first", "a", "b", "c"):
+            queue.add(key, 0.0)
+            await asyncio.sleep(0.01)
+        queue.add("edited", 0.0, urgent=True)
+        queue.add("c", 0.0, urgent=True)
+        await asyncio.sleep(0.05)
+        gate.set()
+        await until(lambda: len(order) == 5)
+    assert order == ["first", "c", "edited", "a", "b"]
+
+
+async def test_a_server_that_asks_for_patience_gets_it() -> None:
+    runs: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    async def work(_key: str) -> None:
+        runs.append(loop.time())
+        if len(runs) == 1:
+            raise UnavailableError("too many requests", 429, retry_after_seconds=1.5)
+
+    queue = WorkQueue(work, failed=ignore, workers=1)
+    async with running(queue):
+        queue.add("a", 0.0)
+        await until(lambda: len(runs) == 2)
+    assert runs[1] - runs[0] >= 1.5

@@ -14,9 +14,11 @@ from .spec import (
     RunnerHubClusterSpec,
     ServiceType,
     Synchronous,
+    UpdatePolicy,
 )
 from .status import (
     Condition,
+    ConditionReason,
     ConditionType,
     Endpoints,
     Failover,
@@ -30,6 +32,7 @@ from .status import (
 
 __all__ = [
     "Condition",
+    "ConditionReason",
     "ConditionType",
     "Endpoints",
     "Failover",
@@ -53,6 +56,7 @@ __all__ = [
     "ServiceType",
     "Storage",
     "Synchronous",
+    "UpdatePolicy",
     "parse_cluster",
     "parse_status",
 ]

@@ -10,8 +10,12 @@ from pydantic import ValidationError
 
 from .. import names
 from ..errors import InvalidSpecError
-from .spec import RunnerHubClusterSpec
+from .spec import NAME_RULES, RunnerHubClusterSpec
 from .status import RunnerHubClusterStatus
+
+# A condition's message is for people.
+MAX_TOLD_ERRORS = 10
+MAX_PATH_LENGTH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +48,46 @@ class RunnerHubCluster:
 
 
 def parse_status(body: Mapping[str, Any]) -> RunnerHubClusterStatus:
-    """Read the last written status; one that this version cannot read counts as empty, it will be written anew."""
-    try:
-        return RunnerHubClusterStatus.model_validate(body.get("status") or {})
-    except ValidationError:
+    """Read the last written status; a section that this version cannot read counts as empty and is written anew."""
+    given = body.get("status")
+    if not isinstance(given, Mapping):
         return RunnerHubClusterStatus()
+    try:
+        return RunnerHubClusterStatus.model_validate(given, by_alias=True, by_name=False)
+    except ValidationError as error:
+        wrong = {item["loc"][0] for item in error.errors(include_input=False, include_url=False)}
+        rest = {name: value for name, value in given.items() if name not in wrong}
+        return RunnerHubClusterStatus.model_validate(rest, by_alias=True, by_name=False)
+
+
+def _sentence(error: ValidationError) -> str:
+    """One clause per wrong field, as many as a condition has room for."""
+    wrong = error.errors(include_input=False, include_url=False)
+    told = [
+        f"{'.'.join(['spec', *(str(part) for part in item['loc'])])[:MAX_PATH_LENGTH]}: "
+        f"{item['msg'].removeprefix('Value error, ')}"
+        for item in wrong[:MAX_TOLD_ERRORS]
+    ]
+    more = len(wrong) - len(told)
+    return "; ".join([*told, *([f"and {more} more"] if more else [])])
 
 
 def parse_cluster(body: Mapping[str, Any]) -> RunnerHubCluster:
     """Read a resource as the API server sent it.
 
-    Raises InvalidSpecError with one sentence per wrong field when the spec does not hold.
+    Raises InvalidSpecError with one clause per wrong field when the spec does not hold.
     """
     metadata = body["metadata"]
-    if len(metadata["name"]) > names.MAX_CLUSTER_NAME_LENGTH:
-        raise InvalidSpecError(f"metadata.name must have at most {names.MAX_CLUSTER_NAME_LENGTH} characters")
+    for rule in NAME_RULES:
+        if not rule.holds(metadata["name"]):
+            raise InvalidSpecError(rule.message)
+    given = body.get("spec")
     try:
-        spec = RunnerHubClusterSpec.model_validate(body.get("spec") or {})
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"spec.{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
+        spec = RunnerHubClusterSpec.model_validate(
+            {} if given is None else given, by_alias=True, by_name=False
         )
-        raise InvalidSpecError(wrong) from error
+    except ValidationError as error:
+        raise InvalidSpecError(_sentence(error)) from error
     return RunnerHubCluster(
         namespace=metadata["namespace"],
         name=metadata["name"],

@@ -6,13 +6,15 @@ section is filled. Source: https://kubernetes.io/docs/tasks/extend-kubernetes/cu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 from .. import names
-from .spec import RunnerHubClusterSpec
+from .base import RULES, cel_string
+from .spec import NAME_RULES, RunnerHubClusterSpec
 from .status import RunnerHubClusterStatus
 
 Schema = dict[str, Any]
@@ -22,6 +24,7 @@ _KEPT = (
     "description",
     "default",
     "enum",
+    "format",
     "pattern",
     "minimum",
     "maximum",
@@ -33,21 +36,32 @@ _KEPT = (
     "required",
 )
 
-_PRINTER_COLUMNS = (
+PRINTER_COLUMNS = (
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0, "Whether the cluster serves."),
     ("Phase", "string", ".status.phase", 0, "One word for people."),
     ("Primary", "string", ".status.postgres.primary", 0, "The Postgres primary."),
     ("Master", "string", ".status.redis.master", 0, "The Redis master."),
     ("Leader", "string", ".status.orchestrator.leader", 0, "The leading orchestrator."),
     ("Age", "date", ".metadata.creationTimestamp", 0, "Time since creation."),
+    ("Paused", "boolean", ".spec.paused", 1, "Whether the operator leaves everything as it is."),
     ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1, "Why it is ready or not."),
 )
+
+
+# What `kubectl scale` and a HorizontalPodAutoscaler see: the orchestrators.
+SCALE = {
+    "specReplicasPath": ".spec.orchestrator.replicas",
+    "statusReplicasPath": ".status.orchestrator.replicas",
+    "labelSelectorPath": ".status.orchestrator.selector",
+}
 
 
 def _structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
     if "$ref" in schema:
         target = definitions[schema["$ref"].rsplit("/", 1)[1]]
         merged = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
+        if rules := [*target.get(RULES, ()), *schema.get(RULES, ())]:
+            merged[RULES] = rules
         return _structural(merged, definitions)
     if "anyOf" in schema:
         kind = next(option for option in schema["anyOf"] if option.get("type") != "null")
@@ -72,11 +86,10 @@ def _structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Sc
         ((pattern, value),) = schema["patternProperties"].items()
         result["additionalProperties"] = _structural(value, definitions)
         rule = {
-            "rule": f"self.all(name, name.matches('{pattern}'))",
+            "rule": f"self.all(name, name.matches({cel_string(pattern)}))",
             "message": f"names must match {pattern}",
         }
-        result.setdefault("x-kubernetes-validations", [])
-        result["x-kubernetes-validations"] = [*result["x-kubernetes-validations"], rule]
+        result[RULES] = [*result.get(RULES, ()), rule]
     return result
 
 
@@ -95,12 +108,43 @@ def _fill_defaults(schema: Schema) -> Schema:
     return inside
 
 
-def _drop_defaults(schema: Schema) -> None:
-    schema.pop("default", None)
+def _loosen(schema: Schema) -> None:
+    """What the operator writes needs no default, and a pattern or maximum would say no more than the type."""
+    for key in ("default", "pattern", "maximum"):
+        schema.pop(key, None)
     for value in schema.get("properties", {}).values():
-        _drop_defaults(value)
+        _loosen(value)
     if "items" in schema:
-        _drop_defaults(schema["items"])
+        _loosen(schema["items"])
+
+
+def is_immutable(schema: Mapping[str, Any]) -> bool:
+    """Whether a rule of the schema forbids every change of the value."""
+    return any(rule["rule"] == "self == oldSelf" for rule in schema.get(RULES, ()))
+
+
+def _tell_facts(schema: Schema, *, immutable: bool = False) -> None:
+    """Add to the description of each field what `kubectl explain` does not show: default, bounds, immutability."""
+    immutable = immutable or is_immutable(schema)
+    for value in schema.get("properties", {}).values():
+        fixed = immutable or is_immutable(value)
+        facts = [*_bounds(value), *_default(value), *(["Immutable in this version."] if fixed else [])]
+        value["description"] = " ".join([value["description"], *facts])
+        _tell_facts(value, immutable=fixed)
+
+
+def _bounds(schema: Mapping[str, Any]) -> list[str]:
+    if "minimum" in schema and "maximum" in schema:
+        return [f"{schema['minimum']} to {schema['maximum']}."]
+    if "maxProperties" in schema:
+        return [f"At most {schema['maxProperties']} entries."]
+    return []
+
+
+def _default(schema: Mapping[str, Any]) -> list[str]:
+    if "default" not in schema or schema["type"] == "object":
+        return []
+    return [f"Default: {json.dumps(schema['default']).strip(chr(34))}."]
 
 
 def schema_of(model: type[BaseModel]) -> Schema:
@@ -109,25 +153,25 @@ def schema_of(model: type[BaseModel]) -> Schema:
     return _structural(raw, raw.get("$defs", {}))
 
 
-def custom_resource_definition() -> Schema:
-    """The CRD of RunnerHubCluster."""
+def spec_schema() -> Schema:
+    """The schema of the spec, with the descriptions of the models."""
     spec = schema_of(RunnerHubClusterSpec)
     spec["default"] = _fill_defaults(spec)
+    return spec
+
+
+def status_schema() -> Schema:
+    """The schema of the status."""
     status = schema_of(RunnerHubClusterStatus)
-    _drop_defaults(status)
+    _loosen(status)
     status.pop("required", None)
-    name_rules = [
-        {
-            "rule": f"self.metadata.name.size() <= {names.MAX_CLUSTER_NAME_LENGTH}",
-            "message": f"metadata.name must have at most {names.MAX_CLUSTER_NAME_LENGTH} characters, "
-            "because the names of its pods and Services are made from it",
-        },
-        {
-            "rule": "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-            "message": "metadata.name must start with a letter and have only a-z, 0-9 and -, "
-            "because it is the name of a Service",
-        },
-    ]
+    return status
+
+
+def custom_resource_definition() -> Schema:
+    """The CRD of RunnerHubCluster."""
+    spec = spec_schema()
+    _tell_facts(spec)
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -148,7 +192,7 @@ def custom_resource_definition() -> Schema:
                     "name": names.API_VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}, "scale": dict(SCALE)},
                     "additionalPrinterColumns": [
                         {
                             "name": name,
@@ -157,20 +201,23 @@ def custom_resource_definition() -> Schema:
                             "priority": priority,
                             "description": text,
                         }
-                        for name, kind, path, priority, text in _PRINTER_COLUMNS
+                        for name, kind, path, priority, text in PRINTER_COLUMNS
                     ],
                     "schema": {
                         "openAPIV3Schema": {
                             "type": "object",
                             "description": "A highly available GitHub RunnerHub installation.",
                             "properties": {
-                                "apiVersion": {"type": "string"},
-                                "kind": {"type": "string"},
+                                "apiVersion": {
+                                    "type": "string",
+                                    "description": f"{names.API_GROUP}/{names.API_VERSION}.",
+                                },
+                                "kind": {"type": "string", "description": f"{names.KIND}."},
                                 "metadata": {"type": "object"},
                                 "spec": spec,
-                                "status": status,
+                                "status": status_schema(),
                             },
-                            "x-kubernetes-validations": name_rules,
+                            RULES: [rule.as_validation() for rule in NAME_RULES],
                         }
                     },
                 }

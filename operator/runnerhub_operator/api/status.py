@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, StringConstraints
 
 from .base import ApiModel
+
+# RFC 3339, as the operator and Kubernetes write it.
+Timestamp = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$"
+    ),
+    Field(json_schema_extra={"format": "date-time"}),
+]
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+
+class StatusModel(ApiModel):
+    """Base of the parts of a status. Fields of a newer operator are left out when an older one reads them."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 class ConditionType(StrEnum):
@@ -24,34 +40,74 @@ class ConditionType(StrEnum):
     INGRESS = "IngressReady"
 
 
-class Condition(ApiModel):
+class ConditionReason(StrEnum):
+    """Every reason that a condition can have. The words are part of the API: none is renamed or given a new sense."""
+
+    # Of Ready and of the components
+    AVAILABLE = "Available"
+    REDUCED_REDUNDANCY = "ReducedRedundancy"
+    CREATING = "Creating"
+    UNAVAILABLE = "Unavailable"
+    COMPONENTS_NOT_READY = "ComponentsNotReady"
+    CREDENTIALS_MISSING = "CredentialsMissing"
+    NOT_REQUESTED = "NotRequested"
+    NO_ADDRESS = "NoAddress"
+    NOT_OBSERVED = "NotObserved"
+    # Of a component whose pods cannot start, in the words of Kubernetes
+    UNSCHEDULABLE = "Unschedulable"
+    ERR_IMAGE_PULL = "ErrImagePull"
+    IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
+    INVALID_IMAGE_NAME = "InvalidImageName"
+    CREATE_CONTAINER_CONFIG_ERROR = "CreateContainerConfigError"
+    CRASH_LOOP_BACK_OFF = "CrashLoopBackOff"
+    # Of Progressing
+    ROLLING_CHANGE = "RollingChange"
+    CHANGING = "Changing"
+    SETTLED = "Settled"
+    PAUSED = "Paused"
+    # Of Degraded
+    AS_EXPECTED = "AsExpected"
+    # Of Accepted
+    VALID = "Valid"
+    INVALID_SPEC = "InvalidSpec"
+    NAME_TAKEN = "NameTaken"
+    REFUSED_BY_API_SERVER = "RefusedByApiServer"
+
+
+class Condition(StatusModel):
     """One condition, after the Kubernetes API conventions."""
 
-    type: str = Field(description="Name of the condition.")
-    status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
-    reason: str = Field(description="One word in CamelCase for programs.")
-    message: str = Field(default="", description="A sentence for people: what is wrong and what to do.")
-    last_transition_time: str = Field(description="When the status last changed, RFC 3339.")
-    observed_generation: int = Field(
+    type: str = Field(
+        description="Name of the condition: Ready, Progressing, Degraded, Accepted, or one of a component."
+    )
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: str = Field(description="Why, in one CamelCase word for programs; the reference lists all.")
+    message: str = Field(
+        default="", description="Why, in a sentence for people: what is wrong, since when, what to do."
+    )
+    last_transition_time: Timestamp = Field(description="When the status last changed, RFC 3339.")
+    observed_generation: Count = Field(
         default=0, description="The generation that the condition was computed from."
     )
 
 
-class PostgresInstanceStatus(ApiModel):
+class PostgresInstanceStatus(StatusModel):
     """One Postgres member as Patroni reports it."""
 
     name: str = Field(description="Pod name.")
     role: str = Field(description="primary, sync_standby, quorum_standby or replica.")
     state: str = Field(description="Patroni's state, such as running or streaming.")
-    timeline: int | None = Field(default=None, description="Timeline that the member follows.")
-    lag_bytes: int | None = Field(default=None, description="Bytes behind the primary; absent when unknown.")
+    timeline: Count | None = Field(default=None, description="Timeline that the member follows.")
+    lag_bytes: Count | None = Field(
+        default=None, description="Bytes behind the primary; absent when unknown."
+    )
 
 
-class PostgresStatus(ApiModel):
+class PostgresStatus(StatusModel):
     """The database as observed."""
 
     primary: str | None = Field(default=None, description="Pod that accepts writes.")
-    timeline: int | None = Field(
+    timeline: Count | None = Field(
         default=None, description="Patroni's current timeline; grows with each failover."
     )
     instances: tuple[PostgresInstanceStatus, ...] = Field(
@@ -59,21 +115,21 @@ class PostgresStatus(ApiModel):
     )
 
 
-class RedisReplicaStatus(ApiModel):
+class RedisReplicaStatus(StatusModel):
     """One Redis replica as Sentinel reports it."""
 
     name: str = Field(description="Pod name.")
     link: str = Field(description="State of the link to the master: ok or err.")
 
 
-class RedisStatus(ApiModel):
+class RedisStatus(StatusModel):
     """The queue as observed."""
 
     master: str | None = Field(default=None, description="Pod that accepts writes.")
-    epoch: int | None = Field(
+    epoch: Count | None = Field(
         default=None, description="Sentinel's configuration epoch; grows with each failover."
     )
-    sentinels: int | None = Field(default=None, description="Sentinels that agree on this master.")
+    sentinels: Count | None = Field(default=None, description="Sentinels that agree on this master.")
     bootstrapped: bool = Field(
         default=False,
         description="Whether a master was ever seen; afterwards a pod with an empty volume never becomes master.",
@@ -81,23 +137,32 @@ class RedisStatus(ApiModel):
     replicas: tuple[RedisReplicaStatus, ...] = Field(default=(), max_length=16, description="The replicas.")
 
 
-class OrchestratorStatus(ApiModel):
+class OrchestratorStatus(StatusModel):
     """The orchestrators as observed."""
 
     leader: str | None = Field(default=None, description="Pod that does the singleton work.")
-    since: str | None = Field(default=None, description="Since when it leads, RFC 3339.")
-    ready: int = Field(default=0, description="Orchestrators that are ready.")
+    since: Timestamp | None = Field(default=None, description="Since when it leads, RFC 3339.")
+    ready: Count = Field(default=0, description="Orchestrators that are ready.")
+    replicas: Count = Field(
+        default=0, description="Orchestrators that there are, ready or not; the scale subresource tells it."
+    )
+    selector: str | None = Field(
+        default=None,
+        description="Label selector of the orchestrators' pods, for a HorizontalPodAutoscaler of the "
+        "RunnerHubCluster.",
+    )
 
 
-class Failover(ApiModel):
+class Failover(StatusModel):
     """One election that the operator saw."""
 
     component: str = Field(description="postgres, redis or orchestrator.")
     from_: str | None = Field(default=None, alias="from", description="Pod that had the role before.")
     to: str = Field(description="Pod that has it now.")
-    at: str = Field(description="When it was seen, RFC 3339.")
+    at: Timestamp = Field(description="When it was seen, RFC 3339.")
     duration_seconds: float | None = Field(
         default=None,
+        allow_inf_nan=False,
         description=(
             "From the first sign of the old one's failure, or the new one's election, until the new one was seen in "
             "its role; absent when it happened while the operator was not looking."
@@ -108,7 +173,7 @@ class Failover(ApiModel):
     )
 
 
-class Endpoints(ApiModel):
+class Endpoints(StatusModel):
     """Where to reach the cluster from inside Kubernetes."""
 
     api: str | None = Field(default=None, description="HTTP API, through the load balancer.")
@@ -117,15 +182,18 @@ class Endpoints(ApiModel):
     sentinels: str | None = Field(default=None, description="Sentinel addresses, comma separated.")
 
 
-class RunnerHubClusterStatus(ApiModel):
+class RunnerHubClusterStatus(StatusModel):
     """What the operator observed."""
 
-    observed_generation: int = Field(
+    observed_generation: Count = Field(
         default=0, description="Generation of the spec that was last acted upon."
     )
     phase: str = Field(
         default="Pending",
-        description="One word for people, derived from the conditions; programs read the conditions.",
+        description=(
+            "One word for people, derived from the conditions: Pending, Creating, Ready, Updating, Degraded, "
+            "Unavailable or Invalid. Programs read the conditions."
+        ),
     )
     conditions: tuple[Condition, ...] = Field(
         default=(),
@@ -140,5 +208,13 @@ class RunnerHubClusterStatus(ApiModel):
     )
     failovers: tuple[Failover, ...] = Field(
         default=(), max_length=10, description="The last ten elections, newest first."
+    )
+    pending_updates: tuple[str, ...] = Field(
+        default=(),
+        max_length=16,
+        description=(
+            "Components whose pods still have the template or default image of an older operator; they follow with "
+            "the next change, or at once with updatePolicy: Immediate."
+        ),
     )
     endpoints: Endpoints = Field(default_factory=Endpoints, description="Addresses inside Kubernetes.")

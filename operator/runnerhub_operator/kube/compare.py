@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from .. import names
@@ -18,6 +19,8 @@ Manifest = dict[str, Any]
 
 # Lists whose entries the API server may reorder or extend by itself, with the key of an entry.
 _LIST_KEYS: Final = ("name", "containerPort", "port", "type", "uid", "mountPath", "topologyKey")
+
+_AMOUNT_PATH: Final = re.compile(r"(^|\.)(requests|limits)\.[^.]+$|\.sizeLimit$")
 
 
 def with_applied_hash(manifest: Manifest) -> Manifest:
@@ -35,28 +38,52 @@ def needs_apply(desired: Manifest, live: Mapping[str, Any] | None) -> bool:
 
 def is_subset(desired: Any, live: Any) -> bool:
     """Whether everything that `desired` says holds in `live`, which may say more."""
-    if isinstance(desired, Mapping):
-        return isinstance(live, Mapping) and all(
-            is_subset(value, live.get(key)) for key, value in desired.items()
-        )
-    if isinstance(desired, Sequence) and not isinstance(desired, str):
-        return isinstance(live, Sequence) and not isinstance(live, str) and _is_list_subset(desired, live)
+    return next(differences(desired, live), None) is None
+
+
+def differences(desired: Any, live: Any, path: str = "") -> Iterator[str]:
+    """Paths, such as spec.replicas, at which `live` does not hold what `desired` says."""
+    # Plain dictionaries and lists, as JSON gives them: half of a visit after an edit is spent here.
+    if isinstance(desired, dict) and isinstance(live, dict):
+        for key, value in desired.items():
+            found = live.get(key)
+            if isinstance(value, str) and value == found:
+                continue
+            yield from differences(value, found, f"{path}.{key}" if path else key)
+    elif isinstance(desired, (list, tuple)) and isinstance(live, list):
+        yield from _list_differences(desired, live, path)
+    elif not _same(desired, live, path):
+        yield path
+
+
+def _list_differences(desired: Sequence[Any], live: list[Any], path: str) -> Iterator[str]:
+    key = _key_of(desired)
+    if key is not None:
+        by_key = {item.get(key): item for item in live if isinstance(item, dict)}
+        for item in desired:
+            yield from differences(item, by_key.get(item[key]), f"{path}[{item[key]}]")
+    elif len(desired) != len(live):
+        yield path
+    else:
+        for index, (wanted, found) in enumerate(zip(desired, live, strict=True)):
+            yield from differences(wanted, found, f"{path}[{index}]")
+
+
+def _key_of(desired: Sequence[Any]) -> str | None:
+    """The key that tells the entries apart; None: only their order does."""
+    if not desired or not isinstance(desired[0], dict):
+        return None
+    key = next((key for key in _LIST_KEYS if all(isinstance(i, dict) and key in i for i in desired)), None)
+    distinct = key is not None and len({item[key] for item in desired}) == len(desired)
+    return key if distinct else None
+
+
+def _same(desired: Any, live: Any, path: str) -> bool:
     if desired == live and isinstance(desired, bool) == isinstance(live, bool):
         return True
-    return isinstance(desired, str) and isinstance(live, str) and _same_quantity(desired, live)
-
-
-def _is_list_subset(desired: Sequence[Any], live: Sequence[Any]) -> bool:
-    key = next(
-        (key for key in _LIST_KEYS if desired and all(isinstance(i, Mapping) and key in i for i in desired)),
-        None,
-    )
-    if key is None:
-        return len(desired) == len(live) and all(is_subset(d, e) for d, e in zip(desired, live, strict=True))
-    if len({json.dumps(item[key]) for item in desired}) < len(desired):
-        return len(desired) == len(live) and all(is_subset(d, e) for d, e in zip(desired, live, strict=True))
-    by_key = {json.dumps(item.get(key)): item for item in live if isinstance(item, Mapping)}
-    return all(is_subset(item, by_key.get(json.dumps(item[key]))) for item in desired)
+    # The API server writes amounts in its own way; elsewhere "1" and "1.0" are two texts.
+    amounts = isinstance(desired, str) and isinstance(live, str) and _AMOUNT_PATH.search(path) is not None
+    return amounts and _same_quantity(desired, live)
 
 
 def _same_quantity(left: str, right: str) -> bool:

@@ -6,7 +6,8 @@ as ready only when it is complete, so that `kubectl wait --for=condition=Ready` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from .. import names
 from ..actions import Rollout
 from ..api import (
     Condition,
+    ConditionReason,
     ConditionType,
     OrchestratorStatus,
     PostgresStatus,
@@ -21,18 +23,19 @@ from ..api import (
     RunnerHubCluster,
     RunnerHubClusterStatus,
 )
-from ..snapshot import Pod, Snapshot
+from ..snapshot import Pod, Scaled, Snapshot
 
 ConditionStatus = Literal["True", "False", "Unknown"]
 
-# Reasons for which a pod cannot start by itself, in the order in which people want to hear of them.
-_BLOCKING = (
-    "Unschedulable",
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "CreateContainerConfigError",
-    "CrashLoopBackOff",
-)
+# Why a pod cannot start by itself, and what to do, in the order in which people want to hear of it.
+_REMEDIES = {
+    ConditionReason.UNSCHEDULABLE: "add or free nodes, or ask for less in the spec's resources",
+    ConditionReason.INVALID_IMAGE_NAME: "correct the image in the spec",
+    ConditionReason.ERR_IMAGE_PULL: "check the image in the spec and the node's access to its registry",
+    ConditionReason.IMAGE_PULL_BACK_OFF: "check the image in the spec and the node's access to its registry",
+    ConditionReason.CREATE_CONTAINER_CONFIG_ERROR: "restore the Secret or ConfigMap that it names",
+    ConditionReason.CRASH_LOOP_BACK_OFF: "read its last words with kubectl logs --previous",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +44,17 @@ class Verdict:
 
     type: ConditionType
     status: ConditionStatus
-    reason: str
+    reason: ConditionReason
     message: str
     full: bool = True
 
 
-def _blocked(pods: tuple[Pod, ...]) -> tuple[str, str] | None:
-    for reason in _BLOCKING:
+def _blocked(pods: tuple[Pod, ...]) -> tuple[ConditionReason, str] | None:
+    for reason, remedy in _REMEDIES.items():
         for pod in pods:
             if pod.waiting_reason == reason:
                 detail = f": {pod.message}" if pod.message else ""
-                return reason, f"pod {pod.name}: {reason}{detail}"[:500]
+                return reason, f"pod {pod.name}: {reason}{detail}"[:500] + f" ({remedy})"
     return None
 
 
@@ -60,12 +63,19 @@ def _verdict(
 ) -> Verdict:
     blocked = _blocked(pods)
     if full and blocked is None:
-        return Verdict(kind, "True", "Available", detail)
+        return Verdict(kind, "True", ConditionReason.AVAILABLE, detail)
     told = f"{detail}; {blocked[1]}" if blocked else detail
     if (serves and not creating) or full:
-        return Verdict(kind, "True", "ReducedRedundancy", told, full=False)
-    reason = blocked[0] if blocked else "Creating" if creating else "Unavailable"
-    return Verdict(kind, "False", reason, told, full=False)
+        return Verdict(kind, "True", ConditionReason.REDUCED_REDUNDANCY, told, full=False)
+    waiting = ConditionReason.CREATING if creating else ConditionReason.UNAVAILABLE
+    return Verdict(kind, "False", blocked[0] if blocked else waiting, told, full=False)
+
+
+def _size(replicas: int, scaled: Scaled | None) -> tuple[int, str]:
+    """The wanted size, and a word about who wants it when it is not the spec."""
+    if scaled is None:
+        return replicas, ""
+    return scaled.replicas, f" (scaled by {scaled.by}; the spec says {replicas})"
 
 
 def _ready(pods: tuple[Pod, ...]) -> int:
@@ -129,14 +139,18 @@ def redis_verdict(
 
 
 def orchestrators_verdict(
-    cluster: RunnerHubCluster, snapshot: Snapshot, status: OrchestratorStatus, creating: bool
+    cluster: RunnerHubCluster,
+    snapshot: Snapshot,
+    status: OrchestratorStatus,
+    creating: bool,
+    scaled: Scaled | None = None,
 ) -> Verdict:
     """OrchestratorsReady: at least one serves; full with all ready and a leader."""
-    wanted = cluster.spec.orchestrator.replicas
+    wanted, told = _size(cluster.spec.orchestrator.replicas, scaled)
     pods = snapshot.pods_of(names.ORCHESTRATOR)
-    full = status.ready >= wanted and status.leader is not None
+    full = status.ready >= max(wanted, 1) and status.leader is not None
     leader = f"leader {status.leader}" if status.leader else "no leader"
-    detail = f"{status.ready} of {wanted} ready, {leader}"
+    detail = f"{status.ready} of {wanted} ready{told}, {leader}"
     return _verdict(
         ConditionType.ORCHESTRATORS,
         serves=status.ready > 0,
@@ -147,17 +161,19 @@ def orchestrators_verdict(
     )
 
 
-def load_balancer_verdict(cluster: RunnerHubCluster, snapshot: Snapshot, creating: bool) -> Verdict:
+def load_balancer_verdict(
+    cluster: RunnerHubCluster, snapshot: Snapshot, creating: bool, scaled: Scaled | None = None
+) -> Verdict:
     """LoadBalancerReady: at least one HAProxy serves."""
-    wanted = cluster.spec.load_balancer.replicas
+    wanted, told = _size(cluster.spec.load_balancer.replicas, scaled)
     pods = snapshot.pods_of(names.LOAD_BALANCER)
     ready = _ready(pods)
     return _verdict(
         ConditionType.LOAD_BALANCER,
         serves=ready > 0,
-        full=ready >= wanted,
+        full=ready >= max(wanted, 1),
         creating=creating,
-        detail=f"{ready} of {wanted} ready",
+        detail=f"{ready} of {wanted} ready{told}",
         pods=pods,
     )
 
@@ -166,73 +182,108 @@ def ingress_verdict(cluster: RunnerHubCluster, snapshot: Snapshot) -> Verdict:
     """IngressReady: the address that the ingress controller gave, or why there is none. It does not gate Ready."""
     kind = ConditionType.INGRESS
     if cluster.spec.ingress is None:
-        return Verdict(kind, "True", "NotRequested", "spec.ingress is not set")
+        return Verdict(kind, "True", ConditionReason.NOT_REQUESTED, "spec.ingress is not set")
     ingress = snapshot.child("Ingress", names.child(cluster.name, names.INGRESS))
     if ingress is None:
-        return Verdict(kind, "False", "Creating", "the Ingress does not exist yet")
+        return Verdict(kind, "False", ConditionReason.CREATING, "the Ingress does not exist yet")
     points: list[dict[str, Any]] = ingress.get("status", {}).get("loadBalancer", {}).get("ingress", [])
     addresses = ", ".join(point.get("hostname") or point.get("ip") or "?" for point in points)
     if addresses:
-        return Verdict(kind, "True", "Available", f"{cluster.spec.ingress.host} at {addresses}")
+        return Verdict(kind, "True", ConditionReason.AVAILABLE, f"{cluster.spec.ingress.host} at {addresses}")
     name = cluster.spec.ingress.class_name
     wanted = f"class {name}" if name else "the default class"
     return Verdict(
         kind,
         "False",
-        "NoAddress",
+        ConditionReason.NO_ADDRESS,
         f"no ingress controller has given {cluster.spec.ingress.host} an address; is one running for {wanted}?",
     )
 
 
-def deployments_updating(cluster: RunnerHubCluster, snapshot: Snapshot) -> str | None:
-    """Which Deployment is on its way to a new template or size, None when none is."""
-    for component in (names.POOLER, names.ORCHESTRATOR, names.LOAD_BALANCER):
-        live = snapshot.child("Deployment", names.child(cluster.name, component))
-        if live is None:
-            continue
-        status = live.get("status", {})
-        seen = status.get("observedGeneration") == live["metadata"].get("generation")
-        updated, total = status.get("updatedReplicas", 0), status.get("replicas", 0)
-        # A pod that is missing is no change under way; one of the old template is.
-        if not seen or updated < total:
-            return f"rolling change of {component}, {updated} of {total} pods are new"
-    return None
-
-
-def overall_verdicts(
-    components: list[Verdict], rollout: Rollout | None, creating: bool, changing: str | None
-) -> list[Verdict]:
-    """Ready, Progressing and Degraded from the components' verdicts (without the Ingress).
-
-    `changing` tells what else is under way: objects about to be written, Deployments being renewed.
-    """
+def overall_verdicts(components: list[Verdict], creating: bool, progressing: Verdict) -> list[Verdict]:
+    """Ready, Progressing and Degraded from the components' verdicts (without the Ingress)."""
     failing = [verdict for verdict in components if verdict.status != "True"]
     reduced = [verdict for verdict in components if not verdict.full]
     if failing:
-        reason = "Creating" if creating else "ComponentsNotReady"
+        reason = ConditionReason.CREATING if creating else ConditionReason.COMPONENTS_NOT_READY
         ready = Verdict(ConditionType.READY, "False", reason, _list(failing))
     else:
-        ready = Verdict(ConditionType.READY, "True", "Available", _list(reduced) or "all components serve")
+        message = _list(reduced) or "all components serve"
+        ready = Verdict(ConditionType.READY, "True", ConditionReason.AVAILABLE, message)
     if creating:
-        progressing = Verdict(ConditionType.PROGRESSING, "True", "Creating", _list(reduced))
-    elif rollout is not None:
-        message = f"rolling change of {rollout.component}, waiting for {rollout.waiting_for}"
-        progressing = Verdict(ConditionType.PROGRESSING, "True", "RollingChange", message)
-    elif changing is not None:
-        progressing = Verdict(ConditionType.PROGRESSING, "True", "Changing", changing)
+        degraded = Verdict(
+            ConditionType.DEGRADED, "False", ConditionReason.CREATING, "the cluster is being created"
+        )
+    elif reduced:
+        degraded = Verdict(ConditionType.DEGRADED, "True", ConditionReason.REDUCED_REDUNDANCY, _list(reduced))
     else:
-        progressing = Verdict(ConditionType.PROGRESSING, "False", "Settled", "the spec is in effect")
-    if creating or not reduced:
-        degraded = Verdict(ConditionType.DEGRADED, "False", "AsExpected", "nothing is missing")
-        if creating:
-            degraded = Verdict(ConditionType.DEGRADED, "False", "Creating", "the cluster is being created")
-    else:
-        degraded = Verdict(ConditionType.DEGRADED, "True", "ReducedRedundancy", _list(reduced))
+        degraded = Verdict(ConditionType.DEGRADED, "False", ConditionReason.AS_EXPECTED, "nothing is missing")
     return [ready, progressing, degraded]
+
+
+def progressing_verdict(
+    components: list[Verdict], rollout: Rollout | None, *, paused: bool, creating: bool, differing: int
+) -> Verdict:
+    """Progressing: what is under way; `differing` is the number of objects that are not yet as the spec wants."""
+    kind = ConditionType.PROGRESSING
+    due = f"a rolling change of {rollout.component} is due" if rollout is not None else ""
+    written = f"{differing} objects differ from the spec" if differing else ""
+    if paused:
+        held_back = "; ".join(part for part in (written, due) if part) or "nothing is held back"
+        return Verdict(kind, "False", ConditionReason.PAUSED, f"spec.paused is true: {held_back}")
+    if creating:
+        reduced = [verdict for verdict in components if not verdict.full]
+        return Verdict(kind, "True", ConditionReason.CREATING, _list(reduced))
+    if rollout is not None:
+        message = f"rolling change of {rollout.component}, waiting for {rollout.waiting_for}"
+        return Verdict(kind, "True", ConditionReason.ROLLING_CHANGE, message)
+    if differing:
+        return Verdict(kind, "True", ConditionReason.CHANGING, f"{differing} objects are being changed")
+    return Verdict(kind, "False", ConditionReason.SETTLED, "the spec is in effect")
 
 
 def _list(verdicts: list[Verdict]) -> str:
     return "; ".join(f"{verdict.type.removesuffix('Ready')}: {verdict.message}" for verdict in verdicts)
+
+
+def reduced_since(
+    verdicts: list[Verdict],
+    known: Mapping[str, str],
+    previous: RunnerHubClusterStatus,
+    now: datetime,
+) -> dict[str, str]:
+    """Since when each component that is not full has been so, by condition type, RFC 3339.
+
+    After a restart of the operator, `known` is empty and the times of the last written conditions are the best guess.
+    """
+    before = {condition.type: condition for condition in previous.conditions}
+    degraded = before.get(ConditionType.DEGRADED)
+    found = {}
+    for verdict in verdicts:
+        if verdict.full:
+            continue
+        own = before.get(verdict.type)
+        told = own if own is not None and own.status == "False" else degraded
+        lasting = told is not None and told.status == ("False" if told is own else "True")
+        found[str(verdict.type)] = known.get(verdict.type) or (
+            told.last_transition_time if told is not None and lasting else stamp(now)
+        )
+    return found
+
+
+def with_since(verdicts: list[Verdict], since: Mapping[str, str]) -> list[Verdict]:
+    """The verdicts, each that is not full with the time since when."""
+    return [
+        replace(verdict, message=f"{verdict.message}; since {since[verdict.type]}")
+        if verdict.type in since
+        else verdict
+        for verdict in verdicts
+    ]
+
+
+def stamp(moment: datetime) -> str:
+    """A time as the Kubernetes type Time."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def with_times(
@@ -241,10 +292,11 @@ def with_times(
     """Conditions in a fixed order; lastTransitionTime moves only when the status does."""
     before = {condition.type: condition for condition in previous.conditions}
     by_type = {verdict.type: verdict for verdict in verdicts}
-    stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     result = []
     for kind in ConditionType:
-        verdict = by_type.get(kind) or Verdict(kind, "Unknown", "NotObserved", "not looked at yet")
+        verdict = by_type.get(kind) or Verdict(
+            kind, "Unknown", ConditionReason.NOT_OBSERVED, "not looked at yet"
+        )
         old = before.get(kind.value)
         same = old is not None and old.status == verdict.status
         result.append(
@@ -253,7 +305,7 @@ def with_times(
                 status=verdict.status,
                 reason=verdict.reason,
                 message=verdict.message,
-                last_transition_time=old.last_transition_time if old is not None and same else stamp,
+                last_transition_time=old.last_transition_time if old is not None and same else stamp(now),
                 observed_generation=generation,
             )
         )

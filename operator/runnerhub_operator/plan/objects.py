@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from .. import names
-from ..api import ConditionType, RunnerHubCluster
-from ..kube.compare import needs_apply, with_applied_hash
-from ..resources.common import BuildContext, Manifest
-from ..resources.credentials import CredentialSecret, credential_secrets
+from ..api import RunnerHubCluster
+from ..kube.compare import is_subset, needs_apply, with_applied_hash
+from ..resources.common import BuildContext, Images, Manifest
 from ..resources.ingress import ingress_manifests
-from ..resources.loadbalancer import loadbalancer_manifests
-from ..resources.orchestrator import orchestrator_manifests
-from ..resources.pooler import pooler_manifests
-from ..resources.postgres import postgres_manifests
-from ..resources.redis import ADDRESS_PREFIX, redis_manifests, state_config_map_name
-from ..snapshot import Snapshot, secret_value
-from . import conditions
+from ..resources.redis import ADDRESS_PREFIX, state_config_map_name
+from ..snapshot import Scaled, Snapshot
+from . import credentials, layout
 
 _PRUNED_KINDS = frozenset(
     {
@@ -34,119 +28,162 @@ _PRUNED_KINDS = frozenset(
         "StatefulSet",
     }
 )
+# The pooler's size fixes how many connections Postgres has room for, so it belongs to the spec alone.
+_SCALABLE = (names.ORCHESTRATOR, names.LOAD_BALANCER)
 
 
-def desired_objects(context: BuildContext) -> list[Manifest]:
-    """All objects of a cluster, in the order in which they are applied."""
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What there should be, in the order of application.
+
+    `waiting`: components whose pods keep an older layout for now. `postgres` is the context of the database's part.
+    """
+
+    manifests: tuple[Manifest, ...]
+    waiting: tuple[str, ...]
+    postgres: BuildContext
+
+
+@dataclass(frozen=True, slots=True)
+class Surplus:
+    """Our objects that the spec no longer asks for; `held`: some more must stay until their pods are gone."""
+
+    prune: tuple[Manifest, ...]
+    held: bool
+
+
+def context_of(
+    cluster: RunnerHubCluster,
+    snapshot: Snapshot,
+    images: Images,
+    *,
+    redis_bootstrapped: bool,
+    scaled: Mapping[str, Scaled],
+) -> BuildContext:
+    """All that the builders need."""
+    return BuildContext(
+        cluster,
+        images,
+        redis_bootstrapped=redis_bootstrapped or _had_redis_master(cluster, snapshot),
+        redis_addresses=_redis_addresses(cluster, snapshot),
+        token_secret_hash=credentials.token_secret_hash(cluster, snapshot),
+        scaled={component: size.replicas for component, size in scaled.items()},
+    )
+
+
+def desired(context: BuildContext, snapshot: Snapshot) -> Desired:
+    """All objects of a cluster."""
+    manifests: list[Manifest] = []
+    waiting = []
+    contexts = {}
+    for component in layout.COMPONENTS:
+        built = layout.build(component, context, snapshot)
+        contexts[component.name] = built.context
+        manifests += built.manifests
+        if built.waits:
+            waiting.append(component.name)
     # Without the key that the pods' template carries they would restart as soon as it is known.
-    orchestrators = [
-        manifest
-        for manifest in orchestrator_manifests(context)
-        if manifest["kind"] != "Deployment" or context.token_secret_hash is not None
-    ]
-    return [
-        *postgres_manifests(context),
-        *pooler_manifests(context),
-        *redis_manifests(context),
-        *orchestrators,
-        *loadbalancer_manifests(context),
-        *ingress_manifests(context),
-    ]
+    if context.token_secret_hash is None:
+        withheld = "Deployment", names.child(context.name, names.ORCHESTRATOR)
+        manifests = [item for item in manifests if (item["kind"], item["metadata"]["name"]) != withheld]
+    return Desired((*manifests, *ingress_manifests(context)), tuple(waiting), contexts[names.POSTGRES])
 
 
-def differing(objects: list[Manifest], snapshot: Snapshot) -> list[Manifest]:
-    """Objects that must be written, in order, each with the hash of itself as an annotation."""
-    result = []
+# Hash of a manifest and digest of the live object that was found to be as it says, by kind and name.
+Matches = Mapping[tuple[str, str], tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`pending`: objects that must be written, in order, each with the hash of itself as an annotation."""
+
+    pending: tuple[Manifest, ...]
+    matches: Matches
+
+
+def compare(objects: Iterable[Manifest], snapshot: Snapshot, known: Matches) -> Comparison:
+    """Compare with what is there; what is `known` to match and changed on neither side is not looked at again."""
+    pending = []
+    matches = {}
     for manifest in objects:
+        key = manifest["kind"], manifest["metadata"]["name"]
         hashed = with_applied_hash(manifest)
-        if needs_apply(hashed, snapshot.child(manifest["kind"], manifest["metadata"]["name"])):
-            result.append(hashed)
-    return result
+        live = snapshot.children.live(*key)
+        match = (hashed["metadata"]["annotations"][names.ANNOTATION_APPLIED], live.spec_digest if live else 0)
+        if live is not None and (known.get(key) == match or not needs_apply(hashed, snapshot.child(*key))):
+            matches[key] = match
+        else:
+            pending.append(hashed)
+    return Comparison(tuple(pending), matches)
 
 
-def token_secret_hash(cluster: RunnerHubCluster, snapshot: Snapshot) -> str | None:
-    """Hash of the key that signs API tokens: the orchestrators restart when it changes. None: not known yet."""
-    key = secret_value(snapshot.children, names.credentials(cluster.name, names.ORCHESTRATOR), "jwt-secret")
-    return hashlib.sha256(key.encode()).hexdigest()[:16] if key is not None else None
+def differing(objects: Iterable[Manifest], snapshot: Snapshot) -> tuple[Manifest, ...]:
+    """Objects that must be written, in order, each with the hash of itself as an annotation."""
+    return compare(objects, snapshot, {}).pending
 
 
-def had_redis_master(cluster: RunnerHubCluster, snapshot: Snapshot) -> bool:
+def renews_pods(manifest: Manifest, snapshot: Snapshot) -> bool:
+    """Whether writing this Deployment replaces pods that are there."""
+    if manifest["kind"] != "Deployment":
+        return False
+    live = snapshot.child("Deployment", manifest["metadata"]["name"])
+    return live is not None and not is_subset(manifest["spec"]["template"], live["spec"].get("template"))
+
+
+def scaled(cluster: RunnerHubCluster, snapshot: Snapshot) -> dict[str, Scaled]:
+    """Deployments whose size somebody else set, such as a HorizontalPodAutoscaler: it is not fought over."""
+    found = {}
+    wanted = {
+        names.ORCHESTRATOR: cluster.spec.orchestrator.replicas,
+        names.LOAD_BALANCER: cluster.spec.load_balancer.replicas,
+    }
+    for component in _SCALABLE:
+        live = snapshot.children.live("Deployment", names.child(cluster.name, component))
+        if live is None or not live.scaled_by:
+            continue
+        replicas = live.body()["spec"].get("replicas")
+        if isinstance(replicas, int) and replicas != wanted[component]:
+            found[component] = Scaled(replicas, live.scaled_by)
+    return found
+
+
+def surplus(cluster: RunnerHubCluster, snapshot: Snapshot, objects: Iterable[Manifest]) -> Surplus:
+    """Our objects that the spec no longer asks for."""
+    wanted = {(item["kind"], item["metadata"]["name"]) for item in objects}
+    wanted.add(("Deployment", names.child(cluster.name, names.ORCHESTRATOR)))
+    prune = []
+    held = False
+    for kind, name in snapshot.children:
+        if kind not in _PRUNED_KINDS or (kind, name) in wanted:
+            continue
+        metadata: Mapping[str, Any] = (snapshot.child(kind, name) or {})["metadata"]
+        ours = any(owner.get("uid") == cluster.uid for owner in metadata.get("ownerReferences", ()))
+        if not ours or "deletionTimestamp" in metadata:
+            continue
+        # A member that is going still hands its role over, under the address of its own Service.
+        if kind == "Service" and snapshot.pod(name) is not None:
+            held = True
+            continue
+        prune.append(dict(snapshot.child(kind, name) or {}))
+    return Surplus(tuple(prune), held)
+
+
+def _had_redis_master(cluster: RunnerHubCluster, snapshot: Snapshot) -> bool:
     """Whether an earlier cluster of this name, whose volumes may still be there, has had a Redis master."""
     state: Mapping[str, Any] = snapshot.child("ConfigMap", state_config_map_name(cluster.name)) or {}
-    return bool(state.get("data", {}).get("bootstrapped") == "true")
+    return bool((state.get("data") or {}).get("bootstrapped") == "true")
 
 
-def redis_addresses(cluster: RunnerHubCluster, snapshot: Snapshot) -> dict[str, str]:
+def _redis_addresses(cluster: RunnerHubCluster, snapshot: Snapshot) -> dict[str, str]:
     """ClusterIPs of the Redis pods' Services: the live ones, else those that were written down before."""
     state: Mapping[str, Any] = snapshot.child("ConfigMap", state_config_map_name(cluster.name)) or {}
     found = {}
     for ordinal in range(cluster.spec.redis.replicas):
         name = names.member(cluster.name, names.REDIS, ordinal)
         live: Mapping[str, Any] = snapshot.child("Service", name) or {}
-        address = live.get("spec", {}).get("clusterIP") or state.get("data", {}).get(
+        address = live.get("spec", {}).get("clusterIP") or (state.get("data") or {}).get(
             f"{ADDRESS_PREFIX}{name}"
         )
         if address:
             found[name] = address
     return found
-
-
-def missing_secrets(context: BuildContext, snapshot: Snapshot) -> list[CredentialSecret]:
-    """Secrets to make, each with the keys that it lacks."""
-    missing = []
-    for secret in credential_secrets(context):
-        live: Mapping[str, Any] = snapshot.child("Secret", secret.manifest["metadata"]["name"]) or {}
-        keys = tuple(key for key in secret.keys if key not in live.get("data", {}))
-        if keys and not _is_irreplaceable(secret, snapshot):
-            missing.append(replace(secret, keys=keys))
-    return missing
-
-
-def _is_irreplaceable(secret: CredentialSecret, snapshot: Snapshot) -> bool:
-    """Whether a running database or queue still has the lost passwords: new ones would lock everybody out."""
-    owner = secret.manifest["metadata"]["name"].removesuffix("-credentials")
-    return snapshot.child("StatefulSet", owner) is not None
-
-
-def with_lost_credentials(
-    verdicts: list[conditions.Verdict], context: BuildContext, snapshot: Snapshot
-) -> list[conditions.Verdict]:
-    """Replace the verdict of a component whose generated passwords somebody deleted."""
-    kinds = {names.POSTGRES: ConditionType.POSTGRES, names.REDIS: ConditionType.REDIS}
-    lost = {}
-    for secret in credential_secrets(context):
-        metadata = secret.manifest["metadata"]
-        live: Mapping[str, Any] = snapshot.child("Secret", metadata["name"]) or {}
-        if _is_irreplaceable(secret, snapshot) and any(
-            key not in live.get("data", {}) for key in secret.keys
-        ):
-            lost[kinds[metadata["labels"][names.LABEL_COMPONENT]]] = metadata["name"]
-    return [
-        conditions.Verdict(
-            verdict.type,
-            "False",
-            "CredentialsMissing",
-            f"Secret {lost[verdict.type]} or a key of it is gone, but the running servers still use its passwords: "
-            "restore it; new ones would lock everybody out",
-            full=False,
-        )
-        if verdict.type in lost
-        else verdict
-        for verdict in verdicts
-    ]
-
-
-def surplus(cluster: RunnerHubCluster, snapshot: Snapshot, objects: list[Manifest]) -> list[Manifest]:
-    """Our objects that the spec no longer asks for."""
-    wanted = {(item["kind"], item["metadata"]["name"]) for item in objects}
-    wanted.add(("Deployment", names.child(cluster.name, names.ORCHESTRATOR)))
-    return [
-        dict(body)
-        for (kind, name), body in snapshot.children.items()
-        if kind in _PRUNED_KINDS
-        and (kind, name) not in wanted
-        and "deletionTimestamp" not in body["metadata"]
-        # A member that is going still hands its role over, under the address of its own Service.
-        and not (kind == "Service" and snapshot.pod(name) is not None)
-        and any(owner.get("uid") == cluster.uid for owner in body["metadata"].get("ownerReferences", ()))
-    ]

@@ -5,41 +5,64 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from .. import names
 from ..actions import PatchPatroniConfig, Rollout
-from ..api import Condition, ConditionType, Failover, RunnerHubCluster, RunnerHubClusterStatus
+from ..api import (
+    Condition,
+    ConditionReason,
+    ConditionType,
+    Failover,
+    OrchestratorStatus,
+    PostgresStatus,
+    RedisStatus,
+    RunnerHubCluster,
+    RunnerHubClusterStatus,
+)
 from ..kube.events import EventNote
 from ..resources.common import BuildContext, Images, Manifest
 from ..resources.credentials import CredentialSecret
 from ..resources.patroni import dynamic_config_patch, patroni_dynamic_config
-from ..snapshot import Snapshot
-from . import conditions, failovers, leases, objects, status
+from ..snapshot import Scaled, Snapshot
+from . import conditions, credentials, failovers, leases, objects, status
+from .objects import Matches
 from .patience import Patience, told
 from .rollout import LastStep, plan_rollout
 
-# While something moves, look again soon: elections are timed by what is seen.
-BUSY_SECONDS = 1.0
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """What building gave when nothing was to be written; it holds as long as what it was made from (`inputs`)."""
+
+    inputs: tuple[object, ...]
+    waiting: tuple[str, ...]
+    patroni: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterMemory:
-    """What the operator remembers of a cluster between two visits; losing it costs only measured durations.
+    """What the operator remembers of a cluster between two visits; losing it costs only time and measured durations.
 
     `rejection`: reason and message of the last apply that was refused, until one passes.
+    `since`: since when components have not been full, by condition type. `matches`: objects that were found to be as
+    they should be.
     """
 
     roles: failovers.Memory
     patience: Patience = field(default_factory=Patience)
     last_step: LastStep = field(default_factory=LastStep)
-    rejection: tuple[str, str] | None = None
+    rejection: tuple[ConditionReason, str] | None = None
+    since: Mapping[str, str] = field(default_factory=dict)
+    unchanged: Unchanged | None = None
+    matches: Matches = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What should be done. Status and Events come first, then secrets, objects, prune, Patroni, rollout.
 
-    `objects` are those that differ from what is there.
+    `objects` are those that differ from what is there. `settled`: nothing is going on or missing.
     """
 
     secrets: tuple[CredentialSecret, ...]
@@ -52,7 +75,47 @@ class Plan:
     events: tuple[EventNote, ...]
     failovers: tuple[Failover, ...]
     memory: ClusterMemory
-    requeue_seconds: float
+    settled: bool
+
+    @property
+    def writes(self) -> bool:
+        """Whether anything beyond the status is to be changed."""
+        step = self.rollout.step if self.rollout is not None else None
+        return bool(
+            self.secrets
+            or self.objects
+            or self.prune
+            or self.patroni_patch
+            or self.disruption_lease is not None
+            or step is not None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sections:
+    """The sections of the status. `seen_redis` is the reading itself, which decisions use."""
+
+    postgres: PostgresStatus
+    redis: RedisStatus
+    seen_redis: RedisStatus
+    orchestrator: OrchestratorStatus
+    patience: Patience
+    scaled: Mapping[str, Scaled]
+
+
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """What differs from the spec. `renewals`: Deployments whose writing renews pods, so each waits for its turn."""
+
+    secrets: tuple[CredentialSecret, ...] = ()
+    lost: Mapping[ConditionType, str] = field(default_factory=dict)
+    objects: tuple[Manifest, ...] = ()
+    renewals: tuple[Manifest, ...] = ()
+    prune: tuple[Manifest, ...] = ()
+    waiting: tuple[str, ...] = ()
+    patroni: Mapping[str, Any] = field(default_factory=dict)
+    unchanged: Unchanged | None = None
+    matches: Matches = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -62,110 +125,185 @@ class _Notes:
 
 
 def make_plan(
-    cluster: RunnerHubCluster,
-    snapshot: Snapshot,
-    images: Images,
-    memory: ClusterMemory | None,
-    steady_seconds: float,
+    cluster: RunnerHubCluster, snapshot: Snapshot, images: Images, memory: ClusterMemory | None
 ) -> Plan:
-    """Plan one visit. `steady_seconds` is the time until the next visit when nothing is going on."""
+    """Plan one visit."""
     memory = memory or ClusterMemory(failovers.initial_memory(cluster.status))
-    seen_redis = status.redis_status(cluster, snapshot)
-    postgres, redis, patience = told(
-        cluster, snapshot, status.postgres_status(cluster, snapshot), seen_redis, memory.patience
-    )
-    orchestrator = status.orchestrator_status(cluster, snapshot)
-    context = BuildContext(
-        cluster,
-        images,
-        redis_bootstrapped=redis.bootstrapped or objects.had_redis_master(cluster, snapshot),
-        redis_addresses=objects.redis_addresses(cluster, snapshot),
-        token_secret_hash=objects.token_secret_hash(cluster, snapshot),
-    )
-    wanted = objects.desired_objects(context)
-    pending = objects.differing(wanted, snapshot)
-
-    rollout = plan_rollout(cluster, snapshot, seen_redis, memory.last_step)
-    if rollout is not None and (other := leases.held_by_other(cluster, snapshot)):
-        rollout = Rollout(
-            rollout.component, None, f"{other}, which holds {names.disruption_lease(cluster.name)}"
-        )
-
-    creating = cluster.status.phase in ("Pending", "Creating", "Invalid") and not _was_ready(cluster.status)
-    components = [
-        conditions.postgres_verdict(cluster, snapshot, postgres, creating),
-        conditions.redis_verdict(cluster, snapshot, redis, creating),
-        conditions.orchestrators_verdict(cluster, snapshot, orchestrator, creating),
-        conditions.load_balancer_verdict(cluster, snapshot, creating),
-    ]
-    components = objects.with_lost_credentials(components, context, snapshot)
-    creating = creating and any(verdict.status != "True" for verdict in components)
-    changing = f"{len(pending)} objects are being changed" if pending else None
-    changing = changing or conditions.deployments_updating(cluster, snapshot)
-    verdicts = [
-        *conditions.overall_verdicts(components, rollout, creating, changing),
-        _accepted(memory.rejection),
-        *components,
-        conditions.ingress_verdict(cluster, snapshot),
-    ]
+    sections = _sections(cluster, snapshot, memory.patience)
+    changes = _changes(cluster, snapshot, images, sections, memory)
+    rollout = _rollout(cluster, snapshot, sections, changes, memory.last_step)
+    verdicts, since, full = _verdicts(cluster, snapshot, sections, changes, rollout, memory)
     written = conditions.with_times(verdicts, cluster.status, cluster.generation, snapshot.now)
 
     notes = _Notes()
-    roles = _track_roles(
-        memory,
-        snapshot,
-        {
-            names.POSTGRES: postgres.primary,
-            names.REDIS: redis.master,
-            names.ORCHESTRATOR: orchestrator.leader,
-        },
-        rollout,
-        notes,
-    )
+    roles = _track_roles(memory, snapshot, sections, rollout, notes)
     _condition_events(cluster.status.conditions, written, notes)
     new_status = RunnerHubClusterStatus(
         observed_generation=cluster.generation,
         phase=_phase(written),
         conditions=written,
-        postgres=postgres,
-        redis=redis,
-        orchestrator=orchestrator,
+        postgres=sections.postgres,
+        redis=sections.redis,
+        orchestrator=sections.orchestrator,
         failovers=tuple([*reversed(notes.failovers), *cluster.status.failovers][: failovers.MAX_FAILOVERS]),
+        pending_updates=changes.waiting,
         endpoints=status.endpoints(cluster),
     )
-    settled = all(verdict.full for verdict in components) and not (
-        rollout or changing or patience != Patience()
+    context = BuildContext(cluster, images)
+    told_leases = objects.differing(
+        leases.observed_leases(context, snapshot, sections.postgres, sections.redis), snapshot
     )
-    told_leases = leases.observed_leases(context, snapshot, postgres, redis)
+    under_way = rollout is not None or changes.objects or changes.secrets or changes.prune
+    paused = cluster.spec.paused
     return Plan(
-        secrets=tuple(objects.missing_secrets(context, snapshot)),
-        objects=(*pending, *objects.differing(told_leases, snapshot)),
-        prune=tuple(objects.surplus(cluster, snapshot, wanted)),
-        patroni_patch=_patroni_patch(context, snapshot),
-        rollout=rollout,
-        disruption_lease=_disruption_lease(context, snapshot, rollout),
+        secrets=() if paused else changes.secrets,
+        objects=told_leases if paused else (*changes.objects, *told_leases),
+        prune=() if paused else changes.prune,
+        patroni_patch=None if paused else _patroni_patch(changes.patroni, snapshot),
+        rollout=None if paused else rollout,
+        disruption_lease=_disruption_lease(context, snapshot, None if paused else rollout),
         status=new_status,
         events=tuple(notes.events),
         failovers=tuple(notes.failovers),
-        memory=replace(memory, roles=roles, patience=patience),
-        requeue_seconds=steady_seconds if settled else min(BUSY_SECONDS, steady_seconds),
+        memory=replace(
+            memory,
+            roles=roles,
+            patience=sections.patience,
+            since=since,
+            unchanged=changes.unchanged,
+            matches=changes.matches,
+        ),
+        settled=full and sections.patience == Patience() and (paused or not under_way),
     )
 
 
-def _accepted(rejection: tuple[str, str] | None) -> conditions.Verdict:
+def _sections(cluster: RunnerHubCluster, snapshot: Snapshot, patience: Patience) -> _Sections:
+    seen_redis = status.redis_status(cluster, snapshot)
+    postgres, redis, patience = told(
+        cluster, snapshot, status.postgres_status(cluster, snapshot), seen_redis, patience
+    )
+    return _Sections(
+        postgres=postgres,
+        redis=redis,
+        seen_redis=seen_redis,
+        orchestrator=status.orchestrator_status(cluster, snapshot),
+        patience=patience,
+        scaled=objects.scaled(cluster, snapshot),
+    )
+
+
+def _changes(
+    cluster: RunnerHubCluster,
+    snapshot: Snapshot,
+    images: Images,
+    sections: _Sections,
+    memory: ClusterMemory,
+) -> _Changes:
+    # Building and comparing forty objects is most of a visit's work; as long as neither the spec nor any object
+    # changed there is still nothing to write.
+    inputs = (cluster.uid, cluster.generation, snapshot.children.revision, sections.redis.bootstrapped)
+    unchanged = memory.unchanged
+    if unchanged is not None and unchanged.inputs == inputs:
+        return _Changes(
+            waiting=unchanged.waiting,
+            patroni=unchanged.patroni,
+            unchanged=unchanged,
+            matches=memory.matches,
+        )
+    context = objects.context_of(
+        cluster, snapshot, images, redis_bootstrapped=sections.redis.bootstrapped, scaled=sections.scaled
+    )
+    desired = objects.desired(context, snapshot)
+    compared = objects.compare(desired.manifests, snapshot, memory.matches)
+    pending = compared.pending
+    surplus = objects.surplus(cluster, snapshot, desired.manifests)
+    found = _Changes(
+        secrets=tuple(credentials.missing_secrets(context, snapshot)),
+        lost=credentials.lost_credentials(context, snapshot),
+        objects=tuple(item for item in pending if not objects.renews_pods(item, snapshot)),
+        renewals=tuple(item for item in pending if objects.renews_pods(item, snapshot)),
+        prune=surplus.prune,
+        waiting=desired.waiting,
+        patroni=patroni_dynamic_config(desired.postgres),
+        matches=compared.matches,
+    )
+    if pending or found.secrets or found.lost or found.prune or surplus.held:
+        return found
+    return replace(found, unchanged=Unchanged(inputs, found.waiting, found.patroni))
+
+
+def _rollout(
+    cluster: RunnerHubCluster, snapshot: Snapshot, sections: _Sections, changes: _Changes, last: LastStep
+) -> Rollout | None:
+    # A StatefulSet that is about to be written makes pods due that come before those of Deployments.
+    first = any(item["kind"] == "StatefulSet" for item in changes.objects)
+    renewals = () if first else changes.renewals
+    rollout = plan_rollout(cluster, snapshot, sections.seen_redis, last, renewals)
+    if rollout is not None and (other := leases.held_by_other(cluster, snapshot)):
+        waiting_for = f"{other}, which holds {names.disruption_lease(cluster.name)}"
+        return Rollout(rollout.component, None, waiting_for)
+    return rollout
+
+
+def _verdicts(
+    cluster: RunnerHubCluster,
+    snapshot: Snapshot,
+    sections: _Sections,
+    changes: _Changes,
+    rollout: Rollout | None,
+    memory: ClusterMemory,
+) -> tuple[list[conditions.Verdict], Mapping[str, str], bool]:
+    """All verdicts, since when components are not full, and whether all are."""
+    before = cluster.status
+    creating = before.phase in ("Pending", "Creating", "Invalid", "Paused") and not _was_ready(before)
+    components = [
+        conditions.postgres_verdict(cluster, snapshot, sections.postgres, creating),
+        conditions.redis_verdict(cluster, snapshot, sections.redis, creating),
+        conditions.orchestrators_verdict(
+            cluster, snapshot, sections.orchestrator, creating, sections.scaled.get(names.ORCHESTRATOR)
+        ),
+        conditions.load_balancer_verdict(
+            cluster, snapshot, creating, sections.scaled.get(names.LOAD_BALANCER)
+        ),
+    ]
+    components = credentials.with_lost_credentials(components, changes.lost)
+    creating = creating and any(verdict.status != "True" for verdict in components)
+    since: Mapping[str, str] = {}
+    if not creating:
+        since = conditions.reduced_since(components, memory.since, before, snapshot.now)
+        components = conditions.with_since(components, since)
+    progressing = conditions.progressing_verdict(
+        components,
+        rollout,
+        paused=cluster.spec.paused,
+        creating=creating,
+        differing=len(changes.objects) + len(changes.renewals),
+    )
+    verdicts = [
+        *conditions.overall_verdicts(components, creating, progressing),
+        _accepted(memory.rejection),
+        *components,
+        conditions.ingress_verdict(cluster, snapshot),
+    ]
+    return verdicts, since, all(verdict.full for verdict in components)
+
+
+def _accepted(rejection: tuple[ConditionReason, str] | None) -> conditions.Verdict:
     if rejection is not None:
         return conditions.Verdict(ConditionType.ACCEPTED, "False", *rejection)
-    return conditions.Verdict(ConditionType.ACCEPTED, "True", "Valid", "the spec is valid")
+    return conditions.Verdict(ConditionType.ACCEPTED, "True", ConditionReason.VALID, "the spec is valid")
 
 
 def rejected_status(
-    previous: RunnerHubClusterStatus, reason: str, message: str, generation: int, now: datetime
+    previous: RunnerHubClusterStatus, reason: ConditionReason, message: str, generation: int, now: datetime
 ) -> RunnerHubClusterStatus:
     """Status of a resource whose spec the operator does not accept; what was observed before stays."""
     others = [
-        conditions.Verdict(ConditionType(item.type), item.status, item.reason, item.message)
+        conditions.Verdict(ConditionType(item.type), item.status, ConditionReason(item.reason), item.message)
         for item in previous.conditions
-        if item.type in set(ConditionType) and item.type != ConditionType.ACCEPTED
+        if item.type in set(ConditionType)
+        and item.type != ConditionType.ACCEPTED
+        and item.reason in set(ConditionReason)
     ]
     accepted = conditions.Verdict(ConditionType.ACCEPTED, "False", reason, message)
     written = conditions.with_times([*others, accepted], previous, generation, now)
@@ -182,7 +320,9 @@ def _phase(written: tuple[Condition, ...]) -> str:
     by_type = {item.type: item for item in written}
     if by_type[ConditionType.ACCEPTED].status == "False":
         return "Invalid"
-    if by_type[ConditionType.PROGRESSING].reason == "Creating":
+    if by_type[ConditionType.PROGRESSING].reason == ConditionReason.PAUSED:
+        return "Paused"
+    if by_type[ConditionType.PROGRESSING].reason == ConditionReason.CREATING:
         return "Creating"
     if by_type[ConditionType.READY].status != "True":
         return "Unavailable"
@@ -192,12 +332,13 @@ def _phase(written: tuple[Condition, ...]) -> str:
 
 
 def _track_roles(
-    memory: ClusterMemory,
-    snapshot: Snapshot,
-    holders: Mapping[str, str | None],
-    rollout: Rollout | None,
-    notes: _Notes,
+    memory: ClusterMemory, snapshot: Snapshot, sections: _Sections, rollout: Rollout | None, notes: _Notes
 ) -> dict[str, failovers.Role]:
+    holders = {
+        names.POSTGRES: sections.postgres.primary,
+        names.REDIS: sections.redis.master,
+        names.ORCHESTRATOR: sections.orchestrator.leader,
+    }
     roles = {}
     for component, holder in holders.items():
         cause = "RollingChange" if rollout is not None and rollout.component == component else None
@@ -252,10 +393,10 @@ def _condition_events(before: tuple[Condition, ...], after: tuple[Condition, ...
             notes.events.append(EventNote("Normal", "Recovered", item.message))
 
 
-def _patroni_patch(context: BuildContext, snapshot: Snapshot) -> PatchPatroniConfig | None:
+def _patroni_patch(wanted: Mapping[str, Any], snapshot: Snapshot) -> PatchPatroniConfig | None:
     if snapshot.patroni_config is None or snapshot.patroni is None or snapshot.patroni.leader is None:
         return None
-    patch = dynamic_config_patch(patroni_dynamic_config(context), snapshot.patroni_config)
+    patch = dynamic_config_patch(wanted, snapshot.patroni_config)
     return PatchPatroniConfig(patch) if patch else None
 
 

@@ -1,14 +1,20 @@
-"""Rolling changes of the stateful components: replicas first, hand over, old primary last, one step at a time."""
+"""Rolling changes, one step at a time in the whole cluster.
+
+The stateful components come first: replicas, hand over, old primary. Then Deployments, one after the other; what
+happens inside each is Kubernetes' own rolling update.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from .. import names
-from ..actions import RestartPod, RestartPostgres, Rollout, SwitchPostgres
+from ..actions import RenewDeployment, RestartPod, RestartPostgres, Rollout, SwitchPostgres
 from ..api import RedisStatus, RunnerHubCluster
+from ..resources.common import Manifest
 from ..snapshot import Pod, Snapshot
 
 # Patroni tells the end of a restart at its next loop, two seconds later.
@@ -26,23 +32,33 @@ class LastStep:
     deleted_uid: str | None = None
 
 
+def _is_unseen(snapshot: Snapshot, cluster: str, component: str) -> bool:
+    """Whether the StatefulSet controller has not looked yet at what was written last."""
+    live = snapshot.children.live("StatefulSet", names.child(cluster, component))
+    return live is None or not live.is_observed()
+
+
 def _outdated(snapshot: Snapshot, cluster: str, component: str) -> tuple[Pod, ...] | None:
     """Pods made from an older template; None while the StatefulSet controller has not looked yet."""
-    stateful_set = snapshot.child("StatefulSet", names.child(cluster, component))
-    if stateful_set is None:
+    live = snapshot.children.live("StatefulSet", names.child(cluster, component))
+    if live is None or not live.is_observed():
         return None
-    status = stateful_set.get("status", {})
-    if status.get("observedGeneration") != stateful_set["metadata"].get("generation"):
-        return None
-    revision = status.get("updateRevision")
+    revision = live.status().get("updateRevision")
     return tuple(pod for pod in snapshot.pods_of(component) if pod.revision != revision)
 
 
 def plan_rollout(
-    cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus, last: LastStep
+    cluster: RunnerHubCluster,
+    snapshot: Snapshot,
+    redis: RedisStatus,
+    last: LastStep,
+    renewals: Sequence[Manifest] = (),
 ) -> Rollout | None:
-    """The deliberate disruption that is due, at most one in the whole cluster."""
-    rollout = _postgres(cluster, snapshot) or _redis(cluster, snapshot, redis)
+    """The deliberate disruption that is due, at most one in the whole cluster.
+
+    `renewals` are the Deployments whose pod template is to change, in order.
+    """
+    rollout = _due(cluster, snapshot, redis, renewals)
     if rollout is None or rollout.step is None:
         return rollout
     if any(pod.uid == last.deleted_uid and not pod.terminating for pod in snapshot.pods):
@@ -52,10 +68,65 @@ def plan_rollout(
     return rollout
 
 
-def _renew(component: str, pod: Pod) -> Rollout:
+def _due(
+    cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus, renewals: Sequence[Manifest]
+) -> Rollout | None:
+    stateful = [
+        found
+        for found in (_postgres(cluster, snapshot), _redis(cluster, snapshot, redis))
+        if found is not None
+    ]
+    mending = next((found for found in stateful if found.mends), None)
+    if mending is not None:
+        return mending
+    moving, stuck = _deployments_under_way(cluster, snapshot)
+    if any(_is_unseen(snapshot, cluster.name, component) for component in (names.POSTGRES, names.REDIS)):
+        # Whether its pods are due is not known yet, and they come first.
+        renewals = ()
+    superseded = {manifest["metadata"]["labels"][names.LABEL_COMPONENT] for manifest in renewals}
+    # A template that is wrong is replaced without waiting for it.
+    moving = [found for found in moving if found.component not in superseded]
+    candidates = [*moving, *stateful, *(_renew_deployment(item) for item in renewals), *stuck]
+    return next(iter(candidates), None)
+
+
+def _renew_deployment(manifest: Manifest) -> Rollout:
+    component = manifest["metadata"]["labels"][names.LABEL_COMPONENT]
+    return Rollout(component, RenewDeployment(manifest, "new pod template"), "the first new pod")
+
+
+def _deployments_under_way(
+    cluster: RunnerHubCluster, snapshot: Snapshot
+) -> tuple[list[Rollout], list[Rollout]]:
+    """Deployments on their way to a new template: those that get on, and those whose new pods cannot start."""
+    moving: list[Rollout] = []
+    stuck: list[Rollout] = []
+    for component in (names.POOLER, names.ORCHESTRATOR, names.LOAD_BALANCER):
+        live = snapshot.children.live("Deployment", names.child(cluster.name, component))
+        if live is None:
+            continue
+        status = live.status()
+        updated, total = status.get("updatedReplicas", 0), status.get("replicas", 0)
+        # A pod that is missing is no change under way; one of the old template is.
+        if updated >= total and live.is_observed():
+            continue
+        found = Rollout(component, None, f"its new pods: {updated} of {total} are there")
+        (stuck if _is_stuck(component, status, snapshot) else moving).append(found)
+    return moving, stuck
+
+
+def _is_stuck(component: str, status: Mapping[str, Any], snapshot: Snapshot) -> bool:
+    late = any(item.get("reason") == "ProgressDeadlineExceeded" for item in status.get("conditions", ()))
+    return late or any(
+        pod.cannot_start or (not pod.ready and pod.waiting_reason == "CrashLoopBackOff")
+        for pod in snapshot.pods_of(component)
+    )
+
+
+def _renew(component: str, pod: Pod, *, mends: bool = False) -> Rollout:
     if pod.terminating:
         return Rollout(component, None, f"{pod.name} to terminate")
-    return Rollout(component, RestartPod(pod.name, pod.uid, "new pod template"), pod.name)
+    return Rollout(component, RestartPod(pod.name, pod.uid, "new pod template"), pod.name, mends)
 
 
 def _mendable(outdated: tuple[Pod, ...], unsettled: list[str], holder: str | None) -> Pod | None:
@@ -82,7 +153,7 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
     unsettled = [name for name in expected if not _postgres_member_healthy(snapshot, name)]
     mendable = _mendable(outdated, unsettled, leader)
     if mendable is not None:
-        return _renew(names.POSTGRES, mendable)
+        return _renew(names.POSTGRES, mendable, mends=True)
     if patroni is None:
         return Rollout(names.POSTGRES, None, "Patroni to answer")
     if unsettled or leader is None:
@@ -121,7 +192,7 @@ def _redis(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus) ->
             unsettled.append(name)
     mendable = _mendable(outdated, unsettled, master)
     if mendable is not None:
-        return _renew(names.REDIS, mendable)
+        return _renew(names.REDIS, mendable, mends=True)
     if unsettled or master is None:
         return Rollout(names.REDIS, None, f"{', '.join(unsettled) or 'a master'} to become healthy")
     # The master last, so that its role moves once, to a pod that has been renewed already.

@@ -84,16 +84,19 @@ def redis_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> RedisStatus:
 def orchestrator_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> OrchestratorStatus:
     """The orchestrators; the leader is the pod that its agent labelled."""
     pods = snapshot.pods_of(names.ORCHESTRATOR)
-    leaders = [
-        pod for pod in pods if pod.labels.get(names.LABEL_LEADER) == "true" and not pod.terminating and pod.ip
-    ]
+    leaders = [pod for pod in pods if pod.leads and not pod.terminating and pod.ip]
     leader = leaders[0].name if len(leaders) == 1 else None
     before = cluster.status.orchestrator
     if leader is None and any(pod.name == before.leader for pod in leaders):
         leader = before.leader  # two labels for the moment of a takeover
     since = before.since if leader == before.leader else snapshot.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    labels = names.selector_labels(cluster.name, names.ORCHESTRATOR)
     return OrchestratorStatus(
-        leader=leader, since=since if leader is not None else None, ready=sum(pod.ready for pod in pods)
+        leader=leader,
+        since=since if leader is not None else None,
+        ready=sum(pod.ready for pod in pods),
+        replicas=sum(not pod.terminating for pod in pods),
+        selector=",".join(f"{name}={value}" for name, value in labels.items()),
     )
 
 

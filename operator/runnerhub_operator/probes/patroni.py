@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -175,13 +175,17 @@ def _is_own_view(host: str, cluster: PatroniCluster) -> bool:
 
 # --- Reading ---
 
+# In the ordinary case the first host answers within milliseconds and spares the others the question.
+HEAD_START_SECONDS: Final = 0.1
+
 
 async def read_cluster(
     session: aiohttp.ClientSession, hosts: Sequence[str], *, deadline_seconds: float
 ) -> PatroniCluster:
-    """Ask all hosts at once; the primary's view when it comes, else the best of what came first.
+    """Ask the first host, then all at once; the primary's view when it comes, else the best of what came first.
 
-    Hosts are addresses or names, without a port. Raises ProbeError when none answers in time.
+    Hosts are addresses or names, without a port, best the supposed primary first. Raises ProbeError when none answers
+    in time.
     """
 
     async def ask(host: str) -> tuple[str, PatroniCluster]:
@@ -191,7 +195,7 @@ async def read_cluster(
     def decisive(view: tuple[str, PatroniCluster]) -> bool:
         return _is_own_view(*view)
 
-    view = preferred_view(await _gather(map(ask, hosts), decisive))
+    view = preferred_view(await _gather([ask(host) for host in hosts], decisive))
     if view is None:
         raise ProbeError(f"no member of Patroni answered: {', '.join(hosts) or 'none is known'}")
     return view
@@ -208,7 +212,7 @@ async def read_config(
             raise ProbeError("Patroni's /config is no object")
         return answer
 
-    answers = await _gather(map(ask, hosts), lambda _: True)
+    answers = await _gather([ask(host) for host in hosts], lambda _: True)
     if not answers:
         raise ProbeError(
             f"no member of Patroni tells its configuration: {', '.join(hosts) or 'none is known'}"
@@ -216,34 +220,43 @@ async def read_config(
     return answers[0]
 
 
-async def _gather(questions: Iterable[Coroutine[Any, Any, T]], decisive: Any) -> list[T]:
-    """Answers in order of arrival: up to a decisive one, or those that come soon after the first one."""
-    waiting = {asyncio.ensure_future(question) for question in questions}
+async def _gather(questions: Sequence[Coroutine[Any, Any, T]], decisive: Callable[[T], bool]) -> list[T]:
+    """Answers in order of arrival: up to a decisive one, or those that come soon after the first one.
+
+    The first question has a head start: when its answer is decisive, the others are never asked.
+    """
+    tasks: list[asyncio.Task[T]] = []
     answers: list[T] = []
-    timeout: float | None = None
     loop = asyncio.get_running_loop()
     until: float | None = None
+    left = list(questions)
     try:
-        while waiting:
-            if until is not None:
-                timeout = max(0.0, until - loop.time())
+        waiting: set[asyncio.Task[T]] = set()
+        while left or waiting:
+            started = [loop.create_task(question) for question in (left[:1] if not tasks else left)]
+            left = left[len(started) :]
+            tasks += started
+            waiting |= set(started)
+            timeout = HEAD_START_SECONDS if left else None if until is None else max(0.0, until - loop.time())
             done, waiting = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
+            if not done and not left:
                 break
             for task in done:
                 error = task.exception()
+                if error is not None and not isinstance(error, ProbeError):
+                    raise error
                 if error is None:
                     answers.append(task.result())
                     if decisive(answers[-1]):
                         return [answers[-1], *answers[:-1]]
-                elif not isinstance(error, ProbeError):
-                    raise error
             if answers and until is None:
                 until = loop.time() + _SETTLE_SECONDS
     finally:
-        for task in waiting:
+        for question in left:
+            question.close()
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
     return answers
 
 

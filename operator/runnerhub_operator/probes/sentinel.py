@@ -240,6 +240,8 @@ async def _connected(
         password=password,
         protocol=2,
         decode_responses=True,
+        # Finding out the library's own version for CLIENT SETINFO takes longer than all questions together.
+        driver_info=None,
         socket_connect_timeout=deadline_seconds,
         socket_timeout=deadline_seconds,
     )

@@ -9,13 +9,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from .. import names
 from ..api import ResourceRequirements, RunnerHubCluster
 from ..quantities import quantity
 
 Manifest = dict[str, Any]
+
+
+# Version of what the builders make of an unchanged spec. Raise it with each change of a pod template or of what its
+# containers read, and keep building the older ones down to OLDEST_LAYOUT: an operator upgrade restarts no pod.
+LAYOUT: Final = 1
+OLDEST_LAYOUT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,8 @@ class BuildContext:
     `redis_bootstrapped`: a Redis master was seen once, so an empty pod must not start as master any more.
     `redis_addresses`: ClusterIP of each Redis pod's own Service, by name, once it is known.
     `token_secret_hash`: of the key that signs API tokens; None while it is not known.
+    `scaled`: replicas of the Deployments that somebody else scales, such as a HorizontalPodAutoscaler, by component.
+    `layout`: the version of the pod templates to build, OLDEST_LAYOUT to LAYOUT.
     """
 
     cluster: RunnerHubCluster
@@ -44,11 +52,17 @@ class BuildContext:
     redis_bootstrapped: bool = False
     redis_addresses: Mapping[str, str] = field(default_factory=dict)
     token_secret_hash: str | None = None
+    scaled: Mapping[str, int] = field(default_factory=dict)
+    layout: int = LAYOUT
 
     @property
     def name(self) -> str:
         """Name of the cluster."""
         return self.cluster.name
+
+    def replicas_field(self, component: str, replicas: int) -> Manifest:
+        """The field `replicas` of a Deployment's spec; none when somebody else scales it."""
+        return {} if component in self.scaled else {"replicas": replicas}
 
 
 def metadata(

@@ -13,13 +13,16 @@ from .. import names
 DELEGATE_PATH: Final = "/api/jobs/delegate"
 HARD_STOP_SECONDS: Final = 20
 
-MIN_SLOTS: Final = 4
+SLOT_STEP: Final = 10
 MAX_SLOTS: Final = 100
 
 
 def server_slots(replicas: int) -> int:
-    """Servers that the template prepares: room for a rollout and for names that DNS still has."""
-    return max(MIN_SLOTS, min(MAX_SLOTS, 2 * replicas))
+    """Servers that the template prepares: room for a rollout and for names that DNS still has.
+
+    In steps, because HAProxy reads them only at its start and most changes of size should not restart it.
+    """
+    return min(MAX_SLOTS, -(-2 * replicas // SLOT_STEP) * SLOT_STEP)
 
 
 def render(*, pods_service: str, replicas: int) -> str:

@@ -42,10 +42,8 @@ def loadbalancer_manifests(context: BuildContext) -> list[Manifest]:
 
 def configuration(context: BuildContext) -> str:
     """haproxy.cfg."""
-    return haproxy_config.render(
-        pods_service=orchestrator_pods_service(context.name),
-        replicas=context.cluster.spec.orchestrator.replicas,
-    )
+    replicas = context.scaled.get(names.ORCHESTRATOR, context.cluster.spec.orchestrator.replicas)
+    return haproxy_config.render(pods_service=orchestrator_pods_service(context.name), replicas=replicas)
 
 
 def config_map(context: BuildContext) -> Manifest:
@@ -89,7 +87,7 @@ def deployment(context: BuildContext) -> Manifest:
         "kind": "Deployment",
         "metadata": metadata(context, names.child(context.name, names.LOAD_BALANCER), names.LOAD_BALANCER),
         "spec": {
-            "replicas": context.cluster.spec.load_balancer.replicas,
+            **context.replicas_field(names.LOAD_BALANCER, context.cluster.spec.load_balancer.replicas),
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": names.selector_labels(context.name, names.LOAD_BALANCER)},
             "template": {

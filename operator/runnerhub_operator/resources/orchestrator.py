@@ -92,7 +92,7 @@ def deployment(context: BuildContext) -> Manifest:
         "kind": "Deployment",
         "metadata": metadata(context, names.child(context.name, names.ORCHESTRATOR), names.ORCHESTRATOR),
         "spec": {
-            "replicas": context.cluster.spec.orchestrator.replicas,
+            **context.replicas_field(names.ORCHESTRATOR, context.cluster.spec.orchestrator.replicas),
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": names.selector_labels(context.name, names.ORCHESTRATOR)},
             "template": {

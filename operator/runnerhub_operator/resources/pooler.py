@@ -278,7 +278,7 @@ def _deployment(context: BuildContext, configuration: Mapping[str, str]) -> Mani
         "kind": "Deployment",
         "metadata": metadata(context, names.child(context.name, names.POOLER), names.POOLER),
         "spec": {
-            "replicas": context.cluster.spec.postgres.pooler.replicas,
+            **context.replicas_field(names.POOLER, context.cluster.spec.postgres.pooler.replicas),
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": names.selector_labels(context.name, names.POOLER)},
             "template": {

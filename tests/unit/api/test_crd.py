@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from runnerhub_operator.api import RunnerHubClusterSpec, parse_cluster
-from runnerhub_operator.api.crd import custom_resource_definition
+from runnerhub_operator.api import ConditionReason, ConditionType, RunnerHubClusterSpec, parse_cluster
+from runnerhub_operator.api.crd import SCALE, custom_resource_definition
+from runnerhub_operator.api.meanings import CONDITIONS, REASONS
 from runnerhub_operator.errors import InvalidSpecError
+from runnerhub_operator.resources.patroni import needed_connections
+from tests.generate import context, desired_objects, example
 
 
 def schema() -> dict[str, Any]:
@@ -82,7 +82,7 @@ def test_the_defaults_of_the_schema_are_those_of_the_models() -> None:
         ({"redis": {"replicas": 0}}, "greater than or equal to 3"),
         ({"postgres": {"instances": 0}}, "greater than or equal to 1"),
         ({"postgres": {"storage": {"size": "much"}}}, "spec.postgres.storage.size"),
-        ({"ingress": {"host": "no_host"}}, "spec.ingress.host"),
+        ({"ingress": {"host": "no_host"}}, "spec.ingress: ingress.host must be a DNS name"),
         ({"ingress": {}}, "spec.ingress.host"),
         ({"surprise": 1}, "spec.surprise"),
         ({"leaderElection": {"leaseDurationSeconds": 5}}, "leaseDurationSeconds > renewDeadlineSeconds"),
@@ -95,23 +95,168 @@ def test_a_bad_spec_is_told_by_field(spec: dict[str, Any], words: str) -> None:
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"orchestrator": {"replicas": "3"}}, "valid integer"),
+        ({"orchestrator": {"replicas": True}}, "valid integer"),
+        ({"orchestrator": {"replicas": 2.5}}, "valid integer"),
+        ({"load_balancer": {}}, "spec.load_balancer"),
+        ({"ingress": {"host": "1.2.3.4"}}, "must be a DNS name"),
+        ({"ingress": {"host": "x.y\n"}}, "must be a DNS name"),
+        (
+            {"ingress": {"host": "x.y", "annotations": {"kubernetes.io/ingress.class": "a"}}},
+            "set ingress.className",
+        ),
+        (
+            {"loadBalancer": {"service": {"annotations": {"runnerhub.io/applied-hash": "x"}}}},
+            "belong to the operator",
+        ),
+        ({"loadBalancer": {"service": {"annotations": {"a b": "x"}}}}, "names like example.com/name"),
+        (
+            {"postgres": {"resources": {"limits": {"memory": "500m"}}}},
+            "spec.postgres.resources.limits.memory",
+        ),
+        ({"postgres": {"resources": {"limits": {"memory": "16383Ki"}}}}, "memory must be at least 16Mi"),
+        ({"postgres": {"resources": {"limits": {"cpu": "1.1m"}}}}, "spec.postgres.resources.limits.cpu"),
+        ({"postgres": {"resources": {"limits": {"cpu": "0"}}}}, "spec.postgres.resources.limits.cpu"),
+        (
+            {"redis": {"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "500m"}}}},
+            "must not be above limits.cpu",
+        ),
+        ({"redis": {"storage": {"size": "100Mi"}}}, "size must be at least 256Mi"),
+        ({"postgres": {"storage": {"size": "999Mi"}}}, "size must be at least 1Gi"),
+        ({"postgres": {"synchronous": "required", "instances": 1}}, "at least two instances"),
+        ({"postgres": {"parameters": {"max_connections": "169"}}}, "max_connections must be a number"),
+        ({"postgres": {"parameters": {"work_mem": "1MB\nfsync = off"}}}, "spec.postgres.parameters.work_mem"),
+        ({"postgres": {"parameters": {"fsync": "off"}}}, "that the operator owns"),
+        ({"surprise" * 100: 1}, "surprise"),
+        ([], "valid dictionary"),
+    ],
+)
+def test_hostile_input_is_told_by_field(spec: Any, words: str) -> None:
+    with pytest.raises(InvalidSpecError) as caught:
+        parse_cluster(resource(spec))
+    assert words in str(caught.value)
+    assert "Value error" not in str(caught.value)
+
+
+def test_what_is_just_allowed_is_accepted() -> None:
+    parsed = parse_cluster(
+        resource(
+            {
+                "postgres": {
+                    "parameters": {"max_connections": "170"},
+                    "synchronous": "required",
+                    "instances": 2,
+                    "storage": {"size": "1024Mi"},
+                },
+                "redis": {"resources": {"requests": {"cpu": "0.5"}, "limits": {"cpu": "500m"}}},
+                "ingress": {"host": "*.example.com", "tlsSecretName": None},
+                "orchestrator": None,
+            }
+        )
+    )
+    assert parsed.spec.orchestrator.replicas == 3
+    assert parsed.spec.ingress is not None
+
+
+def test_a_refusal_with_many_reasons_stays_readable() -> None:
+    with pytest.raises(InvalidSpecError) as caught:
+        parse_cluster(resource({f"field{number}": 1 for number in range(1000)}))
+    assert str(caught.value).endswith("and 990 more")
+
+
 def test_a_name_too_long_for_its_children_is_refused() -> None:
     parse_cluster(resource({}, "a" * 40))
     with pytest.raises(InvalidSpecError):
         parse_cluster(resource({}, "a" * 41))
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=10,
-)
-fields = st.sampled_from(
-    ["orchestrator", "postgres", "redis", "loadBalancer", "ingress", "leaderElection", "x"]
-)
+@pytest.mark.parametrize("name", ["1hub", "hub.x", "Hub", "hub-", "hub\n", ""])
+def test_a_name_that_is_no_name_of_a_service_is_refused(name: str) -> None:
+    with pytest.raises(InvalidSpecError):
+        parse_cluster(resource({}, name))
 
 
-@given(st.dictionaries(fields, json_values, max_size=4))
-def test_hostile_specs_are_accepted_or_refused_but_never_crash(spec: dict[str, Any]) -> None:
-    with contextlib.suppress(InvalidSpecError):
+def at(node: dict[str, Any], path: str) -> dict[str, Any]:
+    for name in path.removeprefix(".").split("."):
+        node = node["properties"][name]
+    return node
+
+
+def test_the_scale_subresource_points_to_fields_that_exist() -> None:
+    assert at(schema(), SCALE["specReplicasPath"])["type"] == "integer"
+    assert at(schema(), SCALE["statusReplicasPath"])["type"] == "integer"
+    assert at(schema(), SCALE["labelSelectorPath"])["type"] == "string"
+
+
+def test_kubectl_explain_tells_default_bounds_and_immutability() -> None:
+    replicas = at(schema(), ".spec.redis.replicas")["description"]
+    assert replicas.endswith("3 to 9. Default: 3.")
+    assert at(schema(), ".spec.postgres.storage.size")["description"].endswith("Immutable in this version.")
+
+
+def test_the_default_requests_that_the_fields_tell_are_those_of_the_pods() -> None:
+    requests = {
+        container["name"]: container["resources"]["requests"]
+        for item in desired_objects(context("hub", {}))
+        if item["kind"] in ("StatefulSet", "Deployment")
+        for container in item["spec"]["template"]["spec"]["containers"]
+    }
+    sections = {
+        "orchestrator": "orchestrator",
+        "postgres": "postgres",
+        "postgres.pooler": "pgbouncer-rw",
+        "redis": "redis",
+        "loadBalancer": "haproxy",
+    }
+    for section, container in sections.items():
+        told = at(schema(), f".spec.{section}.resources")["description"]
+        asked = requests[container]
+        assert told.endswith(f"Default requests: {asked['cpu']} CPU, {asked['memory']} memory."), section
+
+
+def test_every_condition_and_every_reason_is_explained() -> None:
+    assert set(CONDITIONS) == set(ConditionType)
+    assert set(REASONS) == set(ConditionReason)
+
+
+def test_the_full_example_names_every_field() -> None:
+    def names(value: Any, path: str = "") -> Iterator[str]:
+        for name, inner in value.items() if isinstance(value, dict) else ():
+            yield f"{path}.{name}"
+            yield from names(inner, f"{path}.{name}")
+
+    told = set(names(example("full")["spec"]))
+    # Told once, in a comment at the top.
+    repeated = (".image", ".resources")
+    every = {
+        path
+        for path, _ in walk(schema()["properties"]["spec"])
+        if path and not path.endswith(("[]", *repeated)) and ".resources." not in path
+    }
+    assert every - told == set()
+
+
+@pytest.mark.parametrize(("replicas", "pool_size"), [(1, 1), (2, 20), (3, 115), (20, 500)])
+def test_the_connections_that_the_rule_counts_are_those_that_postgres_gets(
+    replicas: int, pool_size: int
+) -> None:
+    def spec(**parameters: str) -> dict[str, Any]:
+        pooler = {"replicas": replicas, "poolSize": pool_size}
+        return {"postgres": {"pooler": pooler, "parameters": parameters}}
+
+    needed = needed_connections(context("hub", spec()))
+    least = 2 * (replicas + 1) * (pool_size + 5) + 20
+    assert refused(spec(max_connections=str(least - 1)))
+    assert not refused(spec(max_connections=str(least)))
+    assert needed == max(100, -(-least // 100) * 100), "what is computed is rounded up from the same sum"
+
+
+def refused(spec: dict[str, Any]) -> bool:
+    try:
         parse_cluster(resource(spec))
+    except InvalidSpecError:
+        return True
+    return False

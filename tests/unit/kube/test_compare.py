@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runnerhub_operator.kube.compare import is_subset, needs_apply, with_applied_hash
+from runnerhub_operator.kube.compare import differences, is_subset, needs_apply, with_applied_hash
 
 DEPLOYMENT: dict[str, Any] = {
     "apiVersion": "apps/v1",
@@ -101,3 +101,24 @@ def test_every_value_is_a_subset_of_itself(value: Any) -> None:
 def test_additions_of_the_server_do_not_matter(value: dict[str, Any], key: str, added: Any) -> None:
     live = {key: added, **value}
     assert is_subset(value, live)
+
+
+@pytest.mark.parametrize(
+    ("desired", "live"),
+    [("1", "1.0"), ("12e9876543210", "0e99"), ("7e12345678", "3"), ("1Gi", "1024Mi"), ("010", "10")],
+)
+def test_texts_that_look_like_amounts_are_texts(desired: str, live: str) -> None:
+    """A hash of digits and an e once overflowed, and its cluster was never visited again."""
+    assert not is_subset(
+        {"metadata": {"annotations": {"a": desired}}}, {"metadata": {"annotations": {"a": live}}}
+    )
+
+
+def test_the_paths_of_differences_are_told() -> None:
+    live = live_of(DEPLOYMENT)
+    live["spec"]["replicas"] = 2
+    live["spec"]["template"]["spec"]["containers"][0]["env"][1]["value"] = "3"
+    assert list(differences(DEPLOYMENT, live)) == [
+        "spec.replicas",
+        "spec.template.spec.containers[app].env[B].value",
+    ]

@@ -87,13 +87,13 @@ def test_a_changed_configuration_changes_the_pod_template() -> None:
     assert names.ANNOTATION_CONFIG in template()["metadata"]["annotations"]
 
 
-@pytest.mark.parametrize(("replicas", "slots"), [(1, 4), (3, 6), (50, 100)])
+@pytest.mark.parametrize(("replicas", "slots"), [(1, 10), (3, 10), (5, 10), (6, 20), (50, 100)])
 def test_slots_for_a_rollout(replicas: int, slots: int) -> None:
     assert haproxy_config.server_slots(replicas) == slots
 
 
 def test_names_of_the_pods_are_full_and_quoted(config: str) -> None:
-    assert 'server-template pod 6 "hub-orchestrator-pods.${SERVICE_DOMAIN}:3001"' in config
+    assert 'server-template pod 10 "hub-orchestrator-pods.${SERVICE_DOMAIN}:3001"' in config
 
 
 def test_routes(config: str) -> None:

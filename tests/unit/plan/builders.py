@@ -9,12 +9,11 @@ from typing import Any
 from runnerhub_operator import names
 from runnerhub_operator.api import RunnerHubCluster, parse_cluster
 from runnerhub_operator.kube.compare import with_applied_hash
-from runnerhub_operator.plan.objects import desired_objects
 from runnerhub_operator.probes.patroni import PatroniCluster, PatroniMember
 from runnerhub_operator.probes.sentinel import ReplicaView, SentinelView
 from runnerhub_operator.resources.common import BuildContext
-from runnerhub_operator.snapshot import Pod, Snapshot
-from tests.generate import IMAGES
+from runnerhub_operator.snapshot import Children, Pod, Snapshot
+from tests.generate import IMAGES, desired_objects
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PASSWORDS = {
@@ -46,7 +45,8 @@ def pod(name: str, component: str, **changes: Any) -> Pod:
         "ready_unknown": False,
         "terminating": False,
         "revision": "new",
-        "labels": {},
+        "role": "",
+        "leads": False,
         "waiting_reason": "",
         "message": "",
     }
@@ -62,7 +62,7 @@ def pods(**changes: dict[str, Any]) -> tuple[Pod, ...]:
         *((f"hub-orchestrator-{i}", names.ORCHESTRATOR) for i in range(3)),
         *((f"hub-loadbalancer-{i}", names.LOAD_BALANCER) for i in range(2)),
     ]
-    leader = {"labels": {names.LABEL_LEADER: "true"}}
+    leader = {"leads": True}
     return tuple(
         pod(
             name,
@@ -121,6 +121,16 @@ def stateful_set(component: str, *, generation: int = 1, observed: int = 1) -> d
     }
 
 
+def settled_deployment(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A Deployment whose pods are all there."""
+    replicas = manifest["spec"]["replicas"]
+    return {
+        **manifest,
+        "metadata": {**manifest["metadata"], "generation": 1},
+        "status": {"observedGeneration": 1, "replicas": replicas, "updatedReplicas": replicas},
+    }
+
+
 def written(spec: dict[str, Any] | None = None) -> dict[tuple[str, str], dict[str, Any]]:
     """All objects as the operator has written them."""
     context = BuildContext(
@@ -130,8 +140,11 @@ def written(spec: dict[str, Any] | None = None) -> dict[tuple[str, str], dict[st
         redis_addresses={f"hub-redis-{i}": address(i) for i in range(3)},
         token_secret_hash=hashlib.sha256(b"x").hexdigest()[:16],
     )
-    return {
+    found = {
         (item["kind"], item["metadata"]["name"]): with_applied_hash(item) for item in desired_objects(context)
+    }
+    return {
+        key: settled_deployment(item) if item["kind"] == "Deployment" else item for key, item in found.items()
     }
 
 
@@ -156,11 +169,12 @@ def children(
 
 
 def snapshot(**changes: Any) -> Snapshot:
+    """What is there when nothing is to be done, with changes; `children` by kind and name, as `children()` gives."""
     values: dict[str, Any] = {
         "now": NOW,
         "children": children(),
         "pods": pods(),
         "patroni": patroni(),
         "sentinels": sentinels(),
-    }
-    return Snapshot(**(values | changes))
+    } | changes
+    return Snapshot(**{**values, "children": Children.of(values["children"].values())})

@@ -13,7 +13,7 @@ from tests.unit.plan.builders import NOW, children, cluster, patroni, pod, pods,
 
 
 def plan(hub: RunnerHubCluster, snap: Any) -> Any:
-    return make_plan(hub, snap, IMAGES, None, 5.0)
+    return make_plan(hub, snap, IMAGES, None)
 
 
 def ready_cluster(spec: dict[str, Any] | None = None) -> RunnerHubCluster:
@@ -41,7 +41,7 @@ def test_a_complete_cluster_is_ready_and_settled() -> None:
     assert done.status.phase == "Ready"
     assert {item["kind"] for item in done.objects} == {"Lease"}, "nothing else is to be written"
     assert by_type(done.status)["Degraded"].status == "False"
-    assert done.requeue_seconds == 5.0
+    assert done.settled
     assert done.status.postgres.primary == "hub-postgres-0"
     assert done.status.redis.master == "hub-redis-0"
     assert done.status.redis.bootstrapped
@@ -104,10 +104,7 @@ def test_the_same_visit_twice_changes_nothing() -> None:
 
 
 def test_lost_passwords_are_told_and_not_made_anew() -> None:
-    snap = snapshot()
-    kept = {
-        key: value for key, value in snap.children.items() if key != ("Secret", "hub-postgres-credentials")
-    }
+    kept = {key: value for key, value in children().items() if key != ("Secret", "hub-postgres-credentials")}
     done = plan(ready_cluster(), snapshot(children=kept))
     assert by_type(done.status)["PostgresReady"].reason == "CredentialsMissing"
     assert not done.secrets
@@ -127,19 +124,17 @@ def test_objects_of_a_removed_section_are_pruned() -> None:
         "metadata": {"name": "hub-ingress", "uid": "1", "ownerReferences": [{"uid": "u"}]},
     }
     foreign = {"kind": "Ingress", "metadata": {"name": "mine", "uid": "2"}}
-    snap = snapshot()
-    more = {("Ingress", "hub-ingress"): surplus, ("Ingress", "mine"): foreign}
-    found = plan(ready_cluster(), snapshot(children={**snap.children, **more})).prune
+    found = plan(ready_cluster(), snapshot(children=children(surplus, foreign))).prune
     assert [item["metadata"]["name"] for item in found] == ["hub-ingress"]
 
 
 def test_one_missed_probe_is_not_told_but_a_lasting_silence_is() -> None:
     hub = ready_cluster()
-    first = make_plan(hub, snapshot(patroni=None, sentinels=()), IMAGES, None, 5.0)
+    first = make_plan(hub, snapshot(patroni=None, sentinels=()), IMAGES, None)
     assert first.status == hub.status
-    assert first.requeue_seconds <= 1.0
+    assert not first.settled
     later = snapshot(now=NOW + timedelta(seconds=20), patroni=None, sentinels=())
-    second = make_plan(hub, later, IMAGES, first.memory, 5.0)
+    second = make_plan(hub, later, IMAGES, first.memory)
     assert by_type(second.status)["PostgresReady"].status == "False"
     assert by_type(second.status)["RedisReady"].status == "False"
 
@@ -161,7 +156,7 @@ def test_a_redis_service_is_made_again_with_its_address() -> None:
         "metadata": {"name": "hub-redis-state"},
         "data": {"bootstrapped": "true", "address.hub-redis-1": "10.96.0.2"},
     }
-    gone = {key: value for key, value in snapshot().children.items() if key != ("Service", "hub-redis-1")}
+    gone = {key: value for key, value in children().items() if key != ("Service", "hub-redis-1")}
     objects = plan(
         ready_cluster(), snapshot(children={**gone, ("ConfigMap", "hub-redis-state"): known})
     ).objects
@@ -192,7 +187,9 @@ def test_a_deployment_that_is_being_renewed_is_progress() -> None:
         "status": {"updatedReplicas": 1, "replicas": 3},
     }
     status = plan(ready_cluster(), snapshot(children=children(half_way))).status
-    assert by_type(status)["Progressing"].message == "rolling change of pooler, 1 of 3 pods are new"
+    assert by_type(status)["Progressing"].message == (
+        "rolling change of pooler, waiting for its new pods: 1 of 3 are there"
+    )
     assert status.phase == "Updating"
 
 
@@ -215,7 +212,7 @@ def test_a_refused_apply_is_told_until_one_passes() -> None:
     memory = replace(
         plan(ready_cluster(), snapshot()).memory, rejection=("NameTaken", "ConfigMap x is taken")
     )
-    done = make_plan(ready_cluster(), snapshot(), IMAGES, memory, 5.0)
+    done = make_plan(ready_cluster(), snapshot(), IMAGES, memory)
     assert by_type(done.status)["Accepted"].reason == "NameTaken"
     assert done.status.phase == "Invalid"
     assert "NameTaken" in [note.reason for note in done.events]

@@ -117,7 +117,7 @@ def lease(holder: str) -> dict[str, Any]:
 
 def planned(holder: str, **changes: Any) -> Any:
     snap = snapshot(children=children(lease(holder)), pods=pods(**changes))
-    return make_plan(cluster(), snap, IMAGES, None, 5.0)
+    return make_plan(cluster(), snap, IMAGES, None)
 
 
 def test_a_rolling_change_that_follows_another_takes_the_lease_over() -> None:

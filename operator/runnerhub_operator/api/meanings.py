@@ -1,0 +1,157 @@
+"""What the words of the status mean, for the reference: each condition and each reason, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from .status import ConditionReason, ConditionType
+
+# What True means.
+CONDITIONS: Final[Mapping[ConditionType, str]] = {
+    ConditionType.READY: (
+        "Every component serves, so clients can use the cluster. During creation it waits until all are complete."
+    ),
+    ConditionType.PROGRESSING: "The operator is bringing the cluster to what the spec asks for.",
+    ConditionType.DEGRADED: "The cluster serves with less redundancy than the spec asks for.",
+    ConditionType.ACCEPTED: "The spec is valid, and nothing made from it was refused.",
+    ConditionType.POSTGRES: "A primary accepts writes behind at least one pooler.",
+    ConditionType.REDIS: "A majority of Sentinels agrees on a master that has a replica.",
+    ConditionType.ORCHESTRATORS: "At least one orchestrator serves.",
+    ConditionType.LOAD_BALANCER: "At least one HAProxy serves.",
+    ConditionType.INGRESS: "The Ingress has an address, or none is asked for. Ready does not wait for it.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """`of`: the conditions that can have the reason. `remedy`: what a person can do."""
+
+    of: str
+    text: str
+    remedy: str
+
+
+REASONS: Final[Mapping[ConditionReason, Meaning]] = {
+    ConditionReason.AVAILABLE: Meaning(
+        "Ready, components, IngressReady",
+        "It serves, and nothing of it is missing. Of Ready: every component serves.",
+        "Nothing.",
+    ),
+    ConditionReason.REDUCED_REDUNDANCY: Meaning(
+        "components, Degraded",
+        "It serves, but a member, replica or pod of it is missing, so one more fault can stop it.",
+        "Look at the pod or node that the message names. The operator and Kubernetes go on repairing.",
+    ),
+    ConditionReason.CREATING: Meaning(
+        "Ready, components, Progressing, Degraded, IngressReady",
+        "It is being made for the first time and is not complete.",
+        "Wait; when it stands still, the message names the pod and why it does not start.",
+    ),
+    ConditionReason.UNAVAILABLE: Meaning(
+        "components",
+        "It does not serve: no primary, no master, or no pod that is ready.",
+        "See the message; an election needs a majority, so bring back the missing pods or nodes.",
+    ),
+    ConditionReason.COMPONENTS_NOT_READY: Meaning(
+        "Ready",
+        "At least one component does not serve; the message lists each with its own reason.",
+        "Look at the conditions of the components that it names.",
+    ),
+    ConditionReason.CREDENTIALS_MISSING: Meaning(
+        "PostgresReady, RedisReady",
+        "Somebody deleted the Secret, or a key of it, whose passwords running servers still use.",
+        "Restore the Secret from a backup, with its labels. New passwords would lock everybody out.",
+    ),
+    ConditionReason.NOT_REQUESTED: Meaning(
+        "IngressReady",
+        "The spec asks for no Ingress.",
+        "Nothing; set spec.ingress to have one.",
+    ),
+    ConditionReason.NO_ADDRESS: Meaning(
+        "IngressReady",
+        "The Ingress exists, but no controller has given it an address.",
+        "Check that an ingress controller runs for the class of spec.ingress.className.",
+    ),
+    ConditionReason.NOT_OBSERVED: Meaning(
+        "all",
+        "The operator has not looked at it yet, or cannot while the spec is not accepted.",
+        "Wait; when it stays, see Accepted and whether the operator runs.",
+    ),
+    ConditionReason.UNSCHEDULABLE: Meaning(
+        "components",
+        "No node has room for a pod, or its volume cannot be made.",
+        "Add or free nodes, check the StorageClass, or ask for less in the spec's resources.",
+    ),
+    ConditionReason.ERR_IMAGE_PULL: Meaning(
+        "components",
+        "A node cannot pull an image.",
+        "Check the image in the spec and the node's access to its registry.",
+    ),
+    ConditionReason.IMAGE_PULL_BACK_OFF: Meaning(
+        "components",
+        "A node could not pull an image and waits before it tries again.",
+        "Check the image in the spec and the node's access to its registry.",
+    ),
+    ConditionReason.INVALID_IMAGE_NAME: Meaning(
+        "components",
+        "The container runtime does not understand the name of an image.",
+        "Correct the image in the spec.",
+    ),
+    ConditionReason.CREATE_CONTAINER_CONFIG_ERROR: Meaning(
+        "components",
+        "A container needs a Secret or ConfigMap, or a key of one, that is not there.",
+        "Restore what the message names.",
+    ),
+    ConditionReason.CRASH_LOOP_BACK_OFF: Meaning(
+        "components",
+        "A container ends soon after each start.",
+        "Read its last words with kubectl logs --previous.",
+    ),
+    ConditionReason.ROLLING_CHANGE: Meaning(
+        "Progressing",
+        "Pods are being renewed one at a time; the message tells what is waited for.",
+        "Wait; `kubectl get lease NAME-disruption` tells who holds the right to disrupt.",
+    ),
+    ConditionReason.CHANGING: Meaning(
+        "Progressing",
+        "Objects are being written that renew no pod.",
+        "Wait.",
+    ),
+    ConditionReason.SETTLED: Meaning(
+        "Progressing",
+        "What the spec asks for is in effect, and nothing is being changed.",
+        "Nothing.",
+    ),
+    ConditionReason.PAUSED: Meaning(
+        "Progressing",
+        "spec.paused is true: nothing is changed; the message tells what is held back.",
+        "Set spec.paused to false to go on.",
+    ),
+    ConditionReason.AS_EXPECTED: Meaning(
+        "Degraded",
+        "Every component has the redundancy that the spec asks for.",
+        "Nothing.",
+    ),
+    ConditionReason.VALID: Meaning(
+        "Accepted",
+        "The spec holds, and the API server took every object that was made from it.",
+        "Nothing.",
+    ),
+    ConditionReason.INVALID_SPEC: Meaning(
+        "Accepted",
+        "The spec passed an older schema, but this operator cannot work by it. Nothing is changed.",
+        "Correct the field that the message names.",
+    ),
+    ConditionReason.NAME_TAKEN: Meaning(
+        "Accepted",
+        "An object with the name of a child belongs to somebody else. It is never touched.",
+        "Remove that object, or give the cluster another name.",
+    ),
+    ConditionReason.REFUSED_BY_API_SERVER: Meaning(
+        "Accepted",
+        "The API server, a quota or an admission policy refused an object that the operator made from the spec.",
+        "See the message; change the spec, the quota or the policy.",
+    ),
+}

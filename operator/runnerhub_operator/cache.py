@@ -1,0 +1,98 @@
+"""The cache: our objects of every cluster, as the watches last told them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import names
+from .kube.reflector import Source
+from .snapshot import Children, LiveObject, Pod
+
+Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Entry:
+    objects: dict[tuple[str, str], LiveObject] = field(default_factory=dict)
+    pods: dict[str, Pod] = field(default_factory=dict)
+    revision: int = 0
+
+
+class ObjectCache:
+    """Where the reflectors put the objects; `changed(key)` is told each time something of a cluster is news.
+
+    An object belongs to the cluster that its label names, in its own namespace.
+    """
+
+    def __init__(self, changed: Callable[[Key], None]) -> None:
+        self._changed = changed
+        self._entries: dict[Key, _Entry] = {}
+        # Never given twice: a cluster that comes back must not look like the one that somebody remembers.
+        self._revisions = itertools.count(1)
+        # Which cluster each object of a source belonged to, by namespace and name: its label may change.
+        self._known: dict[Source, dict[tuple[str, str], Key]] = {}
+
+    def observed(self, key: Key) -> tuple[Children, tuple[Pod, ...]]:
+        """The objects of a cluster as they are at this moment."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return Children({}), ()
+        return Children(dict(entry.objects), entry.revision), tuple(entry.pods.values())
+
+    def count(self) -> int:
+        """Number of objects in the cache."""
+        return sum(len(known) for known in self._known.values())
+
+    def put(self, source: Source, body: Mapping[str, Any]) -> None:
+        """An object is there, new or changed."""
+        metadata = body["metadata"]
+        key = metadata["namespace"], metadata.get("labels", {}).get(names.LABEL_CLUSTER, "")
+        known = self._known.setdefault(source, {})
+        at = metadata["namespace"], metadata["name"]
+        if known.get(at, key) != key:
+            self.drop(source, *at)
+        known[at] = key
+        entry = self._entries.setdefault(key, _Entry())
+        news = (
+            self._put_pod(entry, body)
+            if source.kind == "Pod"
+            else self._put_object(entry, source.kind, metadata["name"], LiveObject.of(body))
+        )
+        if news:
+            self._changed(key)
+
+    def drop(self, source: Source, namespace: str, name: str) -> None:
+        """An object is gone, or its labels do not match any more."""
+        key = self._known.get(source, {}).pop((namespace, name), None)
+        if key is None:
+            return
+        entry = self._entries[key]
+        entry.pods.pop(name, None) if source.kind == "Pod" else entry.objects.pop((source.kind, name), None)
+        entry.revision = next(self._revisions)
+        if not entry.objects and not entry.pods:
+            del self._entries[key]
+        self._changed(key)
+
+    def retain(self, source: Source, present: set[tuple[str, str]]) -> None:
+        """Only these objects, by namespace and name, are there: forget all others of the source."""
+        for namespace, name in [at for at in self._known.get(source, {}) if at not in present]:
+            self.drop(source, namespace, name)
+
+    @staticmethod
+    def _put_pod(entry: _Entry, body: Mapping[str, Any]) -> bool:
+        pod = Pod.of(body)
+        if entry.pods.get(pod.name) == pod:
+            return False
+        entry.pods[pod.name] = pod
+        return True
+
+    def _put_object(self, entry: _Entry, kind: str, name: str, live: LiveObject) -> bool:
+        before = entry.objects.get((kind, name))
+        entry.objects[kind, name] = live
+        if before is None or before.uid != live.uid or before.spec_digest != live.spec_digest:
+            entry.revision = next(self._revisions)
+            return True
+        return before.digest != live.digest

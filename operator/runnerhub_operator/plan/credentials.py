@@ -1,0 +1,79 @@
+"""The generated passwords: which are to be made, and which are lost for good."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from .. import names
+from ..api import ConditionReason, ConditionType, RunnerHubCluster
+from ..resources.common import BuildContext
+from ..resources.credentials import CredentialSecret, credential_secrets
+from ..snapshot import Snapshot
+from .conditions import Verdict
+
+# Of the servers that keep a password; the key of the orchestrators is made anew.
+_CONDITIONS = {names.POSTGRES: ConditionType.POSTGRES, names.REDIS: ConditionType.REDIS}
+
+
+def token_secret_hash(cluster: RunnerHubCluster, snapshot: Snapshot) -> str | None:
+    """Hash of the key that signs API tokens: the orchestrators restart when it changes. None: not known yet."""
+    key = snapshot.children.secret_value(names.credentials(cluster.name, names.ORCHESTRATOR), "jwt-secret")
+    return hashlib.sha256(key.encode()).hexdigest()[:16] if key is not None else None
+
+
+def missing_secrets(context: BuildContext, snapshot: Snapshot) -> list[CredentialSecret]:
+    """Secrets to make, each with the keys that it lacks."""
+    return [
+        replace(secret, keys=keys)
+        for secret, keys in _incomplete(context, snapshot)
+        if not _is_irreplaceable(secret, snapshot)
+    ]
+
+
+def lost_credentials(context: BuildContext, snapshot: Snapshot) -> dict[ConditionType, str]:
+    """Secrets whose passwords somebody deleted while servers still use them, by the condition of their component."""
+    return {
+        _CONDITIONS[secret.manifest["metadata"]["labels"][names.LABEL_COMPONENT]]: secret.manifest[
+            "metadata"
+        ]["name"]
+        for secret, _ in _incomplete(context, snapshot)
+        if _is_irreplaceable(secret, snapshot)
+    }
+
+
+def with_lost_credentials(verdicts: list[Verdict], lost: Mapping[ConditionType, str]) -> list[Verdict]:
+    """Replace the verdict of a component whose generated passwords somebody deleted."""
+    return [
+        Verdict(
+            verdict.type,
+            "False",
+            ConditionReason.CREDENTIALS_MISSING,
+            f"Secret {lost[verdict.type]} or a key of it is gone, but the running servers still use its passwords: "
+            "restore it; new ones would lock everybody out",
+            full=False,
+        )
+        if verdict.type in lost
+        else verdict
+        for verdict in verdicts
+    ]
+
+
+def _incomplete(context: BuildContext, snapshot: Snapshot) -> list[tuple[CredentialSecret, tuple[str, ...]]]:
+    found = []
+    for secret in credential_secrets(context):
+        live: Mapping[str, Any] = snapshot.child("Secret", secret.manifest["metadata"]["name"]) or {}
+        keys = tuple(key for key in secret.keys if key not in (live.get("data") or {}))
+        if keys:
+            found.append((secret, keys))
+    return found
+
+
+def _is_irreplaceable(secret: CredentialSecret, snapshot: Snapshot) -> bool:
+    """Whether a running database or queue still has the lost passwords: new ones would lock everybody out."""
+    metadata = secret.manifest["metadata"]
+    owner = metadata["name"].removesuffix("-credentials")
+    keeps = metadata["labels"][names.LABEL_COMPONENT] in _CONDITIONS
+    return keeps and ("StatefulSet", owner) in snapshot.children

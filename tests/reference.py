@@ -1,0 +1,178 @@
+"""The reference of the API as a page, from the same schema as the CRD."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from runnerhub_operator import names
+from runnerhub_operator.api.base import RULES
+from runnerhub_operator.api.crd import PRINTER_COLUMNS, SCALE, is_immutable, spec_schema, status_schema
+from runnerhub_operator.api.meanings import CONDITIONS, REASONS
+from runnerhub_operator.api.spec import NAME_RULES
+
+Schema = Mapping[str, Any]
+
+_INTRODUCTION = f"""\
+# Reference: {names.KIND} `{names.API_GROUP}/{names.API_VERSION}`
+
+Made by `make generate` from the models in `operator/runnerhub_operator/api/`; `kubectl explain rhc.spec --recursive`
+tells the same. Short name `rhc`, category `runnerhub`. What changes between versions: [versions.md](versions.md).
+"""
+
+_SCALE_TEXT = f"""\
+`kubectl scale rhc/NAME --replicas=N` and a HorizontalPodAutoscaler set the number of orchestrators:
+
+```yaml
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: hub
+spec:
+  scaleTargetRef: {{apiVersion: {names.API_GROUP}/{names.API_VERSION}, kind: {names.KIND}, name: hub}}
+  minReplicas: 3
+  maxReplicas: 10
+  metrics:
+    - type: Resource
+      resource: {{name: cpu, target: {{type: Utilization, averageUtilization: 70}}}}
+```
+"""
+
+
+def fields(schema: Schema, path: str, *, immutable: bool = False) -> Iterator[tuple[str, Schema, bool]]:
+    """Each field below a schema with its path and whether it is immutable."""
+    for name, value in schema.get("properties", {}).items():
+        fixed = immutable or is_immutable(value)
+        here = f"{path}.{name}"
+        yield here, value, fixed
+        yield from fields(value, here, immutable=fixed)
+        if value["type"] == "array":
+            yield from fields(value["items"], f"{here}[]", immutable=fixed)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(_cell(cell) for cell in cells)} |"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    return "\n".join([_row(*head), f"|{'---|' * len(head)}", *(_row(*row) for row in rows)]) + "\n"
+
+
+def _type(schema: Schema) -> str:
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if schema["type"] == "array":
+        return f"list of {schema['items']['type']}"
+    if "additionalProperties" in schema:
+        return f"map of {schema['additionalProperties']['type']}"
+    return str(schema["type"])
+
+
+def _default(schema: Schema, *, required: bool) -> str:
+    if required:
+        return "required"
+    if "default" not in schema or "properties" in schema:
+        return ""
+    return f"`{json.dumps(schema['default'])}`"
+
+
+def _bounds(schema: Schema, patterns: list[str], *, immutable: bool) -> str:
+    told = ["immutable"] if immutable else []
+    if "minimum" in schema:
+        told.append(f"{schema['minimum']} to {schema['maximum']}")
+    for key, unit in (("maxLength", "characters"), ("maxItems", "items"), ("maxProperties", "entries")):
+        if key in schema:
+            told.append(f"at most {schema[key]} {unit}")
+    inner = schema.get("additionalProperties")
+    if isinstance(inner, Mapping) and "maxLength" in inner:
+        told.append(f"values of at most {inner['maxLength']} characters")
+    for source in (schema, inner):
+        if isinstance(source, Mapping) and "pattern" in source:
+            if source["pattern"] not in patterns:
+                patterns.append(source["pattern"])
+            told.append(f"[pattern {patterns.index(source['pattern']) + 1}](#patterns)")
+    return ", ".join(told)
+
+
+def _required(schema: Schema, path: str) -> set[str]:
+    found = {f"{path}.{name}" for name in schema.get("required", ())}
+    for name, value in schema.get("properties", {}).items():
+        found |= _required(value, f"{path}.{name}")
+    return found
+
+
+def _spec(patterns: list[str]) -> str:
+    spec = spec_schema()
+    required = _required(spec, "spec")
+    rows = [
+        (
+            f"`{path}`",
+            _type(schema),
+            _default(schema, required=path in required),
+            _bounds(schema, patterns, immutable=immutable),
+            schema["description"],
+        )
+        for path, schema, immutable in fields(spec, "spec")
+    ]
+    return _table(("Field", "Type", "Default", "Bounds", "Meaning"), rows)
+
+
+def _rules() -> str:
+    places: dict[str, list[str]] = {rule.message: ["`metadata.name`"] for rule in NAME_RULES}
+    for path, schema, _ in fields(spec_schema(), "spec"):
+        for rule in schema.get(RULES, ()):
+            places.setdefault(rule["message"], []).append(f"`{path}`")
+    return _table(("Rule", "Of"), [(message, ", ".join(found)) for message, found in places.items()])
+
+
+def _status() -> str:
+    rows = [
+        (f"`{path}`", _type(schema), schema["description"])
+        for path, schema, _ in fields(status_schema(), "status")
+    ]
+    return _table(("Field", "Type", "Meaning"), rows)
+
+
+def reference() -> str:
+    """The page."""
+    patterns: list[str] = []
+    spec = _spec(patterns)
+    listed = "".join(f"{number}. `{pattern}`\n" for number, pattern in enumerate(patterns, 1))
+    columns = [(name, f"`{path}`", text) for name, _, path, wide, text in PRINTER_COLUMNS if not wide]
+    columns += [
+        (name, f"`{path}`", f"{text} (`-o wide`)") for name, _, path, wide, text in PRINTER_COLUMNS if wide
+    ]
+    conditions = [(f"`{kind}`", text) for kind, text in CONDITIONS.items()]
+    reasons = [(f"`{reason}`", item.of, item.text, item.remedy) for reason, item in REASONS.items()]
+    return "\n".join(
+        [
+            _INTRODUCTION,
+            "## Spec\n",
+            spec,
+            "### Rules\n",
+            "The API server refuses what breaks one of these. The operator checks the same ones again and answers with "
+            "`Accepted=False, InvalidSpec`.\n",
+            _rules(),
+            "### Patterns\n",
+            listed,
+            "## Status\n",
+            _status(),
+            "### Conditions\n",
+            "All are there from the first visit, as Unknown when nothing is known. `lastTransitionTime` moves only "
+            "when the status does; `observedGeneration` tells which spec was looked at.\n",
+            _table(("Condition", "True means"), conditions),
+            "### Reasons\n",
+            "Components are PostgresReady, RedisReady, OrchestratorsReady and LoadBalancerReady.\n",
+            _table(("Reason", "Of", "Meaning", "What to do"), reasons),
+            "## Scale\n",
+            _SCALE_TEXT,
+            _table(("Path in scale", "Field"), [(name, f"`{path}`") for name, path in SCALE.items()]),
+            "## Columns of `kubectl get rhc`\n",
+            _table(("Column", "Path", "Meaning"), columns),
+        ]
+    )

@@ -1,0 +1,104 @@
+"""A newer operator restarts nothing by itself; the pods follow with the next change, or at once when asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from runnerhub_operator import names
+from runnerhub_operator.actions import RenewDeployment
+from runnerhub_operator.plan import Plan, layout, make_plan
+from runnerhub_operator.resources.common import Images
+from tests.generate import IMAGES
+from tests.unit.plan.builders import children, cluster, snapshot
+
+NEWER = Images(
+    **{name: f"example.test/{name}:2" for name in ("operator", "postgres", "pooler", "redis", "haproxy")},
+    orchestrator="example.test/orchestrator:2",
+)
+WITH_PODS = ("postgres", "pooler", "redis", "orchestrator", "loadbalancer")
+
+
+def plan(spec: dict[str, Any] | None = None, **changes: Any) -> Plan:
+    return make_plan(cluster(spec), snapshot(**changes), NEWER, None)
+
+
+def workloads(found: Plan) -> set[str]:
+    """Workloads that are written, at once or as a step."""
+    names_ = {item["metadata"]["name"] for item in found.objects if item["kind"] in layout.WORKLOADS}
+    step = found.rollout.step if found.rollout is not None else None
+    return names_ | ({step.manifest["metadata"]["name"]} if isinstance(step, RenewDeployment) else set())
+
+
+def test_an_upgrade_with_newer_images_restarts_nothing() -> None:
+    found = plan()
+    assert workloads(found) == set()
+    assert found.rollout is None
+    assert found.status.pending_updates == WITH_PODS
+    assert found.settled
+
+
+def test_the_next_change_of_a_component_takes_the_new_layout_along() -> None:
+    found = plan({"redis": {"downAfterMilliseconds": 3000}})
+    assert "hub-redis" in workloads(found)
+    written = next(item for item in found.objects if item["kind"] == "StatefulSet")
+    images = {item["image"] for item in written["spec"]["template"]["spec"]["containers"]}
+    assert images == {"example.test/redis:2"}
+    assert names.REDIS not in found.status.pending_updates
+    assert names.POSTGRES in found.status.pending_updates
+
+
+def test_immediate_renews_everything() -> None:
+    found = plan({"updatePolicy": "Immediate"})
+    assert {"hub-postgres", "hub-redis"} <= workloads(found)
+    assert found.status.pending_updates == ()
+
+
+def test_a_change_of_size_keeps_the_old_layout() -> None:
+    found = plan({"orchestrator": {"replicas": 4}})
+    written = next(item for item in found.objects if item["metadata"]["name"] == "hub-orchestrator")
+    assert written["spec"]["replicas"] == 4
+    assert written["spec"]["template"]["spec"]["containers"][0]["image"] == IMAGES.orchestrator
+    assert found.rollout is None
+
+
+def test_a_new_layout_of_the_builders_waits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an upgrade whose builders make another template of the same spec."""
+    old = layout.COMPONENTS[2]
+
+    def build(context: Any) -> list[Any]:
+        manifests = old.build(context)
+        if context.layout >= 2:
+            for item in manifests:
+                if item["kind"] == "StatefulSet":
+                    item["spec"]["template"]["metadata"]["annotations"]["new"] = "1"
+        return manifests
+
+    changed = (*layout.COMPONENTS[:2], replace(old, build=build), *layout.COMPONENTS[3:])
+    monkeypatch.setattr(layout, "COMPONENTS", changed)
+    context_of = make_plan.__globals__["objects"].context_of
+    monkeypatch.setattr(
+        make_plan.__globals__["objects"],
+        "context_of",
+        lambda *args, **more: replace(context_of(*args, **more), layout=2),
+    )
+    waiting = make_plan(cluster(), snapshot(), IMAGES, None)
+    assert waiting.status.pending_updates == (names.REDIS,)
+    # The other components only note the new layout: their templates are the same in both.
+    assert "hub-redis" not in workloads(waiting)
+    assert waiting.rollout is None
+    asked = make_plan(cluster({"updatePolicy": "Immediate"}), snapshot(), IMAGES, None)
+    stateful = {item["metadata"]["name"]: item for item in asked.objects if item["kind"] == "StatefulSet"}
+    assert "new" in stateful["hub-redis"]["spec"]["template"]["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize("recorded", ["", "{}", "[]", '{"version": 99, "images": {}}', '{"version": "x"}'])
+def test_a_record_that_cannot_be_read_leads_to_todays_layout(recorded: str) -> None:
+    live = children()["StatefulSet", "hub-redis"]
+    annotations = {**live["metadata"]["annotations"], names.ANNOTATION_LAYOUT: recorded}
+    odd = {"kind": "StatefulSet", "metadata": {"name": "hub-redis", "annotations": annotations}}
+    found = plan(children=children(odd))
+    assert "hub-redis" in workloads(found)
+    assert names.REDIS not in found.status.pending_updates

@@ -1,0 +1,90 @@
+"""Who is asked: the supposed primary alone when it answers as such, everybody when it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from runnerhub_operator import names
+from runnerhub_operator.errors import ProbeError
+from runnerhub_operator.probes import patroni
+
+HOSTS = ("127.91.0.1", "127.91.0.2", "127.91.0.3")
+
+
+def cluster(leader: str) -> dict[str, Any]:
+    members = [
+        {
+            "name": f"hub-postgres-{i}",
+            "role": "leader" if host == leader else "replica",
+            "state": "running" if host == leader else "streaming",
+            "host": host,
+            "timeline": 1,
+        }
+        for i, host in enumerate(HOSTS)
+    ]
+    return {"members": members}
+
+
+@asynccontextmanager
+async def members(leader: str, *, silent: tuple[str, ...] = ()) -> AsyncIterator[list[str]]:
+    """Members that answer, except for the silent ones; gives who was asked."""
+    asked: list[str] = []
+    runners = []
+    for host in HOSTS:
+
+        async def answer(request: web.Request, host: str = host) -> web.Response:
+            asked.append(host)
+            if host in silent:
+                await asyncio.sleep(30)
+            return web.Response(text=json.dumps(cluster(leader)))
+
+        app = web.Application()
+        app.add_routes([web.get("/cluster", answer), web.get("/config", answer)])
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, host, names.PORT_PATRONI).start()
+        runners.append(runner)
+    try:
+        yield asked
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+
+
+async def read(*hosts: str) -> patroni.PatroniCluster:
+    async with aiohttp.ClientSession() as session:
+        return await patroni.read_cluster(session, hosts, deadline_seconds=2.0)
+
+
+async def test_a_primary_that_answers_spares_the_others() -> None:
+    async with members(HOSTS[1]) as asked:
+        assert (await read(HOSTS[1], HOSTS[0], HOSTS[2])).leader == "hub-postgres-1"
+    assert asked == [HOSTS[1]]
+
+
+async def test_a_supposed_primary_that_is_none_is_not_believed_alone() -> None:
+    async with members(HOSTS[1]) as asked:
+        assert (await read(*HOSTS)).leader == "hub-postgres-1"
+    assert asked[0] == HOSTS[0]
+    assert HOSTS[1] in asked
+
+
+async def test_a_silent_primary_costs_a_moment_only() -> None:
+    loop = asyncio.get_running_loop()
+    async with members(HOSTS[1], silent=(HOSTS[0],)):
+        started = loop.time()
+        assert (await read(*HOSTS)).leader == "hub-postgres-1"
+        assert loop.time() - started < 1.0
+
+
+async def test_nobody_there_is_told() -> None:
+    with pytest.raises(ProbeError, match="no member of Patroni answered"):
+        await read(*HOSTS)
