@@ -18,6 +18,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -35,19 +36,32 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class ApiServer:
-    """Owns two processes and a folder; use it as a context manager, or call start() and stop().
+    """Owns two processes and those that spawn() adds, and a folder.
+
+    Use it as a context manager, or call start() and stop().
 
     `kubeconfig` is valid after start() and makes its user a member of system:masters; other users are reached
     by impersonation (`kubectl --as`). Start it from a thread that lives as long as the server is needed, such as
     the main one: the kernel ends the servers together with it.
+
+    `service_range` is where ClusterIPs come from, `flags` are further ones of kube-apiserver.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, *, service_range: str = "10.0.0.0/24", flags: Sequence[str] = ()
+    ) -> None:
         self._given_folder = folder
+        self._service_range = service_range
+        self._flags = flags
         self._folder = Path()
         self._processes: list[subprocess.Popen[bytes]] = []
         self.url = ""
         self.token = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where data, logs and the kubeconfig are; valid after start()."""
+        return self._folder
 
     @property
     def kubeconfig(self) -> Path:
@@ -80,7 +94,7 @@ class ApiServer:
         return self.kubeconfig
 
     def stop(self) -> None:
-        """End the two processes and remove their folder (one that the caller gave is left to the caller)."""
+        """End the processes and remove their folder (one that the caller gave is left to the caller)."""
         for process in reversed(self._processes):
             process.terminate()
             try:
@@ -91,6 +105,21 @@ class ApiServer:
         self._processes.clear()
         if not self._given_folder and self._folder != Path():
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def spawn(self, name: str, *command: str | Path) -> subprocess.Popen[bytes]:
+        """Run a process beside the server, with its log in the folder; stop() ends it first."""
+        with (self._folder / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [str(word) for word in command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C in the terminal is for the tests; they stop the server afterwards.
+                start_new_session=True,
+                preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, before any thread matters
+            )
+        self._processes.append(process)
+        return process
 
     def __enter__(self) -> "ApiServer":
         self.start()
@@ -103,7 +132,7 @@ class ApiServer:
 
     def _start_etcd(self, binary: Path) -> str:
         client, peer = (f"http://127.0.0.1:{port}" for port in _free_ports(2))
-        self._spawn(
+        self.spawn(
             "etcd", binary, f"--data-dir={self._folder / 'etcd'}",
             f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
             f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
@@ -122,31 +151,18 @@ class ApiServer:
         certificates = self._folder / "certificates"
         # The server makes its own certificate with this key; the same key signs service account tokens.
         key = certificates / "apiserver.key"
-        self._spawn(
+        self.spawn(
             "kube-apiserver", binary, f"--etcd-servers={etcd_url}",
             "--bind-address=127.0.0.1", f"--secure-port={port}", f"--cert-dir={certificates}",
             f"--token-auth-file={tokens}", "--authorization-mode=RBAC",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-signing-key-file={key}", f"--service-account-key-file={key}",
-            "--service-cluster-ip-range=10.0.0.0/24",
+            f"--service-cluster-ip-range={self._service_range}",
             # No controller makes the service account that each pod would have to have.
             "--disable-admission-plugins=ServiceAccount",
             # The address is a loopback one, which the Service "kubernetes" may not point to.
-            "--endpoint-reconciler-type=none", "--profiling=false",
+            "--endpoint-reconciler-type=none", "--profiling=false", *self._flags,
         )  # fmt: skip
-
-    def _spawn(self, name: str, *command: str | Path) -> None:
-        with (self._folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [str(word) for word in command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # Ctrl-C in the terminal is for the tests; they stop the server afterwards.
-                start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one prctl call, before any thread matters
-            )
-        self._processes.append(process)
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + READY_DEADLINE_SECONDS
@@ -196,8 +212,8 @@ class ApiServer:
         self.kubeconfig.write_text(json.dumps(config, indent=2) + "\n")
 
 
-def _end_with_parent() -> None:
-    # A killed test run must not leave servers behind.
+def end_with_parent() -> None:
+    """For Popen's preexec_fn: a killed test run must not leave processes behind."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -85,4 +85,4 @@ def test_deleting_the_cluster_keeps_volumes_and_passwords_and_a_new_one_finds_it
     hub.wait_settled(240)
     verdict = load.verify(since, now())
     assert verdict["probes"]["rows"]["acknowledged"] >= 20
-    assert verdict["lost"] == 0
+    assert verdict["lost"] == 0, verdict

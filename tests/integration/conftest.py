@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import yaml
@@ -99,7 +100,11 @@ class Operator:
         return self.process.wait(30)
 
 
-Start = Callable[[str], Operator]
+class Start(Protocol):
+    """Starts an operator process; `environment` adds variables."""
+
+    def __call__(self, name: str, **environment: str) -> Operator:
+        """The process, which may not lead yet."""
 
 
 @pytest.fixture
@@ -112,7 +117,7 @@ def start_operator(admin: Kubectl, server: ApiServer, tmp_path: Path) -> Iterato
     kubeconfig.write_text(yaml.safe_dump(config))
     started: list[Operator] = []
 
-    def start(name: str) -> Operator:
+    def start(name: str, **more: str) -> Operator:
         metrics_port, health_port = free_port(), free_port()
         environment = {
             **os.environ,
@@ -125,6 +130,7 @@ def start_operator(admin: Kubectl, server: ApiServer, tmp_path: Path) -> Iterato
             "RUNNERHUB_LEASE_DURATION_SECONDS": "6",
             "RUNNERHUB_RENEW_DEADLINE_SECONDS": "4",
             "RUNNERHUB_RETRY_PERIOD_SECONDS": "1",
+            **more,
         }
         log = tmp_path / f"{name}.log"
         with log.open("wb") as output:
@@ -142,7 +148,11 @@ def start_operator(admin: Kubectl, server: ApiServer, tmp_path: Path) -> Iterato
     for operator in started:
         if operator.process.poll() is None:
             operator.process.send_signal(signal.SIGCONT)
-            operator.stop(signal.SIGKILL)
+            try:
+                # It gives its Lease back, so that the next test need not wait for its end.
+                operator.stop()
+            except subprocess.TimeoutExpired:
+                operator.stop(signal.SIGKILL)
 
 
 @pytest.fixture

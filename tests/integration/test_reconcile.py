@@ -28,7 +28,9 @@ def created(kubectl: Kubectl, spec: dict[str, Any] | None = None) -> Hub:
     """A cluster whose last child has been written."""
     kubectl.apply(manifest("hub", spec))
     hub = Hub(kubectl, "hub")
-    wait_for("all children", lambda: kubectl.get("deployment", "hub-loadbalancer"), 30)
+    # The orchestrators come last: they wait for the key that their template carries.
+    for last in ("hub-loadbalancer", "hub-orchestrator"):
+        wait_for("all children", lambda last=last: kubectl.get("deployment", last), 30)  # type: ignore[misc]
     return hub
 
 

@@ -30,7 +30,7 @@ def _kubernetes(binary: str) -> Tool:
 CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
 NODE_BINARIES = ("kubelet", "kubeadm", "kubectl")
 NODE_IMAGE_TOOLS = (*CONTROL_PLANE, *NODE_BINARIES, "kube-proxy", "coredns", "local-path-provisioner")
-API_SERVER_TOOLS = ("etcd", "kube-apiserver", "kubectl")
+API_SERVER_TOOLS = ("etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kwok")
 CLUSTER_TOOLS = ("kind", "kubectl")
 DEVELOPER_TOOLS = ("helm", "actionlint")
 
@@ -48,6 +48,7 @@ TOOLS = {
         Tool("coredns", "coredns", "github.com/coredns/coredns"),
         Tool("local-path-provisioner", "local-path-provisioner", "github.com/rancher/local-path-provisioner"),
         Tool("kind", "kind", "sigs.k8s.io/kind"),
+        Tool("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
         Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm"),
         Tool("actionlint", "actionlint", "github.com/rhysd/actionlint/cmd/actionlint"),
     )

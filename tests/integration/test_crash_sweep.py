@@ -1,0 +1,95 @@
+"""The operator dies at each of its writes; whoever takes over brings the cluster to the same end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from e2e.stage.stage import Stage
+from e2e.stage.sweep import KEPT, Ending, Scenario, Sweep
+from kindbed.paths import BUILD_DIR
+
+SMALL = {"postgres": {"instances": 2}, "ingress": {"host": "hub.example.com"}}
+GROWN = {
+    "postgres": {"instances": 3},
+    "redis": {"replicas": 5},
+    "orchestrator": {"replicas": 5},
+    "ingress": {"host": "hub.example.com"},
+}
+UPDATED = {
+    "postgres": {"instances": 2, "image": "example.test/postgres:2", "parameters": {"work_mem": "8MB"}},
+    "redis": {"image": "example.test/redis:2"},
+    "orchestrator": {"image": "example.test/orchestrator:2"},
+}
+SCENARIOS = (
+    Scenario("create", None, SMALL),
+    Scenario("scale", SMALL, GROWN),
+    # Rolling changes of three components, and the Ingress goes.
+    Scenario("update", SMALL, UPDATED),
+    Scenario("abandon", None, SMALL, abandoned=True),
+)
+# More would only wait for the two cores of a small machine.
+AT_ONCE = 6
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with Stage() as running:
+        yield running
+
+
+async def swept(sweep: Sweep, scenario: Scenario, step: int) -> dict[str, Any]:
+    """Kill at every `step`-th write, in both ways; gives what is reported. Fails at the first end that differs."""
+    expected = await sweep.run(Scenario(scenario.name, scenario.before, scenario.after))
+    points = [(at, after) for at in range(1, len(expected.writes) + 1) for after in (False, True)][::step]
+    limit = asyncio.Semaphore(AT_ONCE)
+
+    async def one(at: int, after: bool) -> tuple[int, bool, Ending]:
+        async with limit:
+            return at, after, await sweep.run(scenario, kill_at=at, after=after)
+
+    killed = 0
+    for ended in asyncio.as_completed([asyncio.create_task(one(*point)) for point in points]):
+        at, after, ending = await ended
+        where = f"{scenario.name}, killed {'after' if after else 'before'} write {at} {ending.writes[-1:]}"
+        killed += ending.killed
+        if scenario.abandoned and ending.killed:
+            assert set(ending.objects) <= KEPT, where
+            continue
+        assert ending.objects.keys() == expected.objects.keys(), where
+        different = {key: text for key, text in expected.objects.items() if ending.objects[key] != text}
+        assert not different, f"{where}: {[(text, ending.objects[key]) for key, text in different.items()]}"
+        if scenario.before is not None:
+            assert ending.fewest_ready["postgres"] >= 1, where
+            assert ending.fewest_ready["redis"] >= 2, where
+    return {
+        "scenario": scenario.name,
+        "writes": len(expected.writes),
+        "kill_points": len(points),
+        "killed": killed,
+    }
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+async def test_some_deaths_change_nothing_about_the_end(stage: Stage, scenario: Scenario) -> None:
+    report = await swept(Sweep(stage.kubeconfig), scenario, step=37)
+    assert report["killed"]
+
+
+async def test_a_deleted_cluster_leaves_only_what_belongs_to_its_volumes(stage: Stage) -> None:
+    ending = await Sweep(stage.kubeconfig).run(Scenario("delete", SMALL, None))
+    assert set(ending.objects) == KEPT
+
+
+@pytest.mark.full
+async def test_no_death_changes_anything_about_the_end(stage: Stage) -> None:
+    reports = [await swept(Sweep(stage.kubeconfig), scenario, step=1) for scenario in SCENARIOS]
+    folder = BUILD_DIR / "reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "crash-sweep.json").write_text(json.dumps(reports, indent=2) + "\n")
+    # A run may need a write less than the first one did, and then lives.
+    assert all(report["killed"] >= report["kill_points"] - 2 for report in reports), reports

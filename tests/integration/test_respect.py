@@ -1,0 +1,163 @@
+"""What belongs to others is left alone, what is the operator's is put right, and a plan tells it beforehand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from apiserver import ApiServer
+from e2e.lab.kubectl import Kubectl, wait_for
+from kindbed import paths
+from tests.integration.conftest import Operator, Start, wait_until_time_passed
+from tests.integration.test_reconcile import created, manifest
+
+
+def edit(kubectl: Kubectl, spec: dict[str, Any]) -> None:
+    kubectl("patch", "rhc", "hub", "--type=merge", "-p", json.dumps({"spec": spec}))
+
+
+def replicas(kubectl: Kubectl, name: str = "hub-orchestrator") -> int:
+    found: int = (kubectl.get("deployment", name) or {})["spec"]["replicas"]
+    return found
+
+
+def test_a_paused_cluster_is_left_alone_until_it_goes_on(operator: Operator, namespace: Kubectl) -> None:
+    hub = created(namespace)
+    edit(namespace, {"paused": True})
+    wait_for("the pause", lambda: hub.condition("Progressing").get("reason") == "Paused", 10)
+    edit(namespace, {"orchestrator": {"replicas": 5}, "ingress": {"host": "hub.example.com"}})
+    namespace("delete", "service", "hub-redis-1")
+    wait_for("it to be told", lambda: "objects differ" in hub.condition("Progressing")["message"], 10)
+    wait_until_time_passed(3)
+    assert replicas(namespace) == 3
+    assert namespace.get("ingress", "hub-ingress") is None
+    assert namespace.get("service", "hub-redis-1") is None
+    edit(namespace, {"paused": False})
+    wait_for("5 orchestrators", lambda: replicas(namespace) == 5, 10)
+    wait_for("the Service", lambda: namespace.get("service", "hub-redis-1"), 10)
+
+
+def test_a_size_set_by_an_autoscaler_is_not_fought_over(operator: Operator, namespace: Kubectl) -> None:
+    hub = created(namespace)
+    namespace("scale", "deployment", "hub-orchestrator", "--replicas=5")
+    wait_for("it to be told", lambda: "scaled by" in hub.condition("OrchestratorsReady")["message"], 10)
+    namespace("annotate", "service", "hub", "runnerhub.io/applied-hash=0", "--overwrite")
+    wait_until_time_passed(3)
+    assert replicas(namespace) == 5
+    namespace("scale", "deployment", "hub-orchestrator", "--replicas=3")
+    edit(namespace, {"orchestrator": {"replicas": 4}})
+    wait_until_time_passed(2)
+    assert replicas(namespace) == 3, "whoever scales it goes on doing so"
+
+
+def test_a_status_that_somebody_scribbled_on_is_written_anew(operator: Operator, namespace: Kubectl) -> None:
+    hub = created(namespace)
+    wait_for("a status", lambda: hub.status()["phase"] == "Creating", 10)
+    scribble = {
+        "status": {"phase": "Fine", "postgres": {"primary": "mine"}, "failovers": [], "conditions": []}
+    }
+    namespace("patch", "rhc", "hub", "--subresource=status", "--type=merge", "-p", json.dumps(scribble))
+    wait_for("the real phase", lambda: hub.status()["phase"] == "Creating", 10)
+    wait_for("the conditions", lambda: len(hub.status()["conditions"]) == 9, 10)
+    assert "primary" not in hub.status().get("postgres", {})
+
+
+def test_a_child_without_its_labels_is_found_again(operator: Operator, namespace: Kubectl) -> None:
+    created(namespace)
+    namespace(
+        "label", "service", "hub-redis-0", "runnerhub.io/cluster-", "app.kubernetes.io/managed-by=somebody",
+        "--overwrite",
+    )  # fmt: skip
+
+    def labelled() -> bool:
+        labels = (namespace.get("service", "hub-redis-0") or {})["metadata"]["labels"]
+        return bool(labels.get("runnerhub.io/cluster") == "hub")
+
+    wait_for("the labels", labelled, 10)
+
+
+def test_another_operator_version_restarts_nothing(start_operator: Start, namespace: Kubectl) -> None:
+    first = start_operator("operator-old")
+    hub = created(namespace)
+    wait_for("the orchestrators", lambda: namespace.get("deployment", "hub-orchestrator"), 10)
+    wait_until_time_passed(2)
+    kinds = ("deployment", "statefulset")
+    before = {item["metadata"]["name"]: item["spec"] for kind in kinds for item in namespace.items(kind)}
+    first.stop()
+    newer = {
+        f"RUNNERHUB_IMAGE_{name}": f"example.test/{name.lower()}:9"
+        for name in ("POSTGRES", "REDIS", "ORCHESTRATOR")
+    }
+    start_operator("operator-new", **newer)
+    wait_for(
+        "it to be told",
+        lambda: hub.status().get("pendingUpdates") == ["postgres", "redis", "orchestrator"],
+        30,
+    )
+    wait_until_time_passed(2)
+    assert {
+        item["metadata"]["name"]: item["spec"] for kind in kinds for item in namespace.items(kind)
+    } == before
+    edit(namespace, {"updatePolicy": "Immediate"})
+
+    def image() -> str:
+        found: str = namespace.items("statefulset")[0]["spec"]["template"]["spec"]["containers"][0]["image"]
+        return found
+
+    wait_for("the new image", lambda: image() == "example.test/postgres:9", 10)
+    wait_for("nothing to wait for", lambda: not hub.status().get("pendingUpdates"), 10)
+
+
+def plan(kubeconfig: Path, kubectl: Kubectl, spec: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """What `runnerhub-operator plan` says about a spec."""
+    return subprocess.run(
+        [
+            sys.executable, "-m", "runnerhub_operator", "plan", "-f", "-",
+            "-n", kubectl.namespace, "--kubeconfig", kubeconfig,
+        ],
+        input=yaml.safe_dump(manifest("hub", spec)),
+        env={**os.environ, "PYTHONPATH": str(paths.REPOSITORY / "operator")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )  # fmt: skip
+
+
+def test_a_plan_tells_what_would_change_and_restart_and_changes_nothing(
+    operator: Operator, server: ApiServer, namespace: Kubectl, tmp_path: Path
+) -> None:
+    new = plan(server.kubeconfig, namespace, {})
+    assert "create  StatefulSet hub-postgres" in new.stdout, new.stderr
+    assert namespace.get("rhc", "hub") is None
+
+    created(namespace)
+    wait_until_time_passed(2)
+    assert "nothing would change" in plan(server.kubeconfig, namespace, {}).stdout
+    changed = plan(
+        server.kubeconfig,
+        namespace,
+        {"orchestrator": {"image": "example.test/other:2"}, "redis": {"image": "example.test/r:2"}},
+    ).stdout
+    assert "change  Deployment hub-orchestrator: spec.template.spec.containers[orchestrator].image" in changed
+    assert changed.index("1. redis") < changed.index("2. orchestrator")
+    assert "example.test" not in namespace("get", "deployment", "hub-orchestrator", "-o", "yaml")
+
+    token = namespace.in_namespace("runnerhub-system")("create", "token", "runnerhub-operator").strip()
+    config = json.loads(server.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token}
+    as_operator = tmp_path / "kubeconfig"
+    as_operator.write_text(json.dumps(config))
+    own = plan(as_operator, namespace, {"redis": {"image": "example.test/r:2"}})
+    assert "1. redis" in own.stdout, own.stderr
+    assert "was not asked" in own.stderr
+
+    refused = plan(server.kubeconfig, namespace, {"redis": {"replicas": 4}})
+    assert refused.returncode == 1
+    assert "redis.replicas must be odd" in refused.stderr
