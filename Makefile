@@ -38,9 +38,25 @@ unit: venv ## Run the unit tests
 integration: venv tools servers ## Run the tests against real servers on loopback: kube-apiserver, Postgres, Redis
 	$(BIN)/python -m pytest tests/integration
 
+.PHONY: bench-scale
+bench-scale: venv tools ## Measure memory, time, CPU and API calls of the operator with 1 to 500 clusters (an hour)
+	$(BIN)/python -m bench.scale
+
 .PHONY: servers
 servers:
 	@$(TESTBED) servers
+
+.PHONY: crash-sweep
+crash-sweep: venv tools ## Kill the operator at each of its writes in turn; report in build/reports/crash-sweep.json
+	$(BIN)/python -m pytest tests/integration/test_crash_sweep.py -m full
+
+.PHONY: hostile
+hostile: venv tools ## Try 10,000 generated specs on schema, operator and builders; report in build/reports/hostile.json
+	RUNNERHUB_HOSTILE=full $(BIN)/python -m pytest tests/integration/test_hostile_specs.py tests/unit/api/test_hostile_input.py
+
+.PHONY: faults-api
+faults-api: venv tools ## Try the operator with an API server that is away, cuts, forgets, throttles and lies (half an hour)
+	$(BIN)/python -m pytest tests/integration/test_api_faults.py -m full
 
 .PHONY: e2e
 e2e: check venv ## Run the tests on a kind cluster: install, faults with the oracle, deletion

@@ -1,0 +1,1 @@
+"""Benches: what the operator costs, and how fast it is."""
