@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # A StatefulSet, its pods and their Services change together; one visit sees all of it.
 CHILD_DEBOUNCE_SECONDS: Final = 0.5
+# A watch that has worked for so long is worth another one when it fails.
+KOPF_PROVEN_SECONDS: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -142,17 +144,28 @@ async def _watch_clusters(
 ) -> None:
     # kopf ends whatever else runs in the loop.
     others = asyncio.all_tasks()
-    tasks = await kopf.spawn_tasks(
-        registry=handlers.registry(index, controller.changed),
-        settings=handlers.settings(),
-        clusterwide=not settings.watch_namespaces,
-        namespaces=settings.watch_namespaces,
-        standalone=True,
-        stop_flag=stop_flag,
-    )
-    # kopf has taken the signals over, and would end itself before anything else.
-    _stop_at_signals(stop)
-    await kopf.run_tasks(tasks, ignored=others)
+    loop = asyncio.get_running_loop()
+    while True:
+        started = loop.time()
+        tasks = await kopf.spawn_tasks(
+            registry=handlers.registry(index, controller.changed),
+            settings=handlers.settings(),
+            clusterwide=not settings.watch_namespaces,
+            namespaces=settings.watch_namespaces,
+            standalone=True,
+            stop_flag=stop_flag,
+        )
+        # kopf has taken the signals over, and would end itself before anything else.
+        _stop_at_signals(stop)
+        try:
+            return await kopf.run_tasks(tasks, ignored=others)
+        except Exception as error:
+            # kopf takes each error that the API server sends in a watch for fatal, but 410. A watch that fails from
+            # the beginning, for want of rights or of the CRD, does end the process.
+            if loop.time() - started < KOPF_PROVEN_SECONDS:
+                raise
+            logger.warning("the watch of the clusters failed, it starts anew: %s", error)
+            metrics.count_watch_restart(names.KIND, "error")
 
 
 class Controller:
