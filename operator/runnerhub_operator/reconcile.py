@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
@@ -13,8 +12,8 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 
-from . import metrics, names
-from .act import Actor
+from . import metrics
+from .act import Actor, is_current, ref_of
 from .api import (
     ConditionReason,
     ConditionType,
@@ -31,7 +30,7 @@ from .errors import (
     ProbeError,
     RefusedError,
 )
-from .kube.client import KubeClient, ObjectRef
+from .kube.client import KubeClient
 from .kube.events import EventNote
 from .observe import observe
 from .plan import ClusterMemory, LastStep, Plan, make_plan, rejected_status
@@ -147,11 +146,14 @@ class Reconciler:
         self, key: Key, body: Mapping[str, Any], cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan
     ) -> float:
         # First what people and the next visit need to know, then the work, which may fail half-way.
-        told, current = await asyncio.gather(
-            self._write_status(key, body, plan.status), self._may_write(cluster, plan)
-        )
-        if not told:
+        try:
+            live = await self._write_status(key, body, plan.status)
+        except ConflictError:
             return self._pace(settled=False)
+        # A plan holds as long as the cluster is as it was read; the answer to the status tells that too.
+        if plan.writes and live is None:
+            live = await self._actor.read(cluster)
+        current = live is None or is_current(cluster, live)
         self._remember(cluster, plan.memory)
         await self._tell(cluster, plan)
         if not current:
@@ -170,10 +172,6 @@ class Reconciler:
             # The next visit tells it; when it has been told already, there is time.
             return 0.0 if plan.memory.rejection != rejection else REJECTED_REQUEUE_SECONDS
         return self._pace(settled=plan.settled)
-
-    async def _may_write(self, cluster: RunnerHubCluster, plan: Plan) -> bool:
-        """Whether the plan still holds: it changes nothing, or the cluster is as it was read."""
-        return not plan.writes or await self._actor.is_current(cluster)
 
     def _pace(self, *, settled: bool) -> float:
         """Time until the next visit in seconds, spread so that visits do not come in waves."""
@@ -230,8 +228,13 @@ class Reconciler:
         for note in plan.events:
             await self._actor.emit(cluster, note, now)
 
-    async def _write_status(self, key: Key, body: Mapping[str, Any], status: RunnerHubClusterStatus) -> bool:
-        """Write the status when it differs; False: somebody changed the cluster meanwhile, look again."""
+    async def _write_status(
+        self, key: Key, body: Mapping[str, Any], status: RunnerHubClusterStatus
+    ) -> Mapping[str, Any] | None:
+        """Write the status when it differs; gives the cluster as the API server then has it, None: nothing to write.
+
+        ConflictError: somebody changed the cluster meanwhile, look again.
+        """
         for condition in status.conditions:
             metrics.set_condition(*key, condition.type, condition.status)
         metadata = body["metadata"]
@@ -245,20 +248,16 @@ class Reconciler:
         ):
             # The watch has told nothing newer than what was written here.
             if status == written.status:
-                return True
+                return None
             version, previous = written.version, _dump(written.status)
         else:
             version, previous = read, body.get("status") or {}
             if previous == wanted:
                 self._written[key] = _Written(metadata["uid"], status, read, read)
-                return True
-        ref = ObjectRef(f"{names.API_GROUP}/{names.API_VERSION}", names.KIND, *key)
-        try:
-            version = await self._actor.write_status(ref, version, previous, wanted)
-        except ConflictError:
-            return False
-        self._written[key] = _Written(metadata["uid"], status, read, version)
-        return True
+                return None
+        live = await self._actor.write_status(ref_of(key), version, previous, wanted)
+        self._written[key] = _Written(metadata["uid"], status, read, live["metadata"]["resourceVersion"])
+        return live
 
     async def _reject(self, key: Key, body: Mapping[str, Any], message: str) -> float:
         metadata = body["metadata"]
@@ -267,8 +266,11 @@ class Reconciler:
         before = written.status if known and written is not None else parse_status(body)
         generation = int(metadata.get("generation", 0))
         status = rejected_status(before, ConditionReason.INVALID_SPEC, message, generation, datetime.now(UTC))
-        told = await self._write_status(key, body, status)
-        return REJECTED_REQUEUE_SECONDS if told else BUSY_SECONDS
+        try:
+            await self._write_status(key, body, status)
+        except ConflictError:
+            return BUSY_SECONDS
+        return REJECTED_REQUEUE_SECONDS
 
     def _forget(self, key: Key) -> None:
         self._memories.pop(key, None)
