@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import ProbeError
@@ -39,7 +40,9 @@ class StorageProbe:
                 self._write_and_read()
             except OSError as caught:
                 error = caught
-            loop.call_soon_threadsafe(tell, error)
+            # The loop may have ended meanwhile: nobody waits for the answer any more.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(tell, error)
 
         self._thread = threading.Thread(target=work, name="storage-probe", daemon=True)
         self._thread.start()
