@@ -40,9 +40,16 @@ class Actor:
         self._http = http
         self._reporter = reporter
 
-    async def read(self, cluster: RunnerHubCluster) -> Mapping[str, Any]:
-        """The cluster as the API server has it now. NotFoundError: it is gone."""
-        return await self._client.get(ref_of(cluster.key))
+    async def is_current(self, cluster: RunnerHubCluster) -> bool:
+        """Whether the API server still has the cluster as it was read; asked before anything is changed.
+
+        A watch may be late, and after an interruption it may never tell that a cluster is gone. NotFoundError: it is.
+        """
+        ref = _ref_of(cluster.key)
+        metadata = (await self._client.get(ref))["metadata"]
+        if metadata["uid"] != cluster.uid or "deletionTimestamp" in metadata:
+            raise NotFoundError(f"{ref} of uid {cluster.uid} is gone", 404)
+        return bool(metadata.get("generation") == cluster.generation)
 
     async def ensure_secret(self, cluster: RunnerHubCluster, wanted: CredentialSecret) -> None:
         """Generate the missing keys of a Secret; keys that exist are never changed."""
@@ -112,14 +119,16 @@ class Actor:
         await self._client.apply({**manifest, "metadata": metadata})
 
     async def write_status(
-        self, ref: ObjectRef, version: str, previous: Mapping[str, Any], wanted: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
-        """Bring the status from `previous` to `wanted`, without fields that are gone; the cluster as it is then.
+        self, key: tuple[str, str], version: str, previous: Mapping[str, Any], wanted: Mapping[str, Any]
+    ) -> str:
+        """Bring the status from `previous` to `wanted`; fields that are gone are removed. Gives the new version.
 
         ConflictError: the cluster is not at `version` any more. NotFoundError: it is gone.
         """
         patch = {"metadata": {"resourceVersion": version}, "status": _patch_of(previous, wanted)}
-        return await self._client.merge_patch(ref, patch, subresource="status")
+        answer = await self._client.merge_patch(_ref_of(key), patch, subresource="status")
+        written: str = answer["metadata"]["resourceVersion"]
+        return written
 
     async def emit(self, cluster: RunnerHubCluster, note: EventNote, now: datetime) -> None:
         """Record an Event; the same one within a minute is recorded once."""
@@ -176,20 +185,8 @@ class Actor:
         return None
 
 
-def ref_of(key: tuple[str, str]) -> ObjectRef:
-    """A cluster's identity in the API."""
+def _ref_of(key: tuple[str, str]) -> ObjectRef:
     return ObjectRef(f"{names.API_GROUP}/{names.API_VERSION}", names.KIND, *key)
-
-
-def is_current(cluster: RunnerHubCluster, live: Mapping[str, Any]) -> bool:
-    """Whether the API server's `live` cluster has the spec that was read; asked before anything is changed.
-
-    A watch may be late, and after an interruption it may never tell that a cluster is gone. NotFoundError: it is.
-    """
-    metadata = live["metadata"]
-    if metadata["uid"] != cluster.uid or "deletionTimestamp" in metadata:
-        raise NotFoundError(f"{ref_of(cluster.key)} of uid {cluster.uid} is gone", 404)
-    return bool(metadata.get("generation") == cluster.generation)
 
 
 def _patch_of(before: Any, after: Any) -> Any:

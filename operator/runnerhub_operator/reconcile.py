@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import aiohttp
 
 from . import metrics
-from .act import Actor, is_current, ref_of
+from .act import Actor
 from .api import (
     ConditionReason,
     ConditionType,
@@ -145,33 +145,32 @@ class Reconciler:
     async def _act(
         self, key: Key, body: Mapping[str, Any], cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan
     ) -> float:
-        # First what people and the next visit need to know, then the work, which may fail half-way.
+        # The objects come first, because whoever edits waits for them; people are told whatever becomes of that.
+        current, rejection = True, None
         try:
-            live = await self._write_status(key, body, plan.status)
-        except ConflictError:
+            current = not plan.writes or await self._actor.is_current(cluster)
+            if current:
+                await self._write_objects(cluster, snapshot, plan)
+        except (ForeignObjectError, RefusedError) as error:
+            rejection = _rejection(key, error)
+        finally:
+            told = await self._write_status(key, body, plan.status)
+        if not told:
             return self._pace(settled=False)
-        # A plan holds as long as the cluster is as it was read; the answer to the status tells that too.
-        if plan.writes and live is None:
-            live = await self._actor.read(cluster)
-        current = live is None or is_current(cluster, live)
         self._remember(cluster, plan.memory)
         await self._tell(cluster, plan)
         if not current:
             return self._pace(settled=False)
-        try:
-            await self._write_objects(cluster, snapshot, plan)
-            if plan.memory.rejection is not None:
-                self._remember(cluster, replace(plan.memory, rejection=None))
-                return 0.0
-            await self._disrupt(cluster, snapshot, plan)
-        except (ForeignObjectError, RefusedError) as error:
-            logger.warning("%s", error, extra={"cluster": f"{key[0]}/{key[1]}", "reason": error.reason})
-            metrics.RECONCILE_ERRORS.labels(error.reason).inc()
-            rejection = (ConditionReason(error.reason), str(error))
-            self._remember(cluster, replace(plan.memory, rejection=rejection))
-            # The next visit tells it; when it has been told already, there is time.
-            return 0.0 if plan.memory.rejection != rejection else REJECTED_REQUEUE_SECONDS
-        return self._pace(settled=plan.settled)
+        if rejection is None and plan.memory.rejection is None:
+            try:
+                await self._disrupt(cluster, snapshot, plan)
+            except (ForeignObjectError, RefusedError) as error:
+                rejection = _rejection(key, error)
+        if rejection is None and plan.memory.rejection is None:
+            return self._pace(settled=plan.settled)
+        self._remember(cluster, replace(plan.memory, rejection=rejection))
+        # The next visit tells it; when it has been told already, there is time.
+        return 0.0 if plan.memory.rejection != rejection else REJECTED_REQUEUE_SECONDS
 
     def _pace(self, *, settled: bool) -> float:
         """Time until the next visit in seconds, spread so that visits do not come in waves."""
@@ -228,13 +227,8 @@ class Reconciler:
         for note in plan.events:
             await self._actor.emit(cluster, note, now)
 
-    async def _write_status(
-        self, key: Key, body: Mapping[str, Any], status: RunnerHubClusterStatus
-    ) -> Mapping[str, Any] | None:
-        """Write the status when it differs; gives the cluster as the API server then has it, None: nothing to write.
-
-        ConflictError: somebody changed the cluster meanwhile, look again.
-        """
+    async def _write_status(self, key: Key, body: Mapping[str, Any], status: RunnerHubClusterStatus) -> bool:
+        """Write the status when it differs; False: somebody changed the cluster meanwhile, look again."""
         for condition in status.conditions:
             metrics.set_condition(*key, condition.type, condition.status)
         metadata = body["metadata"]
@@ -248,16 +242,19 @@ class Reconciler:
         ):
             # The watch has told nothing newer than what was written here.
             if status == written.status:
-                return None
+                return True
             version, previous = written.version, _dump(written.status)
         else:
             version, previous = read, body.get("status") or {}
             if previous == wanted:
                 self._written[key] = _Written(metadata["uid"], status, read, read)
-                return None
-        live = await self._actor.write_status(ref_of(key), version, previous, wanted)
-        self._written[key] = _Written(metadata["uid"], status, read, live["metadata"]["resourceVersion"])
-        return live
+                return True
+        try:
+            version = await self._actor.write_status(key, version, previous, wanted)
+        except ConflictError:
+            return False
+        self._written[key] = _Written(metadata["uid"], status, read, version)
+        return True
 
     async def _reject(self, key: Key, body: Mapping[str, Any], message: str) -> float:
         metadata = body["metadata"]
@@ -266,17 +263,21 @@ class Reconciler:
         before = written.status if known and written is not None else parse_status(body)
         generation = int(metadata.get("generation", 0))
         status = rejected_status(before, ConditionReason.INVALID_SPEC, message, generation, datetime.now(UTC))
-        try:
-            await self._write_status(key, body, status)
-        except ConflictError:
-            return BUSY_SECONDS
-        return REJECTED_REQUEUE_SECONDS
+        told = await self._write_status(key, body, status)
+        return REJECTED_REQUEUE_SECONDS if told else BUSY_SECONDS
 
     def _forget(self, key: Key) -> None:
         self._memories.pop(key, None)
         self._written.pop(key, None)
         self._visited.discard(key)
         metrics.forget_cluster(*key, _CONDITIONS)
+
+
+def _rejection(key: Key, error: ForeignObjectError | RefusedError) -> tuple[ConditionReason, str]:
+    """What the API server's refusal of an object becomes in the status."""
+    logger.warning("%s", error, extra={"cluster": f"{key[0]}/{key[1]}", "reason": error.reason})
+    metrics.RECONCILE_ERRORS.labels(error.reason).inc()
+    return ConditionReason(error.reason), str(error)
 
 
 def _dump(status: RunnerHubClusterStatus) -> dict[str, Any]:

@@ -22,12 +22,14 @@ from .kube.lease import ElectionTiming
 from .reconcile import Clusters, Key, Reconciler
 from .settings import Settings, read_settings
 from .watches import Watches
-from .workqueue import DEBOUNCE_SECONDS, WorkQueue
+from .workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
 
 # A StatefulSet, its pods and their Services change together; one visit sees all of it.
 CHILD_DEBOUNCE_SECONDS: Final = 0.5
+# An edit is one event; a list, such as the first one, brings many.
+EDIT_DEBOUNCE_SECONDS: Final = 0.02
 # A watch that has worked for so long is worth another one when it fails.
 KOPF_PROVEN_SECONDS: Final = 5.0
 
@@ -202,7 +204,7 @@ class Controller:
 
     def changed(self, key: Key, edited: bool = False) -> None:
         """Something of a cluster is another; `edited`: its spec, or the cluster is new or gone."""
-        self._queue.add(key, DEBOUNCE_SECONDS if edited else CHILD_DEBOUNCE_SECONDS, urgent=edited)
+        self._queue.add(key, EDIT_DEBOUNCE_SECONDS if edited else CHILD_DEBOUNCE_SECONDS, urgent=edited)
 
 
 def _report_failure(key: Key, error: Exception) -> None:

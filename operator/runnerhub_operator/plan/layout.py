@@ -69,11 +69,12 @@ def build(component: Component, context: BuildContext, snapshot: Snapshot) -> Bu
     annotations = live.get("metadata", {}).get("annotations", {})
     told = annotations.get(names.ANNOTATION_TEMPLATE)
     immediate = context.cluster.spec.update_policy is UpdatePolicy.IMMEDIATE
-    if told is not None and not immediate and template_hash(today) != told:
+    wanted = template_hash(today)
+    if told is not None and not immediate and wanted != told:
         before = _recorded(component, context, annotations)
         if before is not None and template_hash(kept := component.build(before)) == told:
-            return Built(_stamped(component, before, kept), before, waits=True)
-    return Built(_stamped(component, context, today), context)
+            return Built(_stamped(component, before, kept, told), before, waits=True)
+    return Built(_stamped(component, context, today, wanted), context)
 
 
 def _recorded(
@@ -91,12 +92,14 @@ def _recorded(
     return replace(context, layout=version, images=replace(context.images, **images))
 
 
-def _stamped(component: Component, context: BuildContext, manifests: list[Manifest]) -> list[Manifest]:
+def _stamped(
+    component: Component, context: BuildContext, manifests: list[Manifest], template: str
+) -> list[Manifest]:
     """The manifests with layout and template hash on the workload."""
     images = {name: value for name, value in asdict(context.images).items() if name in component.images}
     stamps = {
         names.ANNOTATION_LAYOUT: json.dumps({"version": context.layout, "images": images}, sort_keys=True),
-        names.ANNOTATION_TEMPLATE: template_hash(manifests),
+        names.ANNOTATION_TEMPLATE: template,
     }
     return [_with_annotations(item, stamps) if item["kind"] in WORKLOADS else item for item in manifests]
 
