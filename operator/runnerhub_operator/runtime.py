@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -144,8 +145,6 @@ async def _watch_clusters(
     stop: asyncio.Event,
     stop_flag: asyncio.Event,
 ) -> None:
-    # kopf ends whatever else runs in the loop.
-    others = asyncio.all_tasks()
     loop = asyncio.get_running_loop()
     while True:
         started = loop.time()
@@ -160,7 +159,7 @@ async def _watch_clusters(
         # kopf has taken the signals over, and would end itself before anything else.
         _stop_at_signals(stop)
         try:
-            return await kopf.run_tasks(tasks, ignored=others)
+            return await _until_one_ends(tasks)
         except Exception as error:
             # kopf takes each error that the API server sends in a watch for fatal, but 410. A watch that fails from
             # the beginning, for want of rights or of the CRD, does end the process.
@@ -168,6 +167,18 @@ async def _watch_clusters(
                 raise
             logger.warning("the watch of the clusters failed, it starts anew: %s", error)
             metrics.count_watch_restart(names.KIND, "error")
+
+
+async def _until_one_ends(tasks: Collection[asyncio.Task[None]]) -> None:
+    """kopf.run_tasks for a loop that is not kopf's alone: that one ends whatever else was begun meanwhile."""
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 class Controller:
