@@ -1,5 +1,8 @@
 """PgBouncer's administration console: PAUSE, with an end to the waiting, and RESUME.
 
+Of all databases, which here is one: while a single one is paused, PgBouncer still makes connections for
+`min_pool_size`, ends each at once, takes that for a failed login, and turns away clients that come meanwhile.
+
 Source: https://www.pgbouncer.org/usage.html#admin-console
 """
 
@@ -7,15 +10,20 @@ from __future__ import annotations
 
 import select
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 import psycopg
 from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
 
 from .settings import ADMIN_USER, LOCAL, Settings
 
 CONNECT_SECONDS = 2
 RESUME_SECONDS = 2.0
+# A login to the server takes a few milliseconds.
+LOGIN_SECONDS = 0.003
+_POOL_SIZE = "default_pool_size"
 
 NO_ANSWER = (OSError, psycopg.Error)
 
@@ -42,14 +50,34 @@ class Console:
         Raises StillBusyError when transactions go on for longer, ConsoleError when PgBouncer refuses or is not there.
         In both cases clients may be held back until `resume`.
         """
+        deadline = time.monotonic() + patience_seconds
         try:
             self._spare = self._connect()
-            with closing(self._connect()) as connection:
-                ask(connection, f"PAUSE {self._settings.database}", patience_seconds)
+            with closing(self._connect()) as connection, self._without_logins(self._spare, deadline):
+                ask(connection, "PAUSE", deadline - time.monotonic())
         except TimeoutError as error:
             raise StillBusyError(f"transactions did not end within {patience_seconds:g} s") from error
         except NO_ANSWER as error:
             raise ConsoleError(f"PgBouncer cannot be paused: {error}".strip()) from error
+
+    @contextmanager
+    def _without_logins(self, connection: psycopg.Connection, deadline: float) -> Iterator[None]:
+        """A moment in which no connection to the server is logging in.
+
+        PgBouncer ends one that is when a pause comes, counts it as a failed login, and turns new clients away for that
+        as long as the pause lasts. A pool that may not grow begins no login.
+        """
+        settings = ask(connection, "SHOW CONFIG", RESUME_SECONDS)
+        size = next(row["value"] for row in settings if row["key"] == _POOL_SIZE)
+        ask(connection, f"SET {_POOL_SIZE} = 1", RESUME_SECONDS)
+        try:
+            while any(row["sv_login"] != "0" for row in ask(connection, "SHOW POOLS", RESUME_SECONDS)):
+                if time.monotonic() > deadline:
+                    raise ConsoleError("PgBouncer cannot log in to the primary")
+                time.sleep(LOGIN_SECONDS)
+            yield
+        finally:
+            ask(connection, f"SET {_POOL_SIZE} = {size}", RESUME_SECONDS)
 
     def resume(self) -> None:
         """Let the clients go on; fine when they were not held back. Raises ConsoleError when that is not certain."""
@@ -57,7 +85,9 @@ class Console:
         try:
             if spare is None or not self._resume_by(spare):
                 with closing(self._connect()) as connection:
-                    ask(connection, f"RESUME {self._settings.database}", RESUME_SECONDS)
+                    # Whoever paused may have been cut off before it gave the pool its size back.
+                    ask(connection, "RELOAD", RESUME_SECONDS)
+                    ask(connection, "RESUME", RESUME_SECONDS)
         except NO_ANSWER as error:
             raise ConsoleError(f"PgBouncer cannot be resumed: {error}".strip()) from error
         except ConsoleError as error:
@@ -68,7 +98,7 @@ class Console:
         """Whether this connection still worked."""
         with closing(connection):
             try:
-                ask(connection, f"RESUME {self._settings.database}", RESUME_SECONDS)
+                ask(connection, "RESUME", RESUME_SECONDS)
             except NO_ANSWER:
                 return False
         return True
@@ -87,8 +117,8 @@ class Console:
         )
 
 
-def ask(connection: psycopg.Connection, command: str, patience_seconds: float) -> None:
-    """One command of the console. Raises TimeoutError without an answer, ConsoleError when it is refused.
+def ask(connection: psycopg.Connection, command: str, patience_seconds: float) -> list[dict[str, str]]:
+    """One command of the console; gives its rows. Raises TimeoutError without an answer, ConsoleError when refused.
 
     By libpq's own calls: psycopg would cancel a command that takes too long, which the console answers to by nothing.
     """
@@ -104,8 +134,21 @@ def ask(connection: psycopg.Connection, command: str, patience_seconds: float) -
         select.select([link.socket], [], [], left)
         link.consume_input()
     refusals = []
+    rows = []
     while (result := link.get_result()) is not None:
         if result.status == ExecStatus.FATAL_ERROR:
             refusals.append(result.error_message.decode(errors="replace").strip())
+        rows += [_row(result, number) for number in range(result.ntuples)]
     if refusals:
         raise ConsoleError("; ".join(refusals))
+    return rows
+
+
+def _row(result: PGresult, number: int) -> dict[str, str]:
+    """A row by the names of its columns, as text."""
+    return {
+        (result.fname(column) or b"").decode(): (result.get_value(number, column) or b"").decode(
+            errors="replace"
+        )
+        for column in range(result.nfields)
+    }

@@ -93,7 +93,9 @@ class Gate:
         """Hold clients back until the role has moved away from `primary`, at most so long. Raises RefusedError."""
         with self._lock:
             pause, now = self._pause, self._clock()
-            if pause is not None and pause.primary == primary and not self._is_over(pause):
+            if pause is not None and self._is_over(pause):
+                self._open("the time is over")
+            elif pause is not None and pause.primary == primary:
                 # Two want the same: the operator, and the pod that stops.
                 self._pause = pause.prolonged(now + seconds)
                 return

@@ -41,8 +41,7 @@ _PORT_PROXY_RUNTIME: Final = 8405
 _RUN_DIRECTORY: Final = "/run/pooler"
 _CREDENTIALS_DIRECTORY: Final = "/etc/runnerhub/credentials"
 _CONFIG_DIRECTORY: Final = "/etc/pooler"
-_AGENT_KEYS: Final = ("monitoring-password", "restapi-password")
-_CREDENTIAL_KEYS: Final = ("app-password", *_AGENT_KEYS)
+_CREDENTIAL_KEYS: Final = ("app-password", "monitoring-password", "restapi-password")
 
 # Time for clients to move to another pooler by themselves, and for the last transactions afterwards.
 _DRAIN_SECONDS: Final = 40
@@ -354,14 +353,6 @@ def _pod_spec(context: BuildContext) -> Manifest:
                     "defaultMode": 0o440,
                 },
             },
-            {
-                "name": "agent-credentials",
-                "secret": {
-                    "secretName": names.credentials(context.name, names.POSTGRES),
-                    "items": [{"key": key, "path": key} for key in _AGENT_KEYS],
-                    "defaultMode": 0o440,
-                },
-            },
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         ],
     }
@@ -439,9 +430,7 @@ def _agent_container(context: BuildContext) -> Manifest:
         "resources": resource_requirements(ResourceRequirements(), cpu="10m", memory="48Mi"),
         "securityContext": container_security_context(),
         "livenessProbe": _health_probe(port="agent", period=10, failures=3),
-        "volumeMounts": [
-            {"name": "agent-credentials", "mountPath": _CREDENTIALS_DIRECTORY, "readOnly": True}
-        ],
+        "volumeMounts": [{"name": "credentials", "mountPath": _CREDENTIALS_DIRECTORY, "readOnly": True}],
     }
 
 

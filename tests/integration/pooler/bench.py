@@ -13,6 +13,7 @@ import os
 import pwd
 import random
 import re
+import select
 import shutil
 import signal
 import socket
@@ -327,16 +328,21 @@ class Bench:
         wait_until("the agent to find PgBouncer", answered)
         return statuses[-1]
 
-    def is_paused(self) -> bool:
-        """Whether PgBouncer holds clients back."""
-        with psycopg.connect(
+    def console(self) -> psycopg.Connection:
+        """PgBouncer's."""
+        return psycopg.connect(
             host="127.0.0.1", port=self.pooler_port, user="pgbouncer", dbname="pgbouncer",
             password=PASSWORDS["restapi-password"], autocommit=True, cursor_factory=psycopg.ClientCursor,
-        ) as console:  # fmt: skip
-            cursor = console.execute("SHOW DATABASES")
-            columns = [item.name for item in cursor.description or ()]
-            rows = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
-        return any(row["name"] == DATABASE and str(row["paused"]) == "1" for row in rows)
+        )  # fmt: skip
+
+    def is_paused(self) -> bool:
+        """Whether a client waits. PgBouncer itself tells it from 1.19 on only."""
+        with contextlib.closing(self.connect()) as client:
+            link = client.pgconn
+            link.send_query(b"SELECT 1")
+            link.flush()
+            answered, _, _ = select.select([link.socket], [], [], 0.5)
+        return not answered
 
     # --- The database ---
 
@@ -381,8 +387,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 CLIENT_TIMEOUT_SECONDS = 5.0
 
 
+# How often a client comes that was not there before.
+ARRIVAL_SECONDS = 0.02
+
+
 class Writers:
-    """Clients that write without a break: some keep their connection, some make a new one each time."""
+    """Clients that write without a break; some keep their connection, some make a new one each time, and others come.
+
+    Those that come during a pause and at its very end find a PgBouncer without a connection to the server.
+    """
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -395,15 +408,18 @@ class Writers:
         self._threads = [
             threading.Thread(target=self._write, args=(keeps,)) for keeps in (True, True, False, False)
         ]
+        self._arrivals = threading.Thread(target=self._arrive)
 
     def __enter__(self) -> Writers:
         for thread in self._threads:
             thread.start()
+        self._arrivals.start()
         self.wait_for(20)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        self._arrivals.join()
         for thread in self._threads:
             thread.join()
 
@@ -417,9 +433,16 @@ class Writers:
         times = sorted(self.acknowledged.values())
         return max(after - before for before, after in itertools.pairwise(times))
 
-    def _write(self, keeps: bool) -> None:
+    def _arrive(self) -> None:
+        while not self._stop.wait(ARRIVAL_SECONDS):
+            self._threads.append(threading.Thread(target=self._write, args=(False, 1)))
+            self._threads[-1].start()
+
+    def _write(self, keeps: bool, times: int = sys.maxsize) -> None:
         connection: psycopg.Connection | None = None
-        while not self._stop.is_set():
+        for _ in range(times):
+            if self._stop.is_set():
+                break
             with self._lock:
                 self._next += 1
                 number = self._next

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import aiohttp
+import psycopg
 import pytest
 
 from runnerhub_operator.probes import pgbouncer
@@ -113,6 +114,17 @@ def test_a_pause_ends_by_itself_when_nobody_takes_over(bench: Bench) -> None:
         writers.wait_for(20)
     assert writers.errors == []
     assert 1.5 < writers.gap_seconds() < 3.5
+
+
+def test_a_pooler_that_is_full_of_clients_is_resumed_too(bench: Bench) -> None:
+    with bench.console() as console, bench.connect() as client:
+        assert bench.pause(seconds=1) == 200
+        console.execute("SET max_client_conn = 1")
+        with pytest.raises(psycopg.OperationalError, match="no more connections"):
+            bench.connect()
+        started = time.monotonic()
+        assert client.execute("SELECT 1").fetchone() == (1,)
+        assert time.monotonic() - started < 3
 
 
 def test_an_agent_that_was_killed_lets_everybody_go_on_when_it_starts_again(bench: Bench) -> None:

@@ -57,11 +57,10 @@ def around() -> Surroundings:
 def test_what_an_earlier_process_left_closed_is_opened_first() -> None:
     around = Surroundings()
     around.is_paused = True
-    with pytest.raises(RefusedError, match="not there yet"):
-        around.gate.close(OLD, 5)
     around.gate.tick()
     assert not around.is_paused
     around.gate.close(OLD, 5)
+    assert around.is_paused
 
 
 def test_a_pooler_that_starts_later_is_tried_until_it_answers() -> None:
@@ -70,6 +69,8 @@ def test_a_pooler_that_starts_later_is_tried_until_it_answers() -> None:
     around.resume_error = ConsoleError("connection refused")
     around.gate.tick()
     assert around.gate.is_closed
+    with pytest.raises(RefusedError, match="not there yet"):
+        around.gate.close(OLD, 5)
     around.resume_error = None
     around.gate.tick()
     assert not around.gate.is_closed
@@ -167,6 +168,17 @@ def test_no_pause_is_longer_than_the_bound(around: Surroundings) -> None:
     around.now += MAX_PAUSE_SECONDS
     around.gate.tick()
     assert not around.is_paused
+
+
+def test_a_pause_that_is_over_makes_room_for_the_next(around: Surroundings) -> None:
+    around.gate.close(OLD, 2)
+    around.now += 2
+    around.primaries = (NEW,)
+    around.gate.close(NEW, 10)
+    assert around.is_paused
+    around.now += 9
+    around.gate.tick()
+    assert around.is_paused
 
 
 # --- What it reads ---

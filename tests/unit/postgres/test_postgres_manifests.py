@@ -203,13 +203,10 @@ def test_the_proxy_and_the_agent_start_first_and_end_last() -> None:
     assert pod["automountServiceAccountToken"] is False
 
 
-def test_the_agent_gets_the_two_passwords_that_it_needs_as_files() -> None:
+def test_the_agent_gets_its_passwords_as_files() -> None:
     pod = _one(pooler_manifests(context()), "Deployment")["spec"]["template"]["spec"]
     agent = next(item for item in pod["initContainers"] if item["name"] == "agent")
-    (mount,) = agent["volumeMounts"]
-    volume = next(item for item in pod["volumes"] if item["name"] == mount["name"])
-    keys = {item["key"] for item in volume["secret"]["items"]}
-    assert keys == {"monitoring-password", "restapi-password"}
+    assert [mount["name"] for mount in agent["volumeMounts"]] == ["credentials"]
     assert all("valueFrom" not in variable for variable in agent["env"])
 
 
