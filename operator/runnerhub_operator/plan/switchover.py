@@ -47,13 +47,19 @@ def follow(cluster: RunnerHubCluster, snapshot: Snapshot, primary: str | None) -
         return Request(_status(wanted, SwitchoverResult.DONE, message, now))
     if wanted not in _members(cluster):
         return _refused(wanted, f"the cluster has no Postgres member {wanted!r}", now)
+    leader = snapshot.patroni.leader if snapshot.patroni is not None else None
+    if leader == wanted:
+        message = f"{wanted} is taking over"
+        return Request(
+            _status(wanted, SwitchoverResult.PENDING, message, since),
+            Rollout(names.POSTGRES, None, f"{wanted} to accept writes"),
+        )
     obstacle = _obstacle(cluster, snapshot, wanted)
     if (now - since).total_seconds() > PATIENCE_SECONDS:
         minutes = int(PATIENCE_SECONDS // 60)
         why = obstacle or "the switchover did not take place"
         return _refused(wanted, f"given up after {minutes} minutes: {why}", now)
     rollout = Rollout(names.POSTGRES, None, f"{wanted} to be able to become primary: {obstacle}")
-    leader = snapshot.patroni.leader if snapshot.patroni is not None else None
     if obstacle is None and leader is not None:
         step = SwitchPostgres(leader, "asked for by an annotation", candidate=wanted)
         rollout = Rollout(names.POSTGRES, step, f"{wanted} to become primary")

@@ -69,6 +69,15 @@ def test_it_is_done_when_the_member_is_the_primary_and_the_move_is_told_as_reque
     assert [item.cause for item in done.failovers] == ["Requested"]
 
 
+def test_a_member_that_takes_over_is_waited_for_without_alarm() -> None:
+    first = plan(asked())
+    taking_over = patroni(WANTED, timeline=2, hub_postgres_1={"state": "starting"})
+    found = plan(asked(before=first), first, patroni=taking_over)
+    assert told(found) == ("Pending", f"{WANTED} is taking over")
+    assert step(found) is None
+    assert "SwitchoverWaits" not in reasons(found)
+
+
 def test_a_request_that_is_done_does_not_fight_a_failover() -> None:
     first = plan(asked())
     done = plan(asked(before=first), first, patroni=patroni(WANTED, timeline=2))
