@@ -21,6 +21,17 @@ Made by `make generate` from the models in `operator/runnerhub_operator/api/`; `
 tells the same. Short name `rhc`, category `runnerhub`. What changes between versions: [versions.md](versions.md).
 """
 
+_ANNOTATIONS = (
+    (
+        f"`{names.ANNOTATION_SWITCH_PRIMARY}`",
+        "name of a Postgres member, such as `hub-postgres-1`",
+        "Make this member the primary. It is followed once, as soon as the member streams from the primary, is not far "
+        "behind, and, with synchronous replication, confirms commits; after ten minutes it is given up. "
+        "`status.postgres.switchover` tells what became of it. To ask for the same member again, take the annotation "
+        "away first.",
+    ),
+)
+
 _SCALE_TEXT = f"""\
 `kubectl scale rhc/NAME --replicas=N` and a HorizontalPodAutoscaler set the number of orchestrators:
 
@@ -160,6 +171,9 @@ def reference() -> str:
             _rules(),
             "### Patterns\n",
             listed,
+            "## Annotations\n",
+            "What a person asks for once; the operator reads them and leaves them as they are.\n",
+            _table(("Annotation", "Value", "Meaning"), list(_ANNOTATIONS)),
             "## Status\n",
             _status(),
             "### Conditions\n",

@@ -126,9 +126,16 @@ def _venv(options: argparse.Namespace) -> None:
 
 
 def _servers(_options: argparse.Namespace) -> None:
-    """Install the Postgres and Redis servers that the orchestrator's integration tests start for themselves."""
-    # Debian keeps the server's programs out of PATH; what starts them is in it.
-    prerequisites.ensure_packages({"postgresql": "pg_ctlcluster", "redis-server": "redis-server"})
+    """Install the servers that the integration tests start for themselves: Postgres, Redis, and those of the pooler."""
+    # Debian keeps Postgres' programs out of PATH; what starts them is in it.
+    prerequisites.ensure_packages(
+        {
+            "postgresql": "pg_ctlcluster",
+            "redis-server": "redis-server",
+            "pgbouncer": "pgbouncer",
+            "haproxy": "haproxy",
+        }
+    )
 
 
 def _lint(options: argparse.Namespace) -> None:

@@ -71,7 +71,7 @@ class Cast:
             if kind != "DELETED" and not body["spec"].get("nodeName") and "deletionTimestamp" not in metadata:
                 self._bind(metadata)
             cluster, component = self._cluster(metadata), metadata["labels"].get(names.LABEL_COMPONENT, "")
-            if component in cluster.pods:
+            if component in cluster.pods or component == names.POOLER:
                 await self._play(cluster, component, body, gone=kind == "DELETED")
 
     def _cluster(self, metadata: Object) -> PlayedCluster:
@@ -99,13 +99,17 @@ class Cast:
         """Let a pod come on or leave."""
         metadata = body["metadata"]
         uid, ip = metadata["uid"], body.get("status", {}).get("podIP", "")
+        # A pooler has a voice and no role.
+        has_role = component in cluster.pods
         if gone or "deletionTimestamp" in metadata:
-            cluster.drop(component, metadata["name"])
+            if has_role:
+                cluster.drop(component, metadata["name"])
             self._listeners.close(self._addresses.pop(uid, ""))
         elif ip:
             labels = metadata["labels"]
             role, leads = labels.get(names.LABEL_ROLE, ""), names.LABEL_LEADER in labels
-            cluster.put(component, PlayedPod(metadata["name"], uid, ip, role, leads))
+            if has_role:
+                cluster.put(component, PlayedPod(metadata["name"], uid, ip, role, leads))
             self._addresses[uid] = ip
             await self._listeners.open(cluster, component, ip)
 

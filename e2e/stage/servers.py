@@ -1,4 +1,4 @@
-"""What listens at the played pods' addresses: Patroni's REST API and Sentinel's protocol, as far as they are asked.
+"""What listens at the played pods' addresses: Patroni, Sentinel and the poolers' agents, as far as they are asked.
 
 Plain protocols instead of a web server: a few hundred clusters are asked several hundred times a second, on the
 same machine that is measured.
@@ -28,8 +28,8 @@ class _Protocol(asyncio.Protocol):
         self._transport = transport
 
 
-class PatroniProtocol(_Protocol):
-    """HTTP/1.1: GET /cluster, GET and PATCH /config, POST /switchover, /restart and /reinitialize."""
+class _HttpProtocol(_Protocol):
+    """HTTP/1.1 with whole requests and answers."""
 
     def data_received(self, data: bytes) -> None:
         """Answer each complete request."""
@@ -53,6 +53,22 @@ class PatroniProtocol(_Protocol):
             )
             if headers.get("connection", "").lower() == "close":
                 self._transport.close()
+
+    def _answer(self, method: str, path: str, body: bytes) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+class PoolerProtocol(_HttpProtocol):
+    """POST /pause, /resume and /checkpoint: nobody is connected, so nobody has to wait."""
+
+    def _answer(self, method: str, path: str, _body: bytes) -> tuple[str, str]:
+        if method == "POST" and path in ("/pause", "/resume", "/checkpoint"):
+            return "200 OK", json.dumps({"message": "done"})
+        return "404 Not Found", "{}"
+
+
+class PatroniProtocol(_HttpProtocol):
+    """GET /cluster, GET and PATCH /config, POST /switchover, /restart and /reinitialize."""
 
     def _answer(self, method: str, path: str, body: bytes) -> tuple[str, str]:
         cluster = self._cluster
@@ -148,6 +164,7 @@ def _flat(fields: Mapping[str, str]) -> list[str]:
 
 _SERVED: Final[Mapping[str, tuple[int, type[_Protocol]]]] = {
     names.POSTGRES: (names.PORT_PATRONI, PatroniProtocol),
+    names.POOLER: (names.PORT_POOLER_AGENT, PoolerProtocol),
     names.REDIS: (names.PORT_SENTINEL, SentinelProtocol),
 }
 

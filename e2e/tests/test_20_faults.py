@@ -42,3 +42,22 @@ def test_the_oracle_reports_a_loss_where_one_must_happen(bed: Bed, hub: Hub, loa
     result = control(bed, hub, load)
     report.write("e2e-control", result)
     assert result["lost"] > 0
+
+
+@pytest.mark.parametrize("way", ["annotation", "graceful delete"])
+def test_a_planned_switchover_is_a_delay_and_no_error(hub: Hub, load: LoadClient, way: str) -> None:
+    def do(primary: str) -> None:
+        if way == "graceful delete":
+            hub.kubectl("delete", "pod", primary, "--wait=false")
+            return
+        wanted = next(
+            pod["metadata"]["name"] for pod in hub.pods("postgres") if pod["metadata"]["name"] != primary
+        )
+        hub.kubectl("annotate", "rhc", hub.name, "--overwrite", f"runnerhub.io/switch-primary-to={wanted}")
+
+    result = strike(hub, load, f"planned switchover by {way}", "postgres", do)
+    RESULTS.append(result.as_report())
+    report.write("e2e-faults", RESULTS)
+    assert result.lost == 0
+    # The client gives up after five seconds: within this gap it saw no error.
+    assert result.gap_seconds < 5.0

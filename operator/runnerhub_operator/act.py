@@ -14,12 +14,19 @@ import aiohttp
 
 from . import actions, names
 from .api import RunnerHubCluster
-from .errors import ConflictError, ForeignObjectError, NotFoundError, ProbeError
+from .errors import (
+    ConflictError,
+    ForeignObjectError,
+    NotFoundError,
+    ProbeError,
+    SwitchoverPostponedError,
+)
 from .kube.client import KubeClient, ObjectRef
 from .kube.events import EventNote, event_manifest
-from .probes import patroni
+from .probes import patroni, pgbouncer
 from .resources.common import Manifest
 from .resources.credentials import CredentialSecret
+from .resources.patroni import POOLER_ADMIN_USER, REST_USER
 from .snapshot import LiveObject, Snapshot
 
 logger = logging.getLogger(__name__)
@@ -163,15 +170,8 @@ class Actor:
                 except (NotFoundError, ConflictError):
                     return None
                 return uid
-            case actions.SwitchPostgres(primary, _):
-                await patroni.switchover(
-                    self._http,
-                    _primary_host(snapshot),
-                    primary,
-                    None,
-                    auth=_patroni_auth(cluster, snapshot),
-                    deadline_seconds=ACTION_DEADLINE_SECONDS,
-                )
+            case actions.SwitchPostgres():
+                await self._switch_postgres(cluster, snapshot, step)
             case actions.RestartPostgres(member, _):
                 pod_of_member = snapshot.pod(member)
                 if pod_of_member is not None:
@@ -183,6 +183,48 @@ class Actor:
                         only_pending=True,
                     )
         return None
+
+    async def _switch_postgres(
+        self, cluster: RunnerHubCluster, snapshot: Snapshot, step: actions.SwitchPostgres
+    ) -> None:
+        """Have the poolers hold their clients back, hand the role over; they go on when the new primary takes writes.
+
+        SwitchoverPostponedError: not every pooler could. ProbeError: Patroni refuses. In both cases clients go on.
+        """
+        host, auth = _primary_host(snapshot), _auth(cluster, snapshot, POOLER_ADMIN_USER)
+        poolers = [pod.ip for pod in snapshot.pods_of(names.POOLER) if pod.ip] if step.pause else []
+        serving = {pod.ip for pod in snapshot.pods_of(names.POOLER) if pod.ready}
+        try:
+            # A shorter stop of the old primary: what it has in memory is written while clients still work.
+            for pooler in sorted(serving.intersection(poolers))[:1]:
+                await self._checkpoint(pooler, auth)
+            held_up = await pgbouncer.pause(
+                self._http, poolers, step.primary, seconds=pgbouncer.HELD_BACK_SECONDS, auth=auth
+            )
+            for pooler, why in held_up.items():
+                # One that starts or drains has few clients, or none, and may not be able to answer.
+                if pooler in serving:
+                    raise SwitchoverPostponedError(f"the Postgres switchover waits: {why}")
+                logger.info("goes on without a pooler that does not serve: %s", why)
+            await patroni.switchover(
+                self._http,
+                host,
+                step.primary,
+                step.candidate,
+                auth=_patroni_auth(cluster, snapshot),
+                deadline_seconds=ACTION_DEADLINE_SECONDS,
+            )
+        except BaseException:
+            # Also when this task is cancelled; an agent that is not reached opens when its time is over.
+            for pooler, why in (await pgbouncer.resume(self._http, poolers, auth=auth)).items():
+                logger.info("pooler %s was not resumed: %s", pooler, why)
+            raise
+
+    async def _checkpoint(self, pooler: str, auth: aiohttp.BasicAuth) -> None:
+        try:
+            await pgbouncer.checkpoint(self._http, pooler, auth=auth)
+        except ProbeError as error:
+            logger.info("no checkpoint before the switchover: %s", error)
 
 
 def _ref_of(key: tuple[str, str]) -> ObjectRef:
@@ -206,12 +248,17 @@ def _primary_host(snapshot: Snapshot) -> str:
 
 
 def _patroni_auth(cluster: RunnerHubCluster, snapshot: Snapshot) -> aiohttp.BasicAuth:
+    return _auth(cluster, snapshot, REST_USER)
+
+
+def _auth(cluster: RunnerHubCluster, snapshot: Snapshot, user: str) -> aiohttp.BasicAuth:
+    """A user with the password for all that steers the database."""
     password = snapshot.children.secret_value(
         names.credentials(cluster.name, names.POSTGRES), "restapi-password"
     )
     if password is None:
         raise ProbeError("the password of Patroni's REST API is not known yet")
-    return aiohttp.BasicAuth("patroni", password)
+    return aiohttp.BasicAuth(user, password)
 
 
 def _check_owner(cluster: RunnerHubCluster, ref: ObjectRef, live: Mapping[str, Any]) -> None:

@@ -33,6 +33,12 @@ class ProbeError(OperatorError):
     reason = "ProbeFailed"
 
 
+class SwitchoverPostponedError(ProbeError):
+    """A planned switchover did not take place: clients could not be held back, or Patroni refused."""
+
+    reason = "SwitchoverPostponed"
+
+
 class KubeError(OperatorError):
     """The API server refused a request or could not be reached.
 

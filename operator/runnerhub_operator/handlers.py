@@ -64,7 +64,8 @@ def registry(index: ClusterIndex, changed: Callable[[Key, bool], None]) -> kopf.
 
     def tell(body: Mapping[str, Any], event_type: str | None) -> None:
         metadata = body["metadata"]
-        edit = metadata.get("generation"), metadata.get("deletionTimestamp")
+        request = metadata.get("annotations", {}).get(names.ANNOTATION_SWITCH_PRIMARY)
+        edit = metadata.get("generation"), metadata.get("deletionTimestamp"), request
         now = edit, hash(json.dumps(body.get("status"), sort_keys=True))
         before = known.pop(metadata["uid"], (None, 0))
         if event_type != "DELETED":

@@ -26,6 +26,8 @@ ANNOTATION_LAYOUT: Final = f"{API_GROUP}/layout"
 ANNOTATION_TEMPLATE: Final = f"{API_GROUP}/template-hash"
 ANNOTATION_CREDENTIALS: Final = f"{API_GROUP}/credentials-hash"
 ANNOTATION_CONFIG: Final = f"{API_GROUP}/config-hash"
+# On a RunnerHubCluster, by people: the Postgres member that shall become the primary.
+ANNOTATION_SWITCH_PRIMARY: Final = f"{API_GROUP}/switch-primary-to"
 
 POSTGRES: Final = "postgres"
 POOLER: Final = "pooler"
@@ -42,6 +44,7 @@ APP_ROLE: Final = "app"
 PORT_POSTGRES: Final = 5432
 PORT_POSTGRES_READ_ONLY: Final = 5433
 PORT_PATRONI: Final = 8008
+PORT_POOLER_AGENT: Final = 8406
 PORT_REDIS: Final = 6379
 PORT_SENTINEL: Final = 26379
 PORT_ORCHESTRATOR: Final = 3001
@@ -64,6 +67,11 @@ def member(cluster: str, component: str, ordinal: int) -> str:
 def credentials(cluster: str, component: str) -> str:
     """Name of the Secret with a component's generated passwords."""
     return f"{cluster}-{component}-credentials"
+
+
+def pooler_pods_service(cluster: str) -> str:
+    """Headless Service with the address of each pooler pod, for those who steer the poolers."""
+    return child(cluster, "pooler-pods")
 
 
 def load_balancer_service(cluster: str) -> str:

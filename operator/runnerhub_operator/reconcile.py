@@ -14,6 +14,7 @@ import aiohttp
 
 from . import metrics
 from .act import Actor
+from .actions import Disruption, SwitchPostgres
 from .api import (
     ConditionReason,
     ConditionType,
@@ -29,6 +30,7 @@ from .errors import (
     NotFoundError,
     ProbeError,
     RefusedError,
+    SwitchoverPostponedError,
 )
 from .kube.client import KubeClient
 from .kube.events import EventNote
@@ -198,12 +200,28 @@ class Reconciler:
                 live = snapshot.children.live("Lease", name)
                 await self._actor.take_lease(cluster, plan.disruption_lease, live)
             if plan.rollout is not None and plan.rollout.step is not None:
-                uid = await self._actor.disrupt(cluster, snapshot, plan.rollout.step)
-                step = LastStep(at=datetime.now(UTC), deleted_uid=uid)
-                self._remember(cluster, replace(plan.memory, last_step=step))
+                last = await self._step(cluster, snapshot, plan.rollout.step, plan.memory.last_step)
+                self._remember(cluster, replace(plan.memory, last_step=last))
         except ProbeError as error:
             note = EventNote("Warning", "ChangeDelayed", str(error))
             await self._actor.emit(cluster, note, snapshot.now)
+
+    async def _step(
+        self, cluster: RunnerHubCluster, snapshot: Snapshot, step: Disruption, last: LastStep
+    ) -> LastStep:
+        """One step, and what to remember of it; a switchover that did not take place is remembered too."""
+        try:
+            uid = await self._actor.disrupt(cluster, snapshot, step)
+        except ProbeError as error:
+            if not isinstance(step, SwitchPostgres):
+                raise
+            logger.info("%s", error, extra={"cluster": f"{cluster.namespace}/{cluster.name}"})
+            postponed = isinstance(error, SwitchoverPostponedError)
+            reason = error.reason if postponed else "ChangeDelayed"
+            await self._actor.emit(cluster, EventNote("Warning", reason, str(error)), snapshot.now)
+            now = datetime.now(UTC)
+            return last.postponed(now) if postponed else last.refused(now)
+        return LastStep(at=datetime.now(UTC), deleted_uid=uid)
 
     def _remember(self, cluster: RunnerHubCluster, memory: ClusterMemory) -> None:
         self._memories[cluster.key] = (cluster.uid, memory)

@@ -612,6 +612,13 @@ def happenings(cluster: str) -> Strategy:
         _patroni(cluster).map(_setter("patroni")),
         _patroni_configs.map(_setter("patroni_config")),
         _sentinels(cluster).map(_setter("sentinels")),
+        st.one_of(_member_names(cluster, names.POSTGRES), st.none(), texts).map(
+            lambda wanted: (
+                lambda world: setattr(
+                    world, "cluster", replace(world.cluster, switch_primary_to=wanted or None)
+                )
+            )
+        ),
         st.integers(-3600, 3600).map(
             lambda late: lambda world: setattr(world, "now", NOW + timedelta(seconds=late))
         ),

@@ -28,6 +28,8 @@ from .status import (
     RedisReplicaStatus,
     RedisStatus,
     RunnerHubClusterStatus,
+    SwitchoverResult,
+    SwitchoverStatus,
 )
 
 __all__ = [
@@ -55,6 +57,8 @@ __all__ = [
     "RunnerHubClusterStatus",
     "ServiceType",
     "Storage",
+    "SwitchoverResult",
+    "SwitchoverStatus",
     "Synchronous",
     "UpdatePolicy",
     "parse_cluster",

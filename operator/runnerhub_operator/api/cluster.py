@@ -16,11 +16,15 @@ from .status import RunnerHubClusterStatus
 # A condition's message is for people.
 MAX_TOLD_ERRORS = 10
 MAX_PATH_LENGTH = 200
+MAX_MEMBER_NAME_LENGTH = 63
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerHubCluster:
-    """One cluster resource: identity, validated spec, last written status."""
+    """One cluster resource: identity, validated spec, last written status.
+
+    `switch_primary_to`: the member that somebody wants to be the Postgres primary, by an annotation.
+    """
 
     namespace: str
     name: str
@@ -28,6 +32,7 @@ class RunnerHubCluster:
     generation: int
     spec: RunnerHubClusterSpec
     status: RunnerHubClusterStatus
+    switch_primary_to: str | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -95,4 +100,11 @@ def parse_cluster(body: Mapping[str, Any]) -> RunnerHubCluster:
         generation=int(metadata.get("generation", 0)),
         spec=spec,
         status=parse_status(body),
+        switch_primary_to=_switch_primary_to(metadata),
     )
+
+
+def _switch_primary_to(metadata: Mapping[str, Any]) -> str | None:
+    """The request, cut to the length of a name: it goes into the status, and longer ones name nobody."""
+    value = (metadata.get("annotations") or {}).get(names.ANNOTATION_SWITCH_PRIMARY, "")
+    return value.strip()[:MAX_MEMBER_NAME_LENGTH] or None

@@ -103,6 +103,27 @@ class PostgresInstanceStatus(StatusModel):
     )
 
 
+class SwitchoverResult(StrEnum):
+    """What became of a request to switch the primary over."""
+
+    PENDING = "Pending"
+    DONE = "Done"
+    REFUSED = "Refused"
+
+
+class SwitchoverStatus(StatusModel):
+    """The request of the annotation `runnerhub.io/switch-primary-to`, which is followed once."""
+
+    request: str = Field(description="The value of the annotation that was looked at.")
+    result: SwitchoverResult = Field(
+        description="Pending until the switchover takes place, for ten minutes at most; then Done or Refused."
+    )
+    message: str = Field(default="", description="Why, in a sentence for people.")
+    at: Timestamp = Field(
+        description="When the request was first seen, or when it was done or refused, RFC 3339."
+    )
+
+
 class PostgresStatus(StatusModel):
     """The database as observed."""
 
@@ -112,6 +133,10 @@ class PostgresStatus(StatusModel):
     )
     instances: tuple[PostgresInstanceStatus, ...] = Field(
         default=(), max_length=16, description="The members."
+    )
+    switchover: SwitchoverStatus | None = Field(
+        default=None,
+        description="What became of the annotation `runnerhub.io/switch-primary-to`; absent without it.",
     )
 
 

@@ -25,7 +25,7 @@ from ..resources.common import BuildContext, Images, Manifest
 from ..resources.credentials import CredentialSecret
 from ..resources.patroni import dynamic_config_patch, patroni_dynamic_config
 from ..snapshot import Scaled, Snapshot
-from . import conditions, credentials, failovers, leases, objects, status
+from . import conditions, credentials, failovers, leases, objects, status, switchover
 from .objects import Matches
 from .patience import Patience, told
 from .rollout import LastStep, plan_rollout
@@ -131,18 +131,22 @@ def make_plan(
     memory = memory or ClusterMemory(failovers.initial_memory(cluster.status))
     sections = _sections(cluster, snapshot, memory.patience)
     changes = _changes(cluster, snapshot, images, sections, memory)
-    rollout = _rollout(cluster, snapshot, sections, changes, memory.last_step)
+    request = switchover.follow(cluster, snapshot, sections.postgres.primary)
+    rollout = _rollout(cluster, snapshot, sections, changes, memory.last_step, request.rollout)
     verdicts, since, full = _verdicts(cluster, snapshot, sections, changes, rollout, memory)
     written = conditions.with_times(verdicts, cluster.status, cluster.generation, snapshot.now)
 
-    notes = _Notes()
-    roles = _track_roles(memory, snapshot, sections, rollout, notes)
+    notes = _Notes(events=list(request.events))
+    causes = {rollout.component: "RollingChange"} if rollout is not None else {}
+    if switchover.is_followed(cluster.status.postgres.switchover, request.status):
+        causes[names.POSTGRES] = "Requested"
+    roles = _track_roles(memory, snapshot, sections, causes, notes)
     _condition_events(cluster.status.conditions, written, notes)
     new_status = RunnerHubClusterStatus(
         observed_generation=cluster.generation,
         phase=_phase(written),
         conditions=written,
-        postgres=sections.postgres,
+        postgres=sections.postgres.model_copy(update={"switchover": request.status}),
         redis=sections.redis,
         orchestrator=sections.orchestrator,
         failovers=tuple([*reversed(notes.failovers), *cluster.status.failovers][: failovers.MAX_FAILOVERS]),
@@ -233,12 +237,17 @@ def _changes(
 
 
 def _rollout(
-    cluster: RunnerHubCluster, snapshot: Snapshot, sections: _Sections, changes: _Changes, last: LastStep
+    cluster: RunnerHubCluster,
+    snapshot: Snapshot,
+    sections: _Sections,
+    changes: _Changes,
+    last: LastStep,
+    requested: Rollout | None,
 ) -> Rollout | None:
     # A StatefulSet that is about to be written makes pods due that come before those of Deployments.
     first = any(item["kind"] == "StatefulSet" for item in changes.objects)
     renewals = () if first else changes.renewals
-    rollout = plan_rollout(cluster, snapshot, sections.seen_redis, last, renewals)
+    rollout = plan_rollout(cluster, snapshot, sections.seen_redis, last, renewals, requested)
     if rollout is not None and (other := leases.held_by_other(cluster, snapshot)):
         waiting_for = f"{other}, which holds {names.disruption_lease(cluster.name)}"
         return Rollout(rollout.component, None, waiting_for)
@@ -332,7 +341,7 @@ def _phase(written: tuple[Condition, ...]) -> str:
 
 
 def _track_roles(
-    memory: ClusterMemory, snapshot: Snapshot, sections: _Sections, rollout: Rollout | None, notes: _Notes
+    memory: ClusterMemory, snapshot: Snapshot, sections: _Sections, causes: Mapping[str, str], notes: _Notes
 ) -> dict[str, failovers.Role]:
     holders = {
         names.POSTGRES: sections.postgres.primary,
@@ -341,9 +350,12 @@ def _track_roles(
     }
     roles = {}
     for component, holder in holders.items():
-        cause = "RollingChange" if rollout is not None and rollout.component == component else None
         role, failover = failovers.track(
-            component, memory.roles.get(component, failovers.Role()), holder, snapshot, cause
+            component,
+            memory.roles.get(component, failovers.Role()),
+            holder,
+            snapshot,
+            causes.get(component),
         )
         roles[component] = role
         if failover is not None:

@@ -7,8 +7,9 @@ happens inside each is Kubernetes' own rolling update.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final
 
 from .. import names
@@ -19,17 +20,52 @@ from ..snapshot import Pod, Snapshot
 
 # Patroni tells the end of a restart at its next loop, two seconds later.
 SETTLE_SECONDS: Final = 4.0
+# Clients that could not be held back, as while a long transaction runs, are given this time before the next try;
+# after so many tries the switchover takes place without holding them back.
+POSTPONED_SECONDS: Final = 60.0
+MAX_POSTPONEMENTS: Final = 3
+# What Patroni refuses it may allow a moment later, when it has counted its synchronous replicas anew.
+REFUSED_SECONDS: Final = 10.0
+# Tries of another occasion do not count.
+FORGOTTEN_SECONDS: Final = 300.0
+
+
+class Outcome(StrEnum):
+    """What became of a step: done; put off because clients could not be held back; refused by Patroni."""
+
+    DONE = "done"
+    POSTPONED = "postponed"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
 class LastStep:
-    """The disruption carried out last: when, and the uid of the pod if one was deleted.
+    """The disruption tried last: when, and the uid of the pod if one was deleted.
 
     While the cache still shows that pod as alive, or a restart may not show yet, nothing else is done.
+    `postponements`: how often in a row a Postgres switchover was put off.
     """
 
     at: datetime | None = None
     deleted_uid: str | None = None
+    outcome: Outcome = Outcome.DONE
+    postponements: int = 0
+
+    def is_recent(self, now: datetime, seconds: float) -> bool:
+        """Whether it was less than so many seconds ago."""
+        return self.at is not None and (now - self.at).total_seconds() < seconds
+
+    def postponed(self, now: datetime) -> LastStep:
+        """As it is after a switchover was put off."""
+        return LastStep(now, outcome=Outcome.POSTPONED, postponements=self.postponed_before(now) + 1)
+
+    def refused(self, now: datetime) -> LastStep:
+        """As it is after Patroni refused a switchover."""
+        return LastStep(now, outcome=Outcome.REFUSED, postponements=self.postponed_before(now))
+
+    def postponed_before(self, now: datetime) -> int:
+        """How often the switchover that is due was put off already."""
+        return self.postponements if self.is_recent(now, FORGOTTEN_SECONDS) else 0
 
 
 def _is_unseen(snapshot: Snapshot, cluster: str, component: str) -> bool:
@@ -53,27 +89,45 @@ def plan_rollout(
     redis: RedisStatus,
     last: LastStep,
     renewals: Sequence[Manifest] = (),
+    requested: Rollout | None = None,
 ) -> Rollout | None:
     """The deliberate disruption that is due, at most one in the whole cluster.
 
-    `renewals` are the Deployments whose pod template is to change, in order.
+    `renewals` are the Deployments whose pod template is to change, in order. `requested` is the switchover that
+    somebody asks for.
     """
-    rollout = _due(cluster, snapshot, redis, renewals)
+    rollout = _due(cluster, snapshot, redis, renewals, requested)
     if rollout is None or rollout.step is None:
         return rollout
     if any(pod.uid == last.deleted_uid and not pod.terminating for pod in snapshot.pods):
         return Rollout(rollout.component, None, "the deleted pod to go")
-    if last.at is not None and (snapshot.now - last.at).total_seconds() < SETTLE_SECONDS:
+    if last.is_recent(snapshot.now, SETTLE_SECONDS):
         return Rollout(rollout.component, None, "the last step to show")
+    if isinstance(rollout.step, SwitchPostgres):
+        return _switchover(rollout, rollout.step, snapshot.now, last)
     return rollout
 
 
+def _switchover(rollout: Rollout, step: SwitchPostgres, now: datetime, last: LastStep) -> Rollout:
+    """A switchover at its time: not at once after one that did not take place, and not put off for ever."""
+    if last.outcome is Outcome.POSTPONED and last.is_recent(now, POSTPONED_SECONDS):
+        tries = f"{last.postponements} of {MAX_POSTPONEMENTS} tries"
+        return Rollout(rollout.component, None, f"transactions to end before the switchover, after {tries}")
+    if last.outcome is Outcome.REFUSED and last.is_recent(now, REFUSED_SECONDS):
+        return Rollout(rollout.component, None, "Patroni to allow the switchover")
+    return replace(rollout, step=replace(step, pause=last.postponed_before(now) < MAX_POSTPONEMENTS))
+
+
 def _due(
-    cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus, renewals: Sequence[Manifest]
+    cluster: RunnerHubCluster,
+    snapshot: Snapshot,
+    redis: RedisStatus,
+    renewals: Sequence[Manifest],
+    requested: Rollout | None,
 ) -> Rollout | None:
     stateful = [
         found
-        for found in (_postgres(cluster, snapshot), _redis(cluster, snapshot, redis))
+        for found in (_postgres(cluster, snapshot, requested), _redis(cluster, snapshot, redis))
         if found is not None
     ]
     mending = next((found for found in stateful if found.mends), None)
@@ -86,8 +140,11 @@ def _due(
     superseded = {manifest["metadata"]["labels"][names.LABEL_COMPONENT] for manifest in renewals}
     # A template that is wrong is replaced without waiting for it.
     moving = [found for found in moving if found.component not in superseded]
-    candidates = [*moving, *stateful, *(_renew_deployment(item) for item in renewals), *stuck]
-    return next(iter(candidates), None)
+    ready = [requested] if requested is not None and requested.step is not None else []
+    # One that cannot take place now holds nothing else up.
+    waiting = [requested] if requested is not None and requested.step is None else []
+    renewing = [_renew_deployment(item) for item in renewals]
+    return next(iter([*moving, *stateful, *ready, *renewing, *stuck, *waiting]), None)
 
 
 def _renew_deployment(manifest: Manifest) -> Rollout:
@@ -138,7 +195,7 @@ def _mendable(outdated: tuple[Pod, ...], unsettled: list[str], holder: str | Non
     return broken[0] if broken and unsettled == [broken[0].name] else None
 
 
-def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
+def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot, requested: Rollout | None) -> Rollout | None:
     outdated = _outdated(snapshot, cluster.name, names.POSTGRES)
     if outdated is None:
         return None
@@ -163,7 +220,10 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
         return Rollout(names.POSTGRES, RestartPostgres(leader, "changed parameters"), leader)
     replicas = sorted(due - {leader}, reverse=True)
     if not replicas and len(members) > 1:
-        return Rollout(names.POSTGRES, SwitchPostgres(leader, "rolling change"), "another primary")
+        asked = requested.step if requested is not None else None
+        candidate = asked.candidate if isinstance(asked, SwitchPostgres) else None
+        step = SwitchPostgres(leader, "rolling change", candidate)
+        return Rollout(names.POSTGRES, step, "another primary")
     name = replicas[0] if replicas else leader
     if name in by_name:
         return _renew(names.POSTGRES, by_name[name])

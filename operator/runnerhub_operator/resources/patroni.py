@@ -17,6 +17,9 @@ CONFIG_DIRECTORY: Final = "/etc/patroni"
 VOLUME: Final = "data"
 
 REST_USER: Final = "patroni"
+# In PgBouncer's console and towards the poolers' agents; the password is Patroni's REST password, the one for
+# everything that steers the database.
+POOLER_ADMIN_USER: Final = "pgbouncer"
 SUPERUSER: Final = "postgres"
 REPLICATION_ROLE: Final = "replicator"
 

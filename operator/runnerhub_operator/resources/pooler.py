@@ -4,6 +4,9 @@ Clients reach PgBouncer through the Service `<cluster>-postgres`; PgBouncer reac
 replicas, through the HAProxy of its own pod. Which member is which is asked of each member's Patroni, so a
 primary that lost the role cannot be mistaken for the new one, as a Service's label selector would while a
 node is frozen.
+
+Beside them runs a small agent (`runnerhub_pooler` in the image). It holds the clients of the read-write route back
+while the primary changes on purpose, and lets them go on as soon as the new one takes writes.
 """
 
 from __future__ import annotations
@@ -25,17 +28,15 @@ from .common import (
     service_account,
     spread,
 )
-from .patroni import MAX_REPLICA_LAG_BYTES, POOL_MARGIN
+from .patroni import MAX_REPLICA_LAG_BYTES, POOL_MARGIN, POOLER_ADMIN_USER
 from .postgres import member_names
 
-# The operator's user in PgBouncer's console (PAUSE, RESUME, RECONNECT); its password is Patroni's REST
-# password, the one for everything that steers the database.
-ADMIN_USER: Final = "pgbouncer"
 STATISTICS_USER: Final = "monitoring"
 
 _PROXY_READ_WRITE: Final = 6432
 _PROXY_READ_ONLY: Final = 6433
 _PORT_STATISTICS: Final = 8404
+_PORT_PROXY_RUNTIME: Final = 8405
 
 _RUN_DIRECTORY: Final = "/run/pooler"
 _CREDENTIALS_DIRECTORY: Final = "/etc/runnerhub/credentials"
@@ -59,6 +60,7 @@ def pooler_manifests(context: BuildContext) -> list[Manifest]:
             "data": configuration,
         },
         _service(context),
+        _pods_service(context),
         disruption_budget(context, names.POOLER),
         _deployment(context, configuration),
     ]
@@ -94,7 +96,7 @@ def _pgbouncer(context: BuildContext, port: int, upstream_port: int, options: Ma
         "unix_socket_dir": "",
         "auth_type": "scram-sha-256",
         "auth_file": f"{_RUN_DIRECTORY}/userlist.txt",
-        "admin_users": ADMIN_USER,
+        "admin_users": POOLER_ADMIN_USER,
         "stats_users": STATISTICS_USER,
         "pool_mode": "transaction",
         "max_prepared_statements": 200,
@@ -153,7 +155,15 @@ def _haproxy(context: BuildContext) -> str:
     connections = 4 * (context.cluster.spec.postgres.pooler.pool_size + POOL_MARGIN) + 100
     sections: list[tuple[str, Sequence[str]]] = [
         # Changes of a server's state are told on standard error without any log being set.
-        ("global", (f"maxconn {connections}", "nbthread 1")),
+        (
+            "global",
+            (
+                f"maxconn {connections}",
+                "nbthread 1",
+                # For the agent: nobody outside the pod reaches it.
+                f"stats socket ipv4@127.0.0.1:{_PORT_PROXY_RUNTIME} level admin",
+            ),
+        ),
         (
             "resolvers cluster",
             (
@@ -272,6 +282,23 @@ def _service(context: BuildContext) -> Manifest:
     }
 
 
+def _pods_service(context: BuildContext) -> Manifest:
+    """Headless Service by which a Postgres pod that stops finds the agents of all poolers, also of those that drain."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(context, names.pooler_pods_service(context.name), names.POOLER),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": names.selector_labels(context.name, names.POOLER),
+            "ports": [
+                {"name": "agent", "port": names.PORT_POOLER_AGENT, "protocol": "TCP", "targetPort": "agent"}
+            ],
+        },
+    }
+
+
 def _deployment(context: BuildContext, configuration: Mapping[str, str]) -> Manifest:
     return {
         "apiVersion": "apps/v1",
@@ -301,8 +328,8 @@ def _pod_spec(context: BuildContext) -> Manifest:
         "securityContext": pod_security_context(),
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
         "topologySpreadConstraints": spread(context.name, names.POOLER),
-        # A sidecar: it is there before PgBouncer starts and until PgBouncer has ended.
-        "initContainers": [_haproxy_container(context)],
+        # Sidecars: they are there before PgBouncer starts and until PgBouncer has ended.
+        "initContainers": [_haproxy_container(context), _agent_container(context)],
         "containers": [
             _pgbouncer_container(
                 context, "pgbouncer-rw", "postgres", names.PORT_POSTGRES, "pgbouncer-rw.ini", pooler.resources
@@ -385,9 +412,31 @@ def _haproxy_container(context: BuildContext) -> Manifest:
     }
 
 
-def _health_probe(*, period: int, failures: int) -> Manifest:
+def _agent_container(context: BuildContext) -> Manifest:
     return {
-        "httpGet": {"path": "/healthz", "port": "statistics", "scheme": "HTTP"},
+        "name": "agent",
+        "image": _image(context),
+        "imagePullPolicy": "IfNotPresent",
+        "restartPolicy": "Always",
+        "args": ["agent"],
+        "env": [
+            {"name": "CREDENTIALS_DIR", "value": _CREDENTIALS_DIRECTORY},
+            {"name": "POOLER_AGENT_PORT", "value": str(names.PORT_POOLER_AGENT)},
+            {"name": "POOLER_DATABASE", "value": names.DATABASE_NAME},
+            {"name": "POOLER_PORT", "value": str(names.PORT_POSTGRES)},
+            {"name": "POOLER_PROXY_PORT", "value": str(_PORT_PROXY_RUNTIME)},
+        ],
+        "ports": [{"name": "agent", "containerPort": names.PORT_POOLER_AGENT, "protocol": "TCP"}],
+        "resources": resource_requirements(ResourceRequirements(), cpu="10m", memory="48Mi"),
+        "securityContext": container_security_context(),
+        "livenessProbe": _health_probe(port="agent", period=10, failures=3),
+        "volumeMounts": [{"name": "credentials", "mountPath": _CREDENTIALS_DIRECTORY, "readOnly": True}],
+    }
+
+
+def _health_probe(*, period: int, failures: int, port: str = "statistics") -> Manifest:
+    return {
+        "httpGet": {"path": "/healthz", "port": port, "scheme": "HTTP"},
         "periodSeconds": period,
         "timeoutSeconds": 3,
         "failureThreshold": failures,

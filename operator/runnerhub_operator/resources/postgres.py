@@ -30,6 +30,7 @@ from .patroni import (
     CONFIG_DIRECTORY,
     DATA_MOUNT,
     MAX_REPLICA_LAG_BYTES,
+    POOLER_ADMIN_USER,
     REPLICATION_ROLE,
     REST_USER,
     RUN_DIRECTORY,
@@ -52,7 +53,7 @@ __all__ = [
 # What the API allows; rules that name members cover all of them, so that scaling changes no rule.
 MAX_INSTANCES: Final = 9
 
-# preStop hands over within 10 s; then Postgres writes its last checkpoint and its replicas receive it.
+# preStop hands over within 25 s; then Postgres writes its last checkpoint and its replicas receive it.
 _GRACE_SECONDS: Final = 120
 
 
@@ -287,6 +288,13 @@ def _environment(context: BuildContext) -> list[Manifest]:
         secret_env("PATRONI_REPLICATION_PASSWORD", secret, "replication-password"),
         {"name": "PATRONI_RESTAPI_USERNAME", "value": REST_USER},
         secret_env("PATRONI_RESTAPI_PASSWORD", secret, "restapi-password"),
+        # The pod asks the poolers to hold their clients back while it hands its role over.
+        {
+            "name": "POOLER_PODS",
+            "value": f"{names.pooler_pods_service(context.name)}.{context.cluster.namespace}.svc",
+        },
+        {"name": "POOLER_AGENT_PORT", "value": str(names.PORT_POOLER_AGENT)},
+        {"name": "POOLER_AGENT_USERNAME", "value": POOLER_ADMIN_USER},
         secret_env("APP_PASSWORD", secret, "app-password"),
         secret_env("MONITORING_PASSWORD", secret, "monitoring-password"),
     ]

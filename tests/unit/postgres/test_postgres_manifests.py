@@ -196,11 +196,35 @@ def test_pool_sizes_follow_the_spec() -> None:
     assert "max_client_conn = 444" in ini
 
 
-def test_the_proxy_starts_first_and_ends_last() -> None:
+def test_the_proxy_and_the_agent_start_first_and_end_last() -> None:
     pod = _one(pooler_manifests(context()), "Deployment")["spec"]["template"]["spec"]
-    (proxy,) = pod["initContainers"]
-    assert proxy["restartPolicy"] == "Always"
+    assert [item["name"] for item in pod["initContainers"]] == ["haproxy", "agent"]
+    assert all(item["restartPolicy"] == "Always" for item in pod["initContainers"])
     assert pod["automountServiceAccountToken"] is False
+
+
+def test_the_agent_gets_its_passwords_as_files() -> None:
+    pod = _one(pooler_manifests(context()), "Deployment")["spec"]["template"]["spec"]
+    agent = next(item for item in pod["initContainers"] if item["name"] == "agent")
+    assert [mount["name"] for mount in agent["volumeMounts"]] == ["credentials"]
+    assert all("valueFrom" not in variable for variable in agent["env"])
+
+
+def test_haproxy_obeys_the_pod_alone() -> None:
+    haproxy = pooler_configuration(context())["haproxy.cfg"]
+    (socket,) = (line.strip() for line in haproxy.splitlines() if "stats socket" in line)
+    assert socket == "stats socket ipv4@127.0.0.1:8405 level admin"
+
+
+def test_a_postgres_pod_finds_the_agents_of_all_poolers() -> None:
+    service = _one(pooler_manifests(context()), "Service", "hub-pooler-pods")
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert service["spec"]["selector"] == names.selector_labels("hub", names.POOLER)
+    pod = _one(postgres_manifests(context()), "StatefulSet")["spec"]["template"]["spec"]
+    environment = {item["name"]: item.get("value") for item in pod["containers"][0]["env"]}
+    assert environment["POOLER_PODS"] == f"hub-pooler-pods.{service['metadata']['namespace']}.svc"
+    assert environment["POOLER_AGENT_PORT"] == str(service["spec"]["ports"][0]["port"])
 
 
 def test_poolers_follow_their_configuration() -> None:

@@ -1,0 +1,154 @@
+"""PgBouncer's administration console: PAUSE, with an end to the waiting, and RESUME.
+
+Of all databases, which here is one: while a single one is paused, PgBouncer still makes connections for
+`min_pool_size`, ends each at once, takes that for a failed login, and turns away clients that come meanwhile.
+
+Source: https://www.pgbouncer.org/usage.html#admin-console
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import psycopg
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
+
+from .settings import ADMIN_USER, LOCAL, Settings
+
+CONNECT_SECONDS = 2
+RESUME_SECONDS = 2.0
+# A login to the server takes a few milliseconds.
+LOGIN_SECONDS = 0.003
+_POOL_SIZE = "default_pool_size"
+
+NO_ANSWER = (OSError, psycopg.Error)
+
+
+class ConsoleError(Exception):
+    """PgBouncer refused a command or did not answer in time; the message is a sentence."""
+
+
+class StillBusyError(ConsoleError):
+    """Transactions did not end in time."""
+
+
+class Console:
+    """The console of the read-write PgBouncer of this pod. Not for several threads at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        # Kept from before a pause until it ends, so that a PgBouncer that is full of clients can still be resumed.
+        self._spare: psycopg.Connection | None = None
+
+    def pause(self, patience_seconds: float) -> None:
+        """Let running transactions end, close the connections to the server, hold all clients back.
+
+        Raises StillBusyError when transactions go on for longer, ConsoleError when PgBouncer refuses or is not there.
+        In both cases clients may be held back until `resume`.
+        """
+        deadline = time.monotonic() + patience_seconds
+        try:
+            self._spare = self._connect()
+            with closing(self._connect()) as connection, self._without_logins(self._spare, deadline):
+                ask(connection, "PAUSE", deadline - time.monotonic())
+        except TimeoutError as error:
+            raise StillBusyError(f"transactions did not end within {patience_seconds:g} s") from error
+        except NO_ANSWER as error:
+            raise ConsoleError(f"PgBouncer cannot be paused: {error}".strip()) from error
+
+    @contextmanager
+    def _without_logins(self, connection: psycopg.Connection, deadline: float) -> Iterator[None]:
+        """A moment in which no connection to the server is logging in.
+
+        PgBouncer ends one that is when a pause comes, counts it as a failed login, and turns new clients away for that
+        as long as the pause lasts. A pool that may not grow begins no login.
+        """
+        settings = ask(connection, "SHOW CONFIG", RESUME_SECONDS)
+        size = next(row["value"] for row in settings if row["key"] == _POOL_SIZE)
+        ask(connection, f"SET {_POOL_SIZE} = 1", RESUME_SECONDS)
+        try:
+            while any(row["sv_login"] != "0" for row in ask(connection, "SHOW POOLS", RESUME_SECONDS)):
+                if time.monotonic() > deadline:
+                    raise ConsoleError("PgBouncer cannot log in to the primary")
+                time.sleep(LOGIN_SECONDS)
+            yield
+        finally:
+            ask(connection, f"SET {_POOL_SIZE} = {size}", RESUME_SECONDS)
+
+    def resume(self) -> None:
+        """Let the clients go on; fine when they were not held back. Raises ConsoleError when that is not certain."""
+        spare, self._spare = self._spare, None
+        try:
+            if spare is None or not self._resume_by(spare):
+                with closing(self._connect()) as connection:
+                    # Whoever paused may have been cut off before it gave the pool its size back.
+                    ask(connection, "RELOAD", RESUME_SECONDS)
+                    ask(connection, "RESUME", RESUME_SECONDS)
+        except NO_ANSWER as error:
+            raise ConsoleError(f"PgBouncer cannot be resumed: {error}".strip()) from error
+        except ConsoleError as error:
+            if "not paused" not in str(error):
+                raise
+
+    def _resume_by(self, connection: psycopg.Connection) -> bool:
+        """Whether this connection still worked."""
+        with closing(connection):
+            try:
+                ask(connection, "RESUME", RESUME_SECONDS)
+            except NO_ANSWER:
+                return False
+        return True
+
+    def _connect(self) -> psycopg.Connection:
+        return psycopg.connect(
+            host=LOCAL,
+            port=self._settings.pooler_port,
+            user=ADMIN_USER,
+            password=self._settings.admin_password,
+            dbname="pgbouncer",
+            sslmode="disable",
+            gssencmode="disable",
+            connect_timeout=CONNECT_SECONDS,
+            autocommit=True,
+        )
+
+
+def ask(connection: psycopg.Connection, command: str, patience_seconds: float) -> list[dict[str, str]]:
+    """One command of the console; gives its rows. Raises TimeoutError without an answer, ConsoleError when refused.
+
+    By libpq's own calls: psycopg would cancel a command that takes too long, which the console answers to by nothing.
+    """
+    link = connection.pgconn
+    deadline = time.monotonic() + patience_seconds
+    link.send_query(command.encode())
+    while link.flush():
+        select.select([], [link.socket], [], max(0.0, deadline - time.monotonic()))
+    while link.is_busy():
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"{command}: no answer within {patience_seconds:g} s")
+        select.select([link.socket], [], [], left)
+        link.consume_input()
+    refusals = []
+    rows = []
+    while (result := link.get_result()) is not None:
+        if result.status == ExecStatus.FATAL_ERROR:
+            refusals.append(result.error_message.decode(errors="replace").strip())
+        rows += [_row(result, number) for number in range(result.ntuples)]
+    if refusals:
+        raise ConsoleError("; ".join(refusals))
+    return rows
+
+
+def _row(result: PGresult, number: int) -> dict[str, str]:
+    """A row by the names of its columns, as text."""
+    return {
+        (result.fname(column) or b"").decode(): (result.get_value(number, column) or b"").decode(
+            errors="replace"
+        )
+        for column in range(result.nfields)
+    }

@@ -1,0 +1,175 @@
+"""The gate before the database: open, or closed for a bounded time while the primary changes.
+
+Whoever closes it may die: it opens by itself as soon as there is another primary, when the time is over, and when
+this program starts anew.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from .console import ConsoleError, StillBusyError
+from .haproxy import ProxyError
+from .log import log
+
+MAX_PAUSE_SECONDS = 15.0
+# How long running transactions may take to end; clients wait meanwhile.
+PATIENCE_SECONDS = 1.5
+LOOK_SECONDS = 0.1
+RETRY_SECONDS = 0.5
+
+
+class RefusedError(Exception):
+    """The gate stays open; `status` is that of the HTTP answer, the message a sentence."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Pooler(Protocol):
+    """What holds clients back and lets them go."""
+
+    def pause(self, patience_seconds: float) -> None:
+        """Hold them back. Raises ConsoleError."""
+
+    def resume(self) -> None:
+        """Let them go. Raises ConsoleError."""
+
+
+class Lookout(Protocol):
+    """What knows who the primary is."""
+
+    def running(self) -> tuple[str, ...]:
+        """Members that connections are sent to. Raises ProxyError."""
+
+    def successor(self, leaving: str) -> str | None:
+        """Another primary that takes writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A closed gate: the primary that gives up its role, since when and until when at most, by the monotonic clock."""
+
+    primary: str
+    since: float
+    until: float
+
+    def prolonged(self, until: float) -> Pause:
+        """For another who wants the same; all together no longer than one may."""
+        return replace(self, until=min(max(self.until, until), self.since + MAX_PAUSE_SECONDS))
+
+    def over(self) -> Pause:
+        """As it is when its time is over."""
+        return replace(self, until=0.0)
+
+
+# A process before this one may have left the gate closed.
+_UNKNOWN = Pause("", 0.0, 0.0)
+
+
+class Gate:
+    """Safe for several threads. `watch` must run in one of its own."""
+
+    def __init__(self, pooler: Pooler, lookout: Lookout, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pooler = pooler
+        self._lookout = lookout
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._pause: Pause | None = _UNKNOWN
+        self._closed = threading.Event()
+        self._closed.set()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether clients are, or may be, held back."""
+        return self._pause is not None
+
+    def close(self, primary: str, seconds: float) -> None:
+        """Hold clients back until the role has moved away from `primary`, at most so long. Raises RefusedError."""
+        with self._lock:
+            pause, now = self._pause, self._clock()
+            if pause is not None and self._is_over(pause):
+                self._open("the time is over")
+            elif pause is not None and pause.primary == primary:
+                # Two want the same: the operator, and the pod that stops.
+                self._pause = pause.prolonged(now + seconds)
+                return
+            self._check(primary)
+            # From here on it opens by itself, also when the next line fails half-way.
+            self._pause = Pause(primary, now, now + min(seconds, MAX_PAUSE_SECONDS))
+            self._closed.set()
+            try:
+                self._pooler.pause(PATIENCE_SECONDS)
+            except ConsoleError as error:
+                self._open(str(error))
+                raise RefusedError(409 if isinstance(error, StillBusyError) else 503, str(error)) from error
+            log("paused", primary=primary, seconds=round(self._clock() - now, 3))
+
+    def resume(self, why: str) -> None:
+        """Let clients go on; fine when they are not held back."""
+        with self._lock:
+            if self._pause is not None:
+                self._open(why)
+
+    def tick(self) -> None:
+        """Look once whether it is time to open."""
+        pause = self._pause
+        if pause is None:
+            return
+        why = self._reason(pause)
+        if why is None:
+            return
+        with self._lock:
+            if self._pause is pause:
+                self._open(why)
+
+    def watch(self) -> None:
+        """Look again and again while closed; never ends."""
+        while True:
+            self._closed.wait()
+            self.tick()
+            pause = self._pause
+            if pause is not None:
+                time.sleep(RETRY_SECONDS if self._is_over(pause) else LOOK_SECONDS)
+
+    def _check(self, primary: str) -> None:
+        if self._pause is not None:
+            other = self._pause.primary
+            raise RefusedError(503, f"paused for {other}" if other else "PgBouncer is not there yet")
+        try:
+            running = self._lookout.running()
+        except ProxyError as error:
+            raise RefusedError(503, str(error)) from error
+        if primary not in running:
+            named = ", ".join(running) or "nobody"
+            raise RefusedError(409, f"{primary} is not the primary here but {named}")
+
+    def _is_over(self, pause: Pause) -> bool:
+        return self._clock() >= pause.until
+
+    def _reason(self, pause: Pause) -> str | None:
+        """Why it is time to open, None while it is not."""
+        if self._is_over(pause):
+            return "the time is over" if pause.primary else "this program has just started"
+        successor = self._lookout.successor(pause.primary)
+        return None if successor is None else f"{successor} is the primary"
+
+    def _open(self, why: str) -> None:
+        try:
+            self._pooler.resume()
+        except ConsoleError as error:
+            # Tried again at the next look.
+            if self._pause is not None:
+                self._pause = self._pause.over()
+                if self._pause.primary:
+                    log("still paused", error=str(error))
+            return
+        if self._pause is not None and self._pause.primary:
+            log("resumed", why=why, primary=self._pause.primary)
+        self._pause = None
+        self._closed.clear()

@@ -1,0 +1,91 @@
+"""The HAProxy of this pod, by its runtime API: which members it takes for the primary, and telling it of a new one.
+
+Source: https://docs.haproxy.org/3.0/management.html#9.3
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from .settings import LOCAL
+
+BACKEND = "primary"
+ANSWER_SECONDS = 1.0
+_RUNNING = "2"
+_UNKNOWN_ADDRESS = "-"
+
+
+class ProxyError(Exception):
+    """HAProxy does not answer as expected; the message is a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One member as a server of the read-write route. `check_port`: of its Patroni."""
+
+    name: str
+    address: str
+    port: int
+    check_port: int
+    is_up: bool
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its address has been found."""
+        return self.address != _UNKNOWN_ADDRESS
+
+
+class Proxy:
+    """HAProxy's runtime API on loopback."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def servers(self) -> tuple[Server, ...]:
+        """The members as HAProxy sees them. Raises ProxyError."""
+        return parse_servers(self._ask(f"show servers state {BACKEND}"))
+
+    def mark(self, server: str, state: str) -> None:
+        """Tell a server's health, up or down, before the next check does; that check may say otherwise."""
+        answer = self._ask(f"set server {BACKEND}/{server} health {state}").strip()
+        if answer:
+            raise ProxyError(f"HAProxy does not mark {server} as {state}: {answer}")
+
+    def _ask(self, command: str) -> str:
+        try:
+            with socket.create_connection((LOCAL, self._port), ANSWER_SECONDS) as connection:
+                connection.sendall(f"{command}\n".encode())
+                received = bytearray()
+                while chunk := connection.recv(65536):
+                    received += chunk
+        except OSError as error:
+            raise ProxyError(f"HAProxy does not answer: {error}") from error
+        return received.decode(errors="replace")
+
+
+def parse_servers(text: str) -> tuple[Server, ...]:
+    """Read an answer to `show servers state`: a version, the names of the columns, a line for each server.
+
+    Raises ProxyError when it is none.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    try:
+        columns = next(line for line in lines if line.startswith("#")).removeprefix("#").split()
+        rows = [
+            dict(zip(columns, line.split(), strict=False))
+            for line in lines
+            if line.count(" ") > 1 and not line.startswith("#")
+        ]
+        return tuple(
+            Server(
+                name=row["srv_name"],
+                address=row["srv_addr"],
+                port=int(row["srv_port"]),
+                check_port=int(row["srv_check_port"]),
+                is_up=row["srv_op_state"] == _RUNNING,
+            )
+            for row in rows
+        )
+    except (StopIteration, KeyError, ValueError) as error:
+        raise ProxyError(f"HAProxy tells no servers: {text[:100]!r}") from error

@@ -1,0 +1,130 @@
+"""The program's HTTP interface, for the operator and for the Postgres pods.
+
+`POST /pause`       {"primary": NAME, "seconds": N}: hold clients back while NAME gives up its role, N seconds at most.
+                    200 once no transaction runs; 409 when some did not end in time, or NAME is not the primary.
+`POST /resume`      let them go on now
+`POST /checkpoint`  have the primary write what it has in memory, so that it stops sooner
+`GET /healthz`      200 while the program runs; needs no password
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import socket
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import psycopg
+
+from .gate import MAX_PAUSE_SECONDS, Gate, RefusedError
+from .haproxy import ProxyError
+from .log import log
+from .settings import ADMIN_USER, Settings
+
+MAX_BODY_BYTES = 4096
+
+Answer = tuple[int, str]
+
+
+def serve(settings: Settings, gate: Gate, checkpoint: Callable[[], None]) -> None:
+    """Serve in the background."""
+    routes: dict[str, Callable[[bytes], Answer]] = {
+        "/pause": lambda body: _pause(gate, body),
+        "/resume": lambda _: _resume(gate),
+        "/checkpoint": lambda _: _checkpoint(checkpoint),
+    }
+    expected = authorization(settings.admin_password)
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 5
+
+        def do_GET(self) -> None:  # the name is http.server's
+            self._send(*((200, "ok") if self.path == "/healthz" else (404, "not found")))
+
+        def do_POST(self) -> None:  # the name is http.server's
+            given = self.headers.get("Authorization", "")
+            # Before the body is read: strangers get no further.
+            if not hmac.compare_digest(given.encode(), expected.encode()):
+                self._send(401, "name and password are wrong")
+                return
+            route = routes.get(self.path)
+            length = self.headers.get("Content-Length", "0")
+            if route is None:
+                self._send(404, "not found")
+            elif not length.isdigit() or int(length) > MAX_BODY_BYTES:
+                self._send(413, "too long")
+            else:
+                self._send(*route(self.rfile.read(int(length))))
+
+        def _send(self, status: int, message: str) -> None:
+            raw = json.dumps({"message": message}).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  http.server's
+            """Say nothing: probes come every few seconds, and the rest is logged where it happens."""
+
+    server = _Server(("", settings.port), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+class _Server(ThreadingHTTPServer):
+    """IPv4, and IPv6 too where the machine has it."""
+
+    address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+
+    def server_bind(self) -> None:
+        """Listen for both families."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+
+def authorization(password: str) -> str:
+    """The only Authorization header that is let in."""
+    return "Basic " + base64.b64encode(f"{ADMIN_USER}:{password}".encode()).decode()
+
+
+def parse_pause(body: bytes) -> tuple[str, float]:
+    """Primary and seconds of a request. Raises ValueError with a sentence."""
+    given = json.loads(body)
+    primary, seconds = (given.get("primary"), given.get("seconds")) if isinstance(given, dict) else ("", 0)
+    is_name = isinstance(primary, str) and primary != ""
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_name:
+        raise ValueError("primary is no name")
+    if not is_number or not 0 < seconds <= MAX_PAUSE_SECONDS:
+        raise ValueError(f"seconds is no number above 0 and up to {MAX_PAUSE_SECONDS:g}")
+    return primary, float(seconds)
+
+
+def _pause(gate: Gate, body: bytes) -> Answer:
+    try:
+        primary, seconds = parse_pause(body)
+    except ValueError as error:
+        return 400, str(error)
+    try:
+        gate.close(primary, seconds)
+    except RefusedError as error:
+        log("not paused", primary=primary, why=str(error))
+        return error.status, str(error)
+    return 200, "paused"
+
+
+def _resume(gate: Gate) -> Answer:
+    gate.resume("it was asked for")
+    return (503, "PgBouncer does not answer, tried again soon") if gate.is_closed else (200, "resumed")
+
+
+def _checkpoint(checkpoint: Callable[[], None]) -> Answer:
+    try:
+        checkpoint()
+    except (psycopg.Error, ProxyError) as error:
+        return 503, str(error).strip()
+    return 200, "done"

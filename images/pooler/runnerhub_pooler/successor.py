@@ -1,0 +1,62 @@
+"""Finding the new primary as soon as it takes writes, sooner than HAProxy's next checks would."""
+
+from __future__ import annotations
+
+from http.client import HTTPConnection, HTTPException
+
+import psycopg
+
+from . import database
+from .haproxy import Proxy, ProxyError, Server
+from .settings import Settings
+
+PATRONI_SECONDS = 0.5
+
+
+class Scout:
+    """Looks for another primary than the one that leaves, and has HAProxy send connections there and nowhere else."""
+
+    def __init__(self, settings: Settings, proxy: Proxy) -> None:
+        self._settings = settings
+        self._proxy = proxy
+
+    def running(self) -> tuple[str, ...]:
+        """Members that HAProxy takes for the primary now. Raises ProxyError."""
+        return tuple(server.name for server in self._proxy.servers() if server.is_up)
+
+    def successor(self, leaving: str) -> str | None:
+        """The new primary once connections made now reach it and only it; None while there is none."""
+        try:
+            servers = self._proxy.servers()
+            found = next((item for item in servers if item.name != leaving and self._serves(item)), None)
+            if found is None:
+                return None
+            for server in servers:
+                if server.is_up != (server.name == found.name):
+                    self._proxy.mark(server.name, "up" if server.name == found.name else "down")
+            return found.name if self.running() == (found.name,) else None
+        except ProxyError:
+            return None
+
+    def _serves(self, server: Server) -> bool:
+        """Whether a member is the primary and takes writes.
+
+        Patroni calls itself the primary from the moment it has the leader key; Postgres' promotion ends only later.
+        """
+        if not server.is_known or not _leads(server):
+            return False
+        try:
+            return database.is_writable(self._settings, server)
+        except psycopg.Error:
+            return False
+
+
+def _leads(server: Server) -> bool:
+    connection = HTTPConnection(server.address, server.check_port, timeout=PATRONI_SECONDS)
+    try:
+        connection.request("OPTIONS", "/primary")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
