@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,7 +30,7 @@ def client_pod(hub: str, image: str, *arguments: str) -> dict[str, Any]:
         }
 
     sentinels = ",".join(f"{hub}-redis-{i}:26379" for i in range(3))
-    database = f"postgresql://app:$(DATABASE_PASSWORD)@{hub}-postgres:5432/github_runnerhub"
+    database = f"postgresql://app:$(DATABASE_PASSWORD)@{hub}-postgres:{{port}}/github_runnerhub"
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -59,7 +60,8 @@ def client_pod(hub: str, image: str, *arguments: str) -> dict[str, Any]:
                         secret("REDIS_PASSWORD", "redis", "password"),
                         secret("REDIS_SENTINEL_PASSWORD", "redis", "sentinel-password"),
                         secret("JWT_SECRET", "orchestrator", "jwt-secret"),
-                        {"name": "DATABASE_URL", "value": database},
+                        {"name": "DATABASE_URL", "value": database.format(port=5432)},
+                        {"name": "DATABASE_READ_ONLY_URL", "value": database.format(port=5433)},
                         {"name": "REDIS_SENTINEL_HOSTS", "value": sentinels},
                         {"name": "REDIS_MASTER_NAME", "value": "github-runnerhub-redis"},
                         {"name": "LOAD_BALANCER_URL", "value": f"http://{hub}"},
@@ -93,11 +95,11 @@ class LoadClient:
         """Name of its pod."""
         return f"{self.hub.name}-client"
 
-    def start(self, image: str, *arguments: str) -> None:
-        """Start it anew; an old one goes, with its log."""
+    def start(self, image: str, *arguments: str, probes: Collection[str] = PROBES) -> None:
+        """Start it anew and wait until these probes get through; an old one goes, with its log."""
         self.stop()
         self.hub.kubectl.apply(client_pod(self.hub.name, image, *arguments))
-        wait_for("the load client to write", self._writes, 90)
+        wait_for("the load client to write", lambda: self._gets_through(probes), 90)
 
     def stop(self) -> None:
         """Remove it."""
@@ -115,10 +117,12 @@ class LoadClient:
 
     def gaps(self, since: str, until: str) -> dict[str, Any]:
         """Longest time between acknowledged writes, by probe, in a window of wall-clock time."""
-        found: dict[str, Any] = self.run("gaps", "--log", LOG_DIRECTORY, "--since", since, "--until", until)[
-            "probes"
-        ]
+        found: dict[str, Any] = self.measure(since, until)["probes"]
         return found
+
+    def measure(self, since: str, until: str) -> dict[str, Any]:
+        """As `gaps`: `probes` by probe, and `stores` over all writers of a store."""
+        return self.run("gaps", "--log", LOG_DIRECTORY, "--since", since, "--until", until)
 
     def verify(
         self, since: str | None = None, until: str | None = None, wait_seconds: float = 60.0
@@ -139,6 +143,6 @@ class LoadClient:
         """How many writes of a probe were acknowledged since a moment."""
         return int(self.gaps(since, now()).get(probe, {}).get("acknowledged", 0))
 
-    def _writes(self) -> bool:
+    def _gets_through(self, probes: Collection[str]) -> bool:
         gaps = self.gaps("1970-01-01T00:00:00Z", now())
-        return all(gaps.get(probe, {}).get("acknowledged", 0) > 0 for probe in PROBES)
+        return all(gaps.get(probe, {}).get("acknowledged", 0) > 0 for probe in probes)

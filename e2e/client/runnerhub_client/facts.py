@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from redis.exceptions import RedisError
 
+from .oracle import Stored
 from .probes.queue import KEY
 from .probes.rows import TABLE
+from .probes.transactions import TABLE as TRANSACTIONS
 from .settings import Targets
 from .targets import Postgres, UnreplicatedError, redis_master
 
@@ -46,6 +48,16 @@ async def present_rows(targets: Targets, identifiers: Iterable[str]) -> set[str]
     return {row[0] for row in await _query(targets, query, sorted(identifiers))}
 
 
+async def stored_transactions(targets: Targets, identifiers: Iterable[str]) -> dict[str, Stored]:
+    """What is there of each of these transactions; those of which nothing is there are left out."""
+    query = (
+        "SELECT transaction_id::text, count(*), count(DISTINCT position), max(size) "  # noqa: S608 - a constant
+        f"FROM {TRANSACTIONS} WHERE transaction_id = ANY(%(ids)s::uuid[]) GROUP BY transaction_id"
+    )
+    rows = await _query(targets, query, sorted(identifiers))
+    return {row[0]: Stored(rows=row[1], positions=row[2], size=row[3]) for row in rows}
+
+
 async def job_statuses(targets: Targets, identifiers: Iterable[str]) -> dict[str, str]:
     """The status of each of these jobs that has a row."""
     query = "SELECT job_id::text, status FROM jobs WHERE job_id = ANY(%(ids)s::bigint[])"
@@ -67,9 +79,9 @@ async def present_queue_writes(targets: Targets, identifiers: Iterable[str]) -> 
     return present
 
 
-async def _query(targets: Targets, query: str, identifiers: Sequence[str]) -> list[tuple[str, ...]]:
+async def _query(targets: Targets, query: str, identifiers: Sequence[str]) -> list[tuple[Any, ...]]:
     postgres = Postgres(targets.database_url)
-    rows: list[tuple[str, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     try:
         for chunk in _chunks(identifiers):
             connection = await postgres.take()

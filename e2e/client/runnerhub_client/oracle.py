@@ -1,7 +1,9 @@
 """The judgement: pure functions over records and over what the servers hold now.
 
-acknowledged = the server said yes: it must be there. unknown = may be either. A lost write is an
-acknowledged one that is not there; a job also counts as lost when it was never completed.
+acknowledged = the server said yes: it must be there. unknown = may be either. failed = certainly not done:
+it must not be there. A lost write is an acknowledged one that is not there, or not all of it; a job also counts as
+lost when it was never completed. A partial transaction has some of its rows and not all, whatever the client was
+told. A phantom is a failed write that is there.
 """
 
 from __future__ import annotations
@@ -9,14 +11,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .record import Outcome, Record
 
 # The kinds of records whose `acked` is a promise of durability, per probe.
-WRITE_KINDS = {"jobs": "delegate", "rows": "insert", "queue": "write"}
+WRITE_KINDS = {"jobs": "delegate", "rows": "insert", "transactions": "commit", "queue": "write"}
+# The kinds of records whose gaps are told, per probe.
+GAP_KINDS = {**WRITE_KINDS, "reads": "read"}
+# Probes that write to the same store: the store is away only as long as none of them gets through.
+STORES = {"postgres": ("rows", "transactions")}
+# SQLSTATE of a row that is there already: ids are used once, so the server did the write twice.
+UNIQUE_VIOLATION = "23505"
 SHOWN_IDS = 20
 
 
@@ -34,17 +42,29 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Writes:
-    """What the client was told by one probe's target."""
+    """What the client was told by one probe's target.
+
+    `failed`: certainly not done; `repeated`: refused because they were there already. `errors` counts tries.
+    """
 
     acknowledged: frozenset[str]
     unknown: frozenset[str]
     errors: int
+    failed: frozenset[str] = frozenset()
+    repeated: frozenset[str] = frozenset()
+
+    @property
+    def tried(self) -> frozenset[str]:
+        """All of them."""
+        return self.acknowledged | self.unknown | self.failed
 
 
 def collect_writes(probe: str, records: Iterable[Record], window: Window = Window()) -> Writes:
     """Sort a probe's writes by what the client knows; an id that was acked at last is not unknown."""
     acknowledged: set[str] = set()
     unknown: set[str] = set()
+    failed: set[str] = set()
+    repeated: set[str] = set()
     errors = 0
     for record in records:
         if record.kind != WRITE_KINDS[probe] or not window.holds(record):
@@ -55,8 +75,17 @@ def collect_writes(probe: str, records: Iterable[Record], window: Window = Windo
             unknown.add(record.identifier)
             errors += 1
         elif record.outcome is Outcome.ERROR:
+            failed.add(record.identifier)
             errors += 1
-    return Writes(frozenset(acknowledged), frozenset(unknown - acknowledged), errors)
+        if record.details.get("class") == UNIQUE_VIOLATION:
+            repeated.add(record.identifier)
+    return Writes(
+        acknowledged=frozenset(acknowledged),
+        unknown=frozenset(unknown - acknowledged),
+        errors=errors,
+        failed=frozenset(failed - unknown - acknowledged),
+        repeated=frozenset(repeated),
+    )
 
 
 def count_executions(runner_records: Iterable[Record]) -> Counter[str]:
@@ -78,6 +107,8 @@ class Verdict:
     errors: int
     lost: int
     duplicates: int = 0
+    partial: int = 0
+    phantoms: int = 0
     unknown_present: int = 0
     not_completed: int = 0
     lost_ids: list[str] = field(default_factory=list)
@@ -96,7 +127,40 @@ def judge_writes(writes: Writes, present: Iterable[str]) -> Verdict:
         unknown=len(writes.unknown),
         errors=writes.errors,
         lost=len(lost),
+        duplicates=len(writes.repeated),
+        phantoms=len(writes.failed & here),
         unknown_present=len(writes.unknown & here),
+        lost_ids=sorted(lost)[:SHOWN_IDS],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a database holds of one transaction: its rows, how many of them differ, how many there should be."""
+
+    rows: int
+    positions: int
+    size: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row is there at least once."""
+        return self.positions == self.size
+
+
+def judge_transactions(writes: Writes, stored: Mapping[str, Stored]) -> Verdict:
+    """The judgement on transactions: all rows of an acknowledged one, all or none of the others."""
+    whole = {identifier for identifier, found in stored.items() if found.complete}
+    lost = writes.acknowledged - whole
+    return Verdict(
+        acknowledged=len(writes.acknowledged),
+        unknown=len(writes.unknown),
+        errors=writes.errors,
+        lost=len(lost),
+        duplicates=sum(found.rows > found.positions for found in stored.values()),
+        partial=sum(not found.complete for found in stored.values()),
+        phantoms=len(writes.failed & stored.keys()),
+        unknown_present=len(writes.unknown & stored.keys()),
         lost_ids=sorted(lost)[:SHOWN_IDS],
     )
 
@@ -123,7 +187,8 @@ class Gap:
     """The longest time without an acknowledgement within a window, and what clients saw meanwhile.
 
     `gap_seconds` counts from the window's beginning to the first and from the last acknowledgement to the
-    window's end as well: a service that never came back has a gap up to the end.
+    window's end as well: a service that never came back has a gap up to the end. `error_classes` counts what did
+    not end in an acknowledgement, by SQLSTATE or by the exception's name.
     """
 
     gap_seconds: float
@@ -132,27 +197,31 @@ class Gap:
     errors: int
     unknown: int
     latency_seconds: dict[str, float] = field(default_factory=dict)
+    error_classes: dict[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """For printing."""
         return asdict(self)
 
 
-def longest_gap(records: Iterable[Record], kind: str, window: Window) -> Gap:
-    """Measure one probe in a finite window."""
+def longest_gap(records: Iterable[Record], kinds: Collection[str], window: Window) -> Gap:
+    """Measure one probe, or several as one, in a finite window."""
     if not (math.isfinite(window.since) and math.isfinite(window.until)) or window.until < window.since:
         raise ValueError("a gap needs a window with a beginning and a later end")
     acks: list[float] = []
     latencies: list[float] = []
     seen: Counter[Outcome] = Counter()
+    classes: Counter[str] = Counter()
     for record in records:
-        if record.kind != kind or not window.holds(record):
+        if record.kind not in kinds or not window.holds(record):
             continue
         seen[record.outcome] += 1
         if record.outcome is Outcome.ACKED:
             acks.append(record.wall)
             if record.latency is not None:
                 latencies.append(record.latency)
+        elif record.outcome in (Outcome.ERROR, Outcome.UNKNOWN):
+            classes[str(record.details.get("class", "other"))] += 1
     edges = [window.since, *sorted(acks), window.until]
     started_at, gap = max(
         ((before, after - before) for before, after in itertools.pairwise(edges)),
@@ -165,6 +234,7 @@ def longest_gap(records: Iterable[Record], kind: str, window: Window) -> Gap:
         errors=seen[Outcome.ERROR] + seen[Outcome.UNKNOWN],
         unknown=seen[Outcome.UNKNOWN],
         latency_seconds=summarise(latencies),
+        error_classes=dict(classes.most_common()),
     )
 
 

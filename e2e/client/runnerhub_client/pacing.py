@@ -9,9 +9,13 @@ from collections.abc import Awaitable, Callable
 SPARE_TRIES = 10
 
 
-def bound_in_flight(rate: float, timeout_seconds: float) -> int:
-    """Enough for every try of one timeout to hang, so that a hanging target does not slow the pace."""
-    return int(rate * timeout_seconds) + SPARE_TRIES
+def bound_in_flight(rate: float, timeout_seconds: float, most: int = 0) -> int:
+    """Enough for every try of one timeout to hang, so that a hanging target does not slow the pace.
+
+    `most` sets a lower bound to it, 0 none.
+    """
+    enough = int(rate * timeout_seconds) + SPARE_TRIES
+    return min(enough, most) if most else enough
 
 
 async def pace(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .journal import describe
 from .pacing import pause
-from .probes import jobs, queue, rows, runners, websocket
+from .probes import jobs, queue, reads, rows, runners, transactions, websocket
 from .probes.context import Context
 from .settings import Load, Targets
 from .targets import Tokens, http_session
@@ -49,6 +49,8 @@ def _writers(targets: Targets, load: Load) -> list[Probe]:
     wanted: list[tuple[bool, Probe]] = [
         (load.jobs_rate > 0, jobs.run),
         (load.rows_rate > 0 and bool(targets.database_url), rows.run),
+        (load.transactions_rate > 0 and bool(targets.database_url), transactions.run),
+        (load.reads_rate > 0 and bool(targets.read_only_url), reads.run),
         (load.queue_rate > 0 and bool(targets.sentinels), queue.run),
         (load.websockets > 0, websocket.run),
     ]

@@ -15,6 +15,7 @@ class Targets:
     websocket_url: str
     jwt_secret: str = field(repr=False)
     database_url: str = field(repr=False)
+    read_only_url: str = field(default="", repr=False)
     sentinels: tuple[tuple[str, int], ...] = ()
     master_name: str = "github-runnerhub-redis"
     redis_password: str | None = field(default=None, repr=False)
@@ -22,7 +23,7 @@ class Targets:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Targets:
-        """Read LOAD_BALANCER_URL, WEBSOCKET_URL, JWT_SECRET, DATABASE_URL and REDIS_*."""
+        """Read LOAD_BALANCER_URL, WEBSOCKET_URL, JWT_SECRET, DATABASE_URL, DATABASE_READ_ONLY_URL and REDIS_*."""
         hub_url = environment.get("LOAD_BALANCER_URL", "http://hub").rstrip("/")
         sentinels = tuple(
             (host, int(port))
@@ -37,6 +38,7 @@ class Targets:
             websocket_url=environment.get("WEBSOCKET_URL") or f"ws://{urlsplit(hub_url).hostname}:3002/ws",
             jwt_secret=environment.get("JWT_SECRET", ""),
             database_url=environment.get("DATABASE_URL", ""),
+            read_only_url=environment.get("DATABASE_READ_ONLY_URL", ""),
             sentinels=sentinels,
             master_name=environment.get("REDIS_MASTER_NAME", "github-runnerhub-redis"),
             redis_password=environment.get("REDIS_PASSWORD") or None,
@@ -46,10 +48,19 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How much to do. A rate is per second, 0 switches the probe off."""
+    """How much to do. A rate is per second, 0 switches the probe off.
+
+    `connections`: how many each database probe keeps and uses in turn. While tries hang it opens more, up to
+    `most_connections`; 0 means enough for every try of a timeout to hang.
+    """
 
     jobs_rate: float = 4.0
     rows_rate: float = 10.0
+    transactions_rate: float = 0.0
+    rows_per_transaction: int = 5
+    reads_rate: float = 0.0
+    connections: int = 2
+    most_connections: int = 0
     queue_rate: float = 10.0
     runners: int = 4
     websockets: int = 2

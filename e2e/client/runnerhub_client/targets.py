@@ -7,6 +7,8 @@ import contextlib
 import os
 import socket
 import time
+from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -76,21 +78,40 @@ def redis_master(targets: Targets, *, timeout_seconds: float, connections: int) 
     return client
 
 
-class Postgres:
-    """A few connections to the pooler, taken and given back; a bad one is thrown away."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a statement gave: its rows, and the server's word for what it did, such as COMMIT."""
 
-    def __init__(self, url: str, *, connect_timeout_seconds: float = 2.0) -> None:
+    rows: list[Any]
+    tag: str
+
+
+class Postgres:
+    """A few connections to the pooler, taken in turn and given back; a bad one is thrown away.
+
+    `keep` are held open; those that are opened beyond, while others hang, are closed when they are given back.
+    """
+
+    def __init__(self, url: str, *, keep: int = 1, connect_timeout_seconds: float = 2.0) -> None:
         self._url = url
+        self._keep = keep
         self._connect_timeout_seconds = connect_timeout_seconds
-        self._idle: list[psycopg.AsyncConnection[Any]] = []
+        self._idle: deque[psycopg.AsyncConnection[Any]] = deque()
+        self._taken = 0
         self._warned: set[int] = set()
 
     async def take(self) -> psycopg.AsyncConnection[Any]:
-        """An idle connection or a new one."""
-        while self._idle:
-            connection = self._idle.pop()
+        """The connection that rested longest once `keep` are open, else a new one."""
+        while self._idle and len(self._idle) + self._taken >= self._keep:
+            connection = self._idle.popleft()
             if not connection.closed:
+                self._taken += 1
                 return connection
+        connection = await self._connect()
+        self._taken += 1
+        return connection
+
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
         async with asyncio.timeout(self._connect_timeout_seconds):
             connection = await psycopg.AsyncConnection.connect(
                 self._url,
@@ -107,7 +128,15 @@ class Postgres:
     async def execute(
         self, connection: psycopg.AsyncConnection[Any], query: Any, parameters: Any, timeout_seconds: float
     ) -> list[Any]:
-        """Run one statement and return its rows. The connection is given back, or severed on any failure.
+        """Run one statement and return its rows. The connection is given back, or severed on any failure."""
+        answer = await self.statement(connection, query, parameters, timeout_seconds)
+        await self.give_back(connection)
+        return answer.rows
+
+    async def statement(
+        self, connection: psycopg.AsyncConnection[Any], query: Any, parameters: Any, timeout_seconds: float
+    ) -> Answer:
+        """Run one statement on a connection that stays taken; on any failure it is severed and gone.
 
         A statement that hangs is never cancelled: a cancel request would make a COMMIT that waits for its
         standby answer yes.
@@ -118,35 +147,46 @@ class Postgres:
             await asyncio.wait({task}, timeout=timeout_seconds)
             if not task.done():
                 raise TimeoutError(f"no answer within {timeout_seconds:.1f} s")
-            rows = task.result()
+            answer = task.result()
             if id(connection) in self._warned:
                 raise UnreplicatedError("committed without its synchronous standby")
             done = True
-            return rows
+            return answer
         finally:
             if not task.done():
                 _sever(connection)
                 with contextlib.suppress(Exception):
                     await task
-            if done and not connection.closed:
-                self._idle.append(connection)
-            else:
-                self._warned.discard(id(connection))
-                await connection.close()
+            if not done:
+                self._taken -= 1
+                await self._discard(connection)
+
+    async def give_back(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Let the next try have the connection."""
+        self._taken -= 1
+        if connection.closed or len(self._idle) + self._taken >= self._keep:
+            await self._discard(connection)
+        else:
+            self._idle.append(connection)
+
+    async def _discard(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._warned.discard(id(connection))
+        await connection.close()
 
     async def close(self) -> None:
         """Close what is idle."""
         while self._idle:
-            await self._idle.pop().close()
+            await self._discard(self._idle.pop())
 
     def _on_notice(self, connection: psycopg.AsyncConnection[Any], notice: Diagnostic) -> None:
         if UNREPLICATED_WARNING in (notice.message_primary or ""):
             self._warned.add(id(connection))
 
 
-async def _execute(connection: psycopg.AsyncConnection[Any], query: Any, parameters: Any) -> list[Any]:
+async def _execute(connection: psycopg.AsyncConnection[Any], query: Any, parameters: Any) -> Answer:
     cursor = await connection.execute(query, parameters)
-    return await cursor.fetchall() if cursor.description else []
+    rows = await cursor.fetchall() if cursor.description else []
+    return Answer(rows, cursor.statusmessage or "")
 
 
 def _sever(connection: psycopg.AsyncConnection[Any]) -> None:

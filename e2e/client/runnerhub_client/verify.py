@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ async def verify(
     """
     # All logs are read before the stores are asked: what is acknowledged meanwhile is not judged.
     writes = {
-        probe: oracle.collect_writes(probe, read(directory, probe), window) for probe in oracle.WRITE_KINDS
+        probe: oracle.collect_writes(probe, read(directory, probe, window.since), window)
+        for probe in oracle.WRITE_KINDS
     }
     verdicts: dict[str, Verdict] = {}
     jobs = writes["jobs"]
@@ -36,18 +39,22 @@ async def verify(
         executions = oracle.count_executions(read(directory, "runners"))
         verdicts["jobs"] = oracle.judge_jobs(jobs, statuses, executions)
     for probe, ask in (("rows", facts.present_rows), ("queue", facts.present_queue_writes)):
-        tried = writes[probe].acknowledged | writes[probe].unknown
+        tried = writes[probe].tried
         present = await facts.persistently(lambda ask=ask, tried=tried: ask(targets, tried), patience_seconds)  # type: ignore[misc]
         verdicts[probe] = oracle.judge_writes(writes[probe], present)
-    lost = sum(verdict.lost for verdict in verdicts.values())
+    transactions = writes["transactions"]
+    stored = await facts.persistently(
+        lambda: facts.stored_transactions(targets, transactions.tried), patience_seconds
+    )
+    verdicts["transactions"] = oracle.judge_transactions(transactions, stored)
     return {
-        "acknowledged": sum(verdict.acknowledged for verdict in verdicts.values()),
-        "lost": lost,
-        "duplicates": sum(verdict.duplicates for verdict in verdicts.values()),
-        "errors": sum(verdict.errors for verdict in verdicts.values()),
+        **{
+            name: sum(getattr(verdict, name) for verdict in verdicts.values())
+            for name in ("acknowledged", "lost", "partial", "phantoms", "duplicates", "errors")
+        },
         "probes": {probe: verdict.as_json() for probe, verdict in verdicts.items()},
-        "runners": oracle.summarise_runners(read(directory, "runners"), window),
-        "websocket": oracle.summarise_websockets(read(directory, "websocket"), window),
+        "runners": oracle.summarise_runners(read(directory, "runners", window.since), window),
+        "websocket": oracle.summarise_websockets(read(directory, "websocket", window.since), window),
     }
 
 
@@ -65,13 +72,18 @@ async def wait_for_jobs(
 
 
 def gaps(directory: Path, window: Window) -> dict[str, Any]:
-    """The longest gap of each writing probe within the window, as a JSON object."""
+    """The longest gap of each probe within the window, and of each store over all its writers; a JSON object."""
+    probes = [probe for probe in oracle.GAP_KINDS if (directory / f"{probe}.jsonl").exists()]
+    stores = {store: [probe for probe in of if probe in probes] for store, of in oracle.STORES.items()}
     return {
         "since": window.since,
         "until": window.until,
-        "probes": {
-            probe: oracle.longest_gap(read(directory, probe), kind, window).as_json()
-            for probe, kind in oracle.WRITE_KINDS.items()
-            if (directory / f"{probe}.jsonl").exists()
-        },
+        "probes": {probe: _gap(directory, (probe,), window) for probe in probes},
+        "stores": {store: _gap(directory, writers, window) for store, writers in stores.items() if writers},
     }
+
+
+def _gap(directory: Path, probes: Sequence[str], window: Window) -> dict[str, Any]:
+    records = itertools.chain.from_iterable(read(directory, probe, window.since) for probe in probes)
+    kinds = {oracle.GAP_KINDS[probe] for probe in probes}
+    return oracle.longest_gap(records, kinds, window).as_json()

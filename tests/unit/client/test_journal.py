@@ -1,8 +1,11 @@
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg.errors import AdminShutdown
 
+from runnerhub_client import journal as journals
 from runnerhub_client.journal import Journal, describe, read
 from runnerhub_client.record import Outcome, Record, parse
 
@@ -58,3 +61,40 @@ def test_errors_are_one_bounded_line(tmp_path):
     assert line["error"].startswith("TimeoutError: x")
     assert len(line["error"]) <= 300
     assert describe(None) is None
+
+
+def test_an_error_leaves_its_class(tmp_path):
+    journal = Journal(tmp_path, "rows")
+    for error in (AdminShutdown("bye"), ConnectionResetError("gone"), "the run ended"):
+        journal.write("insert", Outcome.UNKNOWN, error=error)
+    assert [record.details.get("class") for record in read(tmp_path, "rows")] == [
+        "57P01",
+        "ConnectionResetError",
+        None,
+    ]
+
+
+@given(
+    walls=st.lists(st.integers(0, 100), max_size=60).map(sorted),
+    since=st.integers(-5, 105),
+    step=st.integers(1, 500),
+    torn=st.integers(0, 60),
+)
+def test_a_window_is_found_in_a_long_log(tmp_path_factory, walls, since, step, torn):
+    folder = tmp_path_factory.mktemp("log")
+    lines = [
+        Record("rows", "insert", Outcome.ACKED, wall, wall, str(n)).line() for n, wall in enumerate(walls)
+    ]
+    lines.insert(min(torn, len(lines)), '{"probe":"ro')
+    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journals, "SEARCH_STEP_BYTES", step)
+        found = [record.wall for record in read(folder, "rows", since)]
+    wanted = [wall for wall in walls if wall >= since]
+    assert found[len(found) - len(wanted) :] == wanted
+
+
+def test_what_is_long_before_the_window_is_not_read(tmp_path):
+    lines = [Record("rows", "insert", Outcome.ACKED, n, n, str(n)).line() for n in range(20_000)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    assert len(list(read(tmp_path, "rows", 19_000))) < 3_000

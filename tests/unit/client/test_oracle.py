@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runnerhub_client import oracle
-from runnerhub_client.oracle import Window, Writes
+from runnerhub_client.oracle import Stored, Window, Writes
 from runnerhub_client.record import Outcome, Record
 
 ACKED, UNKNOWN, ERROR, NOTE = Outcome.ACKED, Outcome.UNKNOWN, Outcome.ERROR, Outcome.NOTE
@@ -78,6 +78,51 @@ def test_a_write_acknowledged_at_last_is_not_unknown():
     assert found == writes({"a"}, {"b"}, errors=3)
 
 
+def test_a_failure_is_certain_unless_another_try_says_otherwise():
+    found = oracle.collect_writes("rows", [row("a", ERROR), row("b", ERROR), row("b", UNKNOWN)])
+    assert (found.failed, found.unknown, found.tried) == ({"a"}, {"b"}, {"a", "b"})
+
+
+def test_a_failed_write_that_is_there_is_a_phantom():
+    found = Writes(frozenset({"a"}), frozenset(), 1, failed=frozenset({"f", "g"}))
+    assert oracle.judge_writes(found, present={"a", "f"}).phantoms == 1
+
+
+def test_an_id_that_is_there_already_was_written_twice():
+    refused = Record("rows", "insert", UNKNOWN, 0, 0, "a", details={"class": "23505"})
+    found = oracle.collect_writes("rows", [refused])
+    assert oracle.judge_writes(found, present={"a"}).duplicates == 1
+
+
+WHOLE = Stored(rows=3, positions=3, size=3)
+PART = Stored(rows=2, positions=2, size=3)
+TWICE = Stored(rows=6, positions=3, size=3)
+
+
+def test_an_acknowledged_transaction_is_lost_when_any_of_its_rows_is():
+    verdict = oracle.judge_transactions(writes({"a", "b", "c"}), {"a": WHOLE, "b": PART})
+    assert (verdict.lost, verdict.partial, verdict.lost_ids) == (2, 1, ["b", "c"])
+
+
+def test_a_transaction_may_never_be_half_there_whatever_the_client_was_told():
+    found = Writes(frozenset(), frozenset({"u", "v"}), 3, failed=frozenset({"f"}))
+    verdict = oracle.judge_transactions(found, {"u": PART, "v": WHOLE, "f": PART})
+    assert (verdict.partial, verdict.phantoms, verdict.unknown_present, verdict.lost) == (2, 1, 2, 0)
+
+
+def test_a_transaction_applied_twice_is_a_duplicate_and_not_lost():
+    verdict = oracle.judge_transactions(writes({"a", "b"}), {"a": TWICE, "b": WHOLE})
+    assert (verdict.duplicates, verdict.lost, verdict.partial) == (1, 0, 0)
+
+
+@given(acknowledged=IDS, whole=IDS, part=IDS)
+def test_only_whole_transactions_keep_the_promise(acknowledged, whole, part):
+    stored = {**dict.fromkeys(whole, WHOLE), **dict.fromkeys(part - whole, PART)}
+    verdict = oracle.judge_transactions(writes(acknowledged), stored)
+    assert verdict.lost == len(acknowledged - whole)
+    assert verdict.partial == len(part - whole)
+
+
 def test_only_promises_within_the_window_count():
     records = [
         row("early", wall=9.9),
@@ -90,35 +135,54 @@ def test_only_promises_within_the_window_count():
 
 def test_the_longest_gap_lies_between_two_acknowledgements():
     records = [row(str(n), wall=wall, latency=0.1) for n, wall in enumerate([0, 1, 2, 7.5, 8, 9])]
-    gap = oracle.longest_gap(records, "insert", Window(0, 9))
+    gap = oracle.longest_gap(records, {"insert"}, Window(0, 9))
     assert (gap.gap_seconds, gap.gap_started_at, gap.acknowledged) == (5.5, 2, 6)
     assert gap.latency_seconds == {"p50": 0.1, "p95": 0.1, "max": 0.1}
 
 
 def test_a_service_that_never_came_back_has_a_gap_up_to_the_end():
-    gap = oracle.longest_gap([row("a", wall=1), row("b", UNKNOWN, wall=5)], "insert", Window(0, 60))
+    gap = oracle.longest_gap([row("a", wall=1), row("b", UNKNOWN, wall=5)], {"insert"}, Window(0, 60))
     assert (gap.gap_seconds, gap.gap_started_at, gap.errors, gap.unknown) == (59, 1, 1, 1)
 
 
 def test_a_window_without_any_acknowledgement_is_one_gap():
-    gap = oracle.longest_gap([], "insert", Window(5, 30))
+    gap = oracle.longest_gap([], {"insert"}, Window(5, 30))
     assert (gap.gap_seconds, gap.acknowledged, gap.latency_seconds) == (25, 0, {})
 
 
 def test_acknowledgements_out_of_order_are_sorted():
     records = [row("a", wall=3), row("b", wall=1), row("c", wall=2)]
-    assert oracle.longest_gap(records, "insert", Window(0, 3)).gap_seconds == 1
+    assert oracle.longest_gap(records, {"insert"}, Window(0, 3)).gap_seconds == 1
+
+
+def test_the_gap_over_several_writers_is_the_time_in_which_none_got_through():
+    commits = [Record("transactions", "commit", ACKED, wall, wall, str(wall)) for wall in (2, 9)]
+    records = [row("a", wall=1), row("b", wall=4), *commits]
+    gap = oracle.longest_gap(records, {"insert", "commit"}, Window(0, 10))
+    assert (gap.gap_seconds, gap.gap_started_at, gap.acknowledged) == (5, 4, 4)
+
+
+def test_errors_are_counted_by_class():
+    shut_down = {"class": "57P01"}
+    records = [
+        Record("rows", "insert", UNKNOWN, 1, 1, "a", details=shut_down),
+        Record("rows", "insert", ERROR, 2, 2, "b", details=shut_down),
+        Record("rows", "insert", UNKNOWN, 3, 3, "c", error="the run ended"),
+        row("d", wall=4),
+    ]
+    gap = oracle.longest_gap(records, {"insert"}, Window(0, 5))
+    assert (gap.errors, gap.error_classes) == (3, {"57P01": 2, "other": 1})
 
 
 def test_an_open_window_has_no_gap():
     for window in (Window(), Window(0, math.inf), Window(3, 2)):
         with pytest.raises(ValueError, match="window"):
-            oracle.longest_gap([], "insert", window)
+            oracle.longest_gap([], {"insert"}, window)
 
 
 @given(st.lists(st.floats(0, 100), max_size=30))
 def test_a_gap_is_never_longer_than_its_window(walls):
-    gap = oracle.longest_gap([row(str(n), wall=w) for n, w in enumerate(walls)], "insert", Window(0, 100))
+    gap = oracle.longest_gap([row(str(n), wall=w) for n, w in enumerate(walls)], {"insert"}, Window(0, 100))
     assert 100 / (len(walls) + 1) - 0.001 <= gap.gap_seconds <= 100
 
 

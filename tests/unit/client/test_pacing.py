@@ -51,3 +51,5 @@ async def test_what_is_in_flight_may_end():
 
 def test_the_bound_holds_a_whole_timeout():
     assert bound_in_flight(10, 5) >= 50
+    assert bound_in_flight(10, 5, most=20) == 20
+    assert bound_in_flight(1, 5, most=100) < 100

@@ -1,0 +1,106 @@
+"""`make faults-postgres`: each fault of the database many times, while clients write; report in build/reports/.
+
+Exit code 1 when an acknowledged write was lost, a promise of another kind broken, a run did not go as it must, or the
+control run lost nothing; with --strict also when a target was missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from types import FrameType
+
+from kindbed import paths, versions
+from kindbed.console import TestBedError
+
+from ..lab import bed as test_bed
+from ..lab.kubectl import KubectlError, WaitTimeoutError
+from . import catalogue
+from .suite import Plan, Suite
+
+BENCH = "pgbench"
+
+
+def plan_from(options: argparse.Namespace) -> Plan:
+    """What the command line asks for; raises KeyError for a fault that there is not."""
+    wanted = [name for name in options.faults.split(",") if name]
+    chosen = [catalogue.by_name(name) for name in wanted if name != BENCH] if wanted else catalogue.ALL
+    return Plan(
+        faults=tuple(
+            replace(fault, broken_seconds=options.api_away_seconds)
+            if fault.name == catalogue.API_SERVER_AWAY
+            else fault
+            for fault in chosen
+        ),
+        runs=options.runs,
+        bench=BENCH in wanted if wanted else True,
+        control=not options.no_control,
+    )
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="e2e.faults", description=__doc__)
+    parser.add_argument("--runs", type=int, default=10, help="of each fault")
+    parser.add_argument("--faults", default="", metavar="A,B", help=f"only these, and {BENCH}; see --list")
+    parser.add_argument("--cluster", default=versions.DEFAULT_CLUSTER, help="kind cluster, made if missing")
+    parser.add_argument("--api-away-seconds", type=float, default=60.0, help="the design asks for 600")
+    parser.add_argument("--no-control", action="store_true", help="leave the control run out")
+    parser.add_argument("--strict", action="store_true", help="fail when a target was missed")
+    parser.add_argument("--list", action="store_true", help="print the names of the faults")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the suite; the exit code."""
+    options = parse(arguments)
+    if options.list:
+        print("\n".join(f"{fault.name:20} {fault.title}" for fault in catalogue.ALL))
+        return 0
+    try:
+        plan = plan_from(options)
+    except KeyError as unknown:
+        print(unknown.args[0], file=sys.stderr)
+        return 2
+    _heal_on_signals()
+    kubeconfig = paths.KUBECONFIG
+    if options.cluster != versions.DEFAULT_CLUSTER:
+        kubeconfig = paths.BUILD_DIR / f"kubeconfig-{options.cluster}"
+    try:
+        bed = test_bed.bring_up(options.cluster, kubeconfig)
+        bed.install_operator()
+        report = Suite(bed, plan).run()
+    except (TestBedError, KubectlError, WaitTimeoutError) as problem:
+        print(f"the suite cannot go on: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was found so far is in build/reports", file=sys.stderr)
+        return 130
+    print(f"\n{report.text()}\nReport: {report.write().relative_to(paths.REPOSITORY)}")
+    failures = report.failures(strict=options.strict)
+    for sentence in failures:
+        print(f"FAILED: {sentence}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _heal_on_signals() -> None:
+    """Let the first signal end the suite, which heals on its way out, and further ones wait for that."""
+    told = False
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        nonlocal told
+        if told:
+            print("healing; please wait", file=sys.stderr, flush=True)
+            return
+        told = True
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""All classes of faults, in the order in which they are tried: from the gentle to the hard."""
+
+from __future__ import annotations
+
+from . import crashes, nodes, planned, volume, watchers
+from .fault import Fault, Primary, Target
+
+# Each target is a row of the service levels in the design document.
+PLANNED = Target(2.0, 2.0, errors_allowed=False)
+GRACEFUL = Target(3.0, 5.0)
+CRASH = Target(6.0, 8.0)
+FORCED = Target(12.0, 16.0)
+NODE = Target(26.0, 30.0)
+# "Gap 0": writes are 20 ms apart, and a second is what a busy machine makes of that without any fault.
+UNNOTICED = Target(1.0, 1.0)
+
+API_SERVER_AWAY = "api-server-away"
+
+SHARED = (
+    Fault(
+        "planned-switchover",
+        "planned switchover",
+        planned.switchover,
+        Primary.MOVES,
+        PLANNED,
+        came_true=planned.switched_as_asked,
+    ),
+    Fault(
+        "rolling-update",
+        "rolling update of the database",
+        planned.rolling_update,
+        Primary.MOVES,
+        PLANNED,
+        came_true=planned.all_renewed,
+    ),
+    Fault(
+        "parameter-restart",
+        "parameter that needs a restart",
+        planned.parameter_restart,
+        Primary.MOVES,
+        PLANNED,
+        came_true=planned.parameter_in_effect,
+    ),
+    Fault(
+        "graceful-delete",
+        "graceful delete of the primary pod",
+        planned.graceful_delete,
+        Primary.MOVES,
+        GRACEFUL,
+        came_true=planned.primary_renewed,
+    ),
+    Fault("node-drain", "drain of the primary's node", planned.drain, Primary.MOVES, GRACEFUL),
+    Fault(
+        "pooler-killed",
+        "force delete of a pooler pod",
+        crashes.kill_pooler,
+        Primary.STAYS,
+        came_true=crashes.pooler_replaced,
+    ),
+    Fault(
+        "postmaster-killed",
+        "SIGKILL of the primary's postmaster",
+        crashes.kill_postmaster,
+        Primary.MOVES,
+        CRASH,
+    ),
+    Fault(
+        "patroni-killed",
+        "SIGKILL of the primary's Patroni",
+        crashes.kill_patroni,
+        Primary.MAY_MOVE,
+        came_true=crashes.container_restarted,
+    ),
+    Fault("postgres-stopped", "SIGSTOP of the primary's Postgres", crashes.stop_postgres, Primary.MOVES),
+    Fault(
+        "force-delete",
+        "force delete of the primary pod",
+        crashes.force_delete,
+        Primary.MOVES,
+        FORCED,
+        came_true=planned.primary_renewed,
+    ),
+    # Longer than it takes to fail over: clients that vanished must not fill the server, nor its replicas stay behind.
+    Fault("node-frozen", "primary's node frozen", nodes.freeze, Primary.MOVES, NODE, broken_seconds=60),
+    Fault("node-killed", "primary's node killed", nodes.kill, Primary.MOVES, NODE, broken_seconds=30),
+    Fault(
+        "node-partitioned",
+        "primary's node cut off the network",
+        nodes.partition,
+        Primary.MOVES,
+        broken_seconds=60,
+    ),
+    Fault(
+        "replicas-lost",
+        "both replicas frozen and returned",
+        crashes.lose_replicas,
+        Primary.STAYS,
+        broken_seconds=30,
+    ),
+    Fault(
+        "majority-lost",
+        "primary and its confirming replica frozen and returned",
+        crashes.lose_majority,
+        Primary.MAY_MOVE,
+        broken_seconds=45,
+        writes_go_on=False,
+    ),
+    Fault(
+        API_SERVER_AWAY,
+        "API server away",
+        watchers.api_server_away,
+        Primary.STAYS,
+        UNNOTICED,
+        broken_seconds=60,
+        api_answers=False,
+    ),
+    Fault(
+        "operator-away",
+        "operator away during a force delete of the primary pod",
+        watchers.operator_away,
+        Primary.MOVES,
+        FORCED,
+        came_true=planned.primary_renewed,
+        aftermath=watchers.status_right,
+    ),
+)
+
+# In a cluster of their own, whose volumes can be full.
+BOUNDED = (
+    Fault(
+        "volume-full",
+        "primary's volume full, and space again",
+        volume.fill,
+        Primary.MAY_MOVE,
+        broken_seconds=60,
+        writes_go_on=False,
+    ),
+)
+
+ALL = (*SHARED, *BOUNDED)
+
+
+def by_name(name: str) -> Fault:
+    """A class of fault; raises KeyError."""
+    return next((fault for fault in ALL if fault.name == name), None) or _unknown(name)
+
+
+def _unknown(name: str) -> Fault:
+    raise KeyError(f"there is no fault {name}; there are {', '.join(fault.name for fault in ALL)}")

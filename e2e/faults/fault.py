@@ -1,0 +1,62 @@
+"""What a class of fault is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import Enum
+
+from .arena import Arena, Before
+
+Inject = Callable[[Arena, Before], AbstractContextManager[None]]
+# The body of an Inject, for functions under @contextmanager: breaks something, yields, heals.
+Break = Iterator[None]
+
+
+class Primary(Enum):
+    """What the fault does to the primary role."""
+
+    MOVES = "moves"
+    STAYS = "stays"
+    MAY_MOVE = "may move"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A service level of the design: the longest gap in seconds, and whether a client may see errors."""
+
+    p50_seconds: float
+    p95_seconds: float
+    errors_allowed: bool = True
+
+
+def _nothing_more(_arena: Arena, _before: Before) -> bool:
+    return True
+
+
+def _no_notes(_arena: Arena) -> dict[str, float]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One class of fault.
+
+    `inject` is entered to break something and left to heal it; leaving heals whatever happened in between.
+    `primary` tells whether the role moves. `came_true` says beyond a whole cluster what shows that the fault really
+    happened and is over, such as a pod with a new uid. `broken_seconds`: for how long at least it stays broken.
+    `writes_go_on`: whether clients must get through again before it is healed. `api_answers`: whether kubectl works
+    while it is broken. `aftermath` is waited for right after healing, and gives figures for the report.
+    """
+
+    name: str
+    title: str
+    inject: Inject
+    primary: Primary
+    target: Target | None = None
+    came_true: Callable[[Arena, Before], bool] = _nothing_more
+    broken_seconds: float = 0.0
+    writes_go_on: bool = True
+    api_answers: bool = True
+    aftermath: Callable[[Arena], dict[str, float]] = _no_notes

@@ -1,0 +1,112 @@
+"""Deliberate acts: nothing is broken, and clients with a timeout of 5 s must not see an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ..lab.kubectl import KubectlError
+from .arena import Arena, Before
+from .fault import Break
+
+SWITCH_ANNOTATION = "runnerhub.io/switch-primary-to"
+DRAIN_SECONDS = 180
+# Each run takes the value that is not in effect. Both change the pods, or need a restart, and nothing else.
+_MEMORY_REQUESTS = ("260Mi", "264Mi")
+_SHARED_BUFFERS = ("136MB", "144MB")
+
+
+@contextmanager
+def switchover(arena: Arena, before: Before) -> Break:
+    """Ask the operator to move the role to a member that confirms commits."""
+    hub = arena.hub
+    try:
+        hub.kubectl(
+            "annotate", "rhc", hub.name, f"{SWITCH_ANNOTATION}={before.replicas[0].name}", "--overwrite"
+        )
+        yield
+    finally:
+        hub.kubectl("annotate", "rhc", hub.name, f"{SWITCH_ANNOTATION}-")
+
+
+def switched_as_asked(arena: Arena, before: Before) -> bool:
+    """Whether the member that was asked for has the role."""
+    return arena.leader() == before.replicas[0].name
+
+
+@contextmanager
+def rolling_update(arena: Arena, _before: Before) -> Break:
+    """Change the pod template of the database."""
+    postgres = arena.hub.body()["spec"].get("postgres", {})
+    now = postgres.get("resources", {}).get("requests", {}).get("memory")
+    _patch(arena, {"resources": {"requests": {"memory": _other(_MEMORY_REQUESTS, now)}}})
+    yield
+
+
+def all_renewed(arena: Arena, before: Before) -> bool:
+    """Whether no member has the pod of before."""
+    uids = set(arena.pod_uids().values())
+    return len(uids) == len(before.members) and not uids & {member.uid for member in before.members}
+
+
+@contextmanager
+def parameter_restart(arena: Arena, _before: Before) -> Break:
+    """Change a parameter that is only read when Postgres starts."""
+    _patch(arena, {"parameters": {"shared_buffers": _other(_SHARED_BUFFERS, _wanted_buffers(arena))}})
+    yield
+
+
+def parameter_in_effect(arena: Arena, before: Before) -> bool:
+    """Whether every member runs with the parameter of the spec."""
+    try:
+        values = {arena.sql(member.name, "SHOW shared_buffers") for member in before.members}
+    except KubectlError:
+        return False  # a member that restarts does not answer
+    return values == {_wanted_buffers(arena)}
+
+
+@contextmanager
+def drain(arena: Arena, before: Before) -> Break:
+    """Empty the primary's node as an administrator does, whoever else runs there.
+
+    The member cannot come back before the node takes pods again: its volume is there. Bare pods of the suite run on
+    the control plane, so no `--force` is needed.
+    """
+    kubectl, node = arena.bed.kubectl, before.primary.node
+    try:
+        kubectl(
+            "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={DRAIN_SECONDS}s",
+            timeout=DRAIN_SECONDS + 10,
+        )  # fmt: skip
+        yield
+    finally:
+        kubectl("uncordon", node)
+
+
+@contextmanager
+def graceful_delete(arena: Arena, before: Before) -> Break:
+    """Delete the primary's pod with its grace period."""
+    arena.hub.kubectl("delete", "pod", before.primary.name, "--wait=false")
+    yield
+
+
+def primary_renewed(arena: Arena, before: Before) -> bool:
+    """Whether the old primary has another pod."""
+    return arena.pod_uids().get(before.primary.name) not in (None, before.primary.uid)
+
+
+def _wanted_buffers(arena: Arena) -> str | None:
+    postgres = arena.hub.body()["spec"].get("postgres", {})
+    wanted: str | None = postgres.get("parameters", {}).get("shared_buffers")
+    return wanted
+
+
+def _other(values: Sequence[str], now: str | None) -> str:
+    return next(value for value in values if value != now)
+
+
+def _patch(arena: Arena, postgres: dict[str, Any]) -> None:
+    body = json.dumps({"spec": {"postgres": postgres}})
+    arena.hub.kubectl("patch", "rhc", arena.hub.name, "--type=merge", "-p", body)

@@ -1,0 +1,144 @@
+"""The report of a suite: JSON in the design's shape, and a table for people. Written anew after each run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..lab import report
+from .fault import Fault, Target
+from .results import RunResult, details, entry, is_held
+
+NAME = "faults-postgres"
+_HEADER = (
+    "fault", "runs", "gap min", "p50", "p95", "max", "target p50/p95", "held", "errors", "acknowledged", "lost",
+    "partial", "dup", "whole p50", "max", "problems",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Report:
+    """What a suite has found so far.
+
+    `audit` is the oracle's verdict on everything written outside the control run, at the end: a write that
+    one fault kept may be lost by a later one.
+    """
+
+    versions: dict[str, str]
+    runs: dict[str, list[RunResult]] = field(default_factory=dict)
+    faults: dict[str, Fault] = field(default_factory=dict)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    control: dict[str, Any] | None = None
+    audit: dict[str, Any] | None = None
+    pgbench: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, fault: Fault, result: RunResult) -> None:
+        """Take a run in."""
+        self.faults[fault.name] = fault
+        self.runs.setdefault(fault.name, []).append(result)
+
+    def skip(self, fault: Fault, reason: str) -> None:
+        """Tell that a fault was not tried, and why."""
+        self.skipped.append({"fault": fault.title, "reason": reason})
+
+    def content(self) -> dict[str, Any]:
+        """faults-<tier>.json; what tools need not read is in further keys."""
+        found = [(self.faults[name], runs) for name, runs in self.runs.items()]
+        return {
+            "versions": self.versions,
+            "faults": [entry(fault, runs) for fault, runs in found],
+            "control": self.control,
+            "audit": self.audit,
+            "skipped": self.skipped,
+            "pgbench": self.pgbench,
+            "details": [details(fault, runs) for fault, runs in found],
+        }
+
+    def text(self) -> str:
+        """The table, and below it what does not fit into one."""
+        parts = [report.table(_HEADER, [_row(self.faults[name], runs) for name, runs in self.runs.items()])]
+        parts += [f"skipped: {item['fault']}: {item['reason']}" for item in self.skipped]
+        if self.control is not None:
+            parts.append(
+                f"control ({self.control['fault']}): {self.control['lost']} of {self.control['acknowledged']} "
+                "acknowledged writes lost; there must be some"
+            )
+        if self.audit is not None:
+            parts.append(
+                f"audit of all runs at the end: {self.audit['lost']} of {self.audit['acknowledged']} lost, "
+                f"{self.audit['partial']} partial, {self.audit['phantoms']} phantoms"
+            )
+        parts += _pgbench_lines(self.pgbench)
+        parts += [
+            f"problem: {name}, run {number}: {result.problem}"
+            for name, runs in self.runs.items()
+            for number, result in enumerate(runs, 1)
+            if result.problem
+        ]
+        return "\n\n".join(parts[:1] + (["\n".join(parts[1:])] if parts[1:] else [])) + "\n"
+
+    def write(self) -> Path:
+        """Write both files; the path of the JSON one."""
+        path = report.write(NAME, self.content())
+        path.with_suffix(".txt").write_text(self.text())
+        return path
+
+    def failures(self, *, strict: bool) -> list[str]:
+        """Why the suite has failed, in sentences; none when it has not."""
+        everything = [result for runs in self.runs.values() for result in runs]
+        found = []
+        if broken := sum(result.broken_promises for result in everything):
+            found.append(f"{broken} writes were lost, partial, doubled or there although they had failed")
+        if self.audit is not None and any(self.audit[name] for name in ("lost", "partial", "phantoms")):
+            found.append("the audit at the end found broken promises")
+        if self.control is not None and not self.control["lost"]:
+            found.append("the control run lost nothing, so the oracle proves nothing")
+        if problems := sum(result.problem is not None for result in everything):
+            found.append(f"{problems} runs did not go as they must")
+        missed = [
+            self.faults[name].title
+            for name, runs in self.runs.items()
+            if is_held(self.faults[name].target, runs) is False
+        ]
+        if strict and missed:
+            found.append(f"targets missed: {', '.join(missed)}")
+        return found
+
+
+def _row(fault: Fault, runs: list[RunResult]) -> tuple[object, ...]:
+    found = entry(fault, runs)
+    gap, whole = found["gap_seconds"], found["redundancy_seconds"]
+    return (
+        fault.title, len(runs), *(_seconds(gap[name]) for name in ("min", "p50", "p95", "max")),
+        _target(fault.target), {True: "yes", False: "NO", None: "-"}[is_held(fault.target, runs)],
+        found["errors"], found["acknowledged"], found["lost"], sum(run.partial + run.phantoms for run in runs),
+        found["duplicates"], _seconds(whole["p50"]), _seconds(whole["max"]),
+        sum(run.problem is not None for run in runs),
+    )  # fmt: skip
+
+
+def _target(target: Target | None) -> str:
+    if target is None:
+        return "-"
+    errors = "" if target.errors_allowed else ", 0 errors"
+    return f"{target.p50_seconds:g} / {target.p95_seconds:g} s{errors}"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _pgbench_lines(found: dict[str, Any]) -> list[str]:
+    lines = [f"pgbench: {found['missing']}"] if "missing" in found else []
+    for way, scripts in found.get("ways", {}).items():
+        if way in ("direct", "pooler"):
+            told = ", ".join(
+                f"{script} {figures['tps']:.0f}/s at {figures['latency_ms']:.2f} ms"
+                for script, figures in scripts.items()
+            )
+            lines.append(f"pgbench {way}: {told}")
+    if during := found.get("fault"):
+        told = ", ".join(f"{when} {value}" for when, value in during["tps"].items())
+        lines.append(f"pgbench around {during['fault']}: transactions per second: {told}")
+    return lines

@@ -1,0 +1,141 @@
+"""One run of one fault: whole, broken, healed, whole again, judged."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import replace
+
+from kindbed.console import TestBedError
+
+from ..lab.kubectl import KubectlError, WaitTimeoutError, wait_for
+from ..lab.load import now
+from .arena import Arena, Before, let_pass
+from .fault import Fault, Primary
+from .results import RunResult
+
+WHOLE_BEFORE_SECONDS = 300
+SUCCESSOR_SECONDS = 180
+WRITING_SECONDS = 120
+WHOLE_AGAIN_SECONDS = 420
+
+# What a fault may make of the tools; anything else is a mistake in the suite.
+FAILURES = (WaitTimeoutError, KubectlError, TestBedError, subprocess.TimeoutExpired)
+
+
+def prepare(arena: Arena) -> Before:
+    """Wait until the cluster is whole, its clients get through and its poolers are apart; what it looks like then."""
+    arena.wait_whole(WHOLE_BEFORE_SECONDS)
+    _spread_poolers(arena)
+    arena.wait_writing(WRITING_SECONDS)
+    return arena.before()
+
+
+def run_once(arena: Arena, fault: Fault) -> RunResult:
+    """Try a fault once. Whatever fails is told in the result, after the fault was healed and the oracle asked."""
+    try:
+        before = prepare(arena)
+    except FAILURES as error:
+        return RunResult(fault.name, now(), now(), problem=f"before the fault: {_first_line(error)}")
+    since = now()
+    course = _Course(arena, fault, before)
+    problem: str | None = None
+    try:
+        course.run()
+    except FAILURES as error:
+        problem = _first_line(error)
+    result = RunResult(
+        fault=fault.name,
+        since=since,
+        until=now(),
+        redundancy_seconds=course.redundancy_seconds,
+        primary=before.primary.name,
+        pooler_on_node=before.primary.node in before.pooler_nodes,
+        notes=course.notes,
+        problem=problem,
+    )
+    try:
+        return _judge(arena, fault, result)
+    except FAILURES as error:
+        problems = [text for text in (problem, f"no verdict: {_first_line(error)}") if text]
+        return replace(result, problem="; ".join(problems))
+
+
+class _Course:
+    """The course of one fault, with what was measured so far."""
+
+    def __init__(self, arena: Arena, fault: Fault, before: Before) -> None:
+        self._arena = arena
+        self._fault = fault
+        self._before = before
+        self.redundancy_seconds: float | None = None
+        self.notes: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Break, wait, heal, wait. Raises one of FAILURES when a state does not come; healed it is in any case."""
+        started = time.monotonic()
+        with self._fault.inject(self._arena, self._before):
+            self._while_broken(started)
+        self.notes = self._fault.aftermath(self._arena)
+        self._arena.wait_writing(WRITING_SECONDS)
+        wait_for(f"{self._fault.title}: to be whole again", self._is_over, WHOLE_AGAIN_SECONDS, every=1)
+        self.redundancy_seconds = round(time.monotonic() - started, 1)
+
+    def _while_broken(self, started: float) -> None:
+        fault, arena = self._fault, self._arena
+        if fault.api_answers and fault.writes_go_on:
+            if fault.primary is Primary.MOVES:
+                wait_for("another primary", self._successor, SUCCESSOR_SECONDS)
+            arena.wait_writing(WRITING_SECONDS)
+        left = started + fault.broken_seconds - time.monotonic()
+        if left > 0:
+            let_pass(f"{left:.0f} s with {fault.title}", left)
+
+    def _successor(self) -> bool:
+        return self._arena.leader() not in (None, self._before.primary.name)
+
+    def _is_over(self) -> bool:
+        # The cheaper question first: the machine is short of time while pods start.
+        return self._arena.is_whole() and self._fault.came_true(self._arena, self._before)
+
+
+def _judge(arena: Arena, fault: Fault, result: RunResult) -> RunResult:
+    measured = arena.load.measure(result.since, result.until)
+    verdict = arena.load.verify(result.since, result.until)
+    writes, reads = measured["stores"]["postgres"], measured["probes"]["reads"]
+    new_primary = arena.leader()
+    return replace(
+        result,
+        gap_seconds=writes["gap_seconds"],
+        errors=writes["errors"],
+        error_classes=writes["error_classes"],
+        acknowledged=verdict["acknowledged"],
+        lost=verdict["lost"],
+        partial=verdict["partial"],
+        phantoms=verdict["phantoms"],
+        duplicates=verdict["duplicates"],
+        new_primary=new_primary,
+        reads_gap_seconds=reads["gap_seconds"],
+        reads_errors=reads["errors"],
+        problem=result.problem or _wrong_move(fault, result.primary, new_primary),
+    )
+
+
+def _wrong_move(fault: Fault, primary: str | None, new_primary: str | None) -> str | None:
+    if fault.primary is Primary.STAYS and new_primary != primary:
+        return f"the primary moved from {primary} to {new_primary}, and should have stayed"
+    return None
+
+
+def _spread_poolers(arena: Arena) -> None:
+    """Two poolers on one node, as a drain can leave them, would make another fault of its loss."""
+    nodes = arena.pooler_nodes()
+    if len(set(nodes)) == len(nodes):
+        return
+    again = max(arena.poolers())
+    arena.hub.kubectl("delete", "pod", again, "--wait=true", timeout=120)
+    arena.wait_whole(WHOLE_BEFORE_SECONDS)
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

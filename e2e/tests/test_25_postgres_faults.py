@@ -1,0 +1,50 @@
+"""The short form of `make faults-postgres`: a handful of its faults, once each, by the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from e2e.faults import catalogue, mend
+from e2e.faults.arena import Arena
+from e2e.faults.run import run_once
+from e2e.faults.suite import start_load
+from e2e.lab import bed as test_bed
+from e2e.lab import report
+from e2e.lab.bed import Bed
+from e2e.lab.hub import Hub
+from e2e.lab.load import LoadClient
+
+# Seconds; the longest target of the design, with room for a slow machine. The full suite measures the figures.
+LONGEST_GAP_SECONDS = 35.0
+
+RESULTS: list[dict[str, Any]] = []
+
+
+@pytest.fixture(scope="module")
+def arena(bed: Bed, hub: Hub, load: LoadClient) -> Iterator[Arena]:
+    """The cluster of all tests under the load of the fault suite; the usual load comes back afterwards."""
+    mend.pin_dns(bed)
+    start_load(load)
+    yield Arena(bed, hub, load)
+    load.start(test_bed.CLIENT_IMAGE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["planned-switchover", "pooler-killed", "graceful-delete", "postmaster-killed", "postgres-stopped"],
+)
+def test_a_fault_breaks_no_promise_and_passes(bed: Bed, arena: Arena, name: str) -> None:
+    result = run_once(arena, catalogue.by_name(name))
+    RESULTS.append(asdict(result))
+    report.write("e2e-postgres-faults", RESULTS)
+    if result.problem is not None:
+        mend.mend(bed)
+    assert result.problem is None
+    assert (result.lost, result.partial, result.phantoms, result.duplicates) == (0, 0, 0, 0)
+    assert result.acknowledged > 0
+    assert result.gap_seconds is not None
+    assert result.gap_seconds <= LONGEST_GAP_SECONDS

@@ -1,0 +1,265 @@
+"""The course of a run, and that each fault heals, on a stage of recorded commands."""
+
+import json
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from e2e.faults import arena as arenas
+from e2e.faults import catalogue, mend, processes
+from e2e.faults import run as runs
+from e2e.faults.arena import Arena, Before, Member
+from e2e.faults.fault import Fault, Primary
+from e2e.lab.bed import Bed
+from e2e.lab.hub import Hub
+from e2e.lab.kubectl import KubectlError, WaitTimeoutError
+from kindbed.console import TestBedError
+
+PRIMARY = Member("hub-postgres-0", "u0", "node-0", "c0")
+REPLICAS = (Member("hub-postgres-1", "u1", "node-1", "c1"), Member("hub-postgres-2", "u2", "node-2", "c2"))
+BEFORE = Before(PRIMARY, REPLICAS, {"hub-pooler-a": "pa", "hub-pooler-b": "pb"}, frozenset({"node-1"}))
+
+
+class FakeArena:
+    """Whole and writing unless told otherwise; a leader that the test sets."""
+
+    def __init__(self):
+        self.now_leader = PRIMARY.name
+        self.lost = 0
+        self.whole_again = True
+        self.load = SimpleNamespace(measure=self._measure, verify=self._verify)
+
+    def _measure(self, since, until):
+        assert since <= until
+        return {
+            "stores": {"postgres": {"gap_seconds": 1.5, "errors": 2, "error_classes": {"57P01": 2}}},
+            "probes": {"reads": {"gap_seconds": 0.2, "errors": 0}},
+        }
+
+    def _verify(self, _since, _until):
+        return {"acknowledged": 50, "lost": self.lost, "partial": 0, "phantoms": 0, "duplicates": 0}
+
+    def wait_whole(self, seconds):
+        pass
+
+    def wait_writing(self, seconds):
+        pass
+
+    def pooler_nodes(self):
+        return ["node-1", "node-2"]
+
+    def before(self):
+        return BEFORE
+
+    def leader(self):
+        return self.now_leader
+
+    def is_whole(self):
+        return self.whole_again
+
+
+def fault(arena, log, *, leader=REPLICAS[0].name, primary=Primary.MOVES, **more):
+    @contextmanager
+    def inject(_arena, _before):
+        log.append("broken")
+        try:
+            arena.now_leader = leader
+            yield
+        finally:
+            log.append("healed")
+
+    return Fault("f", "a fault", inject, primary, **more)
+
+
+def test_a_run_tells_gap_errors_and_the_time_until_whole():
+    arena, log = FakeArena(), []
+    result = runs.run_once(arena, fault(arena, log, aftermath=lambda _: {"seconds": 1.0}))
+    assert log == ["broken", "healed"]
+    assert (result.gap_seconds, result.errors, result.error_classes) == (1.5, 2, {"57P01": 2})
+    assert (result.primary, result.new_primary) == (PRIMARY.name, REPLICAS[0].name)
+    assert (result.problem, result.pooler_on_node, result.notes) == (None, False, {"seconds": 1.0})
+    assert result.redundancy_seconds is not None
+
+
+def test_what_does_not_come_is_told_after_healing_and_the_oracle_is_asked_all_the_same(monkeypatch):
+    monkeypatch.setattr(runs, "SUCCESSOR_SECONDS", 0)
+    arena, log = FakeArena(), []
+    arena.lost = 3
+    result = runs.run_once(arena, fault(arena, log, leader=PRIMARY.name))
+    assert log == ["broken", "healed"]
+    assert "another primary: not within 0 s" in result.problem
+    assert (result.lost, result.redundancy_seconds) == (3, None)
+
+
+def test_a_cluster_that_stays_reduced_is_a_problem(monkeypatch):
+    monkeypatch.setattr(runs, "WHOLE_AGAIN_SECONDS", 0)
+    arena = FakeArena()
+    arena.whole_again = False
+    assert "to be whole again" in runs.run_once(arena, fault(arena, [])).problem
+
+
+def test_a_primary_that_should_have_stayed_is_a_problem():
+    arena = FakeArena()
+    assert "should have stayed" in runs.run_once(arena, fault(arena, [], primary=Primary.STAYS)).problem
+
+
+def test_a_verdict_that_cannot_be_had_is_a_problem():
+    arena = FakeArena()
+
+    def undecided(_since, _until):
+        raise KubectlError("undecided")
+
+    arena.load.verify = undecided
+    assert "no verdict: KubectlError: undecided" in runs.run_once(arena, fault(arena, [])).problem
+
+
+def test_nothing_is_broken_in_a_cluster_that_is_not_whole():
+    arena, log = FakeArena(), []
+
+    def never(_seconds):
+        raise WaitTimeoutError("hub to be whole: not within 300 s")
+
+    arena.wait_whole = never
+    result = runs.run_once(arena, fault(arena, log))
+    assert log == []
+    assert result.problem.startswith("before the fault: WaitTimeoutError")
+
+
+# --- Each fault of the catalogue ---
+
+
+class Recorder:
+    """Takes commands and answers those that somebody reads."""
+
+    namespace = "ns"
+
+    def __init__(self, log):
+        self.log = log
+
+    def __call__(self, *words, **_):
+        self.log.append(" ".join(words))
+        return "ok"
+
+    def in_namespace(self, _name):
+        return self
+
+    def delete_pod_now(self, name):
+        self.log.append(f"delete now {name}")
+
+    def items(self, kind, _selector=""):
+        return [{"metadata": {"name": "control-plane"}}] if kind == "node" else []
+
+    def get(self, kind, _name):
+        return {"spec": {"postgres": {}}} if kind == "runnerhubcluster" else None
+
+
+class FakeEngine:
+    def __init__(self, log):
+        self.log = log
+
+    def output(self, *words, **_):
+        self.log.append(" ".join(words))
+        text = " ".join(words)
+        if processes._LIST in text:
+            names = {1: ("tini", 0), 2: ("patroni", 1), 3: ("postgres", 1), 4: ("postgres", 3)}
+            return "\n".join(
+                f"/proc/{pid}/status:Name:\t{name}\n/proc/{pid}/status:PPid:\t{parent}"
+                for pid, (name, parent) in names.items()
+            )
+        return "0" if "df -B1" in text else ""
+
+
+class FakeCluster:
+    def __init__(self, log):
+        self.engine = FakeEngine(log)
+
+    def nodes(self, state):
+        return [PRIMARY.node] if state == "paused" else []
+
+
+@pytest.fixture
+def stage():
+    log = []
+    kubectl = Recorder(log)
+    return Arena(Bed(FakeCluster(log), kubectl), Hub(kubectl, "hub"), SimpleNamespace()), log
+
+
+HEALED_BY = {
+    "planned-switchover": "annotate rhc hub runnerhub.io/switch-primary-to-",
+    "node-drain": "uncordon node-0",
+    "postgres-stopped": "CONT 1 2 3 4",
+    "node-frozen": "unpause node-0",
+    "node-killed": "start node-0",
+    "node-partitioned": "iptables -w 10 -D FORWARD -o eth0",
+    "replicas-lost": "CONT 1 2 3 4",
+    "majority-lost": "CONT 1 2 3 4",
+    "api-server-away": "pkill -CONT -x kube-apiserver; systemctl start kubelet",
+    "operator-away": "scale deployment/runnerhub-operator --replicas=2",
+    "volume-full": f"rm -f {catalogue.volume.FILLER}",
+}
+BROKEN_BY = {
+    "postmaster-killed": "sh KILL 3",
+    "patroni-killed": "sh KILL 2",
+    "postgres-stopped": "sh STOP 3 4",
+    "replicas-lost": "exec node-2 sh -c",
+    "pooler-killed": "delete now hub-pooler-a",
+    "force-delete": f"delete now {PRIMARY.name}",
+    "operator-away": f"delete now {PRIMARY.name}",
+    "node-partitioned": "iptables-restore",
+    "planned-switchover": f"runnerhub.io/switch-primary-to={REPLICAS[0].name}",
+}
+
+
+@pytest.mark.parametrize("name", [fault.name for fault in catalogue.ALL])
+def test_each_fault_breaks_and_heals_whatever_happens_in_between(stage, name):
+    arena, log = stage
+    broken = []
+
+    def interrupted():
+        with catalogue.by_name(name).inject(arena, BEFORE):
+            broken.extend(log)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert broken
+    assert BROKEN_BY.get(name, "") in "\n".join(broken)
+    assert HEALED_BY.get(name, "") in "\n".join(log[len(broken) :])
+    assert name in HEALED_BY or len(log) == len(broken)
+
+
+def test_a_volume_that_is_not_full_is_no_fault(stage):
+    arena, log = stage
+    arena.bed.cluster.engine.output = lambda *words, **_: log.append(" ".join(words)) or "4096000"
+    with (
+        pytest.raises(TestBedError, match="4096000 bytes left and is not full"),
+        catalogue.by_name("volume-full").inject(arena, BEFORE),
+    ):
+        pass
+    assert log[-1].endswith(f"rm -f {catalogue.volume.FILLER}")
+
+
+def test_a_rolling_change_always_changes_something(stage):
+    arena, log = stage
+    values = []
+    for request in (None, "260Mi", "264Mi", "1Gi"):
+        spec = {"postgres": {"resources": {"requests": {"memory": request}}}}
+        arena.hub.kubectl.get = lambda *_, spec=spec: {"spec": spec}
+        with catalogue.by_name("rolling-update").inject(arena, BEFORE):
+            patch = json.loads(log[-1].split(" -p ")[1])
+        values.append(patch["spec"]["postgres"]["resources"]["requests"]["memory"])
+        assert values[-1] != request
+
+
+def test_the_rules_of_a_partition_are_set_at_once_and_taken_back_one_by_one(stage):
+    arena, log = stage
+    mend.cut_off(arena.bed, "node-0")
+    mend.connect_again(arena.bed, "node-0")
+    assert log[0].count("-j DROP") == log[1].count("-j DROP") == 4
+    assert "--noflush" in log[0]
+
+
+def test_a_pod_whose_container_has_not_started_is_no_member_yet():
+    pod = {"metadata": {"name": "p", "uid": "u"}, "spec": {}, "status": {}}
+    assert arenas._member(pod) is None
