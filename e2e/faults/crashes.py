@@ -24,7 +24,7 @@ def kill_patroni(arena: Arena, before: Before) -> Break:
     """SIGKILL to the primary's Patroni: the container ends with it, and Postgres gets no time to stop."""
     victim = before.primary
     found = processes.of_container(arena.bed, victim.node, victim.container)
-    processes.send(arena.bed, victim.node, "KILL", [processes.named(found, "patroni")])
+    processes.send(arena.bed, victim.node, "KILL", [processes.named(found, "patroni-daemon")])
     yield
 
 

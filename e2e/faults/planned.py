@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..lab.kubectl import KubectlError
+from ..lab.hub import Hub
+from ..lab.kubectl import KubectlError, wait_for
 from .arena import Arena, Before
 from .fault import Break
 
 SWITCH_ANNOTATION = "runnerhub.io/switch-primary-to"
+FORGET_SECONDS = 20
 DRAIN_SECONDS = 180
 # Each run takes the value that is not in effect. Both change the pods, or need a restart, and nothing else.
 _MEMORY_REQUESTS = ("260Mi", "264Mi")
@@ -22,6 +24,9 @@ _SHARED_BUFFERS = ("136MB", "144MB")
 def switchover(arena: Arena, before: Before) -> Break:
     """Ask the operator to move the role to a member that confirms commits."""
     hub = arena.hub
+    # A value that has been honoured once is not honoured again before it was gone.
+    hub.kubectl("annotate", "rhc", hub.name, f"{SWITCH_ANNOTATION}-")
+    wait_for("an earlier request to be forgotten", lambda: _no_request(hub), FORGET_SECONDS)
     try:
         hub.kubectl(
             "annotate", "rhc", hub.name, f"{SWITCH_ANNOTATION}={before.replicas[0].name}", "--overwrite"
@@ -29,6 +34,10 @@ def switchover(arena: Arena, before: Before) -> Break:
         yield
     finally:
         hub.kubectl("annotate", "rhc", hub.name, f"{SWITCH_ANNOTATION}-")
+
+
+def _no_request(hub: Hub) -> bool:
+    return "switchover" not in hub.status().get("postgres", {})
 
 
 def switched_as_asked(arena: Arena, before: Before) -> bool:

@@ -162,7 +162,7 @@ class FakeEngine:
         self.log.append(" ".join(words))
         text = " ".join(words)
         if processes._LIST in text:
-            names = {1: ("tini", 0), 2: ("patroni", 1), 3: ("postgres", 1), 4: ("postgres", 3)}
+            names = {1: ("tini", 0), 2: ("patroni-daemon", 1), 3: ("postgres", 1), 4: ("postgres", 3)}
             return "\n".join(
                 f"/proc/{pid}/status:Name:\t{name}\n/proc/{pid}/status:PPid:\t{parent}"
                 for pid, (name, parent) in names.items()
