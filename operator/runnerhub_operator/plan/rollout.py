@@ -22,7 +22,7 @@ from ..snapshot import Pod, Snapshot
 SETTLE_SECONDS: Final = 4.0
 # Clients that could not be held back, as while a long transaction runs, are given this time before the next try;
 # after so many tries the switchover takes place without holding them back.
-POSTPONED_SECONDS: Final = 60.0
+POSTPONED_SECONDS: Final = 15.0
 MAX_POSTPONEMENTS: Final = 3
 # What Patroni refuses it may allow a moment later, when it has counted its synchronous replicas anew.
 REFUSED_SECONDS: Final = 10.0

@@ -12,7 +12,7 @@ from runnerhub_operator import names
 from runnerhub_operator.actions import SwitchPostgres
 from runnerhub_operator.api import RunnerHubCluster, parse_cluster
 from runnerhub_operator.plan import LastStep, Plan, make_plan
-from runnerhub_operator.plan.rollout import MAX_POSTPONEMENTS
+from runnerhub_operator.plan.rollout import MAX_POSTPONEMENTS, POSTPONED_SECONDS
 from tests.generate import IMAGES
 from tests.unit.plan.builders import NOW, children, cluster, patroni, pods, snapshot
 
@@ -214,13 +214,13 @@ def test_a_switchover_that_was_put_off_is_tried_again_later_and_in_the_end_witho
     now = NOW
     for _ in range(MAX_POSTPONEMENTS):
         last = last.postponed(now)
-        waits = after(last, (now - NOW).total_seconds() + 30)
+        waits = after(last, (now - NOW).total_seconds() + POSTPONED_SECONDS / 2)
         assert step(waits) is None
         assert waits.rollout is not None
         assert "transactions to end" in waits.rollout.waiting_for
-        now += timedelta(seconds=61)
+        now += timedelta(seconds=POSTPONED_SECONDS + 1)
     assert step(after(last, (now - NOW).total_seconds())).pause is False
-    assert step(after(LastStep().postponed(NOW), 61)).pause is True
+    assert step(after(LastStep().postponed(NOW), POSTPONED_SECONDS + 1)).pause is True
 
 
 def test_a_refusal_of_patroni_is_tried_again_soon_and_with_a_pause() -> None:
