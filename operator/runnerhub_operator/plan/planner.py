@@ -60,7 +60,7 @@ class ClusterMemory:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What should be done. Status and Events come first, then secrets, objects, prune, Patroni, rollout.
+    """What should be done, in this order: secrets, objects, prune; status and Events; Patroni, rollout.
 
     `objects` are those that differ from what is there. `settled`: nothing is going on or missing.
     """
