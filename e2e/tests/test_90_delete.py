@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from e2e.lab.bed import Bed, apply_example
 from e2e.lab.hub import Hub
 from e2e.lab.kubectl import wait_for
@@ -85,4 +87,5 @@ def test_deleting_the_cluster_keeps_volumes_and_passwords_and_a_new_one_finds_it
     hub.wait_settled(240)
     verdict = load.verify(since, now())
     assert verdict["probes"]["rows"]["acknowledged"] >= 20
-    assert verdict["lost"] == 0, verdict
+    # As text: pytest shortens objects, and what is lost tells whose fault it is.
+    assert verdict["lost"] == 0, json.dumps(verdict["probes"])
