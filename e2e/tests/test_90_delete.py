@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from e2e.lab.bed import Bed, apply_example
+from e2e.lab.bed import CLIENT_IMAGE, Bed, apply_example
 from e2e.lab.hub import Hub
 from e2e.lab.kubectl import wait_for
 from e2e.lab.load import LoadClient, now
@@ -41,13 +41,22 @@ def test_a_missing_storage_class_is_told_and_retried(bed: Bed) -> None:
     bed.delete_namespace("runnerhub-e2e-storage")
 
 
-def test_a_deleted_secret_comes_back(hub: Hub) -> None:
+def test_a_deleted_secret_comes_back_and_the_orchestrators_follow(hub: Hub, load: LoadClient) -> None:
     """The passwords of a running database cannot be made anew, so only the token secret is deleted here."""
     name = "hub-orchestrator-credentials"
     before = hub.kubectl.get("secret", name)
     assert before is not None
+    old = _uids(hub, "orchestrator")
     hub.kubectl("delete", "secret", name)
     wait_for("the secret to come back", lambda: hub.kubectl.get("secret", name), 30)
+    wait_for("the orchestrators to be renewed", lambda: not old & _uids(hub, "orchestrator"), 120)
+    hub.wait_settled(120)
+    # Tokens that were signed with the old key are worth nothing any more.
+    load.start(CLIENT_IMAGE)
+
+
+def _uids(hub: Hub, component: str) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in hub.pods(component)}
 
 
 def _names(hub: Hub, kind: str) -> set[str]:
@@ -85,7 +94,8 @@ def test_deleting_the_cluster_keeps_volumes_and_passwords_and_a_new_one_finds_it
 
     apply_example("hub", hub.kubectl, "minimal")
     hub.wait_settled(240)
-    verdict = load.verify(since, now())
+    # A job that was under way is given to another runner when its lease and the lock on its queue entry have run out.
+    verdict = load.verify(since, now(), wait_seconds=180)
     assert verdict["probes"]["rows"]["acknowledged"] >= 20
     # As text: pytest shortens objects, and what is lost tells whose fault it is.
     assert verdict["lost"] == 0, json.dumps(verdict["probes"])
