@@ -57,8 +57,11 @@ def prepare(cluster: Cluster) -> bool:
     existing = cluster.nodes()
     if not existing:
         return False
-    if len(existing) == _wanted_nodes() and _mend(cluster):
-        return True
+    try:
+        if len(existing) == _wanted_nodes() and _mend(cluster):
+            return True
+    except TestBedError as error:
+        say(f"    {error}")
     say(f"cluster {cluster.name} is broken and will be made again")
     down(cluster)
     return False
@@ -104,7 +107,10 @@ def _wanted_nodes() -> int:
 
 
 def _mend(cluster: Cluster) -> bool:
-    """Whether the cluster is healthy, after starting again what a reboot or a fault test left stopped."""
+    """Whether the cluster is healthy, after starting again what a reboot or a fault test left stopped.
+
+    Raises TestBedError when a node does not start, or stops again at once.
+    """
     for node in cluster.nodes("paused"):
         cluster.engine.output("unpause", node)
     for state in ("exited", "created"):
