@@ -39,7 +39,7 @@ integration: venv tools servers ## Run the tests against real servers on loopbac
 	$(BIN)/python -m pytest tests/integration
 
 .PHONY: bench-scale
-bench-scale: venv tools ## Measure memory, time, CPU and API calls of the operator with 1 to 500 clusters (an hour)
+bench-scale: venv tools ## Measure memory, time, CPU and API calls of the operator with 1 to 500 clusters (20 minutes or more)
 	$(BIN)/python -m bench.scale
 
 .PHONY: servers
