@@ -68,13 +68,15 @@ class PoolerProtocol(_HttpProtocol):
 
 
 class PatroniProtocol(_HttpProtocol):
-    """GET /cluster, GET and PATCH /config, POST /switchover, /restart and /reinitialize."""
+    """GET /cluster and /patroni, GET and PATCH /config, POST /switchover, /restart and /reinitialize."""
 
     def _answer(self, method: str, path: str, body: bytes) -> tuple[str, str]:
         cluster = self._cluster
         match method, path:
             case "GET", "/cluster":
                 return "200 OK", json.dumps(cluster.patroni_members())
+            case "GET", "/patroni":
+                return "200 OK", json.dumps({"state": "running", "server_version": 170006})
             case "GET", "/config":
                 return "200 OK", json.dumps(cluster.config)
             case "PATCH", "/config":

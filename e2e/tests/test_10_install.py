@@ -54,7 +54,9 @@ def test_members_are_spread_over_the_workers(hub: Hub) -> None:
 
 
 def test_replication_is_synchronous(hub: Hub) -> None:
-    roles = sorted(item["role"] for item in hub.status()["postgres"]["instances"])
+    postgres = hub.status()["postgres"]
+    assert re.fullmatch(r"17\.\d+", postgres["version"])
+    roles = sorted(item["role"] for item in postgres["instances"])
     assert "primary" in roles
     assert any(role in ("sync_standby", "quorum_standby") for role in roles)
 

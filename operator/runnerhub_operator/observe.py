@@ -11,14 +11,17 @@ from typing import Any
 import aiohttp
 
 from . import names
-from .api import RunnerHubCluster
+from .api import PostgresStatus, RunnerHubCluster
 from .errors import ProbeError
 from .probes import patroni, sentinel
+from .resources.patroni import MAX_REPLICA_LAG_BYTES
 from .snapshot import Children, Pod, Snapshot
 
 logger = logging.getLogger(__name__)
 
 PROBE_DEADLINE_SECONDS = 2.0
+# Of what is only told to people: a member that hangs must not hold up the visit that acts on it.
+DETAILS_DEADLINE_SECONDS = 0.5
 
 
 async def observe(
@@ -52,7 +55,21 @@ async def _patroni(
     except ProbeError as error:
         logger.debug("patroni of %s/%s: %s", cluster.namespace, cluster.name, error)
         return None, None
+    members = await patroni.with_own_words(
+        http,
+        members,
+        _worth_asking(cluster.status.postgres, members),
+        now=datetime.now(UTC),
+        deadline_seconds=DETAILS_DEADLINE_SECONDS,
+    )
     return members, config
+
+
+def _worth_asking(known: PostgresStatus, members: patroni.PatroniCluster) -> set[str]:
+    """A primary whose version is not known yet, and replicas that lag: one visit of many asks anybody."""
+    lagging = {m.name for m in members.members if (m.lag_bytes or 0) >= MAX_REPLICA_LAG_BYTES}
+    unknown = members.leader is not None and (known.version is None or known.primary != members.leader)
+    return lagging | ({members.leader} if unknown and members.leader else set())
 
 
 async def _sentinels(

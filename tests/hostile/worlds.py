@@ -284,6 +284,7 @@ def _patroni(cluster: str) -> Strategy:
         pending_restart=st.booleans(),
         restart_primary_first=st.booleans(),
         host=st.one_of(st.none(), texts),
+        lag_seconds=st.one_of(st.none(), _COUNTS),
     )
     return st.builds(
         PatroniCluster,
@@ -291,6 +292,7 @@ def _patroni(cluster: str) -> Strategy:
         leader=st.one_of(st.none(), name),
         timeline=st.one_of(st.none(), _COUNTS),
         paused=st.booleans(),
+        version=st.one_of(st.none(), texts),
     )
 
 

@@ -99,7 +99,15 @@ class PostgresInstanceStatus(StatusModel):
     state: str = Field(description="Patroni's state, such as running or streaming.")
     timeline: Count | None = Field(default=None, description="Timeline that the member follows.")
     lag_bytes: Count | None = Field(
-        default=None, description="Bytes behind the primary; absent when unknown."
+        default=None,
+        description="Bytes behind the primary, in steps of 16 MiB; absent when unknown and of the primary.",
+    )
+    lag_seconds: Count | None = Field(
+        default=None,
+        description=(
+            "Age in seconds of the last transaction that a replica has replayed, 0 while it is less than 16 MiB "
+            "behind; absent when unknown and of the primary."
+        ),
     )
 
 
@@ -130,6 +138,10 @@ class PostgresStatus(StatusModel):
     primary: str | None = Field(default=None, description="Pod that accepts writes.")
     timeline: Count | None = Field(
         default=None, description="Patroni's current timeline; grows with each failover."
+    )
+    version: str | None = Field(
+        default=None,
+        description="Postgres version of the primary, such as 17.6; the first number is the major one.",
     )
     instances: tuple[PostgresInstanceStatus, ...] = Field(
         default=(), max_length=16, description="The members."

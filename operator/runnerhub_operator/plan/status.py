@@ -12,7 +12,9 @@ from ..api import (
     RedisStatus,
     RunnerHubCluster,
 )
+from ..probes.patroni import PatroniMember
 from ..probes.sentinel import agreed_master
+from ..resources.patroni import MAX_REPLICA_LAG_BYTES
 from ..snapshot import Snapshot
 
 
@@ -33,6 +35,7 @@ def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> PostgresSt
     return PostgresStatus(
         primary=patroni.leader if alive else None,
         timeline=patroni.timeline if patroni.timeline is not None else cluster.status.postgres.timeline,
+        version=patroni.version or cluster.status.postgres.version,
         instances=tuple(
             PostgresInstanceStatus(
                 name=member.name,
@@ -40,20 +43,23 @@ def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> PostgresSt
                 state=member.state,
                 timeline=member.timeline,
                 lag_bytes=_coarse(member.lag_bytes),
+                lag_seconds=_lag_seconds(member),
             )
             for member in sorted(patroni.members, key=lambda member: member.name)
         ),
     )
 
 
-# A lag below one WAL segment is the ordinary ebb and flow; writing it would change the status at every visit.
-_QUIET_LAG_BYTES = 16 * 1024 * 1024
-
-
 def _coarse(lag_bytes: int | None) -> int | None:
-    if lag_bytes is None:
-        return None
-    return 0 if lag_bytes < _QUIET_LAG_BYTES else lag_bytes - lag_bytes % _QUIET_LAG_BYTES
+    """In steps of one WAL segment: less is the ordinary ebb and flow, and would change the status at every visit."""
+    return None if lag_bytes is None else lag_bytes - lag_bytes % MAX_REPLICA_LAG_BYTES
+
+
+def _lag_seconds(member: PatroniMember) -> int | None:
+    """Seconds for a replica that lags by a segment or more; less is told as 0, as the bytes are."""
+    if member.lag_bytes is None or member.lag_bytes < MAX_REPLICA_LAG_BYTES:
+        return _coarse(member.lag_bytes)
+    return member.lag_seconds
 
 
 def redis_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> RedisStatus:

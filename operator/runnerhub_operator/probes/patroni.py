@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -36,7 +37,8 @@ class PatroniMember:
     when there is none, Postgres' state. `lag_bytes`: behind the primary's last published position, received
     or replayed, whichever is further; None for the primary and when it is unknown. `host`: the address that
     the member announces. `restart_primary_first`: a pending parameter shrinks that a standby must have at
-    least as large as its primary.
+    least as large as its primary. `lag_seconds`: how long ago the last transaction was committed that the member
+    has replayed; None when it was not asked.
     """
 
     name: str
@@ -47,19 +49,22 @@ class PatroniMember:
     pending_restart: bool = False
     restart_primary_first: bool = False
     host: str | None = None
+    lag_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PatroniCluster:
     """All members as one of them sees them.
 
-    `leader`: holder of the leader key, None when nobody holds it. `timeline`: the leader's.
+    `leader`: holder of the leader key, None when nobody holds it. `timeline`: the leader's. `version`: the
+    leader's Postgres, such as 17.6; None when it was not asked.
     """
 
     members: tuple[PatroniMember, ...]
     leader: str | None
     timeline: int | None
     paused: bool = False
+    version: str | None = None
 
     def member(self, name: str | None) -> PatroniMember | None:
         """A member by name."""
@@ -218,6 +223,59 @@ async def read_config(
             f"no member of Patroni tells its configuration: {', '.join(hosts) or 'none is known'}"
         )
     return answers[0]
+
+
+async def with_own_words(
+    session: aiohttp.ClientSession,
+    cluster: PatroniCluster,
+    asked: Collection[str],
+    *,
+    now: datetime,
+    deadline_seconds: float,
+) -> PatroniCluster:
+    """The same with what the members `asked` tell of themselves: the leader its version, the others their lag.
+
+    A member without an answer in time is left as it is.
+    """
+    members = [member for member in cluster.members if member.name in asked and member.host]
+    answers = await asyncio.gather(*(_own_words(session, m.host or "", deadline_seconds) for m in members))
+    own = {member.name: answer for member, answer in zip(members, answers, strict=True)}
+    return replace(
+        cluster,
+        version=parse_version(own.get(cluster.leader or "", {})) or cluster.version,
+        members=tuple(
+            replace(member, lag_seconds=parse_lag_seconds(own[member.name], now))
+            if member.name in own and member.name != cluster.leader
+            else member
+            for member in cluster.members
+        ),
+    )
+
+
+async def _own_words(session: aiohttp.ClientSession, host: str, deadline_seconds: float) -> Mapping[str, Any]:
+    try:
+        # The status code tells whether the member has the role that the path names; this path names none.
+        answer = _json(await _call(session, "GET", host, "/patroni", deadline_seconds=deadline_seconds))
+    except ProbeError:
+        return {}
+    return answer if isinstance(answer, Mapping) else {}
+
+
+def parse_version(answer: Mapping[str, Any]) -> str | None:
+    """Postgres' version such as 17.6 from an answer of GET /patroni, which has it as 170006."""
+    number = _whole(answer.get("server_version"))
+    return f"{number // 10000}.{number % 10000}" if number is not None and number >= 100000 else None
+
+
+def parse_lag_seconds(answer: Mapping[str, Any], now: datetime) -> int | None:
+    """Age of the last replayed transaction from a replica's answer of GET /patroni, never negative."""
+    xlog = answer.get("xlog")
+    told = xlog.get("replayed_timestamp") if isinstance(xlog, Mapping) else None
+    try:
+        replayed = datetime.fromisoformat(told) if isinstance(told, str) else None
+        return max(0, int((now - replayed).total_seconds())) if replayed is not None else None
+    except (ValueError, TypeError):  # no time, or one without a zone
+        return None
 
 
 async def _gather(questions: Sequence[Coroutine[Any, Any, T]], decisive: Callable[[T], bool]) -> list[T]:

@@ -48,6 +48,23 @@ def test_a_complete_cluster_is_ready_and_settled() -> None:
     assert done.status.orchestrator.leader == "hub-orchestrator-0"
 
 
+def test_a_replica_far_behind_is_told_in_steps_and_seconds() -> None:
+    segment = 16 * 1024 * 1024
+    seen = patroni(
+        hub_postgres_1={"lag_bytes": 3 * segment + 5, "lag_seconds": 41},
+        hub_postgres_2={"lag_bytes": segment - 1, "lag_seconds": 41},
+    )
+    postgres = plan(cluster(), snapshot(patroni=replace(seen, version="17.6"))).status.postgres
+    assert [(item.lag_bytes, item.lag_seconds) for item in postgres.instances] == [
+        (None, None),
+        (3 * segment, 41),
+        (0, 0),
+    ]
+    assert postgres.version == "17.6"
+    later = cluster(None, {"postgres": postgres.model_dump(mode="json", by_alias=True, exclude_none=True)})
+    assert plan(later, snapshot(patroni=seen)).status.postgres.version == "17.6", "asked once, known for good"
+
+
 def test_during_creation_ready_waits_for_the_last_member() -> None:
     incomplete = snapshot(pods=pods(hub_postgres_2={"ready": False}))
     assert by_type(plan(cluster(), incomplete).status)["Ready"].status == "False"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runnerhub_operator.errors import ProbeError
-from runnerhub_operator.probes.patroni import PatroniCluster, parse_cluster, preferred_view
+from runnerhub_operator.probes.patroni import (
+    PatroniCluster,
+    parse_cluster,
+    parse_lag_seconds,
+    parse_version,
+    preferred_view,
+)
 
 
 def answer(
@@ -64,6 +71,37 @@ def test_lag_is_the_furthest_known(fields: dict[str, Any], lag: int | None) -> N
     member = parse_cluster(answer(m1=fields)).member("hub-postgres-1")
     assert member is not None
     assert member.lag_bytes == lag
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ("2026-01-01 11:59:17.654321+00:00", 42),
+        ("2026-01-01 14:00:00+02:00", 0),
+        ("2026-01-01 12:00:09+00:00", 0),
+        ("2026-01-01 11:59:17", None),
+        ("yesterday", None),
+        (None, None),
+        (17, None),
+    ],
+)
+def test_lag_in_seconds_is_the_age_of_the_last_replayed_transaction(
+    told: object, seconds: int | None
+) -> None:
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert parse_lag_seconds({"xlog": {"replayed_timestamp": told}}, noon) == seconds
+
+
+def test_a_member_without_a_position_tells_no_lag() -> None:
+    assert parse_lag_seconds({"xlog": []}, datetime.now(UTC)) is None
+    assert parse_lag_seconds({}, datetime.now(UTC)) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "version"), [(170006, "17.6"), (180000, "18.0"), (90624, None), ("17", None), (None, None)]
+)
+def test_version(number: object, version: str | None) -> None:
+    assert parse_version({"server_version": number}) == version
 
 
 def test_nobody_leads() -> None:

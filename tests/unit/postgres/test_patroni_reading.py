@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -47,7 +48,18 @@ async def members(leader: str, *, silent: tuple[str, ...] = ()) -> AsyncIterator
             return web.Response(text=json.dumps(cluster(leader)))
 
         app = web.Application()
-        app.add_routes([web.get("/cluster", answer), web.get("/config", answer)])
+
+        async def own_words(_request: web.Request, host: str = host) -> web.Response:
+            asked.append(host)
+            if host in silent:
+                await asyncio.sleep(30)
+            return web.json_response(
+                {"server_version": 170006, "xlog": {"replayed_timestamp": "2026-01-01 11:58:00+00:00"}}
+            )
+
+        app.add_routes(
+            [web.get("/cluster", answer), web.get("/config", answer), web.get("/patroni", own_words)]
+        )
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, host, names.PORT_PATRONI).start()
@@ -88,3 +100,24 @@ async def test_a_silent_primary_costs_a_moment_only() -> None:
 async def test_nobody_there_is_told() -> None:
     with pytest.raises(ProbeError, match="no member of Patroni answered"):
         await read(*HOSTS)
+
+
+async def test_members_tell_their_version_and_how_old_their_data_is() -> None:
+    leader, replica, hung = (f"hub-postgres-{number}" for number in (0, 1, 2))
+    async with members(HOSTS[0], silent=(HOSTS[2],)) as asked, aiohttp.ClientSession() as session:
+        seen = patroni.parse_cluster(cluster(HOSTS[0]))
+        told = await patroni.with_own_words(
+            session,
+            seen,
+            {leader, replica, hung},
+            now=datetime(2026, 1, 1, 12, tzinfo=UTC),
+            deadline_seconds=0.3,
+        )
+        assert sorted(asked) == sorted(HOSTS)
+        assert told.version == "17.6"
+        assert [member.lag_seconds for member in told.members] == [None, 120, None]
+        asked.clear()
+        again = await patroni.with_own_words(
+            session, told, set(), now=datetime.now(UTC), deadline_seconds=0.3
+        )
+    assert (asked, again) == ([], told)
