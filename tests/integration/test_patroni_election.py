@@ -1,0 +1,93 @@
+"""Patroni's leader lock on a real API server: who asks a member for the cluster does not help it to a lock.
+
+With three members, of which the primary has given the lock back, two reach for it. The slower one is asked for GET
+/cluster between the moment when it saw the lock free and the moment when it takes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from apiserver import ApiServer
+from e2e.lab.kubectl import Kubectl
+from kindbed.paths import REPOSITORY
+
+LAUNCHER = REPOSITORY / "images" / "postgres" / "bin" / "patroni-daemon"
+# In a process of its own: Patroni changes the umask of whoever imports it.
+_RACE = """
+import json, runpy, sys, threading, time
+
+launcher = runpy.run_path(sys.argv[1])
+if sys.argv[3] == "apart":
+    launcher["keep_elections_apart"]()
+from patroni.dcs import get_dcs
+
+
+def member(name):
+    return get_dcs({
+        "name": name, "scope": "hub-postgres", "ttl": 20, "loop_wait": 2, "retry_timeout": 8,
+        "kubernetes": {"namespace": sys.argv[2], "labels": {"a": "b"}, "context": None, "use_endpoints": False},
+    })
+
+
+def until(true):
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline, "the watch told nothing within 20 s"
+        time.sleep(0.02)
+
+
+def leader(dcs):
+    return dcs.get_cluster().leader_name
+
+
+primary, quick, slow = member("primary"), member("quick"), member("slow")
+primary.get_cluster()
+assert primary.attempt_to_acquire_leader()
+assert primary.delete_leader(primary.get_cluster().leader)
+for candidate in quick, slow:
+    until(lambda: candidate.get_cluster().leader and not leader(candidate))
+won = quick.attempt_to_acquire_leader()
+# What Patroni's REST API does for GET /cluster, in a thread of its own. The main thread does not look again.
+asked = []
+question = threading.Thread(target=lambda: until(lambda: asked.append(leader(slow)) or asked[-1] == "quick"))
+question.start()
+question.join()
+stolen = slow.attempt_to_acquire_leader()
+print(json.dumps({"won": won, "asked": asked[-1], "stolen": stolen, "leader": leader(member("witness"))}))
+"""
+
+
+def race(server: ApiServer, namespace: str, how: str) -> dict[str, Any]:
+    """The two candidates in one process; who has the lock in the end."""
+    done = subprocess.run(
+        [sys.executable, "-c", _RACE, str(LAUNCHER), namespace, how],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "KUBECONFIG": str(server.kubeconfig)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_a_member_that_is_asked_during_an_election_does_not_steal_the_lock(
+    server: ApiServer, namespace: Kubectl
+) -> None:
+    assert race(server, namespace.namespace, "apart") == {
+        "won": True,
+        "asked": "quick",
+        "stolen": False,
+        "leader": "quick",
+    }
+
+
+def test_patroni_alone_still_needs_that(server: ApiServer, namespace: Kubectl) -> None:
+    """When this fails, Patroni has mended it, and the launcher need not any more."""
+    assert race(server, namespace.namespace, "as it is")["stolen"] is True
