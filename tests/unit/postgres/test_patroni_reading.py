@@ -14,17 +14,20 @@ from aiohttp import web
 
 from runnerhub_operator import names
 from runnerhub_operator.errors import ProbeError
+from runnerhub_operator.observe import observe
 from runnerhub_operator.probes import patroni
+from runnerhub_operator.snapshot import Children
+from tests.unit.plan import builders
 
 HOSTS = ("127.91.0.1", "127.91.0.2", "127.91.0.3")
 
 
-def cluster(leader: str) -> dict[str, Any]:
+def cluster(leader: str, broken: tuple[str, ...] = ()) -> dict[str, Any]:
     members = [
         {
             "name": f"hub-postgres-{i}",
             "role": "leader" if host == leader else "replica",
-            "state": "running" if host == leader else "streaming",
+            "state": "running" if host == leader else "start failed" if host in broken else "streaming",
             "host": host,
             "timeline": 1,
         }
@@ -34,8 +37,13 @@ def cluster(leader: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def members(leader: str, *, silent: tuple[str, ...] = ()) -> AsyncIterator[list[str]]:
-    """Members that answer, except for the silent ones; gives who was asked."""
+async def members(
+    leader: str, *, silent: tuple[str, ...] = (), broken: tuple[str, ...] = (), hung: tuple[str, ...] = ()
+) -> AsyncIterator[list[str]]:
+    """Members that answer, except for the silent ones; gives who was asked for the cluster.
+
+    The server of a broken one does not start; the Patroni of one that is hung answers and does nothing else.
+    """
     asked: list[str] = []
     runners = []
     for host in HOSTS:
@@ -44,10 +52,17 @@ async def members(leader: str, *, silent: tuple[str, ...] = ()) -> AsyncIterator
             asked.append(host)
             if host in silent:
                 await asyncio.sleep(30)
-            return web.Response(text=json.dumps(cluster(leader)))
+            return web.Response(text=json.dumps(cluster(leader, broken)))
+
+        async def liveness(_request: web.Request, host: str = host) -> web.Response:
+            if host in silent:
+                await asyncio.sleep(30)
+            return web.Response(status=503 if host in hung else 200)
 
         app = web.Application()
-        app.add_routes([web.get("/cluster", answer), web.get("/config", answer)])
+        app.add_routes(
+            [web.get("/cluster", answer), web.get("/config", answer), web.get("/liveness", liveness)]
+        )
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, host, names.PORT_PATRONI).start()
@@ -88,3 +103,29 @@ async def test_a_silent_primary_costs_a_moment_only() -> None:
 async def test_nobody_there_is_told() -> None:
     with pytest.raises(ProbeError, match="no member of Patroni answered"):
         await read(*HOSTS)
+
+
+async def alive(*, ready: bool, **states: tuple[str, ...]) -> frozenset[str]:
+    """Members of which a visit finds that they answer themselves."""
+    pods = tuple(
+        builders.pod(
+            f"hub-postgres-{i}", names.POSTGRES, ip=host, role="primary" if i == 0 else "replica", ready=ready
+        )
+        for i, host in enumerate(HOSTS)
+    )
+    async with members(HOSTS[0], **states), aiohttp.ClientSession() as session:
+        return (await observe(builders.cluster(), Children({}), pods, session)).alive
+
+
+async def test_a_member_out_of_step_is_asked_itself() -> None:
+    assert await alive(ready=False, broken=HOSTS[1:]) == {"hub-postgres-1", "hub-postgres-2"}
+    assert await alive(ready=False, broken=HOSTS[1:2]) == {"hub-postgres-1"}
+
+
+async def test_kubernetes_has_asked_one_that_it_calls_ready() -> None:
+    assert await alive(ready=True, broken=HOSTS[1:]) == frozenset()
+
+
+async def test_a_member_that_is_silent_or_hangs_is_not_taken_for_alive() -> None:
+    found = await alive(ready=False, broken=HOSTS[1:], silent=HOSTS[1:2], hung=HOSTS[2:])
+    assert found == frozenset()
