@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import crashes, nodes, planned, volume, watchers
+from . import crashes, data, nodes, planned, volume, watchers
 from .fault import Fault, Primary, Target
 
 # Each target is a row of the service levels in the design document.
@@ -104,6 +104,26 @@ SHARED = (
         Primary.MAY_MOVE,
         broken_seconds=45,
         writes_go_on=False,
+    ),
+    Fault(
+        "data-corrupt",
+        "a replica's data damaged",
+        data.corrupt,
+        Primary.STAYS,
+    ),
+    Fault(
+        "volume-lost",
+        "a replica's volume lost",
+        data.lose_volume,
+        Primary.STAYS,
+        came_true=data.replica_renewed,
+    ),
+    Fault(
+        "all-members-lost",
+        "force delete of all members",
+        data.lose_all,
+        Primary.MAY_MOVE,
+        came_true=planned.all_renewed,
     ),
     Fault(
         API_SERVER_AWAY,

@@ -27,6 +27,9 @@ class PlayedPod:
 class PlayedCluster:
     """Roles move only when their holder goes: to the running pod with the lowest name, on the next timeline or epoch.
 
+    `broken` are replicas of the database that do not come to run until they are made anew, with the state that
+    Patroni tells of them.
+
     `relabel(pod, labels)` is asked to set the labels that Patroni and the agents would set; None removes one.
     `addresses` are the ClusterIPs of the Redis pods' Services by pod; `config` is Patroni's dynamic configuration.
     """
@@ -37,6 +40,7 @@ class PlayedCluster:
     holders: dict[str, PlayedPod] = field(default_factory=dict)
     terms: dict[str, int] = field(default_factory=lambda: {names.POSTGRES: FIRST_TIMELINE, names.REDIS: 0})
     config: dict[str, Any] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
 
     def put(self, component: str, pod: PlayedPod) -> None:
         """A pod runs."""
@@ -50,19 +54,45 @@ class PlayedCluster:
 
     def hand_over(self, component: str, candidate: str | None = None) -> bool:
         """Move a role from its holder to the candidate, or to any other; False when there is none."""
-        holder, running = self.holders.get(component), self.pods[component]
-        others = [running[name] for name in sorted(running) if holder is None or name != holder.name]
+        holder, able = self.holders.get(component), self._able(component)
+        others = [able[name] for name in sorted(able) if holder is None or name != holder.name]
         chosen = next((pod for pod in others if candidate in (None, pod.name)), None)
         if chosen is None:
             return False
         self._give(component, chosen)
         return True
 
+    def break_replica(self, ip: str, state: str) -> bool:
+        """Break the replica at an address; False for the primary, and when there is none."""
+        replica = self._replica_at(ip)
+        if replica is not None:
+            self.broken[replica.name] = state
+        return replica is not None
+
+    def reinitialize(self, ip: str) -> bool:
+        """Make the replica at an address anew; False for the primary, and when there is none."""
+        replica = self._replica_at(ip)
+        if replica is not None:
+            self.broken.pop(replica.name, None)
+        return replica is not None
+
+    def _replica_at(self, ip: str) -> PlayedPod | None:
+        primary = self.holders.get(names.POSTGRES)
+        pods = self.pods[names.POSTGRES].values()
+        return next(
+            (pod for pod in pods if pod.ip == ip and primary is not None and pod.name != primary.name), None
+        )
+
+    def _able(self, component: str) -> dict[str, PlayedPod]:
+        """The pods that can have a role."""
+        lame = self.broken if component == names.POSTGRES else {}
+        return {name: pod for name, pod in self.pods[component].items() if name not in lame}
+
     def _elect(self, component: str) -> None:
-        holder, running = self.holders.get(component), self.pods[component]
-        if holder is None or holder.name not in running or running[holder.name].uid != holder.uid:
-            if running:
-                self._give(component, running[min(running)])
+        holder, able = self.holders.get(component), self._able(component)
+        if holder is None or holder.name not in able or able[holder.name].uid != holder.uid:
+            if able:
+                self._give(component, able[min(able)])
         else:
             self._label(component)
 
@@ -87,17 +117,20 @@ class PlayedCluster:
     # --- What the programs answer ---
 
     def patroni_members(self) -> dict[str, Any]:
-        """Patroni's GET /cluster: all stream from the primary, without lag."""
+        """Patroni's GET /cluster: all that are not broken stream from the primary, without lag."""
         primary = self.holders.get(names.POSTGRES)
         members = []
         for name, pod in sorted(self.pods[names.POSTGRES].items()):
             leads = primary is not None and name == primary.name
+            address = {"api_url": f"http://{pod.ip}:{names.PORT_PATRONI}/patroni", "host": pod.ip}
+            if name in self.broken:
+                members.append({"name": name, "role": "replica", "state": self.broken[name], **address})
+                continue
             member = {
                 "name": name,
                 "role": "leader" if leads else "quorum_standby",
                 "state": "running" if leads else "streaming",
-                "api_url": f"http://{pod.ip}:{names.PORT_PATRONI}/patroni",
-                "host": pod.ip,
+                **address,
                 "port": names.PORT_POSTGRES,
                 "timeline": self.terms[names.POSTGRES],
             }

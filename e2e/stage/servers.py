@@ -57,6 +57,11 @@ class _HttpProtocol(_Protocol):
     def _answer(self, method: str, path: str, body: bytes) -> tuple[str, str]:
         raise NotImplementedError
 
+    def _address(self) -> str:
+        """The address of the pod that was asked."""
+        host: str = self._transport.get_extra_info("sockname")[0]
+        return host
+
 
 class PoolerProtocol(_HttpProtocol):
     """POST /pause, /resume and /checkpoint: nobody is connected, so nobody has to wait."""
@@ -68,7 +73,10 @@ class PoolerProtocol(_HttpProtocol):
 
 
 class PatroniProtocol(_HttpProtocol):
-    """GET /cluster and /patroni, GET and PATCH /config, POST /switchover, /restart and /reinitialize."""
+    """GET /cluster and /patroni, GET and PATCH /config, POST /switchover, /restart and /reinitialize.
+
+    POST /break is a test's.
+    """
 
     def _answer(self, method: str, path: str, body: bytes) -> tuple[str, str]:
         cluster = self._cluster
@@ -86,8 +94,16 @@ class PatroniProtocol(_HttpProtocol):
                 if cluster.hand_over(names.POSTGRES, json.loads(body).get("candidate")):
                     return "200 OK", "Successfully switched over"
                 return "412 Precondition Failed", "no good candidates have been found"
-            case "POST", "/restart" | "/reinitialize":
+            case "POST", "/restart":
                 return "200 OK", "done"
+            case "POST", "/reinitialize":
+                if cluster.reinitialize(self._address()):
+                    return "200 OK", "reinitialize started"
+                return "503 Service Unavailable", "I am the leader, can not reinitialize"
+            case "POST", "/break":
+                if cluster.break_replica(self._address(), json.loads(body)["state"]):
+                    return "200 OK", "broken"
+                return "409 Conflict", "no replica"
         return "404 Not Found", "{}"
 
 

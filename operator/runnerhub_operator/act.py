@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 _ALPHABET = string.ascii_letters + string.digits
 PASSWORD_LENGTH = 32
 ACTION_DEADLINE_SECONDS = 20.0
+# Patroni only begins, and answers when it has read its store.
+REINITIALIZE_DEADLINE_SECONDS = 5.0
 
 
 class Actor:
@@ -158,7 +160,7 @@ class Actor:
         self, cluster: RunnerHubCluster, snapshot: Snapshot, step: actions.Disruption
     ) -> str | None:
         """Carry out one disruptive step; gives the uid of a deleted pod."""
-        logger.info("rolling change: %s", step)
+        logger.info("disruption: %s", step)
         match step:
             case actions.RenewDeployment(manifest, _):
                 live = snapshot.child("Deployment", manifest["metadata"]["name"])
@@ -182,7 +184,21 @@ class Actor:
                         deadline_seconds=ACTION_DEADLINE_SECONDS,
                         only_pending=True,
                     )
+            case actions.ReinitializePostgres(member, _):
+                await self._reinitialize(cluster, snapshot, member)
         return None
+
+    async def _reinitialize(self, cluster: RunnerHubCluster, snapshot: Snapshot, member: str) -> None:
+        """Have a replica begin to copy the primary. ProbeError: its pod is gone, or its Patroni refuses."""
+        pod = snapshot.pod(member)
+        if pod is None:
+            raise ProbeError(f"{member} has no pod that could be asked")
+        await patroni.reinitialize(
+            self._http,
+            pod.ip,
+            auth=_patroni_auth(cluster, snapshot),
+            deadline_seconds=REINITIALIZE_DEADLINE_SECONDS,
+        )
 
     async def _switch_postgres(
         self, cluster: RunnerHubCluster, snapshot: Snapshot, step: actions.SwitchPostgres

@@ -60,6 +60,17 @@ class RestartPostgres:
 
 
 @dataclass(frozen=True, slots=True)
+class ReinitializePostgres:
+    """Have a broken replica throw its data away and copy the primary's."""
+
+    member: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"make {self.member} anew from the primary: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class RenewDeployment:
     """Write a Deployment whose pod template changed; Kubernetes then renews its pods one after the other."""
 
@@ -70,7 +81,7 @@ class RenewDeployment:
         return f"renew the pods of Deployment {self.manifest['metadata']['name']}: {self.reason}"
 
 
-Disruption = RestartPod | SwitchPostgres | RestartPostgres | RenewDeployment
+Disruption = RestartPod | SwitchPostgres | RestartPostgres | ReinitializePostgres | RenewDeployment
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +89,17 @@ class Rollout:
     """A deliberate disruption under way in one component.
 
     `step` is the next thing to do, None while a started one has not settled yet; `waiting_for` tells people.
-    `mends`: the step takes nothing away from what works, so it waits for nothing.
+    `mends`: the step takes nothing away from what works, so it waits for nothing. `repairs`: it follows from no
+    change of the spec, but from a broken member.
     """
 
     component: str
     step: Disruption | None
     waiting_for: str
     mends: bool = False
+    repairs: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What people call it."""
+        return "repair" if self.repairs else "rolling change"

@@ -46,6 +46,11 @@ FAILOVERS = Counter(
     "Elections that the operator saw.",
     ["namespace", "name", "component"],
 )
+REINITIALIZATIONS = Counter(
+    "runnerhub_cluster_reinitializations_total",
+    "Broken members of the database that the operator had copied anew.",
+    ["namespace", "name", "member"],
+)
 
 _CONDITION_VALUES = {"True": 1.0, "False": 0.0}
 

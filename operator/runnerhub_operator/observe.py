@@ -20,8 +20,10 @@ from .snapshot import Children, Pod, Snapshot
 logger = logging.getLogger(__name__)
 
 PROBE_DEADLINE_SECONDS = 2.0
-# Of what is only told to people: a member that hangs must not hold up the visit that acts on it.
+# Of what no decision waits for: a member that hangs must not hold up the visit.
 DETAILS_DEADLINE_SECONDS = 0.5
+# Asked of a member that may hang, in each visit, and nothing is late when its answer is.
+ALIVE_DEADLINE_SECONDS = 1.0
 
 
 async def observe(
@@ -29,8 +31,9 @@ async def observe(
 ) -> Snapshot:
     """Take a snapshot. Probes that fail leave their part empty; they never fail the visit."""
     running = [pod for pod in pods if pod.ip]
-    (members, config), sentinels = await asyncio.gather(
-        _patroni(cluster, [pod for pod in running if pod.component == names.POSTGRES], http),
+    databases = [pod for pod in running if pod.component == names.POSTGRES]
+    (members, config, alive), sentinels = await asyncio.gather(
+        _patroni(cluster, databases, http),
         _sentinels(cluster, [pod for pod in running if pod.component == names.REDIS], children),
     )
     return Snapshot(
@@ -40,29 +43,50 @@ async def observe(
         patroni=members,
         patroni_config=config,
         sentinels=sentinels,
+        alive=alive,
     )
 
 
 async def _patroni(
     cluster: RunnerHubCluster, pods: list[Pod], http: aiohttp.ClientSession
-) -> tuple[patroni.PatroniCluster | None, Mapping[str, Any] | None]:
+) -> tuple[patroni.PatroniCluster | None, Mapping[str, Any] | None, frozenset[str]]:
     if not pods:
-        return None, None
+        return None, None, frozenset()
     hosts = [pod.ip for pod in sorted(pods, key=lambda pod: pod.role != patroni.PRIMARY)]
     try:
         members = await patroni.read_cluster(http, hosts, deadline_seconds=PROBE_DEADLINE_SECONDS)
         config = await patroni.read_config(http, hosts, deadline_seconds=PROBE_DEADLINE_SECONDS)
     except ProbeError as error:
         logger.debug("patroni of %s/%s: %s", cluster.namespace, cluster.name, error)
-        return None, None
-    members = await patroni.with_own_words(
-        http,
-        members,
-        _worth_asking(cluster.status.postgres, members),
-        now=datetime.now(UTC),
-        deadline_seconds=DETAILS_DEADLINE_SECONDS,
+        return None, None, frozenset()
+    detailed, alive = await asyncio.gather(
+        patroni.with_own_words(
+            http,
+            members,
+            _worth_asking(cluster.status.postgres, members),
+            now=datetime.now(UTC),
+            deadline_seconds=DETAILS_DEADLINE_SECONDS,
+        ),
+        _alive(members, pods, http),
     )
-    return members, config
+    return detailed, config, alive
+
+
+async def _alive(
+    members: patroni.PatroniCluster, pods: list[Pod], http: aiohttp.ClientSession
+) -> frozenset[str]:
+    """Members whose own Patroni answers, of those out of step that Kubernetes does not call ready."""
+    if members.leader is None:
+        return frozenset()
+    asked = [
+        pod
+        for pod in pods
+        if not (pod.ready or pod.terminating or pod.name == members.leader or members.in_step(pod.name))
+    ]
+    answers = await asyncio.gather(
+        *(patroni.is_alive(http, pod.ip, deadline_seconds=ALIVE_DEADLINE_SECONDS) for pod in asked)
+    )
+    return frozenset(pod.name for pod, answer in zip(asked, answers, strict=True) if answer)
 
 
 def _worth_asking(known: PostgresStatus, members: patroni.PatroniCluster) -> set[str]:

@@ -14,7 +14,7 @@ import aiohttp
 
 from . import metrics
 from .act import Actor
-from .actions import Disruption, SwitchPostgres
+from .actions import Disruption, ReinitializePostgres, SwitchPostgres
 from .api import (
     ConditionReason,
     ConditionType,
@@ -200,16 +200,18 @@ class Reconciler:
                 live = snapshot.children.live("Lease", name)
                 await self._actor.take_lease(cluster, plan.disruption_lease, live)
             if plan.rollout is not None and plan.rollout.step is not None:
-                last = await self._step(cluster, snapshot, plan.rollout.step, plan.memory.last_step)
-                self._remember(cluster, replace(plan.memory, last_step=last))
+                memory = await self._step(cluster, snapshot, plan.rollout.step, plan.memory)
+                self._remember(cluster, memory)
         except ProbeError as error:
             note = EventNote("Warning", "ChangeDelayed", str(error))
             await self._actor.emit(cluster, note, snapshot.now)
 
     async def _step(
-        self, cluster: RunnerHubCluster, snapshot: Snapshot, step: Disruption, last: LastStep
-    ) -> LastStep:
+        self, cluster: RunnerHubCluster, snapshot: Snapshot, step: Disruption, memory: ClusterMemory
+    ) -> ClusterMemory:
         """One step, and what to remember of it; a switchover that did not take place is remembered too."""
+        if isinstance(step, ReinitializePostgres):
+            return await self._reinitialize(cluster, snapshot, step, memory)
         try:
             uid = await self._actor.disrupt(cluster, snapshot, step)
         except ProbeError as error:
@@ -219,9 +221,29 @@ class Reconciler:
             postponed = isinstance(error, SwitchoverPostponedError)
             reason = error.reason if postponed else "ChangeDelayed"
             await self._actor.emit(cluster, EventNote("Warning", reason, str(error)), snapshot.now)
-            now = datetime.now(UTC)
-            return last.postponed(now) if postponed else last.refused(now)
-        return LastStep(at=datetime.now(UTC), deleted_uid=uid)
+            now, last = datetime.now(UTC), memory.last_step
+            return replace(memory, last_step=last.postponed(now) if postponed else last.refused(now))
+        return replace(memory, last_step=LastStep(at=datetime.now(UTC), deleted_uid=uid))
+
+    async def _reinitialize(
+        self,
+        cluster: RunnerHubCluster,
+        snapshot: Snapshot,
+        step: ReinitializePostgres,
+        memory: ClusterMemory,
+    ) -> ClusterMemory:
+        """Have a member made anew; a refusal is no failure, because Patroni may be at work on it."""
+        try:
+            await self._actor.disrupt(cluster, snapshot, step)
+        except ProbeError as error:
+            logger.info("%s", error, extra={"cluster": f"{cluster.namespace}/{cluster.name}"})
+            refused = memory.repair.refused(step.member, str(error), datetime.now(UTC))
+            return replace(memory, repair=refused)
+        now = datetime.now(UTC)
+        metrics.REINITIALIZATIONS.labels(*cluster.key, step.member).inc()
+        message = f"{step.member} throws its data away and copies the primary's: {step.reason}"
+        await self._actor.emit(cluster, EventNote("Warning", "MemberReinitialized", message), now)
+        return replace(memory, last_step=LastStep(at=now), repair=memory.repair.tried(step.member, now))
 
     def _remember(self, cluster: RunnerHubCluster, memory: ClusterMemory) -> None:
         self._memories[cluster.key] = (cluster.uid, memory)

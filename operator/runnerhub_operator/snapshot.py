@@ -222,7 +222,8 @@ class Snapshot:
     """Everything that a plan is made from.
 
     `children` are the live objects as cached from the watches. A probe that did not succeed is None
-    (Patroni) or empty (Sentinel); `service_ips` are the addresses that Redis pods announce, by address.
+    (Patroni) or empty (Sentinel). `alive`: Postgres members out of step whose pods are not ready, but whose own
+    Patroni answers.
     """
 
     now: datetime
@@ -231,6 +232,7 @@ class Snapshot:
     patroni: PatroniCluster | None = None
     patroni_config: Manifest | None = None
     sentinels: tuple[SentinelView, ...] = ()
+    alive: frozenset[str] = frozenset()
 
     def child(self, kind: str, name: str) -> Manifest | None:
         """A live object of the cluster, None when the cache has none."""

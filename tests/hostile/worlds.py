@@ -208,7 +208,7 @@ _lease_specs = st.fixed_dictionaries(
     {},
     optional={
         "holderIdentity": st.one_of(
-            st.sampled_from(("operator/rolling-change-", "operator/rolling-change-redis", "kim")), texts
+            st.sampled_from(("operator/rolling-change-", "operator/repair-postgres", "kim")), texts
         ),
         "leaseTransitions": _COUNTS,
         "acquireTime": st.sampled_from(("2026-01-01T00:00:00.000000Z", "1970-01-01T00:00:00.000000Z")),

@@ -6,7 +6,7 @@ as ready only when it is complete, so that `kubectl wait --for=condition=Ready` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -83,9 +83,16 @@ def _ready(pods: tuple[Pod, ...]) -> int:
 
 
 def postgres_verdict(
-    cluster: RunnerHubCluster, snapshot: Snapshot, status: PostgresStatus, creating: bool
+    cluster: RunnerHubCluster,
+    snapshot: Snapshot,
+    status: PostgresStatus,
+    creating: bool,
+    broken: Sequence[str] = (),
 ) -> Verdict:
-    """PostgresReady: a primary that accepts writes behind at least one pooler; full with all replicas streaming."""
+    """PostgresReady: a primary that accepts writes behind at least one pooler; full with all replicas streaming.
+
+    `broken`: clauses about members that are broken and what is done about them.
+    """
     wanted = cluster.spec.postgres.instances
     poolers, wanted_poolers = snapshot.pods_of(names.POOLER), cluster.spec.postgres.pooler.replicas
     members = snapshot.pods_of(names.POSTGRES)
@@ -105,6 +112,7 @@ def postgres_verdict(
         f"{primary}, {_ready(members)} of {wanted} members ready, {streaming} of {wanted - 1} replicas streaming, "
         f"{ready_poolers} of {wanted_poolers} poolers ready"
     )
+    detail = "; ".join((detail, *broken))
     return _verdict(
         ConditionType.POSTGRES,
         serves=serves,
@@ -226,7 +234,7 @@ def progressing_verdict(
 ) -> Verdict:
     """Progressing: what is under way; `differing` is the number of objects that are not yet as the spec wants."""
     kind = ConditionType.PROGRESSING
-    due = f"a rolling change of {rollout.component} is due" if rollout is not None else ""
+    due = f"a {rollout.kind} of {rollout.component} is due" if rollout is not None else ""
     written = f"{differing} objects differ from the spec" if differing else ""
     if paused:
         held_back = "; ".join(part for part in (written, due) if part) or "nothing is held back"
@@ -234,7 +242,8 @@ def progressing_verdict(
     if creating:
         reduced = [verdict for verdict in components if not verdict.full]
         return Verdict(kind, "True", ConditionReason.CREATING, _list(reduced))
-    if rollout is not None:
+    # A repair is told with the component: the spec is in effect, as far as that lies with the operator.
+    if rollout is not None and not rollout.repairs:
         message = f"rolling change of {rollout.component}, waiting for {rollout.waiting_for}"
         return Verdict(kind, "True", ConditionReason.ROLLING_CHANGE, message)
     if differing:

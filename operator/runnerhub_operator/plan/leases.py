@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from .. import names
+from ..actions import Rollout
 from ..api import PostgresStatus, RedisStatus, RunnerHubCluster
 from ..resources.common import BuildContext, Manifest, metadata
 from ..snapshot import Snapshot
@@ -54,13 +55,14 @@ def micro_time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-_OWN_PREFIX = "operator/rolling-change-"
+_ROLLING_CHANGE = "operator/rolling-change-"
+_REPAIR = "operator/repair-"
 
 
 def held_by_other(cluster: RunnerHubCluster, snapshot: Snapshot) -> str | None:
-    """Who else holds the disruption Lease; None when it is free or held for a rolling change of the operator's.
+    """Who else holds the disruption Lease; None when it is free or held for a disruption of the operator's.
 
-    The planner plans one rolling change at a time, so one that follows another takes the Lease over.
+    The planner plans one disruption at a time, so one that follows another takes the Lease over.
     """
     holder = disruption_holder(cluster, snapshot)
     return None if not holder or is_own(holder) else holder
@@ -74,13 +76,13 @@ def disruption_holder(cluster: RunnerHubCluster, snapshot: Snapshot) -> str:
 
 
 def is_own(holder: str) -> bool:
-    """Whether a holder is a rolling change of the operator, this process's or an earlier one's."""
-    return holder.startswith(_OWN_PREFIX)
+    """Whether a holder is a rolling change or repair of the operator, this process's or an earlier one's."""
+    return holder.startswith((_ROLLING_CHANGE, _REPAIR))
 
 
-def rollout_holder(component: str) -> str:
-    """Holder identity of the disruption Lease during the operator's own rolling change."""
-    return _OWN_PREFIX + component
+def rollout_holder(rollout: Rollout) -> str:
+    """Holder identity of the disruption Lease during one of the operator's own disruptions."""
+    return (_REPAIR if rollout.repairs else _ROLLING_CHANGE) + rollout.component
 
 
 def disruption_lease(context: BuildContext, snapshot: Snapshot, holder: str) -> Manifest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -25,7 +25,7 @@ from ..resources.common import BuildContext, Images, Manifest
 from ..resources.credentials import CredentialSecret
 from ..resources.patroni import dynamic_config_patch, patroni_dynamic_config
 from ..snapshot import Scaled, Snapshot
-from . import conditions, credentials, failovers, leases, objects, status, switchover
+from . import conditions, credentials, failovers, leases, objects, repair, status, switchover
 from .objects import Matches
 from .patience import Patience, told
 from .rollout import LastStep, plan_rollout
@@ -46,7 +46,7 @@ class ClusterMemory:
 
     `rejection`: reason and message of the last apply that was refused, until one passes.
     `since`: since when components have not been full, by condition type. `matches`: objects that were found to be as
-    they should be.
+    they should be. `repair`: members of the database that are broken or were made anew.
     """
 
     roles: failovers.Memory
@@ -56,6 +56,7 @@ class ClusterMemory:
     since: Mapping[str, str] = field(default_factory=dict)
     unchanged: Unchanged | None = None
     matches: Matches = field(default_factory=dict)
+    repair: repair.Memory = field(default_factory=repair.Memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,14 @@ class _Changes:
     matches: Matches = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Disruptions that follow from no change of the spec: the switchover of an annotation, the repair of a member."""
+
+    switchover: Rollout | None
+    repair: Rollout | None
+
+
 @dataclass(slots=True)
 class _Notes:
     events: list[EventNote] = field(default_factory=list)
@@ -132,12 +141,14 @@ def make_plan(
     sections = _sections(cluster, snapshot, memory.patience)
     changes = _changes(cluster, snapshot, images, sections, memory)
     request = switchover.follow(cluster, snapshot, sections.postgres.primary)
-    rollout = _rollout(cluster, snapshot, sections, changes, memory.last_step, request.rollout)
-    verdicts, since, full = _verdicts(cluster, snapshot, sections, changes, rollout, memory)
+    mending = repair.look(cluster, snapshot, memory.repair)
+    asked = _Asked(request.rollout, mending.rollout)
+    rollout = _rollout(cluster, snapshot, sections, changes, memory.last_step, asked)
+    verdicts, since, full = _verdicts(cluster, snapshot, sections, changes, rollout, mending.told, memory)
     written = conditions.with_times(verdicts, cluster.status, cluster.generation, snapshot.now)
 
-    notes = _Notes(events=list(request.events))
-    causes = {rollout.component: "RollingChange"} if rollout is not None else {}
+    notes = _Notes(events=[*request.events, *mending.events])
+    causes = {rollout.component: "RollingChange"} if rollout is not None and not rollout.repairs else {}
     if switchover.is_followed(cluster.status.postgres.switchover, request.status):
         causes[names.POSTGRES] = "Requested"
     roles = _track_roles(memory, snapshot, sections, causes, notes)
@@ -176,6 +187,7 @@ def make_plan(
             since=since,
             unchanged=changes.unchanged,
             matches=changes.matches,
+            repair=mending.memory,
         ),
         settled=full and sections.patience == Patience() and (paused or not under_way),
     )
@@ -242,15 +254,17 @@ def _rollout(
     sections: _Sections,
     changes: _Changes,
     last: LastStep,
-    requested: Rollout | None,
+    asked: _Asked,
 ) -> Rollout | None:
     # A StatefulSet that is about to be written makes pods due that come before those of Deployments.
     first = any(item["kind"] == "StatefulSet" for item in changes.objects)
     renewals = () if first else changes.renewals
-    rollout = plan_rollout(cluster, snapshot, sections.seen_redis, last, renewals, requested)
+    rollout = plan_rollout(
+        cluster, snapshot, sections.seen_redis, last, renewals, asked.switchover, asked.repair
+    )
     if rollout is not None and (other := leases.held_by_other(cluster, snapshot)):
         waiting_for = f"{other}, which holds {names.disruption_lease(cluster.name)}"
-        return Rollout(rollout.component, None, waiting_for)
+        return replace(rollout, step=None, waiting_for=waiting_for)
     return rollout
 
 
@@ -260,13 +274,14 @@ def _verdicts(
     sections: _Sections,
     changes: _Changes,
     rollout: Rollout | None,
+    broken: Sequence[str],
     memory: ClusterMemory,
 ) -> tuple[list[conditions.Verdict], Mapping[str, str], bool]:
     """All verdicts, since when components are not full, and whether all are."""
     before = cluster.status
     creating = before.phase in ("Pending", "Creating", "Invalid", "Paused") and not _was_ready(before)
     components = [
-        conditions.postgres_verdict(cluster, snapshot, sections.postgres, creating),
+        conditions.postgres_verdict(cluster, snapshot, sections.postgres, creating, broken),
         conditions.redis_verdict(cluster, snapshot, sections.redis, creating),
         conditions.orchestrators_verdict(
             cluster, snapshot, sections.orchestrator, creating, sections.scaled.get(names.ORCHESTRATOR)
@@ -415,7 +430,7 @@ def _patroni_patch(wanted: Mapping[str, Any], snapshot: Snapshot) -> PatchPatron
 def _disruption_lease(context: BuildContext, snapshot: Snapshot, rollout: Rollout | None) -> Manifest | None:
     """The Lease to be written: taken before the first step, given back when nothing is left to do."""
     if rollout is not None and rollout.step is not None:
-        wanted = leases.disruption_lease(context, snapshot, leases.rollout_holder(rollout.component))
+        wanted = leases.disruption_lease(context, snapshot, leases.rollout_holder(rollout))
     elif rollout is None and leases.is_own(leases.disruption_holder(context.cluster, snapshot)):
         wanted = leases.disruption_lease(context, snapshot, "")
     else:

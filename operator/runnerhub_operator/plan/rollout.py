@@ -90,19 +90,20 @@ def plan_rollout(
     last: LastStep,
     renewals: Sequence[Manifest] = (),
     requested: Rollout | None = None,
+    repair: Rollout | None = None,
 ) -> Rollout | None:
     """The deliberate disruption that is due, at most one in the whole cluster.
 
     `renewals` are the Deployments whose pod template is to change, in order. `requested` is the switchover that
-    somebody asks for.
+    somebody asks for, `repair` that of a broken member of the database.
     """
-    rollout = _due(cluster, snapshot, redis, renewals, requested)
+    rollout = _due(cluster, snapshot, redis, renewals, requested, repair)
     if rollout is None or rollout.step is None:
         return rollout
     if any(pod.uid == last.deleted_uid and not pod.terminating for pod in snapshot.pods):
-        return Rollout(rollout.component, None, "the deleted pod to go")
+        return replace(rollout, step=None, waiting_for="the deleted pod to go")
     if last.is_recent(snapshot.now, SETTLE_SECONDS):
-        return Rollout(rollout.component, None, "the last step to show")
+        return replace(rollout, step=None, waiting_for="the last step to show")
     if isinstance(rollout.step, SwitchPostgres):
         return _switchover(rollout, rollout.step, snapshot.now, last)
     return rollout
@@ -124,6 +125,7 @@ def _due(
     redis: RedisStatus,
     renewals: Sequence[Manifest],
     requested: Rollout | None,
+    repair: Rollout | None,
 ) -> Rollout | None:
     stateful = [
         found
@@ -141,10 +143,12 @@ def _due(
     # A template that is wrong is replaced without waiting for it.
     moving = [found for found in moving if found.component not in superseded]
     ready = [requested] if requested is not None and requested.step is not None else []
-    # One that cannot take place now holds nothing else up.
-    waiting = [requested] if requested is not None and requested.step is None else []
+    # What waits for a broken member would wait for ever.
+    repairing = [repair] if repair is not None and repair.step is not None else []
+    # One that cannot take place now, or is under way for long, holds nothing else up.
+    waiting = [found for found in (repair, requested) if found is not None and found.step is None]
     renewing = [_renew_deployment(item) for item in renewals]
-    return next(iter([*moving, *stateful, *ready, *renewing, *stuck, *waiting]), None)
+    return next(iter([*moving, *repairing, *stateful, *ready, *renewing, *stuck, *waiting]), None)
 
 
 def _renew_deployment(manifest: Manifest) -> Rollout:

@@ -206,6 +206,18 @@ async def read_cluster(
     return view
 
 
+async def is_alive(session: aiohttp.ClientSession, host: str, *, deadline_seconds: float) -> bool:
+    """Whether the Patroni of one member answers, and says that it is at work.
+
+    What others know of a member may be its last words from before it hung.
+    """
+    try:
+        await _call(session, "GET", host, "/liveness", deadline_seconds=deadline_seconds)
+    except ProbeError:
+        return False
+    return True
+
+
 async def read_config(
     session: aiohttp.ClientSession, hosts: Sequence[str], *, deadline_seconds: float
 ) -> Mapping[str, Any]:
@@ -383,15 +395,16 @@ async def reinitialize(
 ) -> str:
     """Make a replica throw its data away and copy the primary's; returns when Patroni has begun.
 
-    Patroni refuses this to the primary and when there is no primary to copy from. Raises ProbeError.
+    Patroni refuses this to the primary, when there is no primary to copy from, and while it is at work on the member
+    itself. Raises ProbeError.
     """
-    # `force` means: also while a start or a copy is under way, which is how a broken member looks.
+    # `force` would end what Patroni is doing, which may be the rewind that makes this needless.
     return await _call(
         session,
         "POST",
         host,
         "/reinitialize",
-        body={"force": True},
+        body={"force": False, "from_leader": True},
         auth=auth,
         deadline_seconds=deadline_seconds,
     )

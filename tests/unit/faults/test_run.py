@@ -151,7 +151,11 @@ class Recorder:
         return [{"metadata": {"name": "control-plane"}}] if kind == "node" else []
 
     def get(self, kind, _name):
-        return {"spec": {"postgres": {}}} if kind == "runnerhubcluster" else None
+        found = {
+            "runnerhubcluster": {"spec": {"postgres": {}}},
+            "persistentvolumeclaim": {"metadata": {"uid": "claim"}},
+        }
+        return found.get(kind)
 
 
 class FakeEngine:
@@ -194,6 +198,7 @@ HEALED_BY = {
     "node-partitioned": "iptables -w 10 -D FORWARD -o eth0",
     "replicas-lost": "CONT 1 2 3 4",
     "majority-lost": "CONT 1 2 3 4",
+    "data-corrupt": "exec hub-postgres-1 -c postgres -- sh -c mv -f",
     "api-server-away": "pkill -CONT -x kube-apiserver; systemctl start kubelet",
     "operator-away": "scale deployment/runnerhub-operator --replicas=2",
     "volume-full": f"rm -f {catalogue.volume.FILLER}",
@@ -206,6 +211,9 @@ BROKEN_BY = {
     "pooler-killed": "delete now hub-pooler-a",
     "force-delete": f"delete now {PRIMARY.name}",
     "operator-away": f"delete now {PRIMARY.name}",
+    "data-corrupt": "sh KILL 3",
+    "volume-lost": f"delete now {REPLICAS[0].name}",
+    "all-members-lost": "delete pod hub-postgres-0 hub-postgres-1 hub-postgres-2 --force",
     "node-partitioned": "iptables-restore",
     "planned-switchover": f"runnerhub.io/switch-primary-to={REPLICAS[0].name}",
 }
@@ -227,6 +235,32 @@ def test_each_fault_breaks_and_heals_whatever_happens_in_between(stage, name):
     assert BROKEN_BY.get(name, "") in "\n".join(broken)
     assert HEALED_BY.get(name, "") in "\n".join(log[len(broken) :])
     assert name in HEALED_BY or len(log) == len(broken)
+
+
+def test_damaged_data_stays_damaged_until_the_operator_has_made_the_member_anew(stage):
+    arena, log = stage
+    looks = iter(["", "anew"])
+
+    def answer(*words, **_):
+        log.append(" ".join(words))
+        return next(looks) if "echo anew" in words[-1] else "ok"
+
+    arena = Arena(arena.bed, Hub(answer, "hub"), arena.load)
+    with catalogue.by_name("data-corrupt").inject(arena, BEFORE):
+        pass
+    assert next(looks, None) is None
+    assert "mv -f" in log[-1]
+
+
+def test_a_member_without_a_claim_has_no_volume_to_lose(stage):
+    arena, log = stage
+    arena.hub.kubectl.get = lambda *_: None
+    with (
+        pytest.raises(TestBedError, match="no claim data-hub-postgres-1"),
+        catalogue.by_name("volume-lost").inject(arena, BEFORE),
+    ):
+        pass
+    assert not log
 
 
 def test_a_volume_that_is_not_full_is_no_fault(stage):

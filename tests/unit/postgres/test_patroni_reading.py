@@ -15,17 +15,20 @@ from aiohttp import web
 
 from runnerhub_operator import names
 from runnerhub_operator.errors import ProbeError
+from runnerhub_operator.observe import observe
 from runnerhub_operator.probes import patroni
+from runnerhub_operator.snapshot import Children
+from tests.unit.plan import builders
 
 HOSTS = ("127.91.0.1", "127.91.0.2", "127.91.0.3")
 
 
-def cluster(leader: str) -> dict[str, Any]:
+def cluster(leader: str, broken: tuple[str, ...] = ()) -> dict[str, Any]:
     members = [
         {
             "name": f"hub-postgres-{i}",
             "role": "leader" if host == leader else "replica",
-            "state": "running" if host == leader else "streaming",
+            "state": "running" if host == leader else "start failed" if host in broken else "streaming",
             "host": host,
             "timeline": 1,
         }
@@ -35,8 +38,13 @@ def cluster(leader: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def members(leader: str, *, silent: tuple[str, ...] = ()) -> AsyncIterator[list[str]]:
-    """Members that answer, except for the silent ones; gives who was asked."""
+async def members(
+    leader: str, *, silent: tuple[str, ...] = (), broken: tuple[str, ...] = (), hung: tuple[str, ...] = ()
+) -> AsyncIterator[list[str]]:
+    """Members that answer, except for the silent ones; gives who was asked for the cluster.
+
+    The server of a broken one does not start; the Patroni of one that is hung answers and does nothing else.
+    """
     asked: list[str] = []
     runners = []
     for host in HOSTS:
@@ -45,9 +53,12 @@ async def members(leader: str, *, silent: tuple[str, ...] = ()) -> AsyncIterator
             asked.append(host)
             if host in silent:
                 await asyncio.sleep(30)
-            return web.Response(text=json.dumps(cluster(leader)))
+            return web.Response(text=json.dumps(cluster(leader, broken)))
 
-        app = web.Application()
+        async def liveness(_request: web.Request, host: str = host) -> web.Response:
+            if host in silent:
+                await asyncio.sleep(30)
+            return web.Response(status=503 if host in hung else 200)
 
         async def own_words(_request: web.Request, host: str = host) -> web.Response:
             asked.append(host)
@@ -57,8 +68,14 @@ async def members(leader: str, *, silent: tuple[str, ...] = ()) -> AsyncIterator
                 {"server_version": 170006, "xlog": {"replayed_timestamp": "2026-01-01 11:58:00+00:00"}}
             )
 
+        app = web.Application()
         app.add_routes(
-            [web.get("/cluster", answer), web.get("/config", answer), web.get("/patroni", own_words)]
+            [
+                web.get("/cluster", answer),
+                web.get("/config", answer),
+                web.get("/patroni", own_words),
+                web.get("/liveness", liveness),
+            ]
         )
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
@@ -121,3 +138,29 @@ async def test_members_tell_their_version_and_how_old_their_data_is() -> None:
             session, told, set(), now=datetime.now(UTC), deadline_seconds=0.3
         )
     assert (asked, again) == ([], told)
+
+
+async def alive(*, ready: bool, **states: tuple[str, ...]) -> frozenset[str]:
+    """Members of which a visit finds that they answer themselves."""
+    pods = tuple(
+        builders.pod(
+            f"hub-postgres-{i}", names.POSTGRES, ip=host, role="primary" if i == 0 else "replica", ready=ready
+        )
+        for i, host in enumerate(HOSTS)
+    )
+    async with members(HOSTS[0], **states), aiohttp.ClientSession() as session:
+        return (await observe(builders.cluster(), Children({}), pods, session)).alive
+
+
+async def test_a_member_out_of_step_is_asked_itself() -> None:
+    assert await alive(ready=False, broken=HOSTS[1:]) == {"hub-postgres-1", "hub-postgres-2"}
+    assert await alive(ready=False, broken=HOSTS[1:2]) == {"hub-postgres-1"}
+
+
+async def test_kubernetes_has_asked_one_that_it_calls_ready() -> None:
+    assert await alive(ready=True, broken=HOSTS[1:]) == frozenset()
+
+
+async def test_a_member_that_is_silent_or_hangs_is_not_taken_for_alive() -> None:
+    found = await alive(ready=False, broken=HOSTS[1:], silent=HOSTS[1:2], hung=HOSTS[2:])
+    assert found == frozenset()

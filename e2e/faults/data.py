@@ -1,0 +1,85 @@
+"""Damage to what the members keep: a data directory that no server starts from, a volume, all members at once."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+from kindbed.console import TestBedError
+
+from ..lab.kubectl import wait_for
+from . import processes
+from .arena import Arena, Before, Member
+from .fault import Break
+
+# The operator gives Patroni two minutes; then the member is copied.
+ANEW_SECONDS = 300
+CLAIM_SECONDS = 120
+
+# The server reads this file when it starts and writes it never, so the damage lasts. What was in it is put aside, in
+# a directory that goes as a whole when the member is made anew.
+_DAMAGE = 'cp "$PGDATA/PG_VERSION" "$PGDATA/PG_VERSION.whole" && : >"$PGDATA/PG_VERSION"'
+_UNDO = 'mv -f "$PGDATA/PG_VERSION.whole" "$PGDATA/PG_VERSION" 2>/dev/null; exit 0'
+_LOOK = 'if [ -s "$PGDATA/PG_VERSION" ] && [ ! -e "$PGDATA/PG_VERSION.whole" ]; then echo anew; fi'
+
+
+@contextmanager
+def corrupt(arena: Arena, before: Before) -> Break:
+    """Damage the data of a replica that confirms commits and kill its server; the operator must make it anew.
+
+    Healed it is when the operator has done that. When it has not, the damage is undone.
+    """
+    victim = before.replicas[0]
+    try:
+        _inside(arena, victim, _DAMAGE)
+        found = processes.of_container(arena.bed, victim.node, victim.container)
+        processes.send(arena.bed, victim.node, "KILL", [processes.postmaster(found)])
+        yield
+        wait_for(
+            f"{victim.name} to be made anew",
+            lambda: _inside(arena, victim, _LOOK) == "anew",
+            ANEW_SECONDS,
+            every=1,
+        )
+    finally:
+        _inside(arena, victim, _UNDO)
+
+
+def _inside(arena: Arena, member: Member, script: str) -> str:
+    command = ("exec", member.name, "-c", "postgres", "--", "sh", "-c", script)
+    return arena.hub.kubectl(*command, timeout=20).strip()
+
+
+@contextmanager
+def lose_volume(arena: Arena, before: Before) -> Break:
+    """Delete the claim of a replica that confirms commits, and its pod without grace: it must come back empty.
+
+    The claim goes when no pod uses it any more; the StatefulSet makes no new pod before that, and then a new claim.
+    """
+    victim = before.replicas[0]
+    claim = f"data-{victim.name}"
+    old = _claim_uid(arena, claim)
+    if old is None:
+        raise TestBedError(f"{victim.name} has no claim {claim}")
+    arena.hub.kubectl("delete", "persistentvolumeclaim", claim, "--wait=false")
+    arena.hub.kubectl.delete_pod_now(victim.name)
+    yield
+    wait_for(f"a new {claim}", lambda: _claim_uid(arena, claim) not in (None, old), CLAIM_SECONDS, every=1)
+
+
+def _claim_uid(arena: Arena, claim: str) -> str | None:
+    found = arena.hub.kubectl.get("persistentvolumeclaim", claim)
+    return found["metadata"]["uid"] if found is not None else None
+
+
+def replica_renewed(arena: Arena, before: Before) -> bool:
+    """Whether the replica that was chosen has another pod."""
+    victim = before.replicas[0]
+    return arena.pod_uids().get(victim.name) not in (None, victim.uid)
+
+
+@contextmanager
+def lose_all(arena: Arena, before: Before) -> Break:
+    """Delete the pods of all members at once, without grace; they come back in whatever order Kubernetes likes."""
+    members = [member.name for member in before.members]
+    arena.hub.kubectl("delete", "pod", *members, "--force", "--grace-period=0", "--wait=false")
+    yield
