@@ -14,26 +14,25 @@ from . import names
 from .api import RunnerHubCluster
 from .errors import ProbeError
 from .probes import patroni, sentinel
-from .snapshot import Children, Pod, Snapshot
+from .snapshot import Children, Observed, Pod, Snapshot
 
 logger = logging.getLogger(__name__)
 
 PROBE_DEADLINE_SECONDS = 2.0
 
 
-async def observe(
-    cluster: RunnerHubCluster, children: Children, pods: tuple[Pod, ...], http: aiohttp.ClientSession
-) -> Snapshot:
+async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.ClientSession) -> Snapshot:
     """Take a snapshot. Probes that fail leave their part empty; they never fail the visit."""
-    running = [pod for pod in pods if pod.ip]
+    running = [pod for pod in objects.pods if pod.ip]
     (members, config), sentinels = await asyncio.gather(
         _patroni(cluster, [pod for pod in running if pod.component == names.POSTGRES], http),
-        _sentinels(cluster, [pod for pod in running if pod.component == names.REDIS], children),
+        _sentinels(cluster, [pod for pod in running if pod.component == names.REDIS], objects.children),
     )
     return Snapshot(
         now=datetime.now(UTC),
-        children=children,
-        pods=pods,
+        children=objects.children,
+        pods=objects.pods,
+        volumes=objects.volumes,
         patroni=members,
         patroni_config=config,
         sentinels=sentinels,
