@@ -14,8 +14,10 @@ from typing import Final
 from e2e.stage.api import MERGE_PATCH, Api, ApiError, Object
 from e2e.stage.roles import PlayedCluster, PlayedPod
 from e2e.stage.servers import Listeners
+from e2e.stage.volumes import played_status
 from runnerhub_operator import names
 
+_CLAIMS: Final = "/api/v1/persistentvolumeclaims"
 _PODS: Final = "/api/v1/pods"
 _SERVICES: Final = "/api/v1/services"
 _WRITERS: Final = 16
@@ -27,7 +29,10 @@ Write = tuple[str, str, Object]
 
 
 class Cast:
-    """Binds pods to nodes, answers as Patroni and Sentinel at their addresses, sets the labels that agents set."""
+    """Binds pods to nodes, answers as Patroni and Sentinel at their addresses, sets the labels that agents set.
+
+    It also says of each claim that it has a volume as large as it asks for.
+    """
 
     def __init__(self, api: Api, nodes: list[str]) -> None:
         self._api = api
@@ -42,6 +47,7 @@ class Cast:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_pods())
             group.create_task(self._follow_services())
+            group.create_task(self._follow_claims())
             for _ in range(_WRITERS):
                 group.create_task(self._write())
 
@@ -64,6 +70,14 @@ class Cast:
                 cluster.addresses.pop(metadata["name"], None)
             else:
                 cluster.addresses[metadata["name"]] = body["spec"].get("clusterIP", "")
+
+    async def _follow_claims(self) -> None:
+        async for kind, body in self._api.follow(_CLAIMS, names.LABEL_CLUSTER):
+            status = played_status(body) if kind != "DELETED" else None
+            if status is not None:
+                metadata = body["metadata"]
+                path = f"/api/v1/namespaces/{metadata['namespace']}/persistentvolumeclaims/{metadata['name']}"
+                self._writes.put_nowait(("PATCH", f"{path}/status", {"status": status}))
 
     async def _follow_pods(self) -> None:
         async for kind, body in self._api.follow(_PODS, names.LABEL_CLUSTER):

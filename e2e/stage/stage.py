@@ -21,6 +21,7 @@ from apiserver import ApiServer
 from e2e.lab.kubectl import Kubectl, wait_for
 from e2e.stage.audit import AuditLog
 from e2e.stage.process import OperatorProcess
+from e2e.stage.volumes import storage_classes
 from kindbed import gotools
 from kindbed.paths import BUILD_DIR, REPOSITORY
 
@@ -53,8 +54,9 @@ class Stage:
     """A Kubernetes in which the operator makes clusters Ready although nothing runs; use it as a context manager.
 
     etcd, kube-apiserver, kube-controller-manager and kwok are real. A pod gets Running and Ready, and an address
-    of loopback at which the cast (e2e/stage/cast.py) answers as Patroni and Sentinel. There are no EndpointSlices
-    (Kubernetes refuses addresses of loopback in them), no volumes and no node heartbeats.
+    of loopback at which the cast (e2e/stage/cast.py) answers as Patroni and Sentinel. Volumes exist as claims only,
+    which the cast binds and enlarges (e2e/stage/volumes.py). There are no EndpointSlices (Kubernetes refuses addresses
+    of loopback in them) and no node heartbeats.
 
     `checkout` is the repository whose operator and chart are installed; another one serves to compare. A given
     `folder` is kept, and a later stage there begins with what the last one ended with.
@@ -179,7 +181,13 @@ class Stage:
         ).stdout
         chart = [item for item in yaml.safe_load_all(rendered) if item and item["kind"] in _INSTALLED]
         install = self.kubectl.in_namespace(SYSTEM)
-        install("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all([*nodes, *chart]))
+        install(
+            "apply",
+            "--server-side",
+            "-f",
+            "-",
+            stdin=yaml.safe_dump_all([*nodes, *storage_classes(), *chart]),
+        )
         wait_for("the CRD to be served", lambda: self.kubectl("get", "rhc", "-A") is not None, 20)
         token = install("create", "token", _ACCOUNT, "--duration=24h").strip()
         config = json.loads(self.kubeconfig.read_text())

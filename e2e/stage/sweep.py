@@ -31,6 +31,7 @@ QUIET_SECONDS: Final = 1.2
 _API: Final = f"{names.API_GROUP}/{names.API_VERSION}"
 _LISTED: Final = (
     ("v1", "ConfigMap"),
+    ("v1", "PersistentVolumeClaim"),
     ("v1", "Pod"),
     ("v1", "Secret"),
     ("v1", "Service"),
@@ -43,13 +44,15 @@ _LISTED: Final = (
     ("rbac.authorization.k8s.io/v1", "Role"),
     ("rbac.authorization.k8s.io/v1", "RoleBinding"),
 )
-# What belongs to the volumes and outlives the cluster on purpose.
+# The volumes of the smallest cluster and what belongs to them: it outlives the cluster on purpose.
 KEPT: Final = frozenset(
     {
         ("Secret", f"{CLUSTER}-postgres-credentials"),
         ("Secret", f"{CLUSTER}-redis-credentials"),
         ("Secret", f"{CLUSTER}-orchestrator-credentials"),
         ("ConfigMap", f"{CLUSTER}-redis-state"),
+        *(("PersistentVolumeClaim", names.claim(CLUSTER, names.POSTGRES, ordinal)) for ordinal in range(2)),
+        *(("PersistentVolumeClaim", names.claim(CLUSTER, names.REDIS, ordinal)) for ordinal in range(3)),
     }
 )
 # Made from passwords, addresses or the uid, which differ from run to run.

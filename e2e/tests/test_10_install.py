@@ -147,10 +147,10 @@ def test_a_name_too_long_for_its_children_is_refused(hub: Hub) -> None:
         hub.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
 
 
-def test_an_immutable_field_is_refused(hub: Hub) -> None:
-    with pytest.raises(KubectlError, match="storage is immutable"):
+def test_a_volume_that_would_shrink_is_refused(hub: Hub) -> None:
+    with pytest.raises(KubectlError, match="may only grow"):
         hub.kubectl(
-            "patch", "rhc", "hub", "--type=merge", "-p", '{"spec":{"redis":{"storage":{"size":"2Gi"}}}}'
+            "patch", "rhc", "hub", "--type=merge", "-p", '{"spec":{"redis":{"storage":{"size":"256Mi"}}}}'
         )
 
 

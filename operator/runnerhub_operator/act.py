@@ -109,6 +109,39 @@ class Actor:
             return
         logger.info("removed %s", ref)
 
+    async def orphan(self, cluster: RunnerHubCluster, snapshot: Snapshot, action: actions.OrphanPods) -> None:
+        """Delete a StatefulSet and leave its pods running.
+
+        Until the next one takes them over they have no owner but the cluster: if that is deleted just then, they go
+        with it.
+        """
+        owner = {**cluster.owner_reference, "controller": False, "blockOwnerDeletion": False}
+        for pod in snapshot.pods_of(action.component):
+            ref = ObjectRef("v1", "Pod", cluster.namespace, pod.name)
+            patch = {"metadata": {"uid": pod.uid, "ownerReferences": [owner]}}
+            try:
+                await self._client.strategic_patch(ref, patch)
+            except (NotFoundError, ConflictError):
+                continue
+        ref = ObjectRef.of(action.stateful_set)
+        try:
+            await self._client.delete(ref, uid=action.stateful_set["metadata"]["uid"], orphan=True)
+        except (NotFoundError, ConflictError):
+            return
+        logger.info("removed %s without its pods, to make it anew", ref)
+
+    async def grow_volume(self, cluster: RunnerHubCluster, step: actions.GrowVolume) -> bool:
+        """Have a claim ask for more; False: it is gone. Raises RefusedError when it may not."""
+        ref = ObjectRef("v1", "PersistentVolumeClaim", cluster.namespace, step.claim)
+        requests = {"storage": step.size}
+        patch = {"metadata": {"uid": step.uid}, "spec": {"resources": {"requests": requests}}}
+        try:
+            await self._client.merge_patch(ref, patch)
+        except (NotFoundError, ConflictError):
+            return False
+        logger.info("%s", step)
+        return True
+
     async def take_lease(
         self, cluster: RunnerHubCluster, manifest: Manifest, live: LiveObject | None
     ) -> None:

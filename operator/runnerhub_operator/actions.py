@@ -81,6 +81,28 @@ class RenewDeployment:
         return f"renew the pods of Deployment {self.manifest['metadata']['name']}: {self.reason}"
 
 
+@dataclass(frozen=True, slots=True)
+class OrphanPods:
+    """Delete a StatefulSet and leave the pods of its component running, for the next one of its name to take over."""
+
+    stateful_set: Mapping[str, Any]
+    component: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrowVolume:
+    """Have the claim of a pod's volume ask for more; the volume grows while it is in use, which disrupts nobody."""
+
+    pod: str
+    claim: str
+    uid: str
+    size: str
+    storage_class: str
+
+    def __str__(self) -> str:
+        return f"grow the volume of {self.pod} to {self.size}"
+
+
 Disruption = RestartPod | SwitchPostgres | RestartPostgres | ReinitializePostgres | RenewDeployment
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from . import names
 from .kube.reflector import Source
-from .snapshot import Children, LiveObject, Pod
+from .snapshot import Children, LiveObject, Observed, Pod, Volume
 
 Key = tuple[str, str]
+Part = TypeVar("Part", Pod, Volume)
 
 
 @dataclass(slots=True)
 class _Entry:
     objects: dict[tuple[str, str], LiveObject] = field(default_factory=dict)
     pods: dict[str, Pod] = field(default_factory=dict)
+    volumes: dict[str, Volume] = field(default_factory=dict)
     revision: int = 0
 
 
@@ -35,12 +37,16 @@ class ObjectCache:
         # Which cluster each object of a source belonged to, by namespace and name: its label may change.
         self._known: dict[Source, dict[tuple[str, str], Key]] = {}
 
-    def observed(self, key: Key) -> tuple[Children, tuple[Pod, ...]]:
+    def observed(self, key: Key) -> Observed:
         """The objects of a cluster as they are at this moment."""
         entry = self._entries.get(key)
         if entry is None:
-            return Children({}), ()
-        return Children(dict(entry.objects), entry.revision), tuple(entry.pods.values())
+            return Observed()
+        return Observed(
+            Children(dict(entry.objects), entry.revision),
+            tuple(entry.pods.values()),
+            tuple(entry.volumes.values()),
+        )
 
     def count(self) -> int:
         """Number of objects in the cache."""
@@ -56,11 +62,13 @@ class ObjectCache:
             self.drop(source, *at)
         known[at] = key
         entry = self._entries.setdefault(key, _Entry())
-        news = (
-            self._put_pod(entry, body)
-            if source.kind == "Pod"
-            else self._put_object(entry, source.kind, metadata["name"], LiveObject.of(body))
-        )
+        match source.kind:
+            case "Pod":
+                news = _put(entry.pods, Pod.of(body))
+            case "PersistentVolumeClaim":
+                news = _put(entry.volumes, Volume.of(body))
+            case kind:
+                news = self._put_object(entry, kind, metadata["name"], LiveObject.of(body))
         if news:
             self._changed(key)
 
@@ -70,9 +78,15 @@ class ObjectCache:
         if key is None:
             return
         entry = self._entries[key]
-        entry.pods.pop(name, None) if source.kind == "Pod" else entry.objects.pop((source.kind, name), None)
+        match source.kind:
+            case "Pod":
+                entry.pods.pop(name, None)
+            case "PersistentVolumeClaim":
+                entry.volumes.pop(name, None)
+            case kind:
+                entry.objects.pop((kind, name), None)
         entry.revision = next(self._revisions)
-        if not entry.objects and not entry.pods:
+        if not entry.objects and not entry.pods and not entry.volumes:
             del self._entries[key]
         self._changed(key)
 
@@ -81,14 +95,6 @@ class ObjectCache:
         for namespace, name in [at for at in self._known.get(source, {}) if at not in present]:
             self.drop(source, namespace, name)
 
-    @staticmethod
-    def _put_pod(entry: _Entry, body: Mapping[str, Any]) -> bool:
-        pod = Pod.of(body)
-        if entry.pods.get(pod.name) == pod:
-            return False
-        entry.pods[pod.name] = pod
-        return True
-
     def _put_object(self, entry: _Entry, kind: str, name: str, live: LiveObject) -> bool:
         before = entry.objects.get((kind, name))
         entry.objects[kind, name] = live
@@ -96,3 +102,11 @@ class ObjectCache:
             entry.revision = next(self._revisions)
             return True
         return before.digest != live.digest
+
+
+def _put(kept: dict[str, Part], part: Part) -> bool:
+    """Keep the parts of an object by its name; False: they are the same as before."""
+    if kept.get(part.name) == part:
+        return False
+    kept[part.name] = part
+    return True

@@ -36,6 +36,9 @@ ORCHESTRATOR: Final = "orchestrator"
 LOAD_BALANCER: Final = "loadbalancer"
 INGRESS: Final = "ingress"
 
+# The volume of each stateful pod, and the claim template that it is made from.
+CLAIM_TEMPLATE: Final = "data"
+
 REDIS_MASTER_NAME: Final = "github-runnerhub-redis"
 DATABASE_NAME: Final = "github_runnerhub"
 # A role named like a schema would change the search path (public application), so not `runnerhub`.
@@ -62,6 +65,11 @@ def child(cluster: str, component: str) -> str:
 def member(cluster: str, component: str, ordinal: int) -> str:
     """Name of the pod, and of its own Service, of a StatefulSet's member: `<cluster>-<component>-<ordinal>`."""
     return f"{cluster}-{component}-{ordinal}"
+
+
+def claim(cluster: str, component: str, ordinal: int) -> str:
+    """Name of the PersistentVolumeClaim of a StatefulSet's member: `data-<pod>`."""
+    return f"{CLAIM_TEMPLATE}-{member(cluster, component, ordinal)}"
 
 
 def credentials(cluster: str, component: str) -> str:

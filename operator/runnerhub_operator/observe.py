@@ -15,7 +15,7 @@ from .api import PostgresStatus, RunnerHubCluster
 from .errors import ProbeError
 from .probes import patroni, sentinel
 from .resources.patroni import MAX_REPLICA_LAG_BYTES
-from .snapshot import Children, Pod, Snapshot
+from .snapshot import Children, Observed, Pod, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -26,20 +26,19 @@ DETAILS_DEADLINE_SECONDS = 0.5
 ALIVE_DEADLINE_SECONDS = 1.0
 
 
-async def observe(
-    cluster: RunnerHubCluster, children: Children, pods: tuple[Pod, ...], http: aiohttp.ClientSession
-) -> Snapshot:
+async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.ClientSession) -> Snapshot:
     """Take a snapshot. Probes that fail leave their part empty; they never fail the visit."""
-    running = [pod for pod in pods if pod.ip]
+    running = [pod for pod in objects.pods if pod.ip]
     databases = [pod for pod in running if pod.component == names.POSTGRES]
     (members, config, alive), sentinels = await asyncio.gather(
         _patroni(cluster, databases, http),
-        _sentinels(cluster, [pod for pod in running if pod.component == names.REDIS], children),
+        _sentinels(cluster, [pod for pod in running if pod.component == names.REDIS], objects.children),
     )
     return Snapshot(
         now=datetime.now(UTC),
-        children=children,
-        pods=pods,
+        children=objects.children,
+        pods=objects.pods,
+        volumes=objects.volumes,
         patroni=members,
         patroni_config=config,
         sentinels=sentinels,

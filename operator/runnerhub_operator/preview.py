@@ -55,9 +55,8 @@ async def _print_plan(manifest: Mapping[str, Any], namespace: str, kubeconfig: s
                 store.put(source, {"apiVersion": source.api_version, "kind": source.kind, **body})
     finally:
         await client.close()
-    children, pods = store.observed(cluster.key)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
-        snapshot = await observe(cluster, children, pods, http)
+        snapshot = await observe(cluster, store.observed(cluster.key), http)
     sys.stdout.write(
         text_of(
             cluster, preview(cluster, snapshot, read_settings().images), snapshot.patroni_config is not None

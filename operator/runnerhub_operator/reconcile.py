@@ -35,9 +35,17 @@ from .errors import (
 from .kube.client import KubeClient
 from .kube.events import EventNote
 from .observe import observe
-from .plan import ClusterMemory, LastStep, Plan, make_plan, rejected_status
+from .plan import (
+    ClusterMemory,
+    LastStep,
+    Plan,
+    make_plan,
+    refusal_of,
+    refusal_text,
+    rejected_status,
+)
 from .resources.common import Images
-from .snapshot import Children, Pod, Snapshot
+from .snapshot import Observed, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +73,7 @@ class Clusters(Protocol):
 class Objects(Protocol):
     """Their children, from the watches."""
 
-    def observed(self, key: Key) -> tuple[Children, tuple[Pod, ...]]:
+    def observed(self, key: Key) -> Observed:
         """The objects of a cluster."""
 
 
@@ -135,9 +143,9 @@ class Reconciler:
         written = self._written.get(key)
         if written is not None and written.uid == cluster.uid:
             cluster = replace(cluster, status=written.status)
-        children, pods = self._objects.observed(key)
+        objects = self._objects.observed(key)
         with metrics.PHASE_SECONDS.labels("observe").time():
-            snapshot = await observe(cluster, children, pods, self._http)
+            snapshot = await observe(cluster, objects, self._http)
         uid, memory = self._memories.get(key, (cluster.uid, None))
         with metrics.PHASE_SECONDS.labels("plan").time():
             plan = make_plan(cluster, snapshot, self._images, memory if uid == cluster.uid else None)
@@ -163,6 +171,8 @@ class Reconciler:
         await self._tell(cluster, plan)
         if not current:
             return self._pace(settled=False)
+        if plan.growth:
+            plan = await self._grow(cluster, plan)
         if rejection is None and plan.memory.rejection is None:
             try:
                 await self._disrupt(cluster, snapshot, plan)
@@ -189,6 +199,29 @@ class Reconciler:
             await self._actor.apply(cluster, manifest, live)
         for surplus in plan.prune:
             await self._actor.prune(surplus)
+        # Last: what keeps the layout of the pods in the meantime has been written by now.
+        for action in plan.orphan:
+            await self._actor.orphan(cluster, snapshot, action)
+
+    async def _grow(self, cluster: RunnerHubCluster, plan: Plan) -> Plan:
+        """Ask for larger volumes; a refusal is remembered for the next visit to tell, and holds nothing else up."""
+        refusals = dict(plan.memory.refusals)
+        for step in plan.growth:
+            now = datetime.now(UTC)
+            note = EventNote("Normal", "VolumeGrows", f"asked for {step.size} for the volume of {step.pod}")
+            try:
+                news = await self._actor.grow_volume(cluster, step)
+            except RefusedError as error:
+                before = refusals.get(step.claim)
+                refusals[step.claim] = refusal_of(step, str(error), now)
+                text = refusal_text(step.pod, refusals[step.claim])
+                note = EventNote("Warning", ConditionReason.VOLUME_GROWTH_REFUSED, text)
+                news = before is None or refusal_text(step.pod, before) != text
+            if news:
+                await self._actor.emit(cluster, note, now)
+        grown = replace(plan, memory=replace(plan.memory, refusals=refusals))
+        self._remember(cluster, grown.memory)
+        return grown
 
     async def _disrupt(self, cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan) -> None:
         """Patroni's configuration, then one step of a rolling change under the disruption Lease."""

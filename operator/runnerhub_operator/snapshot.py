@@ -14,6 +14,7 @@ from typing import Any, Final
 from . import names
 from .probes.patroni import PatroniCluster
 from .probes.sentinel import SentinelView
+from .quantities import parse_quantity
 
 Manifest = Mapping[str, Any]
 
@@ -32,8 +33,8 @@ class LiveObject:
     """An object as the API server sent it, packed: five hundred clusters have more than twenty thousand.
 
     `digest` changes with anything that matters, `spec_digest` with anything but the status. `scaled_by` is the
-    manager that last set `spec.replicas` through the scale subresource, "" when nobody did. `generation` and `passing`,
-    the status as JSON, are looked at in every visit; `packed` is the rest.
+    manager that last set `spec.replicas` through the scale subresource, "" when nobody did. `terminating`: it is being
+    deleted. `generation` and `passing`, the status as JSON, are looked at in every visit; `packed` is the rest.
     """
 
     uid: str
@@ -41,6 +42,7 @@ class LiveObject:
     digest: int
     spec_digest: int
     scaled_by: str
+    terminating: bool
     generation: int
     passing: bytes
     packed: bytes
@@ -61,6 +63,7 @@ class LiveObject:
             digest=hash((generation, spec_text, status_text)),
             spec_digest=hash(spec_text),
             scaled_by=_scaled_by(metadata.get("managedFields", ())),
+            terminating="deletionTimestamp" in metadata,
             generation=generation,
             passing=status_text,
             packed=zlib.compress(spec_text, 1),
@@ -209,12 +212,72 @@ class Pod:
         return not self.ready and self.waiting_reason in NEVER_STARTS
 
 
+# What a claim tells of its way to a new size, what went wrong first.
+# Source: https://pkg.go.dev/k8s.io/api/core/v1#PersistentVolumeClaimConditionType
+RESIZE_FAILURES: Final = ("ControllerResizeError", "NodeResizeError")
+_RESIZE_STATES: Final = (*RESIZE_FAILURES, "FileSystemResizePending", "Resizing")
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """The parts of a PersistentVolumeClaim that decisions are made from.
+
+    `requested` and `capacity` are bytes, None when they are not told. `resize` is the type of the condition that
+    tells how far a change of size has come, "" without one; `message` says why it failed.
+    """
+
+    name: str
+    uid: str
+    component: str
+    storage_class: str
+    bound: bool
+    requested: int | None
+    capacity: int | None
+    resize: str
+    message: str
+
+    @classmethod
+    def of(cls, body: Manifest) -> Volume:
+        """Read a claim as the API server sent it."""
+        metadata, spec, status = body["metadata"], body.get("spec", {}), body.get("status", {})
+        conditions = {
+            item["type"]: item for item in status.get("conditions", ()) if item.get("status") == "True"
+        }
+        resize = next((state for state in _RESIZE_STATES if state in conditions), "")
+        failed = resize in RESIZE_FAILURES
+        return cls(
+            name=metadata["name"],
+            uid=metadata["uid"],
+            component=sys.intern(metadata.get("labels", {}).get(names.LABEL_COMPONENT, "")),
+            storage_class=sys.intern(spec.get("storageClassName") or ""),
+            bound=status.get("phase") == "Bound" and "deletionTimestamp" not in metadata,
+            requested=_bytes(spec.get("resources", {}).get("requests", {})),
+            capacity=_bytes(status.get("capacity", {})),
+            resize=resize,
+            message=conditions[resize].get("message", "") if failed else "",
+        )
+
+
+def _bytes(amounts: Mapping[str, str]) -> int | None:
+    amount = parse_quantity(amounts.get("storage", ""))
+    return int(amount) if amount is not None else None
+
+
 @dataclass(frozen=True, slots=True)
 class Scaled:
     """The size of a Deployment that somebody set through its scale subresource."""
 
     replicas: int
     by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The objects of a cluster, as cached from the watches."""
+
+    children: Children = field(default_factory=lambda: Children({}))
+    pods: tuple[Pod, ...] = ()
+    volumes: tuple[Volume, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +292,7 @@ class Snapshot:
     now: datetime
     children: Children = field(default_factory=lambda: Children({}))
     pods: tuple[Pod, ...] = ()
+    volumes: tuple[Volume, ...] = ()
     patroni: PatroniCluster | None = None
     patroni_config: Manifest | None = None
     sentinels: tuple[SentinelView, ...] = ()
@@ -247,6 +311,10 @@ class Snapshot:
     def pod(self, name: str | None) -> Pod | None:
         """A pod by name."""
         return next((pod for pod in self.pods if pod.name == name), None)
+
+    def volume(self, name: str) -> Volume | None:
+        """A volume by the name of its claim."""
+        return next((volume for volume in self.volumes if volume.name == name), None)
 
     def redis_member(self, address: str | None) -> str | None:
         """Name of the Redis pod that announces an address: that of its own Service."""

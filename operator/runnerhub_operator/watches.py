@@ -14,8 +14,12 @@ _OURS: Final = f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER},{names.LABEL_CLU
 # The Lease that the orchestrators' agents renew every two seconds carries another component label.
 _QUIET_LEASES: Final = f"{_OURS},{names.LABEL_COMPONENT}!={names.ORCHESTRATOR}"
 
+# Claims of the StatefulSets' templates carry the labels of their pods' selector, and those of Redis no others.
+_CLAIMS: Final = f"{names.LABEL_CLUSTER},{names.LABEL_COMPONENT} in ({names.POSTGRES},{names.REDIS})"
+
 _KINDS: Final = (
     ("v1", "ConfigMap", _OURS),
+    ("v1", "PersistentVolumeClaim", _CLAIMS),
     ("v1", "Pod", _OURS),
     ("v1", "Secret", _OURS),
     ("v1", "Service", _OURS),

@@ -22,7 +22,7 @@ from runnerhub_operator.probes.patroni import PatroniCluster, PatroniMember
 from runnerhub_operator.probes.sentinel import ReplicaView, SentinelView
 from runnerhub_operator.resources.common import BuildContext, Images
 from runnerhub_operator.resources.credentials import credential_secrets
-from runnerhub_operator.snapshot import Children, Pod, Snapshot
+from runnerhub_operator.snapshot import Children, Pod, Snapshot, Volume
 from tests.generate import IMAGES, desired_objects
 
 from .strategies import Strategy, json_values, texts
@@ -42,6 +42,7 @@ class World:
     cluster: RunnerHubCluster
     children: list[Body]
     pods: list[Body]
+    claims: list[Body] = field(default_factory=list)
     patroni: PatroniCluster | None = None
     patroni_config: Body | None = None
     sentinels: tuple[SentinelView, ...] = ()
@@ -53,6 +54,7 @@ class World:
             now=self.now,
             children=Children.of(self.children, revision),
             pods=tuple(Pod.of(body) for body in self.pods),
+            volumes=tuple(Volume.of(body) for body in self.claims),
             patroni=self.patroni,
             patroni_config=self.patroni_config,
             sentinels=self.sentinels,
@@ -69,6 +71,14 @@ def _pod(name: str, component: str) -> Body:
         "metadata": {"name": name, "uid": f"uid-{name}", "labels": labels},
         "spec": {"nodeName": "n"},
         "status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
+    }
+
+
+def _claim(name: str, component: str, size: str) -> Body:
+    return {
+        "metadata": {"name": name, "uid": f"uid-{name}", "labels": {names.LABEL_COMPONENT: component}},
+        "spec": {"storageClassName": "standard", "resources": {"requests": {"storage": size}}},
+        "status": {"phase": "Bound", "capacity": {"storage": size}},
     }
 
 
@@ -144,7 +154,15 @@ def peaceful(cluster: RunnerHubCluster, images: Images = IMAGES) -> World:
         for component, size in zip(_COMPONENTS, sizes, strict=True)
         for ordinal in range(size)
     ]
-    world = World(cluster, children, pods, _streaming(cluster, 0, 1), {}, _agreeing(cluster, 0, 0))
+    claims = [
+        _claim(names.claim(name, component, ordinal), component, size)
+        for component, count, size in (
+            (names.POSTGRES, spec.postgres.instances, spec.postgres.storage.size),
+            (names.REDIS, spec.redis.replicas, spec.redis.storage.size),
+        )
+        for ordinal in range(count)
+    ]
+    world = World(cluster, children, pods, claims, _streaming(cluster, 0, 1), {}, _agreeing(cluster, 0, 0))
     _lead(world, 0)
     return world
 
@@ -393,6 +411,45 @@ def _pods(cluster: str) -> Strategy:
     )
 
 
+# --- What claims may look like ---
+
+_amounts = st.sampled_from(({}, {"storage": "1Ki"}, {"storage": "1e3"}, {"storage": "900Ti"}, {"cpu": "1"}))
+_claim_changes = st.fixed_dictionaries(
+    {},
+    optional={
+        "spec": st.builds(
+            lambda requests, name: {"resources": {"requests": requests}, "storageClassName": name},
+            _amounts,
+            st.one_of(st.none(), texts),
+        ),
+        "status": st.fixed_dictionaries(
+            {},
+            optional={
+                "phase": st.sampled_from(("Pending", "Bound", "Lost")),
+                "capacity": _amounts,
+                "conditions": st.lists(
+                    st.fixed_dictionaries(
+                        {
+                            "type": st.sampled_from(
+                                ("Resizing", "FileSystemResizePending", "NodeResizeError", "x")
+                            ),
+                            "status": st.sampled_from(("True", "False", "Unknown")),
+                        },
+                        optional={"message": texts},
+                    ),
+                    max_size=3,
+                ),
+            },
+        ),
+    },
+)
+
+
+def _change_claim(world: World, which: int, change: Body) -> None:
+    if world.claims:
+        world.claims[which % len(world.claims)].update(change)
+
+
 # --- What happens in ordinary life ---
 
 Happening = Callable[["World"], None]
@@ -610,6 +667,9 @@ def happenings(cluster: str) -> Strategy:
             ),
             index,
             _pod_statuses,
+        ),
+        st.builds(
+            lambda which, change: lambda world: _change_claim(world, which, change), index, _claim_changes
         ),
         _patroni(cluster).map(_setter("patroni")),
         _patroni_configs.map(_setter("patroni_config")),

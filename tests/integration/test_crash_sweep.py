@@ -25,6 +25,15 @@ UPDATED = {
     "redis": {"image": "example.test/redis:2"},
     "orchestrator": {"image": "example.test/orchestrator:2"},
 }
+ENLARGED = {
+    "postgres": {"instances": 2, "storage": {"size": "20Gi"}},
+    "redis": {"storage": {"size": "6Gi"}},
+    "ingress": {"host": "hub.example.com"},
+}
+# Volumes grow, for which both StatefulSets are made anew.
+ENLARGE = Scenario("enlarge", SMALL, ENLARGED)
+# Somebody deletes the cluster while its pods may have no StatefulSet.
+ENLARGE_AND_ABANDON = Scenario("enlarge-abandon", SMALL, ENLARGED, abandoned=True)
 SCENARIOS = (
     Scenario("create", None, SMALL),
     Scenario("scale", SMALL, GROWN),
@@ -63,7 +72,9 @@ async def swept(sweep: Sweep, scenario: Scenario, step: int) -> dict[str, Any]:
         assert ending.objects.keys() == expected.objects.keys(), where
         different = {key: text for key, text in expected.objects.items() if ending.objects[key] != text}
         assert not different, f"{where}: {[(text, ending.objects[key]) for key, text in different.items()]}"
-        if scenario.before is not None:
+        if scenario is ENLARGE:
+            assert ending.fewest_ready == {"postgres": 2, "redis": 3}, where
+        elif scenario.before is not None:
             assert ending.fewest_ready["postgres"] >= 1, where
             assert ending.fewest_ready["redis"] >= 2, where
     return {
@@ -80,6 +91,14 @@ async def test_some_deaths_change_nothing_about_the_end(stage: Stage, scenario: 
     assert report["killed"]
 
 
+@pytest.mark.parametrize("scenario", [ENLARGE, ENLARGE_AND_ABANDON], ids=lambda scenario: scenario.name)
+async def test_no_pod_stops_or_is_left_behind_when_the_operator_dies_while_volumes_grow(
+    stage: Stage, scenario: Scenario
+) -> None:
+    report = await swept(Sweep(stage.kubeconfig), scenario, step=7)
+    assert report["killed"]
+
+
 async def test_a_deleted_cluster_leaves_only_what_belongs_to_its_volumes(stage: Stage) -> None:
     ending = await Sweep(stage.kubeconfig).run(Scenario("delete", SMALL, None))
     assert set(ending.objects) == KEPT
@@ -87,7 +106,8 @@ async def test_a_deleted_cluster_leaves_only_what_belongs_to_its_volumes(stage: 
 
 @pytest.mark.full
 async def test_no_death_changes_anything_about_the_end(stage: Stage) -> None:
-    reports = [await swept(Sweep(stage.kubeconfig), scenario, step=1) for scenario in SCENARIOS]
+    every = (*SCENARIOS, ENLARGE, ENLARGE_AND_ABANDON)
+    reports = [await swept(Sweep(stage.kubeconfig), scenario, step=1) for scenario in every]
     folder = BUILD_DIR / "reports"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "crash-sweep.json").write_text(json.dumps(reports, indent=2) + "\n")

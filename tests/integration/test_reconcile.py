@@ -165,14 +165,6 @@ def test_a_name_too_long_or_no_service_name_is_refused(admin: Kubectl) -> None:
             admin("apply", "-f", "-", stdin=json.dumps(manifest(name)))
 
 
-def test_storage_is_immutable(operator: Operator, namespace: Kubectl) -> None:
-    created(namespace)
-    for section in ("postgres", "redis"):
-        patch = json.dumps({"spec": {section: {"storage": {"size": "2Gi"}}}})
-        with pytest.raises(KubectlError, match="storage is immutable"):
-            namespace("patch", "rhc", "hub", "--type=merge", "-p", patch)
-
-
 def test_every_example_is_accepted(namespace: Kubectl) -> None:
     for path in sorted((ROOT / "examples").glob("*.yaml")):
         assert yaml.safe_load(path.read_text())["kind"] == "RunnerHubCluster"

@@ -43,7 +43,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   verbs: [get, list, watch, update, patch, delete]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get]
+  verbs: [get, list, watch, patch]
 - apiGroups: [""]
   resources: [events]
   verbs: [create]

@@ -192,6 +192,9 @@ def _at_least(size: str) -> Rule:
     )
 
 
+IMMUTABLE_CLASS = "storage.storageClassName is immutable; create a new cluster to change it"
+
+
 class Storage(ApiModel):
     """The volume of each Postgres member."""
 
@@ -199,12 +202,14 @@ class Storage(ApiModel):
 
     size: StorageSize = Field(
         default="10Gi",
-        description="Size of each member's volume in Mi, Gi or Ti, such as 20Gi; at least 1Gi. It also sizes the "
-        "write-ahead log that is kept.",
+        description="Size of each member's volume in Mi, Gi or Ti, such as 20Gi; at least 1Gi. It may grow while the "
+        "cluster works, if the StorageClass allows it, and never shrink. It also sizes the write-ahead log that is "
+        "kept.",
     )
     storage_class_name: ObjectName | None = Field(
         default=None,
         description="StorageClass of the volumes. Default: the default class of the Kubernetes cluster.",
+        json_schema_extra={RULES: [{"rule": "self == oldSelf", "message": IMMUTABLE_CLASS}]},
     )
 
 
@@ -215,6 +220,6 @@ class QueueStorage(Storage):
 
     size: StorageSize = Field(
         default="5Gi",
-        description="Size of each pod's volume in Mi, Gi or Ti, such as 5Gi; at least 256Mi. It holds the "
-        "append-only file.",
+        description="Size of each pod's volume in Mi, Gi or Ti, such as 5Gi; at least 256Mi. It may grow while the "
+        "cluster works, if the StorageClass allows it, and never shrink. It holds the append-only file.",
     )

@@ -119,6 +119,18 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
         "Objects are being written that renew no pod.",
         "Wait.",
     ),
+    ConditionReason.VOLUMES_GROWING: Meaning(
+        "Progressing",
+        "Volumes are being enlarged, one member after the other; the message tells which are not there yet.",
+        "Wait; when one stands still, look at the Events of its PersistentVolumeClaim.",
+    ),
+    ConditionReason.VOLUME_GROWTH_REFUSED: Meaning(
+        "Progressing",
+        "The API server refuses to enlarge a volume, mostly because its StorageClass does not allow it. Everything "
+        "else of the spec is in effect.",
+        "Set allowVolumeExpansion: true in the StorageClass if its driver can enlarge volumes, or replace the volumes "
+        "one at a time, as operations.md tells.",
+    ),
     ConditionReason.SETTLED: Meaning(
         "Progressing",
         "What the spec asks for is in effect, and nothing is being changed.",

@@ -17,6 +17,7 @@ from pydantic import Field, StringConstraints
 from .. import names
 from .base import (
     ANNOTATION_NAME_PATTERN,
+    IMMUTABLE_CLASS,
     RULES,
     ApiModel,
     Boolean,
@@ -30,10 +31,21 @@ from .base import (
     cel_string,
 )
 
-# Only the API server knows the old object, so the operator has no counterpart of this rule.
-_IMMUTABLE_STORAGE: dict[str, Any] = {
+# Only the API server knows the old object, so the operator has no counterpart of these rules. Whether the class is set
+# at all only the section around it can compare: a rule of a field is not asked when the field comes or goes.
+_GROWING_STORAGE: dict[str, Any] = {
     RULES: [
-        {"rule": "self == oldSelf", "message": "storage is immutable; create a new cluster to change it"},
+        {
+            "rule": "quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0",
+            "message": "storage.size may only grow, because Kubernetes cannot shrink a volume; create a new cluster "
+            "to have smaller ones",
+            "fieldPath": ".size",
+        },
+        {
+            "rule": "has(self.storageClassName) == has(oldSelf.storageClassName)",
+            "message": IMMUTABLE_CLASS,
+            "fieldPath": ".storageClassName",
+        },
     ]
 }
 
@@ -223,7 +235,7 @@ class PostgresSpec(ApiModel):
         "primary last after a switchover. Default: the operator's own.",
     )
     storage: Storage = Field(
-        default_factory=Storage, description="Volume of each member.", json_schema_extra=_IMMUTABLE_STORAGE
+        default_factory=Storage, description="Volume of each member.", json_schema_extra=_GROWING_STORAGE
     )
     synchronous: Synchronous = Field(
         default=Synchronous.PREFERRED,
@@ -274,7 +286,7 @@ class RedisSpec(ApiModel):
     storage: QueueStorage = Field(
         default_factory=QueueStorage,
         description="Volume of each pod.",
-        json_schema_extra=_IMMUTABLE_STORAGE,
+        json_schema_extra=_GROWING_STORAGE,
     )
     down_after_milliseconds: Integer = Field(
         default=5000,

@@ -63,6 +63,8 @@ class ConditionReason(StrEnum):
     # Of Progressing
     ROLLING_CHANGE = "RollingChange"
     CHANGING = "Changing"
+    VOLUMES_GROWING = "VolumesGrowing"
+    VOLUME_GROWTH_REFUSED = "VolumeGrowthRefused"
     SETTLED = "Settled"
     PAUSED = "Paused"
     # Of Degraded

@@ -226,6 +226,15 @@ class KubeClient:
             "PATCH", "patch", ref, body=patch, content="application/merge-patch+json", subresource=subresource
         )
 
+    async def strategic_patch(self, ref: ObjectRef, patch: Mapping[str, Any]) -> Manifest:
+        """Patch an object by strategic merge patch, which adds to lists such as owner references.
+
+        Source: https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/
+        """
+        return await self._call(
+            "PATCH", "patch", ref, body=patch, content="application/strategic-merge-patch+json"
+        )
+
     async def apply(self, manifest: Manifest, *, force: bool = True, dry_run: bool = False) -> Manifest:
         """Server-side apply as the operator's one field manager."""
         query = {"fieldManager": names.FIELD_MANAGER, "force": "true" if force else "false"}
@@ -241,10 +250,19 @@ class KubeClient:
         )
 
     async def delete(
-        self, ref: ObjectRef, *, uid: str | None = None, grace_seconds: int | None = None
+        self,
+        ref: ObjectRef,
+        *,
+        uid: str | None = None,
+        grace_seconds: int | None = None,
+        orphan: bool = False,
     ) -> Manifest:
-        """Delete an object, with its dependents in the background; only the one with `uid` when given."""
-        body: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        """Delete an object; only the one with `uid` when given.
+
+        Its dependents go in the background, or with `orphan` lose it as their owner and stay.
+        """
+        policy = "Orphan" if orphan else "Background"
+        body: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
         if uid is not None:
             body["preconditions"] = {"uid": uid}
         if grace_seconds is not None:

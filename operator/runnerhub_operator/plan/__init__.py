@@ -6,5 +6,14 @@ talks to nobody.
 
 from .planner import ClusterMemory, Plan, make_plan, rejected_status
 from .rollout import LastStep
+from .volumes import refusal_of, refusal_text
 
-__all__ = ["ClusterMemory", "LastStep", "Plan", "make_plan", "rejected_status"]
+__all__ = [
+    "ClusterMemory",
+    "LastStep",
+    "Plan",
+    "make_plan",
+    "refusal_of",
+    "refusal_text",
+    "rejected_status",
+]

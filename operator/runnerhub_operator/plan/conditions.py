@@ -24,6 +24,7 @@ from ..api import (
     RunnerHubClusterStatus,
 )
 from ..snapshot import Pod, Scaled, Snapshot
+from .volumes import Growth
 
 ConditionStatus = Literal["True", "False", "Unknown"]
 
@@ -230,14 +231,21 @@ def overall_verdicts(components: list[Verdict], creating: bool, progressing: Ver
 
 
 def progressing_verdict(
-    components: list[Verdict], rollout: Rollout | None, *, paused: bool, creating: bool, differing: int
+    components: list[Verdict],
+    rollout: Rollout | None,
+    growth: Growth,
+    *,
+    paused: bool,
+    creating: bool,
+    differing: int,
 ) -> Verdict:
     """Progressing: what is under way; `differing` is the number of objects that are not yet as the spec wants."""
     kind = ConditionType.PROGRESSING
+    grows = "; ".join(part for part in (growth.under_way, growth.refused) if part)
     due = f"a {rollout.kind} of {rollout.component} is due" if rollout is not None else ""
     written = f"{differing} objects differ from the spec" if differing else ""
     if paused:
-        held_back = "; ".join(part for part in (written, due) if part) or "nothing is held back"
+        held_back = "; ".join(part for part in (written, due, grows) if part) or "nothing is held back"
         return Verdict(kind, "False", ConditionReason.PAUSED, f"spec.paused is true: {held_back}")
     if creating:
         reduced = [verdict for verdict in components if not verdict.full]
@@ -245,9 +253,14 @@ def progressing_verdict(
     # A repair is told with the component: the spec is in effect, as far as that lies with the operator.
     if rollout is not None and not rollout.repairs:
         message = f"rolling change of {rollout.component}, waiting for {rollout.waiting_for}"
+        message = "; ".join(part for part in (message, grows) if part)
         return Verdict(kind, "True", ConditionReason.ROLLING_CHANGE, message)
+    if growth.under_way:
+        return Verdict(kind, "True", ConditionReason.VOLUMES_GROWING, grows)
     if differing:
         return Verdict(kind, "True", ConditionReason.CHANGING, f"{differing} objects are being changed")
+    if growth.refused:
+        return Verdict(kind, "False", ConditionReason.VOLUME_GROWTH_REFUSED, growth.refused)
     return Verdict(kind, "False", ConditionReason.SETTLED, "the spec is in effect")
 
 

@@ -75,5 +75,10 @@ def _is_irreplaceable(secret: CredentialSecret, snapshot: Snapshot) -> bool:
     """Whether a running database or queue still has the lost passwords: new ones would lock everybody out."""
     metadata = secret.manifest["metadata"]
     owner = metadata["name"].removesuffix("-credentials")
-    keeps = metadata["labels"][names.LABEL_COMPONENT] in _CONDITIONS
-    return keeps and ("StatefulSet", owner) in snapshot.children
+    component = metadata["labels"][names.LABEL_COMPONENT]
+    if component not in _CONDITIONS:
+        return False
+    # While a StatefulSet is made anew only its pods tell that there is a server.
+    return ("StatefulSet", owner) in snapshot.children or any(
+        not pod.terminating for pod in snapshot.pods_of(component)
+    )

@@ -4,6 +4,9 @@ Each workload carries the layout that its pod template was built with (version a
 hash. As long as that layout still gives the same template, the spec asks for no restart, and the template stays as it
 is, although the operator of today would build another one. It moves to today's layout with the next change that
 renews the pods anyway, or at once with `updatePolicy: Immediate`.
+
+A StatefulSet is made anew when its volumes grow, and its pods live on meanwhile. So that the layout lives on too, the
+PodDisruptionBudget of its pods carries the same record.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from .. import names
 from ..api import UpdatePolicy
@@ -24,6 +26,7 @@ from ..resources.redis import redis_manifests
 from ..snapshot import Snapshot
 
 WORKLOADS = ("StatefulSet", "Deployment")
+_SECOND_RECORD = "PodDisruptionBudget"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,7 @@ def template_hash(manifests: list[Manifest]) -> str:
 def build(component: Component, context: BuildContext, snapshot: Snapshot) -> Built:
     """Build a component in the layout that its pods shall have now."""
     today = component.build(context)
-    live: Mapping[str, Any] = (
-        snapshot.child(component.workload, names.child(context.name, component.name)) or {}
-    )
-    annotations = live.get("metadata", {}).get("annotations", {})
+    annotations = _record(component, context, snapshot)
     told = annotations.get(names.ANNOTATION_TEMPLATE)
     immediate = context.cluster.spec.update_policy is UpdatePolicy.IMMEDIATE
     wanted = template_hash(today)
@@ -75,6 +75,16 @@ def build(component: Component, context: BuildContext, snapshot: Snapshot) -> Bu
         if before is not None and template_hash(kept := component.build(before)) == told:
             return Built(_stamped(component, before, kept, told), before, waits=True)
     return Built(_stamped(component, context, today, wanted), context)
+
+
+def _record(component: Component, context: BuildContext, snapshot: Snapshot) -> Mapping[str, str]:
+    """The annotations that tell layout and template of the pods that are there."""
+    name = names.child(context.name, component.name)
+    live = snapshot.child(component.workload, name)
+    if live is None and component.workload == "StatefulSet":
+        live = snapshot.child(_SECOND_RECORD, name)
+    found: Mapping[str, str] = (live or {}).get("metadata", {}).get("annotations", {})
+    return found
 
 
 def _recorded(
@@ -95,13 +105,14 @@ def _recorded(
 def _stamped(
     component: Component, context: BuildContext, manifests: list[Manifest], template: str
 ) -> list[Manifest]:
-    """The manifests with layout and template hash on the workload."""
+    """The manifests with layout and template hash on the workload, and on what keeps them while it is away."""
     images = {name: value for name, value in asdict(context.images).items() if name in component.images}
     stamps = {
         names.ANNOTATION_LAYOUT: json.dumps({"version": context.layout, "images": images}, sort_keys=True),
         names.ANNOTATION_TEMPLATE: template,
     }
-    return [_with_annotations(item, stamps) if item["kind"] in WORKLOADS else item for item in manifests]
+    stamped = (*WORKLOADS, _SECOND_RECORD) if component.workload == "StatefulSet" else WORKLOADS
+    return [_with_annotations(item, stamps) if item["kind"] in stamped else item for item in manifests]
 
 
 def _with_annotations(manifest: Manifest, added: Mapping[str, str]) -> Manifest:

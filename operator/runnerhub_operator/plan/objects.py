@@ -13,7 +13,7 @@ from ..resources.common import BuildContext, Images, Manifest
 from ..resources.ingress import ingress_manifests
 from ..resources.redis import ADDRESS_PREFIX, state_config_map_name
 from ..snapshot import Scaled, Snapshot
-from . import credentials, layout
+from . import credentials, layout, volumes
 
 _PRUNED_KINDS = frozenset(
     {
@@ -68,6 +68,7 @@ def context_of(
         redis_addresses=_redis_addresses(cluster, snapshot),
         token_secret_hash=credentials.token_secret_hash(cluster, snapshot),
         scaled={component: size.replicas for component, size in scaled.items()},
+        postgres_volume_bytes=volumes.smallest_postgres_volume(cluster, snapshot),
     )
 
 

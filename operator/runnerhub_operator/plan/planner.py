@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from .. import names
-from ..actions import PatchPatroniConfig, Rollout
+from ..actions import GrowVolume, OrphanPods, PatchPatroniConfig, Rollout
 from ..api import (
     Condition,
     ConditionReason,
@@ -25,7 +25,7 @@ from ..resources.common import BuildContext, Images, Manifest
 from ..resources.credentials import CredentialSecret
 from ..resources.patroni import dynamic_config_patch, patroni_dynamic_config
 from ..snapshot import Scaled, Snapshot
-from . import conditions, credentials, failovers, leases, objects, repair, status, switchover
+from . import conditions, credentials, failovers, leases, objects, repair, status, switchover, volumes
 from .objects import Matches
 from .patience import Patience, told
 from .rollout import LastStep, plan_rollout
@@ -46,7 +46,8 @@ class ClusterMemory:
 
     `rejection`: reason and message of the last apply that was refused, until one passes.
     `since`: since when components have not been full, by condition type. `matches`: objects that were found to be as
-    they should be. `repair`: members of the database that are broken or were made anew.
+    they should be. `repair`: members of the database that are broken or were made anew. `refusals`: claims that were
+    not allowed to grow.
     """
 
     roles: failovers.Memory
@@ -57,18 +58,22 @@ class ClusterMemory:
     unchanged: Unchanged | None = None
     matches: Matches = field(default_factory=dict)
     repair: repair.Memory = field(default_factory=repair.Memory)
+    refusals: volumes.Refusals = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What should be done, in this order: secrets, objects, prune; status and Events; Patroni, rollout.
+    """What should be done, in this order: secrets, objects, prune, orphan; status and Events; growth; Patroni, rollout.
 
-    `objects` are those that differ from what is there. `settled`: nothing is going on or missing.
+    `objects` are those that differ from what is there. `orphan`: StatefulSets to be deleted without their pods, to be
+    made anew at the next visit. `settled`: nothing is going on or missing.
     """
 
     secrets: tuple[CredentialSecret, ...]
     objects: tuple[Manifest, ...]
     prune: tuple[Manifest, ...]
+    orphan: tuple[OrphanPods, ...]
+    growth: tuple[GrowVolume, ...]
     patroni_patch: PatchPatroniConfig | None
     rollout: Rollout | None
     disruption_lease: Manifest | None
@@ -86,6 +91,8 @@ class Plan:
             self.secrets
             or self.objects
             or self.prune
+            or self.orphan
+            or self.growth
             or self.patroni_patch
             or self.disruption_lease is not None
             or step is not None
@@ -106,12 +113,16 @@ class _Sections:
 
 @dataclass(frozen=True, slots=True)
 class _Changes:
-    """What differs from the spec. `renewals`: Deployments whose writing renews pods, so each waits for its turn."""
+    """What differs from the spec. `renewals`: Deployments whose writing renews pods, so each waits for its turn.
+
+    `anew`: StatefulSets that can be written only when the one that is there is gone.
+    """
 
     secrets: tuple[CredentialSecret, ...] = ()
     lost: Mapping[ConditionType, str] = field(default_factory=dict)
     objects: tuple[Manifest, ...] = ()
     renewals: tuple[Manifest, ...] = ()
+    anew: tuple[Manifest, ...] = ()
     prune: tuple[Manifest, ...] = ()
     waiting: tuple[str, ...] = ()
     patroni: Mapping[str, Any] = field(default_factory=dict)
@@ -144,7 +155,10 @@ def make_plan(
     mending = repair.look(cluster, snapshot, memory.repair)
     asked = _Asked(request.rollout, mending.rollout)
     rollout = _rollout(cluster, snapshot, sections, changes, memory.last_step, asked)
-    verdicts, since, full = _verdicts(cluster, snapshot, sections, changes, rollout, mending.told, memory)
+    growth = volumes.plan_growth(cluster, snapshot, _holders(sections), memory.refusals)
+    verdicts, since, full = _verdicts(
+        cluster, snapshot, sections, changes, rollout, mending.told, growth, memory
+    )
     written = conditions.with_times(verdicts, cluster.status, cluster.generation, snapshot.now)
 
     notes = _Notes(events=[*request.events, *mending.events])
@@ -168,12 +182,23 @@ def make_plan(
     told_leases = objects.differing(
         leases.observed_leases(context, snapshot, sections.postgres, sections.redis), snapshot
     )
-    under_way = rollout is not None or changes.objects or changes.secrets or changes.prune
     paused = cluster.spec.paused
+    orphan = () if paused else _orphan(changes.anew, snapshot)
+    notes.events += [_replacement_event(action) for action in orphan]
+    under_way = (
+        rollout is not None
+        or changes.objects
+        or changes.secrets
+        or changes.prune
+        or changes.anew
+        or growth.steps
+    )
     return Plan(
         secrets=() if paused else changes.secrets,
         objects=told_leases if paused else (*changes.objects, *told_leases),
         prune=() if paused else changes.prune,
+        orphan=orphan,
+        growth=() if paused else growth.steps,
         patroni_patch=None if paused else _patroni_patch(changes.patroni, snapshot),
         rollout=None if paused else rollout,
         disruption_lease=_disruption_lease(context, snapshot, None if paused else rollout),
@@ -188,6 +213,7 @@ def make_plan(
             unchanged=changes.unchanged,
             matches=changes.matches,
             repair=mending.memory,
+            refusals=growth.refusals,
         ),
         settled=full and sections.patience == Patience() and (paused or not under_way),
     )
@@ -217,7 +243,13 @@ def _changes(
 ) -> _Changes:
     # Building and comparing forty objects is most of a visit's work; as long as neither the spec nor any object
     # changed there is still nothing to write.
-    inputs = (cluster.uid, cluster.generation, snapshot.children.revision, sections.redis.bootstrapped)
+    inputs = (
+        cluster.uid,
+        cluster.generation,
+        snapshot.children.revision,
+        sections.redis.bootstrapped,
+        volumes.smallest_postgres_volume(cluster, snapshot),
+    )
     unchanged = memory.unchanged
     if unchanged is not None and unchanged.inputs == inputs:
         return _Changes(
@@ -231,19 +263,21 @@ def _changes(
     )
     desired = objects.desired(context, snapshot)
     compared = objects.compare(desired.manifests, snapshot, memory.matches)
-    pending = compared.pending
+    anew = tuple(item for item in compared.pending if volumes.is_in_the_way(item, snapshot))
+    pending = tuple(item for item in compared.pending if item not in anew)
     surplus = objects.surplus(cluster, snapshot, desired.manifests)
     found = _Changes(
         secrets=tuple(credentials.missing_secrets(context, snapshot)),
         lost=credentials.lost_credentials(context, snapshot),
         objects=tuple(item for item in pending if not objects.renews_pods(item, snapshot)),
         renewals=tuple(item for item in pending if objects.renews_pods(item, snapshot)),
+        anew=anew,
         prune=surplus.prune,
         waiting=desired.waiting,
         patroni=patroni_dynamic_config(desired.postgres),
         matches=compared.matches,
     )
-    if pending or found.secrets or found.lost or found.prune or surplus.held:
+    if compared.pending or found.secrets or found.lost or found.prune or surplus.held:
         return found
     return replace(found, unchanged=Unchanged(inputs, found.waiting, found.patroni))
 
@@ -257,7 +291,7 @@ def _rollout(
     asked: _Asked,
 ) -> Rollout | None:
     # A StatefulSet that is about to be written makes pods due that come before those of Deployments.
-    first = any(item["kind"] == "StatefulSet" for item in changes.objects)
+    first = any(item["kind"] == "StatefulSet" for item in (*changes.objects, *changes.anew))
     renewals = () if first else changes.renewals
     rollout = plan_rollout(
         cluster, snapshot, sections.seen_redis, last, renewals, asked.switchover, asked.repair
@@ -275,6 +309,7 @@ def _verdicts(
     changes: _Changes,
     rollout: Rollout | None,
     broken: Sequence[str],
+    growth: volumes.Growth,
     memory: ClusterMemory,
 ) -> tuple[list[conditions.Verdict], Mapping[str, str], bool]:
     """All verdicts, since when components are not full, and whether all are."""
@@ -299,9 +334,10 @@ def _verdicts(
     progressing = conditions.progressing_verdict(
         components,
         rollout,
+        growth,
         paused=cluster.spec.paused,
         creating=creating,
-        differing=len(changes.objects) + len(changes.renewals),
+        differing=len(changes.objects) + len(changes.renewals) + len(changes.anew),
     )
     verdicts = [
         *conditions.overall_verdicts(components, creating, progressing),
@@ -355,16 +391,19 @@ def _phase(written: tuple[Condition, ...]) -> str:
     return "Degraded" if by_type[ConditionType.DEGRADED].status == "True" else "Ready"
 
 
-def _track_roles(
-    memory: ClusterMemory, snapshot: Snapshot, sections: _Sections, causes: Mapping[str, str], notes: _Notes
-) -> dict[str, failovers.Role]:
-    holders = {
+def _holders(sections: _Sections) -> dict[str, str | None]:
+    return {
         names.POSTGRES: sections.postgres.primary,
         names.REDIS: sections.redis.master,
         names.ORCHESTRATOR: sections.orchestrator.leader,
     }
+
+
+def _track_roles(
+    memory: ClusterMemory, snapshot: Snapshot, sections: _Sections, causes: Mapping[str, str], notes: _Notes
+) -> dict[str, failovers.Role]:
     roles = {}
-    for component, holder in holders.items():
+    for component, holder in _holders(sections).items():
         role, failover = failovers.track(
             component,
             memory.roles.get(component, failovers.Role()),
@@ -418,6 +457,22 @@ def _condition_events(before: tuple[Condition, ...], after: tuple[Condition, ...
             notes.events.append(EventNote("Warning", "Degraded", item.message))
         elif item.type == ConditionType.DEGRADED and old.get(item.type) == "True":
             notes.events.append(EventNote("Normal", "Recovered", item.message))
+
+
+def _orphan(anew: tuple[Manifest, ...], snapshot: Snapshot) -> tuple[OrphanPods, ...]:
+    """The live StatefulSets that are in the way of those to be made anew and are not going yet."""
+    found = []
+    for item in anew:
+        live = snapshot.child(item["kind"], item["metadata"]["name"])
+        if live is not None and "deletionTimestamp" not in live["metadata"]:
+            found.append(OrphanPods(live, item["metadata"]["labels"][names.LABEL_COMPONENT]))
+    return tuple(found)
+
+
+def _replacement_event(action: OrphanPods) -> EventNote:
+    name = action.stateful_set["metadata"]["name"]
+    message = f"StatefulSet {name} is made anew for larger volumes; its pods go on running"
+    return EventNote("Normal", "StatefulSetReplaced", message)
 
 
 def _patroni_patch(wanted: Mapping[str, Any], snapshot: Snapshot) -> PatchPatroniConfig | None:

@@ -12,7 +12,7 @@ from ..kube.compare import differences, is_subset
 from ..resources.common import Images, Manifest
 from ..resources.patroni import dynamic_config_patch, patroni_dynamic_config
 from ..snapshot import Snapshot
-from . import credentials, layout, objects
+from . import credentials, layout, objects, volumes
 
 # Annotations that the operator keeps for itself.
 _OWN = f"metadata.annotations.{names.API_GROUP}/"
@@ -20,7 +20,7 @@ _OWN = f"metadata.annotations.{names.API_GROUP}/"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One object: created, changed (at these paths) or removed."""
+    """One object: created, changed (at these paths), removed, or replaced without its pods."""
 
     verb: str
     kind: str
@@ -74,7 +74,11 @@ def preview(cluster: RunnerHubCluster, snapshot: Snapshot, images: Images) -> Pr
     patch: Mapping[str, Any] = {}
     if snapshot.patroni_config is not None:
         patch = dynamic_config_patch(patroni_dynamic_config(desired.postgres), snapshot.patroni_config) or {}
-    return Preview((*secrets, *written, *removed), restarts, tuple(_leaves(patch)), desired.waiting)
+    grown = tuple(
+        Change("change", "PersistentVolumeClaim", name, ("spec.resources.requests.storage",))
+        for name in volumes.small_claims(cluster, snapshot)
+    )
+    return Preview((*secrets, *written, *grown, *removed), restarts, tuple(_leaves(patch)), desired.waiting)
 
 
 # As plan.rollout goes: stateful components first.
@@ -87,7 +91,8 @@ def _change(manifest: Manifest, snapshot: Snapshot) -> Change | None:
     if live is None:
         return Change("create", kind, name)
     paths = tuple(path for path in differences(manifest, live) if not path.startswith(_OWN))
-    return Change("change", kind, name, paths) if paths else None
+    verb = "replace" if volumes.is_outgrown(manifest, snapshot) else "change"
+    return Change(verb, kind, name, paths) if paths else None
 
 
 def _restart(

@@ -16,7 +16,7 @@ from .. import names
 from ..actions import RenewDeployment, RestartPod, RestartPostgres, Rollout, SwitchPostgres
 from ..api import RedisStatus, RunnerHubCluster
 from ..resources.common import Manifest
-from ..snapshot import Pod, Snapshot
+from ..snapshot import LiveObject, Pod, Snapshot
 
 # Patroni tells the end of a restart at its next loop, two seconds later.
 SETTLE_SECONDS: Final = 4.0
@@ -68,16 +68,19 @@ class LastStep:
         return self.postponements if self.is_recent(now, FORGOTTEN_SECONDS) else 0
 
 
-def _is_unseen(snapshot: Snapshot, cluster: str, component: str) -> bool:
-    """Whether the StatefulSet controller has not looked yet at what was written last."""
+def _seen(snapshot: Snapshot, cluster: str, component: str) -> LiveObject | None:
+    """The StatefulSet, once its controller has looked at what was written last.
+
+    One that is going, as before it is made anew, would not bring a pod back.
+    """
     live = snapshot.children.live("StatefulSet", names.child(cluster, component))
-    return live is None or not live.is_observed()
+    return live if live is not None and not live.terminating and live.is_observed() else None
 
 
 def _outdated(snapshot: Snapshot, cluster: str, component: str) -> tuple[Pod, ...] | None:
     """Pods made from an older template; None while the StatefulSet controller has not looked yet."""
-    live = snapshot.children.live("StatefulSet", names.child(cluster, component))
-    if live is None or not live.is_observed():
+    live = _seen(snapshot, cluster, component)
+    if live is None:
         return None
     revision = live.status().get("updateRevision")
     return tuple(pod for pod in snapshot.pods_of(component) if pod.revision != revision)
@@ -136,7 +139,7 @@ def _due(
     if mending is not None:
         return mending
     moving, stuck = _deployments_under_way(cluster, snapshot)
-    if any(_is_unseen(snapshot, cluster.name, component) for component in (names.POSTGRES, names.REDIS)):
+    if any(_seen(snapshot, cluster.name, component) is None for component in (names.POSTGRES, names.REDIS)):
         # Whether its pods are due is not known yet, and they come first.
         renewals = ()
     superseded = {manifest["metadata"]["labels"][names.LABEL_COMPONENT] for manifest in renewals}

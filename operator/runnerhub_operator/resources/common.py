@@ -44,6 +44,7 @@ class BuildContext:
     `redis_addresses`: ClusterIP of each Redis pod's own Service, by name, once it is known.
     `token_secret_hash`: of the key that signs API tokens; None while it is not known.
     `scaled`: replicas of the Deployments that somebody else scales, such as a HorizontalPodAutoscaler, by component.
+    `postgres_volume_bytes`: the smallest volume of a Postgres member; None while there is none.
     `layout`: the version of the pod templates to build, OLDEST_LAYOUT to LAYOUT.
     """
 
@@ -53,6 +54,7 @@ class BuildContext:
     redis_addresses: Mapping[str, str] = field(default_factory=dict)
     token_secret_hash: str | None = None
     scaled: Mapping[str, int] = field(default_factory=dict)
+    postgres_volume_bytes: int | None = None
     layout: int = LAYOUT
 
     @property

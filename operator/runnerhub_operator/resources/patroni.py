@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from .. import names
-from ..api import Storage, Synchronous
+from ..api import Synchronous
 from ..quantities import quantity
 from .common import BuildContext
 
@@ -14,7 +14,6 @@ DATA_MOUNT: Final = "/var/lib/postgresql/data"
 DATA_DIRECTORY: Final = f"{DATA_MOUNT}/pgdata"
 RUN_DIRECTORY: Final = "/run/postgresql"
 CONFIG_DIRECTORY: Final = "/etc/patroni"
-VOLUME: Final = "data"
 
 REST_USER: Final = "patroni"
 # In PgBouncer's console and towards the poolers' agents; the password is Patroni's REST password, the one for
@@ -115,7 +114,7 @@ def _defaults(context: BuildContext) -> dict[str, str]:
     limits = spec.resources.limits
     memory = int(quantity(limits.memory)) if limits is not None and limits.memory is not None else 512 * _MIB
     return {
-        **_wal_sizes(spec.storage),
+        **_wal_sizes(_volume_bytes(context)),
         # A quarter of the memory, the documentation's starting point.
         "shared_buffers": f"{min(max(memory // 4 // _MIB, 32), 8192)}MB",
         "max_connections": str(needed_connections(context)),
@@ -147,9 +146,16 @@ def _defaults(context: BuildContext) -> dict[str, str]:
     }
 
 
-def _wal_sizes(storage: Storage) -> dict[str, str]:
+def _volume_bytes(context: BuildContext) -> int:
+    """Size of the members' volumes: what the spec says, or less as long as one of them has not grown so far."""
+    wanted = int(quantity(context.cluster.spec.postgres.storage.size))
+    smallest = context.postgres_volume_bytes
+    return wanted if smallest is None else min(wanted, smallest)
+
+
+def _wal_sizes(volume_bytes: int) -> dict[str, str]:
     """How much of the volume the write-ahead log may take, as a share of its size."""
-    volume_mib = int(quantity(storage.size)) // _MIB
+    volume_mib = volume_bytes // _MIB
 
     def share(divisor: int, least: int, most: int) -> str:
         return f"{min(max(volume_mib // divisor, least), most)}MB"

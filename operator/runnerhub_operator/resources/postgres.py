@@ -35,7 +35,6 @@ from .patroni import (
     REST_USER,
     RUN_DIRECTORY,
     SUPERUSER,
-    VOLUME,
     dynamic_config_patch,
     patroni_dynamic_config,
     patroni_labels,
@@ -80,7 +79,8 @@ def member_names(context: BuildContext) -> list[str]:
 
 def _rules(context: BuildContext) -> list[Manifest]:
     scope = patroni_scope(context)
-    members = [names.member(context.name, names.POSTGRES, ordinal) for ordinal in range(MAX_INSTANCES)]
+    ordinals = range(MAX_INSTANCES)
+    members = [names.member(context.name, names.POSTGRES, ordinal) for ordinal in ordinals]
     return [
         # Neither a list, nor a watch, nor a creation can be limited to names.
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "list", "watch"]},
@@ -95,7 +95,7 @@ def _rules(context: BuildContext) -> list[Manifest]:
         {
             "apiGroups": [""],
             "resources": ["persistentvolumeclaims"],
-            "resourceNames": [f"{VOLUME}-{member}" for member in members],
+            "resourceNames": [names.claim(context.name, names.POSTGRES, ordinal) for ordinal in ordinals],
             "verbs": ["get"],
         },
     ]
@@ -215,7 +215,7 @@ def _claim_template(context: BuildContext) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": VOLUME, "labels": names.labels(context.name, names.POSTGRES)},
+        "metadata": {"name": names.CLAIM_TEMPLATE, "labels": names.labels(context.name, names.POSTGRES)},
         "spec": claim,
     }
 
@@ -258,7 +258,7 @@ def _container(context: BuildContext) -> Manifest:
         "readinessProbe": _probe(f"/readiness?lag={MAX_REPLICA_LAG_BYTES}", period=3, timeout=3, failures=3),
         "lifecycle": {"preStop": {"exec": {"command": ["/usr/local/bin/postgres-prestop"]}}},
         "volumeMounts": [
-            {"name": VOLUME, "mountPath": DATA_MOUNT},
+            {"name": names.CLAIM_TEMPLATE, "mountPath": DATA_MOUNT},
             {"name": "config", "mountPath": CONFIG_DIRECTORY, "readOnly": True},
             {"name": "run", "mountPath": RUN_DIRECTORY},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a path inside the pod

@@ -258,7 +258,10 @@ def stateful_set(context: BuildContext) -> Manifest:
                 {
                     "apiVersion": "v1",
                     "kind": "PersistentVolumeClaim",
-                    "metadata": {"name": "data", "labels": names.selector_labels(context.name, names.REDIS)},
+                    "metadata": {
+                        "name": names.CLAIM_TEMPLATE,
+                        "labels": names.selector_labels(context.name, names.REDIS),
+                    },
                     "spec": claim,
                 }
             ],
@@ -358,7 +361,7 @@ def _identity_env() -> list[Manifest]:
 
 def _common_mounts() -> list[Manifest]:
     return [
-        {"name": "data", "mountPath": DATA_PATH},
+        {"name": names.CLAIM_TEMPLATE, "mountPath": DATA_PATH},
         {"name": "configuration", "mountPath": CONFIGURATION_PATH, "readOnly": True},
         {"name": "state", "mountPath": STATE_PATH, "readOnly": True},
         {"name": "credentials", "mountPath": CREDENTIALS_PATH, "readOnly": True},

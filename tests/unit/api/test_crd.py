@@ -194,7 +194,9 @@ def test_the_scale_subresource_points_to_fields_that_exist() -> None:
 def test_kubectl_explain_tells_default_bounds_and_immutability() -> None:
     replicas = at(schema(), ".spec.redis.replicas")["description"]
     assert replicas.endswith("3 to 9. Default: 3.")
-    assert at(schema(), ".spec.postgres.storage.size")["description"].endswith("Immutable in this version.")
+    storage = at(schema(), ".spec.postgres.storage")["properties"]
+    assert storage["storageClassName"]["description"].endswith("Immutable in this version.")
+    assert storage["size"]["description"].endswith("Default: 10Gi.")
 
 
 def test_the_default_requests_that_the_fields_tell_are_those_of_the_pods() -> None:

@@ -17,7 +17,7 @@ from runnerhub_operator import names
 from runnerhub_operator.errors import ProbeError
 from runnerhub_operator.observe import observe
 from runnerhub_operator.probes import patroni
-from runnerhub_operator.snapshot import Children
+from runnerhub_operator.snapshot import Children, Observed
 from tests.unit.plan import builders
 
 HOSTS = ("127.91.0.1", "127.91.0.2", "127.91.0.3")
@@ -149,7 +149,7 @@ async def alive(*, ready: bool, **states: tuple[str, ...]) -> frozenset[str]:
         for i, host in enumerate(HOSTS)
     )
     async with members(HOSTS[0], **states), aiohttp.ClientSession() as session:
-        return (await observe(builders.cluster(), Children({}), pods, session)).alive
+        return (await observe(builders.cluster(), Observed(Children({}), pods, ()), session)).alive
 
 
 async def test_a_member_out_of_step_is_asked_itself() -> None:

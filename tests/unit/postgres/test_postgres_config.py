@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,6 +59,14 @@ def test_log_sizes_follow_the_volume() -> None:
     large = postgres_parameters(context(storage={"size": "1Ti"}))
     assert (small["max_wal_size"], small["max_slot_wal_keep_size"]) == ("128MB", "256MB")
     assert (large["max_wal_size"], large["max_slot_wal_keep_size"]) == ("4096MB", "65536MB")
+
+
+def test_the_write_ahead_log_grows_only_when_the_last_volume_has_grown() -> None:
+    asked = context(storage={"size": "1Ti"})
+    growing = replace(asked, postgres_volume_bytes=2**30)
+    assert postgres_parameters(growing)["max_slot_wal_keep_size"] == "256MB"
+    rounded_up = replace(asked, postgres_volume_bytes=2**41)
+    assert postgres_parameters(rounded_up) == postgres_parameters(asked)
 
 
 def test_buffers_follow_the_memory_limit() -> None:

@@ -1,0 +1,236 @@
+"""Volumes that grow: their claims one after the other, and the StatefulSet around them anew.
+
+A claim asks for more, and Kubernetes enlarges the volume while it is in use. The claim template of a StatefulSet cannot
+be changed, so the StatefulSet is deleted without its pods and made again; it takes the running pods over. No pod
+stops for either, so neither waits for the other, for a healthy member or for the disruption Lease: a full volume must
+be able to grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from .. import names
+from ..actions import GrowVolume
+from ..api import RunnerHubCluster
+from ..quantities import parse_quantity, quantity
+from ..resources.common import Manifest
+from ..snapshot import RESIZE_FAILURES, Snapshot, Volume
+
+# Somebody may have changed the StorageClass or a quota, which the operator does not watch.
+RETRY_SECONDS: Final = 30.0
+# Source: k8s.io/kubernetes/plugin/pkg/admission/storage/persistentvolume/resize
+_CLASS_REFUSES: Final = "must support resize"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the API server did not let a claim grow to a size, for people."""
+
+    size: str
+    message: str
+    at: datetime
+
+
+# By the name of the claim.
+Refusals = Mapping[str, Refusal]
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """`steps`: claims to enlarge now. `under_way`, `refused`: what to tell people, "" when there is nothing.
+
+    `refusals`: those that still hold.
+    """
+
+    steps: tuple[GrowVolume, ...] = ()
+    under_way: str = ""
+    refused: str = ""
+    refusals: Refusals = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A pod's volume; `placed`: the pod is on a node, which can enlarge the file system."""
+
+    pod: str
+    volume: Volume
+    placed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Component:
+    """The members with a volume, in the order in which those grow, and the size that the spec asks for."""
+
+    name: str
+    size: str
+    members: tuple[_Member, ...]
+
+    @property
+    def wanted(self) -> int:
+        """The size in bytes."""
+        return int(quantity(self.size))
+
+    def behind(self) -> list[_Member]:
+        """Members whose claims ask for less."""
+        wanted = self.wanted
+        return [item for item in self.members if (item.volume.requested or wanted) < wanted]
+
+    def growing(self) -> list[_Member]:
+        """Members whose claims ask for enough, but whose volumes are not as large yet."""
+        wanted, behind = self.wanted, self.behind()
+        small = (item for item in self.members if (item.volume.capacity or wanted) < wanted)
+        return [item for item in small if item not in behind]
+
+
+def plan_growth(
+    cluster: RunnerHubCluster, snapshot: Snapshot, holders: Mapping[str, str | None], refusals: Refusals
+) -> Growth:
+    """The claims to enlarge now; `holders` are the Postgres primary and the Redis master, whose turn comes last."""
+    found = [
+        _of_component(component, snapshot.now, refusals)
+        for component in _components(cluster, snapshot, holders)
+    ]
+    return Growth(
+        steps=tuple(step for growth in found for step in growth.steps),
+        under_way="; ".join(growth.under_way for growth in found if growth.under_way),
+        refused="; ".join(growth.refused for growth in found if growth.refused),
+        refusals={name: refusal for growth in found for name, refusal in growth.refusals.items()},
+    )
+
+
+def small_claims(cluster: RunnerHubCluster, snapshot: Snapshot) -> list[str]:
+    """Names of the claims that ask for less than the spec."""
+    components = _components(cluster, snapshot, {})
+    return [item.volume.name for component in components for item in component.behind()]
+
+
+def smallest_postgres_volume(cluster: RunnerHubCluster, snapshot: Snapshot) -> int | None:
+    """Size in bytes of the smallest volume of a Postgres member; None while there is none."""
+    names_ = (names.claim(cluster.name, names.POSTGRES, i) for i in range(cluster.spec.postgres.instances))
+    volumes = (snapshot.volume(name) for name in names_)
+    return min((item.capacity for item in volumes if item is not None and item.capacity), default=None)
+
+
+def is_outgrown(manifest: Mapping[str, Any], snapshot: Snapshot) -> bool:
+    """Whether a StatefulSet must be made anew, because its claim template is to ask for more."""
+    if manifest["kind"] != "StatefulSet":
+        return False
+    live = snapshot.child("StatefulSet", manifest["metadata"]["name"])
+    wanted, found = _template_bytes(manifest), _template_bytes(live or {})
+    return wanted is not None and found is not None and found < wanted
+
+
+def is_in_the_way(manifest: Manifest, snapshot: Snapshot) -> bool:
+    """Whether our StatefulSet that is there must go before this one can be written: outgrown, or going already."""
+    if manifest["kind"] != "StatefulSet":
+        return False
+    live = snapshot.child("StatefulSet", manifest["metadata"]["name"])
+    if live is None or not _owners(live) & _owners(manifest):
+        return False
+    return "deletionTimestamp" in live["metadata"] or is_outgrown(manifest, snapshot)
+
+
+def _owners(manifest: Mapping[str, Any]) -> set[str]:
+    return {owner["uid"] for owner in manifest["metadata"].get("ownerReferences", ())}
+
+
+def refusal_of(step: GrowVolume, answer: str, now: datetime) -> Refusal:
+    """What a refusal of the API server means for people."""
+    message = f"the API server refused it: {answer}"
+    if _CLASS_REFUSES in answer:
+        message = (
+            f"StorageClass {step.storage_class or 'of its claim'} does not let volumes grow; set "
+            "allowVolumeExpansion: true in it if its driver can enlarge volumes, or replace the volumes one at a time"
+        )
+    return Refusal(step.size, message, now)
+
+
+def refusal_text(pod: str, refusal: Refusal) -> str:
+    """The sentence of condition and Event."""
+    return f"the volume of {pod} cannot grow to {refusal.size}: {refusal.message}"
+
+
+def _components(
+    cluster: RunnerHubCluster, snapshot: Snapshot, holders: Mapping[str, str | None]
+) -> list[_Component]:
+    postgres, redis = cluster.spec.postgres, cluster.spec.redis
+    sizes = (
+        (names.POSTGRES, postgres.instances, postgres.storage.size),
+        (names.REDIS, redis.replicas, redis.storage.size),
+    )
+    return [
+        _Component(name, size, tuple(_members(cluster.name, snapshot, name, count, holders.get(name))))
+        for name, count, size in sizes
+    ]
+
+
+def _members(
+    cluster: str, snapshot: Snapshot, component: str, count: int, holder: str | None
+) -> list[_Member]:
+    found = []
+    for ordinal in range(count):
+        pod = names.member(cluster, component, ordinal)
+        volume = snapshot.volume(names.claim(cluster, component, ordinal))
+        if volume is not None:
+            running = snapshot.pod(pod)
+            found.append(_Member(pod, volume, placed=running is not None and bool(running.node)))
+    return sorted(found, key=lambda item: item.pod == holder)
+
+
+def _of_component(component: _Component, now: datetime, refusals: Refusals) -> Growth:
+    behind, growing = component.behind(), component.growing()
+    if not behind and not growing:
+        return Growth()
+    held = {
+        item.volume.name: refusals[item.volume.name]
+        for item in behind
+        if item.volume.name in refusals and refusals[item.volume.name].size == component.size
+    }
+    recent = any((now - refusal.at).total_seconds() < RETRY_SECONDS for refusal in held.values())
+    # A volume that nobody has mounted may wait for its pod for ever; the others do not wait for it.
+    blocked = recent or any(item.placed for item in growing)
+    steps = () if blocked else _next_step(component, behind)
+    told = [refusal_text(item.pod, held[item.volume.name]) for item in behind if item.volume.name in held]
+    under_way = _under_way(component, behind, growing) if growing or not held else ""
+    return Growth(steps, under_way, "; ".join(told), held)
+
+
+def _next_step(component: _Component, behind: list[_Member]) -> tuple[GrowVolume, ...]:
+    # The API server refuses it for a claim without a volume.
+    ready = [item for item in behind if item.volume.bound]
+    return tuple(
+        GrowVolume(item.pod, item.volume.name, item.volume.uid, component.size, item.volume.storage_class)
+        for item in ready[:1]
+    )
+
+
+def _under_way(component: _Component, behind: list[_Member], growing: list[_Member]) -> str:
+    done = len(component.members) - len(behind) - len(growing)
+    parts = [
+        f"the volumes of {component.name} grow to {component.size}: {done} of {len(component.members)} done",
+        *(f"{item.pod} {_state(item)}" for item in growing),
+        *(f"{item.pod} has no volume yet" for item in behind if not item.volume.bound),
+    ]
+    return ", ".join(parts)
+
+
+def _state(member: _Member) -> str:
+    volume = member.volume
+    if volume.resize in RESIZE_FAILURES:
+        return f"does not grow ({volume.resize}: {volume.message[:300]})"
+    if volume.resize == "FileSystemResizePending":
+        waits_for = "its node to enlarge the file system" if member.placed else "its pod to have a node"
+        return f"waits for {waits_for}"
+    return "is being enlarged"
+
+
+def _template_bytes(manifest: Mapping[str, Any]) -> int | None:
+    """What the claim template of a StatefulSet asks for, None when it has none."""
+    template: Mapping[str, Any] = next(iter(manifest.get("spec", {}).get("volumeClaimTemplates") or ()), {})
+    requests = template.get("spec", {}).get("resources", {}).get("requests", {})
+    amount = parse_quantity(requests.get("storage", ""))
+    return int(amount) if amount is not None else None
