@@ -24,6 +24,7 @@ from .errors import (
 from .kube.client import KubeClient, ObjectRef
 from .kube.events import EventNote, event_manifest
 from .probes import patroni, pgbouncer
+from .probes.http import Login
 from .resources.common import Manifest
 from .resources.credentials import CredentialSecret
 from .resources.patroni import POOLER_ADMIN_USER, REST_USER
@@ -185,7 +186,7 @@ class Actor:
         """Change Patroni's dynamic configuration."""
         host = _primary_host(snapshot)
         await patroni.patch_config(
-            self._http, host, action.patch, auth=_patroni_auth(cluster, snapshot), deadline_seconds=5.0
+            self._http, host, action.patch, login=_patroni_login(cluster, snapshot), deadline_seconds=5.0
         )
         logger.info("changed Patroni's configuration: %s", ", ".join(sorted(action.patch)))
 
@@ -213,7 +214,7 @@ class Actor:
                     await patroni.restart_member(
                         self._http,
                         pod_of_member.ip,
-                        auth=_patroni_auth(cluster, snapshot),
+                        login=_patroni_login(cluster, snapshot),
                         deadline_seconds=ACTION_DEADLINE_SECONDS,
                         only_pending=True,
                     )
@@ -229,7 +230,7 @@ class Actor:
         await patroni.reinitialize(
             self._http,
             pod.ip,
-            auth=_patroni_auth(cluster, snapshot),
+            login=_patroni_login(cluster, snapshot),
             deadline_seconds=REINITIALIZE_DEADLINE_SECONDS,
         )
 
@@ -240,15 +241,15 @@ class Actor:
 
         SwitchoverPostponedError: not every pooler could. ProbeError: Patroni refuses. In both cases clients go on.
         """
-        host, auth = _primary_host(snapshot), _auth(cluster, snapshot, POOLER_ADMIN_USER)
+        host, login = _primary_host(snapshot), _login(cluster, snapshot, POOLER_ADMIN_USER)
         poolers = [pod.ip for pod in snapshot.pods_of(names.POOLER) if pod.ip] if step.pause else []
         serving = {pod.ip for pod in snapshot.pods_of(names.POOLER) if pod.ready}
         try:
             # A shorter stop of the old primary: what it has in memory is written while clients still work.
             for pooler in sorted(serving.intersection(poolers))[:1]:
-                await self._checkpoint(pooler, auth)
+                await self._checkpoint(pooler, login)
             held_up = await pgbouncer.pause(
-                self._http, poolers, step.primary, seconds=pgbouncer.HELD_BACK_SECONDS, auth=auth
+                self._http, poolers, step.primary, seconds=pgbouncer.HELD_BACK_SECONDS, login=login
             )
             for pooler, why in held_up.items():
                 # One that starts or drains has few clients, or none, and may not be able to answer.
@@ -260,18 +261,18 @@ class Actor:
                 host,
                 step.primary,
                 step.candidate,
-                auth=_patroni_auth(cluster, snapshot),
+                login=_patroni_login(cluster, snapshot),
                 deadline_seconds=ACTION_DEADLINE_SECONDS,
             )
         except BaseException:
             # Also when this task is cancelled; an agent that is not reached opens when its time is over.
-            for pooler, why in (await pgbouncer.resume(self._http, poolers, auth=auth)).items():
+            for pooler, why in (await pgbouncer.resume(self._http, poolers, login=login)).items():
                 logger.info("pooler %s was not resumed: %s", pooler, why)
             raise
 
-    async def _checkpoint(self, pooler: str, auth: aiohttp.BasicAuth) -> None:
+    async def _checkpoint(self, pooler: str, login: Login) -> None:
         try:
-            await pgbouncer.checkpoint(self._http, pooler, auth=auth)
+            await pgbouncer.checkpoint(self._http, pooler, login=login)
         except ProbeError as error:
             logger.info("no checkpoint before the switchover: %s", error)
 
@@ -296,18 +297,18 @@ def _primary_host(snapshot: Snapshot) -> str:
     return pod.ip
 
 
-def _patroni_auth(cluster: RunnerHubCluster, snapshot: Snapshot) -> aiohttp.BasicAuth:
-    return _auth(cluster, snapshot, REST_USER)
+def _patroni_login(cluster: RunnerHubCluster, snapshot: Snapshot) -> Login:
+    return _login(cluster, snapshot, REST_USER)
 
 
-def _auth(cluster: RunnerHubCluster, snapshot: Snapshot, user: str) -> aiohttp.BasicAuth:
+def _login(cluster: RunnerHubCluster, snapshot: Snapshot, user: str) -> Login:
     """A user with the password for all that steers the database."""
     password = snapshot.children.secret_value(
         names.credentials(cluster.name, names.POSTGRES), "restapi-password"
     )
     if password is None:
         raise ProbeError("the password of Patroni's REST API is not known yet")
-    return aiohttp.BasicAuth(user, password)
+    return Login(user, password)
 
 
 def _check_owner(cluster: RunnerHubCluster, ref: ObjectRef, live: Mapping[str, Any]) -> None:

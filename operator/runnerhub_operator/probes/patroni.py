@@ -16,8 +16,11 @@ import aiohttp
 
 from .. import names
 from ..errors import ProbeError
+from .http import Login, Program
 
 PRIMARY: Final = "primary"
+
+_PATRONI: Final = Program("Patroni", names.PORT_PATRONI)
 
 # Members watch one store and differ for moments only; the primary's own view is worth this much waiting.
 _SETTLE_SECONDS: Final = 0.5
@@ -194,7 +197,7 @@ async def read_cluster(
     """
 
     async def ask(host: str) -> tuple[str, PatroniCluster]:
-        answer = await _call(session, "GET", host, "/cluster", deadline_seconds=deadline_seconds)
+        answer = await _PATRONI.call(session, "GET", host, "/cluster", deadline_seconds=deadline_seconds)
         return host, parse_cluster(_json(answer))
 
     def decisive(view: tuple[str, PatroniCluster]) -> bool:
@@ -212,7 +215,7 @@ async def is_alive(session: aiohttp.ClientSession, host: str, *, deadline_second
     What others know of a member may be its last words from before it hung.
     """
     try:
-        await _call(session, "GET", host, "/liveness", deadline_seconds=deadline_seconds)
+        await _PATRONI.call(session, "GET", host, "/liveness", deadline_seconds=deadline_seconds)
     except ProbeError:
         return False
     return True
@@ -224,7 +227,9 @@ async def read_config(
     """The dynamic configuration, from whoever answers first. Raises ProbeError when none answers in time."""
 
     async def ask(host: str) -> Mapping[str, Any]:
-        answer = _json(await _call(session, "GET", host, "/config", deadline_seconds=deadline_seconds))
+        answer = _json(
+            await _PATRONI.call(session, "GET", host, "/config", deadline_seconds=deadline_seconds)
+        )
         if not isinstance(answer, Mapping):
             raise ProbeError("Patroni's /config is no object")
         return answer
@@ -267,7 +272,9 @@ async def with_own_words(
 async def _own_words(session: aiohttp.ClientSession, host: str, deadline_seconds: float) -> Mapping[str, Any]:
     try:
         # The status code tells whether the member has the role that the path names; this path names none.
-        answer = _json(await _call(session, "GET", host, "/patroni", deadline_seconds=deadline_seconds))
+        answer = _json(
+            await _PATRONI.call(session, "GET", host, "/patroni", deadline_seconds=deadline_seconds)
+        )
     except ProbeError:
         return {}
     return answer if isinstance(answer, Mapping) else {}
@@ -338,11 +345,13 @@ async def patch_config(
     host: str,
     patch: Mapping[str, Any],
     *,
-    auth: aiohttp.BasicAuth,
+    login: Login,
     deadline_seconds: float,
 ) -> None:
     """Merge into the dynamic configuration; null removes. Raises ProbeError."""
-    await _call(session, "PATCH", host, "/config", body=patch, auth=auth, deadline_seconds=deadline_seconds)
+    await _PATRONI.call(
+        session, "PATCH", host, "/config", body=patch, login=login, deadline_seconds=deadline_seconds
+    )
 
 
 async def switchover(
@@ -351,7 +360,7 @@ async def switchover(
     leader: str,
     candidate: str | None,
     *,
-    auth: aiohttp.BasicAuth,
+    login: Login,
     deadline_seconds: float,
 ) -> str:
     """Hand the primary role over, to the candidate or to the best replica; Patroni's answer, a sentence.
@@ -360,8 +369,8 @@ async def switchover(
     ProbeError when Patroni refuses, fails, or takes longer; in the last case the switchover may still happen.
     """
     body = {"leader": leader} if candidate is None else {"leader": leader, "candidate": candidate}
-    return await _call(
-        session, "POST", host, "/switchover", body=body, auth=auth, deadline_seconds=deadline_seconds
+    return await _PATRONI.call(
+        session, "POST", host, "/switchover", body=body, login=login, deadline_seconds=deadline_seconds
     )
 
 
@@ -369,7 +378,7 @@ async def restart_member(
     session: aiohttp.ClientSession,
     host: str,
     *,
-    auth: aiohttp.BasicAuth,
+    login: Login,
     deadline_seconds: float,
     only_pending: bool = False,
 ) -> str:
@@ -381,8 +390,8 @@ async def restart_member(
     body: dict[str, Any] = {"timeout": max(1, int(deadline_seconds))}
     if only_pending:
         body["restart_pending"] = True
-    return await _call(
-        session, "POST", host, "/restart", body=body, auth=auth, deadline_seconds=deadline_seconds
+    return await _PATRONI.call(
+        session, "POST", host, "/restart", body=body, login=login, deadline_seconds=deadline_seconds
     )
 
 
@@ -390,7 +399,7 @@ async def reinitialize(
     session: aiohttp.ClientSession,
     host: str,
     *,
-    auth: aiohttp.BasicAuth,
+    login: Login,
     deadline_seconds: float,
 ) -> str:
     """Make a replica throw its data away and copy the primary's; returns when Patroni has begun.
@@ -399,43 +408,15 @@ async def reinitialize(
     itself. Raises ProbeError.
     """
     # `force` would end what Patroni is doing, which may be the rewind that makes this needless.
-    return await _call(
+    return await _PATRONI.call(
         session,
         "POST",
         host,
         "/reinitialize",
         body={"force": False, "from_leader": True},
-        auth=auth,
+        login=login,
         deadline_seconds=deadline_seconds,
     )
-
-
-async def _call(
-    session: aiohttp.ClientSession,
-    method: str,
-    host: str,
-    path: str,
-    *,
-    deadline_seconds: float,
-    body: Mapping[str, Any] | None = None,
-    auth: aiohttp.BasicAuth | None = None,
-) -> str:
-    """One request; the body of the answer. Every failure is a ProbeError that names host and path."""
-    bracketed = f"[{host}]" if ":" in host else host
-    try:
-        async with session.request(
-            method,
-            f"http://{bracketed}:{names.PORT_PATRONI}{path}",
-            json=body,
-            auth=auth,
-            timeout=aiohttp.ClientTimeout(total=deadline_seconds),
-        ) as response:
-            text = await response.text()
-    except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError) as error:
-        raise ProbeError(f"Patroni at {host}{path}: {type(error).__name__}: {error}") from error
-    if response.status >= 300:
-        raise ProbeError(f"Patroni at {host}{path} answered {response.status}: {text[:200].strip()}")
-    return text
 
 
 def _json(text: str) -> object:

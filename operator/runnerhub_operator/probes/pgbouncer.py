@@ -7,7 +7,6 @@ Each agent opens by itself as soon as another member takes writes, and when the 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ import aiohttp
 
 from .. import names
 from ..errors import ProbeError
+from .http import Login, Program
 
 # How long clients are held back at most (an agent allows 15). A switchover takes about three seconds; one that takes
 # longer than clients are patient gains nothing by holding them back, and an operator that dies meanwhile costs this.
@@ -31,7 +31,7 @@ async def pause(
     primary: str,
     *,
     seconds: int,
-    auth: aiohttp.BasicAuth,
+    login: Login,
     deadline_seconds: float = PAUSE_DEADLINE_SECONDS,
     port: int = names.PORT_POOLER_AGENT,
 ) -> Mapping[str, str]:
@@ -40,31 +40,37 @@ async def pause(
     An agent holds them back until another member than `primary` takes writes, at most `seconds`.
     """
     body = {"primary": primary, "seconds": seconds}
-    return await _ask_all(session, hosts, port, "/pause", auth, deadline_seconds, body)
+    return await _ask_all(session, hosts, port, "/pause", login, deadline_seconds, body)
 
 
 async def resume(
     session: aiohttp.ClientSession,
     hosts: Sequence[str],
     *,
-    auth: aiohttp.BasicAuth,
+    login: Login,
     deadline_seconds: float = RESUME_DEADLINE_SECONDS,
     port: int = names.PORT_POOLER_AGENT,
 ) -> Mapping[str, str]:
     """Ask all poolers at once to let their clients go on; gives what those answered that did not, by host."""
-    return await _ask_all(session, hosts, port, "/resume", auth, deadline_seconds)
+    return await _ask_all(session, hosts, port, "/resume", login, deadline_seconds)
 
 
 async def checkpoint(
     session: aiohttp.ClientSession,
     host: str,
     *,
-    auth: aiohttp.BasicAuth,
+    login: Login,
     deadline_seconds: float = CHECKPOINT_DEADLINE_SECONDS,
     port: int = names.PORT_POOLER_AGENT,
 ) -> None:
     """Have the primary write what it has in memory, so that it stops sooner. Raises ProbeError."""
-    await _post(session, host, port, "/checkpoint", auth, deadline_seconds)
+    await _agent(port).call(
+        session, "POST", host, "/checkpoint", login=login, deadline_seconds=deadline_seconds
+    )
+
+
+def _agent(port: int) -> Program:
+    return Program("the pooler", port)
 
 
 async def _ask_all(
@@ -72,48 +78,18 @@ async def _ask_all(
     hosts: Sequence[str],
     port: int,
     path: str,
-    auth: aiohttp.BasicAuth,
+    login: Login,
     deadline_seconds: float,
     body: Mapping[str, Any] | None = None,
 ) -> Mapping[str, str]:
     async def ask(host: str) -> tuple[str, str | None]:
         try:
-            await _post(session, host, port, path, auth, deadline_seconds, body)
+            await _agent(port).call(
+                session, "POST", host, path, login=login, deadline_seconds=deadline_seconds, body=body
+            )
         except ProbeError as error:
             return host, str(error)
         return host, None
 
     answers = await asyncio.gather(*(ask(host) for host in hosts))
     return {host: error for host, error in answers if error is not None}
-
-
-async def _post(
-    session: aiohttp.ClientSession,
-    host: str,
-    port: int,
-    path: str,
-    auth: aiohttp.BasicAuth,
-    deadline_seconds: float,
-    body: Mapping[str, Any] | None = None,
-) -> None:
-    bracketed = f"[{host}]" if ":" in host else host
-    try:
-        async with session.post(
-            f"http://{bracketed}:{port}{path}",
-            json=body,
-            auth=auth,
-            timeout=aiohttp.ClientTimeout(total=deadline_seconds),
-        ) as response:
-            text = await response.text()
-    except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError) as error:
-        raise ProbeError(f"the pooler at {host} does not answer: {type(error).__name__}: {error}") from error
-    if response.status >= 300:
-        raise ProbeError(f"the pooler at {host} answered {response.status}: {_message(text)}")
-
-
-def _message(text: str) -> str:
-    """The sentence of an agent's answer."""
-    try:
-        return str(json.loads(text)["message"])[:200]
-    except (ValueError, KeyError, TypeError):
-        return text[:200].strip()

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from runnerhub_operator.probes import pgbouncer
+from runnerhub_operator.probes.http import Login
 from tests.integration.pooler.bench import (
     CLIENT_TIMEOUT_SECONDS,
     MEMBERS,
@@ -67,28 +68,28 @@ def test_without_a_pause_clients_see_errors(bench: Bench) -> None:
 
 
 async def test_the_operator_pauses_and_resumes(bench: Bench) -> None:
-    auth = aiohttp.BasicAuth("pgbouncer", PASSWORDS["restapi-password"])
+    login = Login("pgbouncer", PASSWORDS["restapi-password"])
     async with aiohttp.ClientSession() as http:
 
         async def pause(primary: str) -> str:
             held_up = await pgbouncer.pause(
-                http, ["127.0.0.1"], primary, seconds=10, auth=auth, port=bench.agent_port
+                http, ["127.0.0.1"], primary, seconds=10, login=login, port=bench.agent_port
             )
             return held_up.get("127.0.0.1", "")
 
         bench.pause(seconds=0.1)
         wait_until("the pause to be over", lambda: not bench.is_paused())
         assert "is not the primary here but hub-postgres-0" in await pause(MEMBERS[1])
-        await pgbouncer.checkpoint(http, "127.0.0.1", auth=auth, port=bench.agent_port)
+        await pgbouncer.checkpoint(http, "127.0.0.1", login=login, port=bench.agent_port)
         assert await pause(MEMBERS[0]) == ""
         assert bench.is_paused()
         assert await pause(MEMBERS[0]) == "", "the pod itself may ask too"
-        assert await pgbouncer.resume(http, ["127.0.0.1"], auth=auth, port=bench.agent_port) == {}
+        assert await pgbouncer.resume(http, ["127.0.0.1"], login=login, port=bench.agent_port) == {}
         assert not bench.is_paused()
-        wrong = aiohttp.BasicAuth("pgbouncer", "x")
-        refused = await pgbouncer.resume(http, ["127.0.0.1"], auth=wrong, port=bench.agent_port)
+        wrong = Login("pgbouncer", "x")
+        refused = await pgbouncer.resume(http, ["127.0.0.1"], login=wrong, port=bench.agent_port)
         assert "answered 401" in refused["127.0.0.1"]
-        nobody = await pgbouncer.pause(http, ["127.0.0.1"], MEMBERS[0], seconds=10, auth=auth, port=1)
+        nobody = await pgbouncer.pause(http, ["127.0.0.1"], MEMBERS[0], seconds=10, login=login, port=1)
         assert "does not answer" in nobody["127.0.0.1"]
 
 
