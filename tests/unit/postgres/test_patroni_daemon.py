@@ -14,14 +14,29 @@ from kindbed.paths import REPOSITORY
 LAUNCHER = REPOSITORY / "images" / "postgres" / "bin" / "patroni-daemon"
 # In a process of its own: Patroni changes the umask of whoever imports it.
 _LOOK = """
-import inspect, json, runpy, sys
+import inspect, json, runpy, sys, time, types
 from unittest import mock
 launcher = runpy.run_path(sys.argv[1])
 modules = launcher["patroni"]
 with mock.patch("time.sleep") as sleep:
     for seconds in (1, launcher["PATRONIS_LOCK_SECONDS"], 0.25):
         launcher["Clock"]().sleep(seconds)
+from patroni.dcs import Cluster
+from patroni.ha import Failsafe
+
+def leader(now):
+    # Whom a primary called `me` takes for the leader when the lock has expired.
+    failsafe = Failsafe(types.SimpleNamespace(ttl=20, _name="me"))
+    failsafe.set_is_active(now)
+    return failsafe.update_cluster(Cluster.empty()).leader_name
+
+patronis_leader = leader(time.time())
+launcher["stay_leader_in_failsafe_mode"]()
 print(json.dumps({
+    "patronis_leader": patronis_leader,
+    "leader": leader(time.time()),
+    "leader_who_asked_long_ago": leader(time.time() - 30),
+    "leader_not_agreed_to": leader(0),
     "taken": [call.args[0] for call in sleep.call_args_list],
     "lock": launcher["LOCK_SECONDS"],
     "polling": launcher["STOP_POLLING_SECONDS"],
@@ -50,3 +65,13 @@ def test_patroni_still_takes_the_breaks_that_are_made_shorter(seen: dict[str, An
 
 def test_other_breaks_stay(seen: dict[str, Any]) -> None:
     assert seen["taken"] == [1, seen["lock"], 0.25]
+
+
+def test_a_primary_in_failsafe_mode_takes_itself_for_the_leader(seen: dict[str, Any]) -> None:
+    assert not seen["patronis_leader"], "Patroni has mended it, and the launcher need not any more"
+    assert seen["leader"] == "me"
+
+
+def test_but_only_as_long_as_the_others_agree(seen: dict[str, Any]) -> None:
+    assert not seen["leader_who_asked_long_ago"]
+    assert not seen["leader_not_agreed_to"]
