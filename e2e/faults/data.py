@@ -6,8 +6,9 @@ from contextlib import contextmanager
 
 from kindbed.console import TestBedError
 
+from ..lab.bed import OPERATOR_NAMESPACE
 from ..lab.kubectl import wait_for
-from . import processes
+from . import mend, processes
 from .arena import Arena, Before, Member
 from .fault import Break
 
@@ -29,6 +30,7 @@ def corrupt(arena: Arena, before: Before) -> Break:
     Healed it is when the operator has done that. When it has not, the damage is undone.
     """
     victim = before.replicas[0]
+    _forget_repairs(arena)
     try:
         _inside(arena, victim, _DAMAGE)
         found = processes.of_container(arena.bed, victim.node, victim.container)
@@ -42,6 +44,13 @@ def corrupt(arena: Arena, before: Before) -> Break:
         )
     finally:
         _inside(arena, victim, _UNDO)
+
+
+def _forget_repairs(arena: Arena) -> None:
+    """Renew the operators: they leave a member alone that they made anew in the last ten minutes, in an earlier run."""
+    operator = arena.bed.kubectl.in_namespace(OPERATOR_NAMESPACE)
+    operator("delete", "pod", "-l", "app.kubernetes.io/name=runnerhub-operator", "--wait=true", timeout=60)
+    operator("rollout", "status", mend.OPERATOR, "--timeout=120s", timeout=130)
 
 
 def _inside(arena: Arena, member: Member, script: str) -> str:

@@ -35,7 +35,14 @@ def arena(bed: Bed, hub: Hub, load: LoadClient) -> Iterator[Arena]:
 
 @pytest.mark.parametrize(
     "name",
-    ["planned-switchover", "pooler-killed", "graceful-delete", "postmaster-killed", "postgres-stopped"],
+    [
+        "planned-switchover",
+        "pooler-killed",
+        "graceful-delete",
+        "postmaster-killed",
+        "postgres-stopped",
+        "api-server-away",
+    ],
 )
 def test_a_fault_breaks_no_promise_and_passes(bed: Bed, arena: Arena, name: str) -> None:
     result = run_once(arena, catalogue.by_name(name))
