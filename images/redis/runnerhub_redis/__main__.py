@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["redis"]:
         return RedisPod(settings).run()
     if arguments == ["sentinel"]:
-        sentinel_pod.run(settings)
+        return sentinel_pod.run(settings)
     log("expected one argument: redis or sentinel", arguments=arguments)
     return 2
 

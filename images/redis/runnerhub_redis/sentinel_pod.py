@@ -1,11 +1,10 @@
-"""The sentinel container: writes Sentinel's configuration, then becomes Sentinel."""
+"""The sentinel container: writes Sentinel's configuration, then runs Sentinel."""
 
 from __future__ import annotations
 
 import os
-from typing import NoReturn
 
-from . import volume
+from . import spin, volume
 from .config import SentinelState, parse_sentinel_state, sentinel_configuration
 from .log import log
 from .network import Resolver
@@ -13,8 +12,8 @@ from .settings import Settings
 from .start import own_address, sentinel_master
 
 
-def run(settings: Settings) -> NoReturn:
-    """Start Sentinel with today's settings and its memory of before, or with what the others know."""
+def run(settings: Settings) -> int:
+    """Run Sentinel with today's settings and its memory of before, or with what the others know; the exit code."""
     os.umask(0o077)
     volume.lock(settings.paths.sentinel_state.parent)
     resolver = Resolver(settings)
@@ -28,7 +27,8 @@ def run(settings: Settings) -> NoReturn:
         log("going on", master=state.master, config_epoch=state.config_epoch, known=len(state.known))
     path = settings.paths.sentinel_state
     volume.write_private(path, sentinel_configuration(settings, state, announce=address))
-    os.execvp("redis-sentinel", ["redis-sentinel", str(path)])  # noqa: S606  fixed command, no shell wanted
+    looks = spin.LOOKS + spin.LOOKS_PER_ORDINAL * settings.ordinal
+    return spin.Keeper(["redis-sentinel", str(path)], looks=looks).run()
 
 
 def remembered_state(settings: Settings) -> SentinelState | None:
