@@ -165,6 +165,7 @@ class Sweep:
                     item["observedGeneration"] == body["metadata"]["generation"] for item in told.values()
                 )
                 and life.idle_seconds > QUIET_SECONDS
+                and not await _disruption_holder(client, namespace)
             )
 
         await _until(settled, f"{namespace} to settle")
@@ -192,6 +193,15 @@ def _ref(namespace: str) -> ObjectRef:
 def _manifest(namespace: str, spec: Mapping[str, Any]) -> Object:
     metadata = {"name": CLUSTER, "namespace": namespace}
     return {"apiVersion": _API, "kind": names.KIND, "metadata": metadata, "spec": dict(spec)}
+
+
+async def _disruption_holder(client: KubeClient, namespace: str) -> str:
+    """Who holds the Lease for disruptions, "" when nobody does; it is given back after Progressing has been told."""
+    ref = ObjectRef("coordination.k8s.io/v1", "Lease", namespace, names.disruption_lease(CLUSTER))
+    try:
+        return (await client.get(ref))["spec"].get("holderIdentity") or ""
+    except NotFoundError:
+        return ""
 
 
 async def _is_gone(client: KubeClient, namespace: str) -> bool:
