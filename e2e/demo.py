@@ -16,7 +16,7 @@ from kindbed.console import TestBedError
 
 from .lab import bed as test_bed
 from .lab import report
-from .lab.faults import FaultResult, replication_cut, strike
+from .lab.faults import FaultResult, kept_away, replication_cut, strike
 from .lab.hub import Hub
 from .lab.kubectl import wait_for
 from .lab.load import LoadClient, now
@@ -79,8 +79,9 @@ def control(bed: test_bed.Bed, hub: Hub, load: LoadClient) -> dict[str, Any]:
             wait_for(
                 "rows acknowledged by the cut-off primary", lambda: load.acknowledged("rows", since) >= 30, 30
             )
-            hub.kubectl.delete_pod_now(primary)
-            wait_for("another primary", lambda: hub.role_holder("postgres") not in (None, primary), 90)
+            with kept_away(hub, primary):
+                hub.kubectl.delete_pod_now(primary)
+                wait_for("another primary", lambda: hub.role_holder("postgres") not in (None, primary), 90)
         hub.wait_settled(240)
         verdict = load.verify(since, now())
     return {

@@ -89,3 +89,14 @@ def replication_cut(hub: Hub, primary: str, on_node: Callable[..., object]) -> I
     finally:
         for rule in rules:
             on_node(node, "iptables", "-D", "FORWARD", *rule)
+
+
+@contextmanager
+def kept_away(hub: Hub, pod: str) -> Iterator[None]:
+    """Let no new pod start on the node of a pod: a member with its volume there comes back when others have decided."""
+    node = hub.kubectl.get("pod", pod)["spec"]["nodeName"]
+    hub.kubectl("cordon", node)
+    try:
+        yield
+    finally:
+        hub.kubectl("uncordon", node)
