@@ -90,9 +90,10 @@ async def _alive(
 
 def _worth_asking(known: PostgresStatus, members: patroni.PatroniCluster) -> set[str]:
     """A primary whose version is not known yet, and replicas that lag: one visit of many asks anybody."""
-    lagging = {m.name for m in members.members if (m.lag_bytes or 0) >= MAX_REPLICA_LAG_BYTES}
-    unknown = members.leader is not None and (known.version is None or known.primary != members.leader)
-    return lagging | ({members.leader} if unknown and members.leader else set())
+    asked = {m.name for m in members.members if (m.lag_bytes or 0) >= MAX_REPLICA_LAG_BYTES}
+    if members.leader is not None and (known.version is None or known.primary != members.leader):
+        asked.add(members.leader)
+    return asked
 
 
 async def _sentinels(

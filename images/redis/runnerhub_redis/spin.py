@@ -99,16 +99,16 @@ class Keeper:
             rested = now - started >= self._rest_seconds
             if spin.look(now, processor_seconds(process.pid)) and rested and not self._terminating:
                 log("it spins and is started anew", command=self._command[0], pid=process.pid)
-                return self._stop(process)
+                self._stop(process)
+                return None
 
-    def _stop(self, process: subprocess.Popen[bytes]) -> int | None:
+    def _stop(self, process: subprocess.Popen[bytes]) -> None:
         process.terminate()
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        return None
 
     def _terminate(self, _signal: int, _frame: FrameType | None) -> None:
         self._terminating = True
