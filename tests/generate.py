@@ -55,7 +55,7 @@ def context(name: str, spec: dict[str, Any]) -> BuildContext:
         "metadata": {"name": name, "namespace": "runnerhub", "uid": "0000", "generation": 1},
         "spec": spec,
     }
-    return BuildContext(parse_cluster(body), IMAGES, token_secret_hash="0" * 16)
+    return BuildContext(parse_cluster(body), IMAGES, credentials_hash="0" * 16)
 
 
 def desired_objects(built: BuildContext) -> list[dict[str, Any]]:

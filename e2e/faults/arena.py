@@ -21,8 +21,8 @@ LOAD_ARGUMENTS = (
 )  # fmt: skip
 LOAD_PROBES = ("rows", "transactions", "reads")
 
-# psql asks for a password on the socket too; the pod has it in its environment.
-_PSQL = 'PGPASSWORD="$PATRONI_SUPERUSER_PASSWORD" exec psql -U postgres -d postgres -XAtc "$1"'
+# On the pod's own socket the superuser needs no password.
+_PSQL = 'exec psql -U postgres -d postgres -XAtc "$1"'
 
 # Replicas only, not a base backup under way; Patroni names each after its member.
 _STREAMING = (

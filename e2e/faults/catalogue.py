@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import crashes, data, nodes, planned, volume, watchers
+from . import crashes, data, nodes, passwords, planned, volume, watchers
 from .fault import Fault, Primary, Target
 
 # Each target is a row of the service levels in the design document.
@@ -13,6 +13,8 @@ FORCED = Target(12.0, 16.0)
 NODE = Target(26.0, 30.0)
 # "Gap 0": writes are 20 ms apart, and a second is what a busy machine makes of that without any fault.
 UNNOTICED = Target(1.0, 1.0)
+
+ROTATION = Target(1.0, 1.0, errors_allowed=False)
 
 API_SERVER_AWAY = "api-server-away"
 
@@ -40,6 +42,13 @@ SHARED = (
         Primary.MOVES,
         PLANNED,
         came_true=planned.parameter_in_effect,
+    ),
+    Fault(
+        "password-rotation",
+        "new passwords for all roles",
+        passwords.rotate,
+        Primary.STAYS,
+        ROTATION,
     ),
     Fault(
         "graceful-delete",

@@ -12,6 +12,7 @@ from .hub import Hub
 from .kubectl import wait_for
 
 LOG_DIRECTORY = "/var/log/runnerhub-client"
+CREDENTIALS_DIRECTORY = "/etc/runnerhub-client"
 PROBES = ("jobs", "rows", "queue")
 
 
@@ -60,6 +61,7 @@ def client_pod(hub: str, image: str, *arguments: str) -> dict[str, Any]:
                         secret("REDIS_PASSWORD", "redis", "password"),
                         secret("REDIS_SENTINEL_PASSWORD", "redis", "sentinel-password"),
                         secret("JWT_SECRET", "orchestrator", "jwt-secret"),
+                        {"name": "DATABASE_PASSWORD_FILE", "value": f"{CREDENTIALS_DIRECTORY}/app-password"},
                         {"name": "DATABASE_URL", "value": database.format(port=5432)},
                         {"name": "DATABASE_READ_ONLY_URL", "value": database.format(port=5433)},
                         {"name": "REDIS_SENTINEL_HOSTS", "value": sentinels},
@@ -75,11 +77,22 @@ def client_pod(hub: str, image: str, *arguments: str) -> dict[str, Any]:
                     },
                     "volumeMounts": [
                         {"name": "log", "mountPath": LOG_DIRECTORY},
+                        {"name": "credentials", "mountPath": CREDENTIALS_DIRECTORY, "readOnly": True},
                         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
                     ],
                 }
             ],
-            "volumes": [{"name": "log", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
+            "volumes": [
+                {"name": "log", "emptyDir": {}},
+                {"name": "tmp", "emptyDir": {}},
+                {
+                    "name": "credentials",
+                    "secret": {
+                        "secretName": f"{hub}-postgres-credentials",
+                        "items": [{"key": "app-password", "path": "app-password"}],
+                    },
+                },
+            ],
         },
     }
 

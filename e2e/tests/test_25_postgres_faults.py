@@ -37,6 +37,7 @@ def arena(bed: Bed, hub: Hub, load: LoadClient) -> Iterator[Arena]:
     "name",
     [
         "planned-switchover",
+        "password-rotation",
         "pooler-killed",
         "graceful-delete",
         "postmaster-killed",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import logging
 import secrets
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -64,12 +65,7 @@ class Actor:
     async def ensure_secret(self, cluster: RunnerHubCluster, wanted: CredentialSecret) -> None:
         """Generate the missing keys of a Secret; keys that exist are never changed."""
         ref = ObjectRef.of(wanted.manifest)
-        generated = {
-            key: base64.b64encode(
-                "".join(secrets.choice(_ALPHABET) for _ in range(PASSWORD_LENGTH)).encode()
-            ).decode()
-            for key in wanted.keys
-        }
+        generated = _passwords(wanted.keys)
         try:
             await self._client.create({**wanted.manifest, "data": generated})
         except ConflictError:
@@ -81,6 +77,29 @@ class Actor:
             version = live["metadata"]["resourceVersion"]
             await self._client.merge_patch(ref, {"metadata": {"resourceVersion": version}, "data": missing})
         logger.info("generated credentials in %s", ref)
+
+    async def generate_passwords(self, cluster: RunnerHubCluster, asked: actions.GeneratePasswords) -> None:
+        """Make new passwords, once: the annotation that asked for them goes in the same write."""
+        ref = ObjectRef("v1", "Secret", cluster.namespace, asked.secret)
+        try:
+            live = await self._client.get(ref)
+            _check_label(cluster, ref, live)
+            metadata = live["metadata"]
+            if names.ANNOTATION_ROTATE not in metadata.get("annotations", {}):
+                return
+            gone = {names.ANNOTATION_ROTATE: None}
+            patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": gone}}
+            await self._client.merge_patch(ref, {**patch, "data": _passwords(asked.keys)})
+        except (NotFoundError, ConflictError):
+            return
+        logger.info("made a new %s in %s", ", ".join(asked.keys) or "nothing", ref)
+
+    async def mark_pods(self, cluster: RunnerHubCluster, mark: actions.MarkPods) -> None:
+        """Annotate pods, those that are there."""
+        patch = {"metadata": {"annotations": {names.ANNOTATION_SECRET_VERSION: mark.version}}}
+        for pod in mark.pods:
+            with contextlib.suppress(NotFoundError, ConflictError):
+                await self._client.merge_patch(ObjectRef("v1", "Pod", cluster.namespace, pod), patch)
 
     async def apply(
         self, cluster: RunnerHubCluster, manifest: Manifest, live: Mapping[str, Any] | None
@@ -275,6 +294,16 @@ class Actor:
             await pgbouncer.checkpoint(self._http, pooler, login=login)
         except ProbeError as error:
             logger.info("no checkpoint before the switchover: %s", error)
+
+
+def _passwords(keys: Iterable[str]) -> dict[str, str]:
+    """New passwords by key, as the data of a Secret."""
+    return {
+        key: base64.b64encode(
+            "".join(secrets.choice(_ALPHABET) for _ in range(PASSWORD_LENGTH)).encode()
+        ).decode()
+        for key in keys
+    }
 
 
 def _ref_of(key: tuple[str, str]) -> ObjectRef:

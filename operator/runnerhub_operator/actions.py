@@ -90,6 +90,22 @@ class OrphanPods:
 
 
 @dataclass(frozen=True, slots=True)
+class GeneratePasswords:
+    """Make new passwords for keys of a Secret, and take away the annotation that asked for it."""
+
+    secret: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MarkPods:
+    """Annotate pods with the version of a Secret, whereupon Kubernetes renews their copies of it at once."""
+
+    pods: tuple[str, ...]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class GrowVolume:
     """Have the claim of a pod's volume ask for more; the volume grows while it is in use, which disrupts nobody."""
 

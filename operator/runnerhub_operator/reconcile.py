@@ -194,6 +194,10 @@ class Reconciler:
     async def _write_objects(self, cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan) -> None:
         for secret in plan.secrets:
             await self._actor.ensure_secret(cluster, secret)
+        for asked in plan.passwords:
+            await self._actor.generate_passwords(cluster, asked)
+        if plan.mark is not None:
+            await self._actor.mark_pods(cluster, plan.mark)
         for manifest in plan.objects:
             live = snapshot.child(manifest["kind"], manifest["metadata"]["name"])
             await self._actor.apply(cluster, manifest, live)

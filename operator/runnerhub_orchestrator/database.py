@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 from psycopg.errors import Diagnostic
 from psycopg.rows import DictRow, dict_row
 
@@ -93,6 +94,8 @@ class Database:
         self._idle: deque[_Session] = deque()
         self._slots = asyncio.Semaphore(settings.connections)
         self._available: bool | None = None
+        # The one that let in last.
+        self._password: str | None = None
 
     async def run(self, work: Work[T], *, deadline_seconds: float | None = None) -> T:
         """Run `work` in one transaction and return its result once it is committed.
@@ -176,19 +179,34 @@ class Database:
             await session.connection.close()
         patience = max(min(timeout_seconds, self._settings.connect_timeout_seconds), 0.05)
         async with asyncio.timeout(patience):
-            connection = await psycopg.AsyncConnection.connect(
-                self._settings.url,
-                autocommit=True,
-                prepare_threshold=None,
-                row_factory=dict_row,
-                application_name="runnerhub-orchestrator",
-                keepalives_idle=5,
-                keepalives_interval=2,
-                keepalives_count=3,
-            )
+            connection = await self._log_in()
         session = _Session(connection, opened_at=now, idle_since=now)
         connection.add_notice_handler(session.on_notice)
         return session
+
+    async def _log_in(self) -> Connection:
+        """By the password of the moment, or by the one before while a new one is coming into effect."""
+        password = self._settings.password()
+        try:
+            connection = await self._connect(password)
+        except psycopg.OperationalError:
+            if self._password in (None, password):
+                raise
+            return await self._connect(self._password)
+        self._password = password
+        return connection
+
+    async def _connect(self, password: str | None) -> Connection:
+        return await psycopg.AsyncConnection.connect(
+            make_conninfo(self._settings.url, password=password),
+            autocommit=True,
+            prepare_threshold=None,
+            row_factory=dict_row,
+            application_name="runnerhub-orchestrator",
+            keepalives_idle=5,
+            keepalives_interval=2,
+            keepalives_count=3,
+        )
 
     async def _give_back(self, session: _Session, *, healthy: bool) -> None:
         if healthy and not session.connection.closed:

@@ -29,13 +29,26 @@ class RedisSettings:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseSettings:
-    """How to reach Postgres through the pooler, and how long to be patient."""
+    """How to reach Postgres through the pooler, and how long to be patient.
+
+    `password_file`: has the password of the moment; without one that of the URL counts.
+    """
 
     url: str = field(repr=False)
     connections: int
     connect_timeout_seconds: float
     attempt_timeout_seconds: float
     deadline_seconds: float
+    password_file: Path | None = None
+
+    def password(self) -> str | None:
+        """The password of the moment; None: the URL's."""
+        if self.password_file is None:
+            return None
+        try:
+            return self.password_file.read_text(encoding="utf-8").rstrip("\r\n") or None
+        except OSError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +145,7 @@ class _Reader:
             connect_timeout_seconds=self._seconds("DATABASE_CONNECT_TIMEOUT_SECONDS", 2, 0.1, 60),
             attempt_timeout_seconds=self._seconds("DATABASE_ATTEMPT_TIMEOUT_SECONDS", 4, 0.1, 60),
             deadline_seconds=self._seconds("DATABASE_DEADLINE_SECONDS", 15, 0.1, 300),
+            password_file=Path(path) if (path := self._text("DATABASE_PASSWORD_FILE", "")) else None,
         )
 
     def _redis(self) -> RedisSettings:

@@ -124,7 +124,7 @@ def peaceful(cluster: RunnerHubCluster, images: Images = IMAGES) -> World:
         images,
         redis_bootstrapped=True,
         redis_addresses={names.member(name, names.REDIS, i): _address(i) for i in range(spec.redis.replicas)},
-        token_secret_hash=hashlib.sha256(b"x").hexdigest()[:16],
+        credentials_hash=hashlib.sha256(b"x").hexdigest()[:16],
     )
     children = [copy.deepcopy(with_applied_hash(item)) for item in desired_objects(context)]
     for secret in credential_secrets(context):

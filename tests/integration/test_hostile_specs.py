@@ -206,7 +206,7 @@ def objects_of(cluster: RunnerHubCluster) -> list[Manifest]:
         IMAGES,
         redis_bootstrapped=True,
         redis_addresses={f"{cluster.name}-redis-{i}": f"10.0.0.{i + 1}" for i in range(9)},
-        token_secret_hash="0" * 16,
+        credentials_hash="0" * 16,
     )
     first = make_plan(cluster, Snapshot(now=NOW), IMAGES, None)
     return [*first.objects, *(with_applied_hash(item) for item in desired_objects(late))]

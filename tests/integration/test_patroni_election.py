@@ -70,7 +70,11 @@ def race(server: ApiServer, namespace: str, how: str) -> dict[str, Any]:
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "KUBECONFIG": str(server.kubeconfig)},
+        env={
+            **os.environ,
+            "KUBECONFIG": str(server.kubeconfig),
+            "PYTHONPATH": str(REPOSITORY / "images" / "postgres"),
+        },
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -80,7 +80,7 @@ async def present_queue_writes(targets: Targets, identifiers: Iterable[str]) -> 
 
 
 async def _query(targets: Targets, query: str, identifiers: Sequence[str]) -> list[tuple[Any, ...]]:
-    postgres = Postgres(targets.database_url)
+    postgres = Postgres(targets.database_url, password_file=targets.database_password_file)
     rows: list[tuple[Any, ...]] = []
     try:
         for chunk in _chunks(identifiers):

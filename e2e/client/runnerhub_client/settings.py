@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 
@@ -16,6 +17,7 @@ class Targets:
     jwt_secret: str = field(repr=False)
     database_url: str = field(repr=False)
     read_only_url: str = field(default="", repr=False)
+    database_password_file: Path | None = None
     sentinels: tuple[tuple[str, int], ...] = ()
     master_name: str = "github-runnerhub-redis"
     redis_password: str | None = field(default=None, repr=False)
@@ -23,7 +25,10 @@ class Targets:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Targets:
-        """Read LOAD_BALANCER_URL, WEBSOCKET_URL, JWT_SECRET, DATABASE_URL, DATABASE_READ_ONLY_URL and REDIS_*."""
+        """Read LOAD_BALANCER_URL, WEBSOCKET_URL, JWT_SECRET, DATABASE_URL, DATABASE_READ_ONLY_URL,
+        DATABASE_PASSWORD_FILE and REDIS_*.
+        """
+        password = environment.get("DATABASE_PASSWORD_FILE")
         hub_url = environment.get("LOAD_BALANCER_URL", "http://hub").rstrip("/")
         sentinels = tuple(
             (host, int(port))
@@ -38,6 +43,7 @@ class Targets:
             websocket_url=environment.get("WEBSOCKET_URL") or f"ws://{urlsplit(hub_url).hostname}:3002/ws",
             jwt_secret=environment.get("JWT_SECRET", ""),
             database_url=environment.get("DATABASE_URL", ""),
+            database_password_file=Path(password) if password else None,
             read_only_url=environment.get("DATABASE_READ_ONLY_URL", ""),
             sentinels=sentinels,
             master_name=environment.get("REDIS_MASTER_NAME", "github-runnerhub-redis"),

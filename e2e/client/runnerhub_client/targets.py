@@ -9,12 +9,14 @@ import socket
 import time
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import jwt
 import psycopg
 import redis.asyncio as redis
+from psycopg.conninfo import make_conninfo
 from psycopg.errors import Diagnostic
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -90,10 +92,20 @@ class Postgres:
     """A few connections to the pooler, taken in turn and given back; a bad one is thrown away.
 
     `keep` are held open; those that are opened beyond, while others hang, are closed when they are given back.
+    `password_file`: has the password of the moment; without one that of the URL counts.
     """
 
-    def __init__(self, url: str, *, keep: int = 1, connect_timeout_seconds: float = 2.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        password_file: Path | None = None,
+        keep: int = 1,
+        connect_timeout_seconds: float = 2.0,
+    ) -> None:
         self._url = url
+        self._password_file = password_file
+        self._password: str | None = None
         self._keep = keep
         self._connect_timeout_seconds = connect_timeout_seconds
         self._idle: deque[psycopg.AsyncConnection[Any]] = deque()
@@ -113,17 +125,32 @@ class Postgres:
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
         async with asyncio.timeout(self._connect_timeout_seconds):
-            connection = await psycopg.AsyncConnection.connect(
-                self._url,
-                autocommit=True,
-                prepare_threshold=None,
-                application_name="runnerhub-client",
-                keepalives_idle=5,
-                keepalives_interval=2,
-                keepalives_count=3,
-            )
+            connection = await self._log_in()
         connection.add_notice_handler(lambda notice: self._on_notice(connection, notice))
         return connection
+
+    async def _log_in(self) -> psycopg.AsyncConnection[Any]:
+        """By the password of the moment, or by the one before while a new one is coming into effect."""
+        file = self._password_file
+        password = file.read_text(encoding="utf-8").rstrip("\r\n") if file is not None else None
+        # The change may come between two tries.
+        for tried in () if self._password in (None, password) else (password, self._password):
+            with contextlib.suppress(psycopg.OperationalError):
+                return await self._open(tried)
+        connection = await self._open(password)
+        self._password = password
+        return connection
+
+    async def _open(self, password: str | None) -> psycopg.AsyncConnection[Any]:
+        return await psycopg.AsyncConnection.connect(
+            make_conninfo(self._url, password=password),
+            autocommit=True,
+            prepare_threshold=None,
+            application_name="runnerhub-client",
+            keepalives_idle=5,
+            keepalives_interval=2,
+            keepalives_count=3,
+        )
 
     async def execute(
         self, connection: psycopg.AsyncConnection[Any], query: Any, parameters: Any, timeout_seconds: float

@@ -6,8 +6,9 @@ import signal
 import sys
 import threading
 
-from . import database
 from .console import Console
+from .credentials import Credentials, Renewal, in_effect
+from .database import Database
 from .gate import Gate
 from .haproxy import Proxy
 from .log import log
@@ -20,6 +21,7 @@ def main() -> int:
     """Run until told to stop; clients that are stopped then go on."""
     try:
         settings = load()
+        credentials = Credentials(in_effect(settings))
     except (OSError, KeyError, ValueError) as error:
         log("the pod is set up wrongly", error=repr(error))
         return 2
@@ -27,15 +29,27 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     proxy = Proxy(settings.proxy_port)
-    gate = Gate(Console(settings), Scout(settings, proxy))
-    watcher = threading.Thread(target=gate.watch, daemon=True)
-    watcher.start()
-    serve(settings, gate, lambda: database.checkpoint(settings, proxy.servers()))
+    database = Database(settings, credentials)
+    gate = Gate(Console(settings.pooler_port, credentials.admins), Scout(database, proxy))
+    renewal = Renewal(
+        settings,
+        credentials,
+        lambda user, password: database.lets_in(proxy.servers(), user, password),
+        lambda port, passwords: Console(port, lambda: passwords).reload(),
+    )
+    threads = [
+        threading.Thread(name=name, target=work, daemon=True)
+        for name, work in (("pause", gate.watch), ("passwords", renewal.watch))
+    ]
+    for thread in threads:
+        thread.start()
+    serve(settings.port, credentials, gate, lambda: database.checkpoint(proxy.servers()))
     # A thread that died would leave clients waiting: the container ends, and its next process lets them go.
     while not stop.wait(1.0):
-        if not watcher.is_alive():
-            log("the watch of the pause ended by itself")
-            return 1
+        for thread in threads:
+            if not thread.is_alive():
+                log("a watch ended by itself", of=thread.name)
+                return 1
     gate.resume("this program was told to stop")
     return 0
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 import psycopg
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
-from .settings import ADMIN_USER, LOCAL, Settings
+from .settings import ADMIN_USER, LOCAL
 
 CONNECT_SECONDS = 2
 RESUME_SECONDS = 2.0
@@ -37,10 +37,14 @@ class StillBusyError(ConsoleError):
 
 
 class Console:
-    """The console of the read-write PgBouncer of this pod. Not for several threads at once."""
+    """The console of one PgBouncer of this pod. Not for several threads at once.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    `passwords`: those to try, in order.
+    """
+
+    def __init__(self, port: int, passwords: Callable[[], Sequence[str]]) -> None:
+        self._port = port
+        self._passwords = passwords
         # Kept from before a pause until it ends, so that a PgBouncer that is full of clients can still be resumed.
         self._spare: psycopg.Connection | None = None
 
@@ -103,12 +107,29 @@ class Console:
                 return False
         return True
 
+    def reload(self) -> None:
+        """Have the files be read again. Raises ConsoleError."""
+        try:
+            with closing(self._connect()) as connection:
+                ask(connection, "RELOAD", RESUME_SECONDS)
+        except NO_ANSWER as error:
+            raise ConsoleError(f"PgBouncer does not read its files again: {error}".strip()) from error
+
     def _connect(self) -> psycopg.Connection:
+        *others, last = self._passwords()
+        for password in others:
+            try:
+                return self._connect_by(password)
+            except psycopg.OperationalError:
+                continue
+        return self._connect_by(last)
+
+    def _connect_by(self, password: str) -> psycopg.Connection:
         return psycopg.connect(
             host=LOCAL,
-            port=self._settings.pooler_port,
+            port=self._port,
             user=ADMIN_USER,
-            password=self._settings.admin_password,
+            password=password,
             dbname="pgbouncer",
             sslmode="disable",
             gssencmode="disable",

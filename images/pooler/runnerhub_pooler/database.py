@@ -1,4 +1,4 @@
-"""The little that is asked of Postgres itself: whether it takes writes, and a checkpoint."""
+"""The little that is asked of Postgres itself: whether it takes writes, a checkpoint, and whether it lets one in."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import psycopg
 
+from .credentials import Credentials
 from .haproxy import Server
 from .settings import MONITORING_USER, Settings
 
@@ -14,31 +15,49 @@ ANSWER_SECONDS = 1.0
 CHECKPOINT_SECONDS = 10.0
 
 
-def is_writable(settings: Settings, server: Server) -> bool:
-    """Whether a server's promotion is complete. Raises psycopg.Error when it does not tell."""
-    with _connect(settings, server, ANSWER_SECONDS) as connection:
-        row = connection.execute("SELECT NOT pg_catalog.pg_is_in_recovery()").fetchone()
-    return row is not None and bool(row[0])
+class Database:
+    """The members of the database, spoken to as the monitoring role."""
 
+    def __init__(self, settings: Settings, credentials: Credentials) -> None:
+        self._settings = settings
+        self._credentials = credentials
 
-def checkpoint(settings: Settings, servers: Iterable[Server]) -> None:
-    """Make the primary write what it has in memory, so that it stops sooner. Raises psycopg.Error."""
-    for server in servers:
-        if server.is_up:
-            with _connect(settings, server, CHECKPOINT_SECONDS) as connection:
-                connection.execute("CHECKPOINT")
+    def is_writable(self, server: Server) -> bool:
+        """Whether a server's promotion is complete. Raises psycopg.Error when it does not tell."""
+        with self._connect(server, ANSWER_SECONDS) as connection:
+            row = connection.execute("SELECT NOT pg_catalog.pg_is_in_recovery()").fetchone()
+        return row is not None and bool(row[0])
 
+    def checkpoint(self, servers: Iterable[Server]) -> None:
+        """Make the primary write what it has in memory, so that it stops sooner. Raises psycopg.Error."""
+        for server in servers:
+            if server.is_up:
+                with self._connect(server, CHECKPOINT_SECONDS) as connection:
+                    connection.execute("CHECKPOINT")
 
-def _connect(settings: Settings, server: Server, seconds: float) -> psycopg.Connection:
-    return psycopg.connect(
-        host=server.address,
-        port=server.port,
-        user=MONITORING_USER,
-        password=settings.monitoring_password,
-        dbname=settings.database,
-        gssencmode="disable",
-        connect_timeout=CONNECT_SECONDS,
-        options=f"-c statement_timeout={int(seconds * 1000)}",
-        application_name="pooler-agent",
-        autocommit=True,
-    )
+    def lets_in(self, servers: Iterable[Server], user: str, password: str) -> bool:
+        """Whether the primary is there and takes a password."""
+        primary = next((server for server in servers if server.is_up), None)
+        if primary is None:
+            return False
+        try:
+            self._connect(primary, ANSWER_SECONDS, user, password).close()
+        except psycopg.Error:
+            return False
+        return True
+
+    def _connect(
+        self, server: Server, seconds: float, user: str = MONITORING_USER, password: str | None = None
+    ) -> psycopg.Connection:
+        return psycopg.connect(
+            host=server.address,
+            port=server.port,
+            user=user,
+            password=self._credentials.current.monitoring if password is None else password,
+            dbname=self._settings.database,
+            gssencmode="disable",
+            connect_timeout=CONNECT_SECONDS,
+            options=f"-c statement_timeout={int(seconds * 1000)}",
+            application_name="pooler-agent",
+            autocommit=True,
+        )

@@ -19,24 +19,24 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psycopg
 
+from .credentials import Credentials
 from .gate import MAX_PAUSE_SECONDS, Gate, RefusedError
 from .haproxy import ProxyError
 from .log import log
-from .settings import ADMIN_USER, Settings
+from .settings import ADMIN_USER
 
 MAX_BODY_BYTES = 4096
 
 Answer = tuple[int, str]
 
 
-def serve(settings: Settings, gate: Gate, checkpoint: Callable[[], None]) -> None:
+def serve(port: int, credentials: Credentials, gate: Gate, checkpoint: Callable[[], None]) -> None:
     """Serve in the background."""
     routes: dict[str, Callable[[bytes], Answer]] = {
         "/pause": lambda body: _pause(gate, body),
         "/resume": lambda _: _resume(gate),
         "/checkpoint": lambda _: _checkpoint(checkpoint),
     }
-    expected = authorization(settings.admin_password)
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 5
@@ -45,9 +45,8 @@ def serve(settings: Settings, gate: Gate, checkpoint: Callable[[], None]) -> Non
             self._send(*((200, "ok") if self.path == "/healthz" else (404, "not found")))
 
         def do_POST(self) -> None:  # the name is http.server's
-            given = self.headers.get("Authorization", "")
             # Before the body is read: strangers get no further.
-            if not hmac.compare_digest(given.encode(), expected.encode()):
+            if not is_admin(self.headers.get("Authorization", ""), credentials):
                 self._send(401, "name and password are wrong")
                 return
             route = routes.get(self.path)
@@ -70,7 +69,7 @@ def serve(settings: Settings, gate: Gate, checkpoint: Callable[[], None]) -> Non
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  http.server's
             """Say nothing: probes come every few seconds, and the rest is logged where it happens."""
 
-    server = _Server(("", settings.port), Handler)
+    server = _Server(("", port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
@@ -86,8 +85,16 @@ class _Server(ThreadingHTTPServer):
         super().server_bind()
 
 
+def is_admin(given: str, credentials: Credentials) -> bool:
+    """Whether an Authorization header is one of those that are let in."""
+    answers = [
+        hmac.compare_digest(given.encode(), authorization(word).encode()) for word in credentials.admins()
+    ]
+    return any(answers)
+
+
 def authorization(password: str) -> str:
-    """The only Authorization header that is let in."""
+    """The Authorization header of a password."""
     return "Basic " + base64.b64encode(f"{ADMIN_USER}:{password}".encode()).decode()
 
 

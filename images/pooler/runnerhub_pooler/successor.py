@@ -6,9 +6,8 @@ from http.client import HTTPConnection, HTTPException
 
 import psycopg
 
-from . import database
+from .database import Database
 from .haproxy import Proxy, ProxyError, Server
-from .settings import Settings
 
 PATRONI_SECONDS = 0.5
 
@@ -16,8 +15,8 @@ PATRONI_SECONDS = 0.5
 class Scout:
     """Looks for another primary than the one that leaves, and has HAProxy send connections there and nowhere else."""
 
-    def __init__(self, settings: Settings, proxy: Proxy) -> None:
-        self._settings = settings
+    def __init__(self, database: Database, proxy: Proxy) -> None:
+        self._database = database
         self._proxy = proxy
 
     def running(self) -> tuple[str, ...]:
@@ -46,7 +45,7 @@ class Scout:
         if not server.is_known or not _leads(server):
             return False
         try:
-            return database.is_writable(self._settings, server)
+            return self._database.is_writable(server)
         except psycopg.Error:
             return False
 

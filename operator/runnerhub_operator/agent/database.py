@@ -14,10 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
 
 from ..errors import ProbeError
 from ..kube.lease import boot_clock
@@ -70,12 +72,14 @@ class DatabaseProbe:
         replica_url: str | None,
         timeout_seconds: float,
         *,
+        password_file: Path | None = None,
         on_moved: Callable[[str, str], None] = lambda _old, _new: None,
     ) -> None:
         self._node = node
         self._url = url
         self._replica_url = replica_url
         self._timeout_seconds = timeout_seconds
+        self._password_file = password_file
         self._on_moved = on_moved
         self._visibility = Visibility()
         self._swept = False
@@ -130,14 +134,24 @@ class DatabaseProbe:
         }
 
     async def _connect(self, url: str) -> AsyncConnection[Any]:
+        # The password may have changed since the process started; the pooler follows within moments, or the next probe
+        # gets in.
         # Transaction pooling: no prepared statements that would outlive the transaction.
         return await AsyncConnection.connect(
-            url,
+            make_conninfo(url, password=self._password()),
             autocommit=True,
             prepare_threshold=None,
             connect_timeout=max(2, math.ceil(self._timeout_seconds)),
             application_name="runnerhub-ha-agent",
         )
+
+    def _password(self) -> str | None:
+        """The password of the moment; None: the URL's."""
+        try:
+            file = self._password_file
+            return file.read_text(encoding="utf-8").rstrip("\r\n") if file is not None else None
+        except OSError:
+            return None
 
 
 def first_line(error: BaseException) -> str:

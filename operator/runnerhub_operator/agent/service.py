@@ -52,6 +52,7 @@ class Agent:
                 settings.database_url,
                 settings.replica_url,
                 settings.checks.timeout_seconds,
+                password_file=settings.database_password_file,
                 on_moved=partial(self._moved, names.POSTGRES),
             )
             if settings.database_url

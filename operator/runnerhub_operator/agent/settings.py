@@ -49,6 +49,7 @@ class AgentSettings:
     nodes: tuple[str, ...] = ()
     database_url: str | None = field(default=None, repr=False)
     replica_url: str | None = field(default=None, repr=False)
+    database_password_file: Path | None = None
     redis: RedisSettings | None = None
     storage_path: Path | None = None
     log_level: str = "INFO"
@@ -62,6 +63,7 @@ def read_settings(environment: Mapping[str, str]) -> AgentSettings:
         if part.strip()
     )
     storage = environment.get("SHARED_STORAGE_PATH")
+    password = environment.get("DATABASE_PASSWORD_FILE")
     try:
         timing = ElectionTiming(
             _seconds(environment, "LEADER_ELECTION_TIMEOUT", 15_000),
@@ -88,6 +90,7 @@ def read_settings(environment: Mapping[str, str]) -> AgentSettings:
         nodes=tuple(n.strip() for n in environment.get("HA_CLUSTER_NODES", "").split(",") if n.strip()),
         database_url=environment.get("DATABASE_PRIMARY_URL") or environment.get("DATABASE_URL"),
         replica_url=environment.get("DATABASE_REPLICA_URL"),
+        database_password_file=Path(password) if password else None,
         redis=None
         if not sentinels
         else RedisSettings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,10 +19,20 @@ from .conditions import Verdict
 _CONDITIONS = {names.POSTGRES: ConditionType.POSTGRES, names.REDIS: ConditionType.REDIS}
 
 
-def token_secret_hash(cluster: RunnerHubCluster, snapshot: Snapshot) -> str | None:
-    """Hash of the key that signs API tokens: the orchestrators restart when it changes. None: not known yet."""
+def credentials_hash(cluster: RunnerHubCluster, snapshot: Snapshot) -> str | None:
+    """Hash of what orchestrators read only when they start: they restart when it changes. None: not known yet.
+
+    That is the key that signs API tokens. Other images than ours may know no file with the database's password.
+    """
     key = snapshot.children.secret_value(names.credentials(cluster.name, names.ORCHESTRATOR), "jwt-secret")
-    return hashlib.sha256(key.encode()).hexdigest()[:16] if key is not None else None
+    if key is None:
+        return None
+    if cluster.spec.orchestrator.image is None:
+        return hashlib.sha256(key.encode()).hexdigest()[:16]
+    database = names.credentials(cluster.name, names.POSTGRES)
+    password = snapshot.children.secret_value(database, "app-password")
+    # Whoever may read the pods must not be able to try passwords by it: the key is as long as a hash.
+    return hmac.digest(key.encode(), password.encode(), "sha256").hex()[:16] if password is not None else None
 
 
 def missing_secrets(context: BuildContext, snapshot: Snapshot) -> list[CredentialSecret]:

@@ -66,7 +66,7 @@ def context_of(
         images,
         redis_bootstrapped=redis_bootstrapped or _had_redis_master(cluster, snapshot),
         redis_addresses=_redis_addresses(cluster, snapshot),
-        token_secret_hash=credentials.token_secret_hash(cluster, snapshot),
+        credentials_hash=credentials.credentials_hash(cluster, snapshot),
         scaled={component: size.replicas for component, size in scaled.items()},
         postgres_volume_bytes=volumes.smallest_postgres_volume(cluster, snapshot),
     )
@@ -84,7 +84,7 @@ def desired(context: BuildContext, snapshot: Snapshot) -> Desired:
         if built.waits:
             waiting.append(component.name)
     # Without the key that the pods' template carries they would restart as soon as it is known.
-    if context.token_secret_hash is None:
+    if context.credentials_hash is None:
         withheld = "Deployment", names.child(context.name, names.ORCHESTRATOR)
         manifests = [item for item in manifests if (item["kind"], item["metadata"]["name"]) != withheld]
     return Desired((*manifests, *ingress_manifests(context)), tuple(waiting), contexts[names.POSTGRES])

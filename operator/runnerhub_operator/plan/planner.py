@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from .. import names
-from ..actions import GrowVolume, OrphanPods, PatchPatroniConfig, Rollout
+from ..actions import GeneratePasswords, GrowVolume, MarkPods, OrphanPods, PatchPatroniConfig, Rollout
 from ..api import (
     Condition,
     ConditionReason,
@@ -25,7 +25,18 @@ from ..resources.common import BuildContext, Images, Manifest
 from ..resources.credentials import CredentialSecret
 from ..resources.patroni import dynamic_config_patch, patroni_dynamic_config
 from ..snapshot import Scaled, Snapshot
-from . import conditions, credentials, failovers, leases, objects, repair, status, switchover, volumes
+from . import (
+    conditions,
+    credentials,
+    failovers,
+    leases,
+    objects,
+    repair,
+    rotation,
+    status,
+    switchover,
+    volumes,
+)
 from .objects import Matches
 from .patience import Patience, told
 from .rollout import LastStep, plan_rollout
@@ -47,7 +58,7 @@ class ClusterMemory:
     `rejection`: reason and message of the last apply that was refused, until one passes.
     `since`: since when components have not been full, by condition type. `matches`: objects that were found to be as
     they should be. `repair`: members of the database that are broken or were made anew. `refusals`: claims that were
-    not allowed to grow.
+    not allowed to grow. `passwords`: the database's Secret as it was.
     """
 
     roles: failovers.Memory
@@ -59,17 +70,21 @@ class ClusterMemory:
     matches: Matches = field(default_factory=dict)
     repair: repair.Memory = field(default_factory=repair.Memory)
     refusals: volumes.Refusals = field(default_factory=dict)
+    passwords: rotation.Known = field(default_factory=rotation.Known)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What should be done, in this order: secrets, objects, prune, orphan; status and Events; growth; Patroni, rollout.
+    """What should be done, in this order: secrets, passwords, marks, objects, prune, orphan; status and Events; growth;
+    Patroni, rollout.
 
     `objects` are those that differ from what is there. `orphan`: StatefulSets to be deleted without their pods, to be
     made anew at the next visit. `settled`: nothing is going on or missing.
     """
 
     secrets: tuple[CredentialSecret, ...]
+    passwords: tuple[GeneratePasswords, ...]
+    mark: MarkPods | None
     objects: tuple[Manifest, ...]
     prune: tuple[Manifest, ...]
     orphan: tuple[OrphanPods, ...]
@@ -89,6 +104,8 @@ class Plan:
         step = self.rollout.step if self.rollout is not None else None
         return bool(
             self.secrets
+            or self.passwords
+            or self.mark
             or self.objects
             or self.prune
             or self.orphan
@@ -155,13 +172,14 @@ def make_plan(
     mending = repair.look(cluster, snapshot, memory.repair)
     asked = _Asked(request.rollout, mending.rollout)
     rollout = _rollout(cluster, snapshot, sections, changes, memory.last_step, asked)
+    passwords = rotation.look(cluster, snapshot, memory.passwords)
     growth = volumes.plan_growth(cluster, snapshot, _holders(sections), memory.refusals)
     verdicts, since, full = _verdicts(
         cluster, snapshot, sections, changes, rollout, mending.told, growth, memory
     )
     written = conditions.with_times(verdicts, cluster.status, cluster.generation, snapshot.now)
 
-    notes = _Notes(events=[*request.events, *mending.events])
+    notes = _Notes(events=[*request.events, *mending.events, *passwords.events])
     causes = {rollout.component: "RollingChange"} if rollout is not None and not rollout.repairs else {}
     if switchover.is_followed(cluster.status.postgres.switchover, request.status):
         causes[names.POSTGRES] = "Requested"
@@ -189,12 +207,15 @@ def make_plan(
         rollout is not None
         or changes.objects
         or changes.secrets
+        or passwords.generate
         or changes.prune
         or changes.anew
         or growth.steps
     )
     return Plan(
         secrets=() if paused else changes.secrets,
+        passwords=() if paused else passwords.generate,
+        mark=None if paused else passwords.mark,
         objects=told_leases if paused else (*changes.objects, *told_leases),
         prune=() if paused else changes.prune,
         orphan=orphan,
@@ -214,6 +235,7 @@ def make_plan(
             matches=changes.matches,
             repair=mending.memory,
             refusals=growth.refusals,
+            passwords=memory.passwords if paused else passwords.known,
         ),
         settled=full and sections.patience == Patience() and (paused or not under_way),
     )

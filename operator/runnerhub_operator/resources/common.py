@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ class BuildContext:
 
     `redis_bootstrapped`: a Redis master was seen once, so an empty pod must not start as master any more.
     `redis_addresses`: ClusterIP of each Redis pod's own Service, by name, once it is known.
-    `token_secret_hash`: of the key that signs API tokens; None while it is not known.
+    `credentials_hash`: of the credentials that orchestrators read only when they start; None while they are not known.
     `scaled`: replicas of the Deployments that somebody else scales, such as a HorizontalPodAutoscaler, by component.
     `postgres_volume_bytes`: the smallest volume of a Postgres member; None while there is none.
     `layout`: the version of the pod templates to build, OLDEST_LAYOUT to LAYOUT.
@@ -52,7 +52,7 @@ class BuildContext:
     images: Images
     redis_bootstrapped: bool = False
     redis_addresses: Mapping[str, str] = field(default_factory=dict)
-    token_secret_hash: str | None = None
+    credentials_hash: str | None = None
     scaled: Mapping[str, int] = field(default_factory=dict)
     postgres_volume_bytes: int | None = None
     layout: int = LAYOUT
@@ -149,6 +149,14 @@ def config_hash(*data: object) -> str:
 def secret_env(variable: str, secret: str, key: str) -> Manifest:
     """Environment variable read from a Secret."""
     return {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+
+
+def secret_volume(name: str, secret: str, keys: Sequence[str] = ()) -> Manifest:
+    """Volume with a file for each key of a Secret, or for some; Kubernetes renews the files when the Secret changes."""
+    source: Manifest = {"secretName": secret, "defaultMode": 0o440}
+    if keys:
+        source["items"] = [{"key": key, "path": key} for key in keys]
+    return {"name": name, "secret": source}
 
 
 def field_env(variable: str, path: str) -> Manifest:

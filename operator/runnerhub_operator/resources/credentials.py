@@ -7,6 +7,7 @@ the same name made later finds its data usable.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from .. import names
 from .common import BuildContext, Manifest, metadata, unowned
@@ -20,7 +21,7 @@ class CredentialSecret:
     keys: tuple[str, ...]
 
 
-_KEYS = {
+CREDENTIAL_KEYS: Final = {
     names.POSTGRES: (
         "superuser-password",
         "replication-password",
@@ -45,5 +46,5 @@ def credential_secrets(context: BuildContext) -> list[CredentialSecret]:
             },
             keys=keys,
         )
-        for component, keys in _KEYS.items()
+        for component, keys in CREDENTIAL_KEYS.items()
     ]

@@ -16,6 +16,7 @@ from .common import (
     resource_requirements,
     role_with_binding,
     secret_env,
+    secret_volume,
     service_account,
     spread,
 )
@@ -28,6 +29,8 @@ STOP_SECONDS: Final = 35
 TERMINATION_GRACE_SECONDS: Final = DRAIN_SECONDS + STOP_SECONDS + 5
 
 RUN_FOLDER: Final = "/run/runnerhub"
+CREDENTIALS_FOLDER: Final = "/etc/runnerhub/credentials"
+_DATABASE_KEY: Final = "app-password"
 LEADER_FILE: Final = f"{RUN_FOLDER}/leader.json"
 SERVICE_ACCOUNT_FOLDER: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 # What the kubelet itself asks for when it mounts a token by default.
@@ -35,6 +38,7 @@ TOKEN_LIFETIME_SECONDS: Final = 3607
 
 _PORTS: Final = {"http": names.PORT_ORCHESTRATOR, "ws": names.PORT_WEBSOCKET}
 _AGENT_PORT: Final = "agent"
+_CREDENTIALS_MOUNT: Final = {"name": "credentials", "mountPath": CREDENTIALS_FOLDER, "readOnly": True}
 
 
 def orchestrator_manifests(context: BuildContext) -> list[Manifest]:
@@ -101,7 +105,7 @@ def deployment(context: BuildContext) -> Manifest:
                     "annotations": {
                         "kubectl.kubernetes.io/default-container": names.ORCHESTRATOR,
                         # All pods must know the same key, also after somebody deleted the Secret.
-                        names.ANNOTATION_CREDENTIALS: context.token_secret_hash or "",
+                        names.ANNOTATION_CREDENTIALS: context.credentials_hash or "",
                     },
                 },
                 "spec": _pod_spec(context),
@@ -131,7 +135,9 @@ def dependency_environment(context: BuildContext) -> list[Manifest]:
         field_env("HA_NODE_ID", "metadata.name"),
         # Pods of a Deployment have no lasting names: one name stands for all of them.
         _env("HA_CLUSTER_NODES", orchestrator_pods_service(cluster)),
-        secret_env("DATABASE_PASSWORD", names.credentials(cluster, names.POSTGRES), "app-password"),
+        secret_env("DATABASE_PASSWORD", names.credentials(cluster, names.POSTGRES), _DATABASE_KEY),
+        # The same for programs that can follow a change of it.
+        _env("DATABASE_PASSWORD_FILE", f"{CREDENTIALS_FOLDER}/{_DATABASE_KEY}"),
         _env("DATABASE_PRIMARY_URL", primary),
         _env("DATABASE_REPLICA_URL", replica),
         _env("REDIS_SENTINEL_HOSTS", sentinels),
@@ -199,6 +205,7 @@ def _pod_spec(context: BuildContext) -> Manifest:
         "volumes": [
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+            secret_volume("credentials", names.credentials(context.name, names.POSTGRES), (_DATABASE_KEY,)),
             _token_volume(),
         ],
     }
@@ -228,6 +235,7 @@ def _orchestrator(context: BuildContext) -> Manifest:
         "securityContext": container_security_context(),
         "volumeMounts": [
             {"name": "run", "mountPath": RUN_FOLDER, "readOnly": True},
+            _CREDENTIALS_MOUNT,
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own emptyDir
         ],
     }
@@ -264,6 +272,7 @@ def _agent(context: BuildContext) -> Manifest:
         "securityContext": container_security_context(),
         "volumeMounts": [
             {"name": "run", "mountPath": RUN_FOLDER},
+            _CREDENTIALS_MOUNT,
             {"name": "kubernetes-api", "mountPath": SERVICE_ACCOUNT_FOLDER, "readOnly": True},
         ],
     }

@@ -14,12 +14,17 @@ DATA_MOUNT: Final = "/var/lib/postgresql/data"
 DATA_DIRECTORY: Final = f"{DATA_MOUNT}/pgdata"
 RUN_DIRECTORY: Final = "/run/postgresql"
 CONFIG_DIRECTORY: Final = "/etc/patroni"
+# What Patroni and patronictl read: the files of CONFIG_DIRECTORY, and the passwords, which change while they run.
+EFFECTIVE_CONFIG_DIRECTORY: Final = f"{RUN_DIRECTORY}/patroni"
+CREDENTIALS_DIRECTORY: Final = "/etc/runnerhub/credentials"
 
 REST_USER: Final = "patroni"
 # In PgBouncer's console and towards the poolers' agents; the password is Patroni's REST password, the one for
 # everything that steers the database.
 POOLER_ADMIN_USER: Final = "pgbouncer"
 SUPERUSER: Final = "postgres"
+# The image's name for the user that its processes run as.
+OS_USER: Final = "runnerhub"
 REPLICATION_ROLE: Final = "replicator"
 
 # Patroni finds its members and its ConfigMaps by one and the same set of labels. The set must leave out
@@ -77,7 +82,10 @@ def patroni_dynamic_config(context: BuildContext) -> dict[str, Any]:
             # all members.
             "remove_data_directory_on_rewind_failure": True,
             "remove_data_directory_on_diverged_timelines": False,
+            # Patroni gets in whatever the password is at the moment: only its container reaches the socket.
+            "pg_ident": [f"container {OS_USER} {SUPERUSER}"],
             "pg_hba": [
+                f"local all {SUPERUSER} peer map=container",
                 "local all all scram-sha-256",
                 f"host replication {REPLICATION_ROLE} all scram-sha-256",
                 "host all all all scram-sha-256",

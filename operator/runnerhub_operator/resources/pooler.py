@@ -25,6 +25,7 @@ from .common import (
     metadata,
     pod_security_context,
     resource_requirements,
+    secret_volume,
     service_account,
     spread,
 )
@@ -39,6 +40,8 @@ _PORT_STATISTICS: Final = 8404
 _PORT_PROXY_RUNTIME: Final = 8405
 
 _RUN_DIRECTORY: Final = "/run/pooler"
+_USER_LIST: Final = "userlist.txt"
+_ROUTES: Final = ("pgbouncer-rw", "pgbouncer-ro")
 _CREDENTIALS_DIRECTORY: Final = "/etc/runnerhub/credentials"
 _CONFIG_DIRECTORY: Final = "/etc/pooler"
 _CREDENTIAL_KEYS: Final = ("app-password", "monitoring-password", "restapi-password")
@@ -95,7 +98,7 @@ def _pgbouncer(context: BuildContext, port: int, upstream_port: int, options: Ma
         "listen_port": port,
         "unix_socket_dir": "",
         "auth_type": "scram-sha-256",
-        "auth_file": f"{_RUN_DIRECTORY}/userlist.txt",
+        "auth_file": f"{_RUN_DIRECTORY}/{_USER_LIST}",
         "admin_users": POOLER_ADMIN_USER,
         "stats_users": STATISTICS_USER,
         "pool_mode": "transaction",
@@ -345,14 +348,7 @@ def _pod_spec(context: BuildContext) -> Manifest:
         ],
         "volumes": [
             {"name": "config", "configMap": {"name": names.child(context.name, names.POOLER)}},
-            {
-                "name": "credentials",
-                "secret": {
-                    "secretName": names.credentials(context.name, names.POSTGRES),
-                    "items": [{"key": key, "path": key} for key in _CREDENTIAL_KEYS],
-                    "defaultMode": 0o440,
-                },
-            },
+            secret_volume("credentials", names.credentials(context.name, names.POSTGRES), _CREDENTIAL_KEYS),
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         ],
     }
@@ -372,7 +368,7 @@ def _pgbouncer_container(
         "args": ["pgbouncer", f"{_CONFIG_DIRECTORY}/{ini}"],
         "env": [
             {"name": "CREDENTIALS_DIR", "value": _CREDENTIALS_DIRECTORY},
-            {"name": "AUTH_FILE", "value": f"{_RUN_DIRECTORY}/userlist.txt"},
+            {"name": "AUTH_FILE", "value": f"{_RUN_DIRECTORY}/{_USER_LIST}"},
         ],
         "ports": [{"name": port_name, "containerPort": port, "protocol": "TCP"}],
         "resources": resource_requirements(resources, cpu="50m", memory="32Mi"),
@@ -424,13 +420,22 @@ def _agent_container(context: BuildContext) -> Manifest:
             {"name": "POOLER_AGENT_PORT", "value": str(names.PORT_POOLER_AGENT)},
             {"name": "POOLER_DATABASE", "value": names.DATABASE_NAME},
             {"name": "POOLER_PORT", "value": str(names.PORT_POSTGRES)},
+            {"name": "POOLER_READ_ONLY_PORT", "value": str(names.PORT_POSTGRES_READ_ONLY)},
+            {
+                "name": "POOLER_USER_LISTS",
+                "value": ":".join(f"{_RUN_DIRECTORY}/{route}/{_USER_LIST}" for route in _ROUTES),
+            },
             {"name": "POOLER_PROXY_PORT", "value": str(_PORT_PROXY_RUNTIME)},
         ],
         "ports": [{"name": "agent", "containerPort": names.PORT_POOLER_AGENT, "protocol": "TCP"}],
         "resources": resource_requirements(ResourceRequirements(), cpu="10m", memory="48Mi"),
         "securityContext": container_security_context(),
         "livenessProbe": _health_probe(port="agent", period=10, failures=3),
-        "volumeMounts": [{"name": "credentials", "mountPath": _CREDENTIALS_DIRECTORY, "readOnly": True}],
+        "volumeMounts": [
+            {"name": "credentials", "mountPath": _CREDENTIALS_DIRECTORY, "readOnly": True},
+            # The folders of both PgBouncers, whose user lists it renews.
+            {"name": "run", "mountPath": _RUN_DIRECTORY},
+        ],
     }
 
 

@@ -22,19 +22,18 @@ from .common import (
     pod_security_context,
     resource_requirements,
     role_with_binding,
-    secret_env,
+    secret_volume,
     service_account,
     spread,
 )
 from .patroni import (
     CONFIG_DIRECTORY,
+    CREDENTIALS_DIRECTORY,
     DATA_MOUNT,
+    EFFECTIVE_CONFIG_DIRECTORY,
     MAX_REPLICA_LAG_BYTES,
     POOLER_ADMIN_USER,
-    REPLICATION_ROLE,
-    REST_USER,
     RUN_DIRECTORY,
-    SUPERUSER,
     dynamic_config_patch,
     patroni_dynamic_config,
     patroni_labels,
@@ -232,6 +231,7 @@ def _pod_spec(context: BuildContext) -> Manifest:
         "containers": [_container(context)],
         "volumes": [
             {"name": "config", "configMap": {"name": _config_name(context)}},
+            secret_volume("credentials", names.credentials(context.name, names.POSTGRES)),
             # Sockets and Patroni's password file, never on a disk.
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
             # initdb reads the first password from a file here.
@@ -260,6 +260,7 @@ def _container(context: BuildContext) -> Manifest:
         "volumeMounts": [
             {"name": names.CLAIM_TEMPLATE, "mountPath": DATA_MOUNT},
             {"name": "config", "mountPath": CONFIG_DIRECTORY, "readOnly": True},
+            {"name": "credentials", "mountPath": CREDENTIALS_DIRECTORY, "readOnly": True},
             {"name": "run", "mountPath": RUN_DIRECTORY},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a path inside the pod
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a path inside the pod
@@ -277,17 +278,13 @@ def _probe(path: str, *, period: int, timeout: int, failures: int) -> Manifest:
 
 
 def _environment(context: BuildContext) -> list[Manifest]:
-    secret = names.credentials(context.name, names.POSTGRES)
     return [
         field_env("PATRONI_NAME", "metadata.name"),
         field_env("PATRONI_KUBERNETES_NAMESPACE", "metadata.namespace"),
         field_env("PATRONI_KUBERNETES_POD_IP", "status.podIP"),
-        {"name": "PATRONI_SUPERUSER_USERNAME", "value": SUPERUSER},
-        secret_env("PATRONI_SUPERUSER_PASSWORD", secret, "superuser-password"),
-        {"name": "PATRONI_REPLICATION_USERNAME", "value": REPLICATION_ROLE},
-        secret_env("PATRONI_REPLICATION_PASSWORD", secret, "replication-password"),
-        {"name": "PATRONI_RESTAPI_USERNAME", "value": REST_USER},
-        secret_env("PATRONI_RESTAPI_PASSWORD", secret, "restapi-password"),
+        # No password is in the environment, which a running process cannot be given anew.
+        {"name": "CREDENTIALS_DIR", "value": CREDENTIALS_DIRECTORY},
+        {"name": "PATRONICTL_CONFIG_FILE", "value": EFFECTIVE_CONFIG_DIRECTORY},
         # The pod asks the poolers to hold their clients back while it hands its role over.
         {
             "name": "POOLER_PODS",
@@ -295,6 +292,4 @@ def _environment(context: BuildContext) -> list[Manifest]:
         },
         {"name": "POOLER_AGENT_PORT", "value": str(names.PORT_POOLER_AGENT)},
         {"name": "POOLER_AGENT_USERNAME", "value": POOLER_ADMIN_USER},
-        secret_env("APP_PASSWORD", secret, "app-password"),
-        secret_env("MONITORING_PASSWORD", secret, "monitoring-password"),
     ]

@@ -130,6 +130,9 @@ class Bench:
         self.members = tuple(Member(name, home / name) for name in MEMBERS)
         self.primary, self.replica = self.members[:2]
         self.agent: subprocess.Popen[bytes] | None = None
+        self.credentials = home / "credentials"
+        self.passwords = dict(PASSWORDS)
+        self.former_password: str | None = None
 
     # --- Starting ---
 
@@ -141,16 +144,19 @@ class Bench:
         self._start_postgres()
         for member in self.members:
             self._answer_as_patroni(member)
-        credentials = self.home / "credentials"
-        credentials.mkdir()
-        for key, password in PASSWORDS.items():
-            (credentials / key).write_text(password)
+        self.credentials.mkdir()
+        self.write_secret()
         files = pooler_configuration(context("hub", {}))
         self._run("haproxy", "-db", "-f", self._haproxy_file(files["haproxy.cfg"]))
         wait_until("HAProxy", lambda: is_listening(self._proxy_port))
         self._run("pgbouncer", self._pgbouncer_file(files["pgbouncer-rw.ini"]), user=USER)
         wait_until("PgBouncer", lambda: is_listening(self.pooler_port))
         wait_until("the pooler to find the primary", self._serves)
+
+    def write_secret(self) -> None:
+        """What Kubernetes has of the Secret."""
+        for key, password in self.passwords.items():
+            (self.credentials / key).write_text(password)
 
     def _start_postgres(self) -> None:
         folder = postgres_programs()
@@ -263,6 +269,8 @@ class Bench:
                 f'"{name}" "{PASSWORDS[key].replace(chr(34), chr(34) * 2)}"\n' for name, key in logins.items()
             )
         )
+        if USER:
+            shutil.chown(users, USER)
         version = subprocess.run(
             ["pgbouncer", "--version"], capture_output=True, text=True, check=True
         ).stdout
@@ -290,10 +298,12 @@ class Bench:
         environment = {
             **os.environ,
             "PYTHONPATH": str(REPOSITORY / "images" / "pooler"),
-            "CREDENTIALS_DIR": str(self.home / "credentials"),
+            "CREDENTIALS_DIR": str(self.credentials),
             "POOLER_AGENT_PORT": str(self.agent_port),
             "POOLER_DATABASE": DATABASE,
             "POOLER_PORT": str(self.pooler_port),
+            "POOLER_READ_ONLY_PORT": str(self.pooler_port),
+            "POOLER_USER_LISTS": str(self.home / "userlist.txt"),
             "POOLER_PROXY_PORT": str(self.proxy_runtime_port),
         }
         with (self.home / "agent.log").open("ab") as log:
@@ -332,7 +342,7 @@ class Bench:
         """PgBouncer's."""
         return psycopg.connect(
             host="127.0.0.1", port=self.pooler_port, user="pgbouncer", dbname="pgbouncer",
-            password=PASSWORDS["restapi-password"], autocommit=True, cursor_factory=psycopg.ClientCursor,
+            password=self.passwords["restapi-password"], autocommit=True, cursor_factory=psycopg.ClientCursor,
         )  # fmt: skip
 
     def is_paused(self) -> bool:
@@ -347,9 +357,17 @@ class Bench:
     # --- The database ---
 
     def connect(self) -> psycopg.Connection:
-        """As a client does."""
+        """As a client does: by the password of the moment, or by the one before while a new one comes into effect."""
+        current = self.passwords["app-password"]
+        # The change may come between two tries.
+        for password in () if self.former_password is None else (current, self.former_password):
+            with contextlib.suppress(psycopg.OperationalError):
+                return self._connect(password)
+        return self._connect(current)
+
+    def _connect(self, password: str) -> psycopg.Connection:
         return psycopg.connect(
-            host="127.0.0.1", port=self.pooler_port, user="app", password=PASSWORDS["app-password"],
+            host="127.0.0.1", port=self.pooler_port, user="app", password=password,
             dbname=DATABASE, autocommit=True, connect_timeout=5, prepare_threshold=None,
         )  # fmt: skip
 

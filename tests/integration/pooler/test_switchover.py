@@ -162,8 +162,7 @@ def hook(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     loader.exec_module(module)
     module.PORT = bench.primary.patroni_port  # type: ignore[attr-defined]
     for name, value in {
-        "PATRONI_RESTAPI_USERNAME": "patroni",
-        "PATRONI_RESTAPI_PASSWORD": PASSWORDS["restapi-password"],
+        "CREDENTIALS_DIR": str(bench.credentials),
         "POOLER_PODS": "127.0.0.1",
         "POOLER_AGENT_PORT": str(bench.agent_port),
         "POOLER_AGENT_USERNAME": "pgbouncer",

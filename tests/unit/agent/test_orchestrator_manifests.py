@@ -64,6 +64,7 @@ def test_the_orchestrator_has_the_documents_variables() -> None:
         "HA_NODE_ID": "<metadata.name>",
         "HA_CLUSTER_NODES": "hub-orchestrator-pods",
         "PORT": "3001",
+        "DATABASE_PASSWORD_FILE": "/etc/runnerhub/credentials/app-password",
         "WEBSOCKET_PORT": "3002",
         "DATABASE_PASSWORD": password,
         "DATABASE_URL": primary,

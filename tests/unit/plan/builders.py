@@ -138,7 +138,7 @@ def written(spec: dict[str, Any] | None = None) -> dict[tuple[str, str], dict[st
         IMAGES,
         redis_bootstrapped=True,
         redis_addresses={f"hub-redis-{i}": address(i) for i in range(3)},
-        token_secret_hash=hashlib.sha256(b"x").hexdigest()[:16],
+        credentials_hash=hashlib.sha256(b"x").hexdigest()[:16],
     )
     found = {
         (item["kind"], item["metadata"]["name"]): with_applied_hash(item) for item in desired_objects(context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -52,7 +53,11 @@ print(json.dumps({
 def seen() -> dict[str, Any]:
     """What the launcher has, and what Patroni has; nothing is started."""
     done = subprocess.run(
-        [sys.executable, "-c", _LOOK, str(LAUNCHER)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", _LOOK, str(LAUNCHER)],
+        env={**os.environ, "PYTHONPATH": str(LAUNCHER.parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found: dict[str, Any] = json.loads(done.stdout)
     return found

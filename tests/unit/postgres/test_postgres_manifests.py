@@ -206,7 +206,7 @@ def test_the_proxy_and_the_agent_start_first_and_end_last() -> None:
 def test_the_agent_gets_its_passwords_as_files() -> None:
     pod = _one(pooler_manifests(context()), "Deployment")["spec"]["template"]["spec"]
     agent = next(item for item in pod["initContainers"] if item["name"] == "agent")
-    assert [mount["name"] for mount in agent["volumeMounts"]] == ["credentials"]
+    assert [mount["name"] for mount in agent["volumeMounts"]] == ["credentials", "run"]
     assert all("valueFrom" not in variable for variable in agent["env"])
 
 

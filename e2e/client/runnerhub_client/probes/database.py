@@ -21,7 +21,7 @@ RETRY_SECONDS = 0.5
 
 def connections(context: Context, url: str) -> Postgres:
     """Connections of one probe."""
-    return Postgres(url, keep=context.load.connections)
+    return Postgres(url, password_file=context.targets.database_password_file, keep=context.load.connections)
 
 
 async def keep_pace(context: Context, rate: float, attempt: Callable[[], Awaitable[None]]) -> None:

@@ -1,0 +1,173 @@
+"""The passwords of this pod, and how a new one comes into effect while clients work.
+
+Kubernetes renews the mounted Secret. The same password has to be known on both sides of PgBouncer: to the clients, and
+to Postgres, where a pod of the database sets it. So a new one waits here until the primary lets it in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .console import ConsoleError
+from .haproxy import ProxyError
+from .log import log
+from .settings import ADMIN_USER, APP_USER, MONITORING_USER, Settings
+
+LOOK_SECONDS = 1.0
+# Whoever steers the poolers may have read the Secret before it changed.
+FORMER_SECONDS = 300.0
+
+# By user of PgBouncer, the key of the Secret.
+_KEYS = {APP_USER: "app-password", MONITORING_USER: "monitoring-password", ADMIN_USER: "restapi-password"}
+
+
+@dataclass(frozen=True, slots=True)
+class Passwords:
+    """One state of the Secret."""
+
+    app: str = field(repr=False)
+    monitoring: str = field(repr=False)
+    admin: str = field(repr=False)
+
+    def by_user(self) -> dict[str, str]:
+        """By the names that PgBouncer knows."""
+        return {APP_USER: self.app, MONITORING_USER: self.monitoring, ADMIN_USER: self.admin}
+
+
+def read_passwords(folder: Path) -> Passwords:
+    """Read the mounted Secret; a line break at the end of a value is not part of it. Raises OSError or ValueError."""
+    found = {user: (folder / key).read_text(encoding="utf-8").rstrip("\r\n") for user, key in _KEYS.items()}
+    for user, password in found.items():
+        if not password or not password.isprintable():
+            raise ValueError(f"{_KEYS[user]} is empty or has a character that cannot be printed")
+    return Passwords(found[APP_USER], found[MONITORING_USER], found[ADMIN_USER])
+
+
+class Credentials:
+    """The passwords in effect, for all threads."""
+
+    def __init__(self, current: Passwords, clock: Callable[[], float] = time.monotonic) -> None:
+        self.current = current
+        self._clock = clock
+        self._former: tuple[str, float] | None = None
+
+    def renew(self, passwords: Passwords) -> None:
+        """Put others in effect."""
+        if passwords.admin != self.current.admin:
+            self._former = self.current.admin, self._clock() + FORMER_SECONDS
+        self.current = passwords
+
+    def admins(self) -> tuple[str, ...]:
+        """Passwords by which this program may be steered: the one in effect, and for a while the one before."""
+        former = self._former
+        if former is None or self._clock() > former[1]:
+            return (self.current.admin,)
+        return (self.current.admin, former[0])
+
+
+def in_effect(settings: Settings) -> Passwords:
+    """What the PgBouncers beside know: their lists, or the Secret when they have not started.
+
+    Raises OSError or ValueError.
+    """
+    for path in settings.user_lists:
+        with contextlib.suppress(FileNotFoundError):
+            return parse_user_list(path.read_text(encoding="utf-8"))
+    return read_passwords(settings.credentials_folder)
+
+
+def parse_user_list(text: str) -> Passwords:
+    """Read an auth_file as `user_list` writes it. Raises ValueError."""
+    found = {
+        user: password.replace('""', '"')
+        for user, password in re.findall(r'^"([^"]*)" "((?:[^"]|"")*)"$', text, re.MULTILINE)
+    }
+    if not set(_KEYS) <= set(found):
+        raise ValueError("a user is missing in PgBouncer's list")
+    return Passwords(found[APP_USER], found[MONITORING_USER], found[ADMIN_USER])
+
+
+def user_list(passwords: Passwords) -> str:
+    """PgBouncer's auth_file; quotes are doubled there."""
+    return "".join(
+        f'"{user}" "{password.replace(chr(34), chr(34) * 2)}"\n'
+        for user, password in passwords.by_user().items()
+    )
+
+
+class Renewal:
+    """Watches the Secret, and puts what is new into effect in the PgBouncers beside.
+
+    `lets_in`: whether the primary lets a user in by a password. `reload`: has the PgBouncer at a port read its
+    files, given the passwords of which one opens its console; raises ConsoleError.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        credentials: Credentials,
+        lets_in: Callable[[str, str], bool],
+        reload: Callable[[int, Sequence[str]], None],
+    ) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._lets_in = lets_in
+        self._reload = reload
+        self._told = ""
+
+    def watch(self) -> None:
+        """Look for ever."""
+        while True:
+            time.sleep(LOOK_SECONDS)
+            self.look()
+
+    def look(self) -> None:
+        """Put new passwords into effect if there are any and Postgres has them; otherwise the next look comes soon."""
+        current = self._credentials.current
+        try:
+            wanted = read_passwords(self._settings.credentials_folder)
+        except (OSError, ValueError) as error:
+            self._tell(f"the Secret is not usable, its passwords stay as they were: {error}")
+            return
+        if wanted == current:
+            return
+        changed = [user for user, word in wanted.by_user().items() if word != current.by_user()[user]]
+        try:
+            for user in changed:
+                if user != ADMIN_USER and not self._lets_in(user, wanted.by_user()[user]):
+                    self._tell(f"the primary does not let {user} in by the new password yet")
+                    return
+            for path in self._settings.user_lists:
+                _replace(path, user_list(wanted))
+            for port in (self._settings.pooler_port, self._settings.read_only_port):
+                self._reload(port, (wanted.admin, current.admin))
+        except (OSError, ConsoleError, ProxyError) as error:
+            self._tell(f"new passwords are not in effect in PgBouncer yet: {error}")
+            return
+        self._credentials.renew(wanted)
+        self._told = ""
+        log("passwords changed", users=changed)
+
+    def _tell(self, what: str) -> None:
+        if what != self._told:
+            log(what)
+        self._told = what
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file anew for its owner only; PgBouncer reads the old one or the new one."""
+    owner = path.stat()
+    new = path.with_name(f"{path.name}.renewed-{threading.get_ident()}")
+    with contextlib.suppress(FileNotFoundError):
+        new.unlink()
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+        file.write(text)
+    new.replace(path)

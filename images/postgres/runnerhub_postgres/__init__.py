@@ -1,0 +1,1 @@
+"""What runs beside Patroni in the pods of the database."""

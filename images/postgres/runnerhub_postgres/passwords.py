@@ -1,0 +1,202 @@
+"""The passwords of the database, and how a new one comes into effect while it works.
+
+Kubernetes renews the mounted Secret. Each member's Patroni is told at once; the roles are changed by the primary, which
+also looks once a minute, because a member that becomes primary may not have replayed what the one before changed.
+
+Patroni itself reaches its Postgres through the socket, where no password is asked for, so nothing depends on which of
+the two knows a new one first. On the network Postgres' answer counts: the poolers go on with the old password
+until the primary takes the new one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import os
+import signal
+import threading
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+logger = logging.getLogger(__name__)
+
+SUPERUSER: Final = "postgres"
+REPLICATION_ROLE: Final = "replicator"
+APP_ROLE: Final = "app"
+MONITORING_ROLE: Final = "monitoring"
+REST_USER: Final = "patroni"
+
+# By role of Postgres, the key of the Secret.
+ROLE_KEYS: Final = {
+    SUPERUSER: "superuser-password",
+    REPLICATION_ROLE: "replication-password",
+    APP_ROLE: "app-password",
+    MONITORING_ROLE: "monitoring-password",
+}
+REST_KEY: Final = "restapi-password"
+
+LOOK_SECONDS: Final = 1.0
+# How often the primary's roles are looked at without a change of the Secret.
+CHECK_SECONDS: Final = 60.0
+STATEMENT_SECONDS: Final = 5.0
+
+Passwords = Mapping[str, str]
+
+
+def read_passwords(folder: Path) -> dict[str, str]:
+    """Passwords by key of the mounted Secret; a line break at the end is not part of one.
+
+    Raises OSError or ValueError.
+    """
+    found = {
+        key: (folder / key).read_text(encoding="utf-8").rstrip("\r\n")
+        for key in (*ROLE_KEYS.values(), REST_KEY)
+    }
+    for key, password in found.items():
+        if not password or not password.isprintable():
+            raise ValueError(f"{key} is empty or has a character that cannot be printed")
+    return found
+
+
+def patroni_settings(passwords: Passwords) -> dict[str, Any]:
+    """The part of Patroni's configuration that has the passwords.
+
+    Source of names: https://patroni.readthedocs.io/en/latest/yaml_configuration.html
+    """
+    return {
+        "restapi": {"authentication": {"username": REST_USER, "password": passwords[REST_KEY]}},
+        "postgresql": {
+            "authentication": {
+                "superuser": {"username": SUPERUSER, "password": passwords[ROLE_KEYS[SUPERUSER]]},
+                "replication": {
+                    "username": REPLICATION_ROLE,
+                    "password": passwords[ROLE_KEYS[REPLICATION_ROLE]],
+                },
+            }
+        },
+    }
+
+
+def write_settings(passwords: Passwords, path: Path) -> None:
+    """Write Patroni's part for this user only; a reader finds the old file or the new one. Raises OSError."""
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        # JSON is YAML.
+        json.dump(patroni_settings(passwords), file)
+    new.replace(path)
+
+
+# --- Roles ---
+
+
+def fits(stored: str | None, password: str) -> bool:
+    """Whether what Postgres keeps of a role's password was made from this one.
+
+    `stored`: pg_authid.rolpassword, SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>.
+    Source: https://www.postgresql.org/docs/17/catalog-pg-authid.html, RFC 5802.
+    """
+    try:
+        method, count_and_salt, keys = (stored or "").split("$")
+        count, salt = count_and_salt.split(":")
+        wanted = base64.b64decode(keys.split(":")[0], validate=True)
+        # SASLprep for what people use as passwords; where it differs, the password is set once more for nothing.
+        prepared = unicodedata.normalize("NFKC", password).encode()
+        salted = hashlib.pbkdf2_hmac("sha256", prepared, base64.b64decode(salt, validate=True), int(count))
+    except ValueError:
+        return False
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    return method == "SCRAM-SHA-256" and hmac.compare_digest(hashlib.sha256(client_key).digest(), wanted)
+
+
+def set_password(
+    connection: psycopg.Connection[Any], role: str, password: str, action: str = "ALTER ROLE"
+) -> None:
+    """Set a login role's password, or create the role by the action CREATE ROLE.
+
+    The server only ever sees the SCRAM verifier, so no log can leak the password.
+    """
+    verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+    connection.execute(
+        sql.SQL(action + " {} WITH LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier))
+    )
+
+
+def renew_roles(connection: psycopg.Connection[Any], passwords: Passwords) -> list[str]:
+    """Set the passwords of those roles whose stored one does not fit, and give their names. Not on a replica."""
+    row = connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
+    if row is None or row[0]:
+        return []
+    stored = dict(connection.execute("SELECT rolname, rolpassword FROM pg_catalog.pg_authid").fetchall())
+    changed = []
+    for role, key in ROLE_KEYS.items():
+        if role in stored and not fits(stored[role], passwords[key]):
+            set_password(connection, role, passwords[key])
+            changed.append(role)
+    return changed
+
+
+class Keeper:
+    """Brings new passwords to the Patroni of this process and, on the primary, to the roles."""
+
+    def __init__(self, folder: Path, patroni_file: Path, known: Passwords) -> None:
+        self._folder = folder
+        self._patroni_file = patroni_file
+        self._known = known
+        self._told = ""
+
+    def start(self) -> None:
+        """Watch in the background, as long as the process lives."""
+        threading.Thread(target=self._watch, name="passwords", daemon=True).start()
+
+    def _watch(self) -> None:
+        pause = threading.Event()
+        until_check = 0.0
+        while True:
+            try:
+                passwords = read_passwords(self._folder)
+                # Before Patroni listens to it, the signal would end the process.
+                if passwords != self._known and signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
+                    write_settings(passwords, self._patroni_file)
+                    # Patroni reads its files again.
+                    os.kill(os.getpid(), signal.SIGHUP)
+                    self._known = passwords
+                    until_check = 0.0
+                    logger.info("the Secret has new passwords")
+                until_check -= LOOK_SECONDS
+                if until_check <= 0:
+                    self._renew_roles()
+                    until_check = CHECK_SECONDS
+                self._told = ""
+            except (OSError, ValueError) as error:
+                self._tell(f"the Secret is not usable, its passwords stay as they were: {error}")
+            except psycopg.Error as error:
+                # While Postgres starts, stops or is full of clients.
+                self._tell(f"the passwords of the roles could not be looked at: {error}".strip())
+            pause.wait(LOOK_SECONDS)
+
+    def _renew_roles(self) -> None:
+        with psycopg.connect(
+            host=os.environ["PGHOST"],
+            user=SUPERUSER,
+            dbname="postgres",
+            # Not for the standbys: whoever becomes primary looks by itself.
+            options=f"-c statement_timeout={int(STATEMENT_SECONDS * 1000)} -c synchronous_commit=local",
+            connect_timeout=2,
+            autocommit=True,
+        ) as connection:
+            for role in renew_roles(connection, self._known):
+                logger.info("set the password of the role %s", role)
+
+    def _tell(self, what: str) -> None:
+        if what != self._told:
+            logger.warning("%s", what)
+        self._told = what

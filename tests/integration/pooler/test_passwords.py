@@ -1,0 +1,106 @@
+"""Passwords that change while clients of a real PgBouncer work: nobody is turned away."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from images.postgres.runnerhub_postgres.passwords import ROLE_KEYS, renew_roles
+from tests.integration.pooler.bench import (
+    DATABASE,
+    SUPERUSER_PASSWORD,
+    Bench,
+    Writers,
+    missing,
+    running_bench,
+    wait_until,
+)
+
+pytestmark = pytest.mark.skipif(missing() != "", reason=f"not on this machine (make servers): {missing()}")
+
+
+@pytest.fixture
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    home = tmp_path_factory.mktemp("pooler")
+    for folder in (home, *home.parents[:3]):
+        folder.chmod(0o755)
+    with running_bench(home) as found:
+        yield found
+
+
+def lets_in(bench: Bench, user: str, password: str, database: str = DATABASE) -> bool:
+    """Whether PgBouncer does."""
+    try:
+        psycopg.connect(
+            host="127.0.0.1", port=bench.pooler_port, user=user, password=password, dbname=database,
+            connect_timeout=5,
+        ).close()  # fmt: skip
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def renew_in_postgres(bench: Bench) -> list[str]:
+    """What the pod of the primary does."""
+    with psycopg.connect(
+        host="127.0.0.1", port=bench.primary.port, user="postgres", password=SUPERUSER_PASSWORD,
+        dbname="postgres", autocommit=True,
+    ) as connection:  # fmt: skip
+        passwords = {**dict.fromkeys(ROLE_KEYS.values(), SUPERUSER_PASSWORD), **bench.passwords}
+        return renew_roles(connection, passwords)
+
+
+def change(bench: Bench, *keys: str) -> dict[str, str]:
+    """New values in the Secret; gives the old ones."""
+    before = dict(bench.passwords)
+    bench.former_password = before["app-password"]
+    bench.passwords |= {key: secrets.token_urlsafe(12) for key in keys}
+    bench.write_secret()
+    return before
+
+
+def test_clients_notice_nothing_of_a_new_password(bench: Bench) -> None:
+    bench.pause(seconds=0.1)
+    with Writers(bench) as writers:
+        before = change(bench, "app-password", "monitoring-password")
+        # Postgres does not have it yet, so PgBouncer must not have it either: its own logins would fail.
+        time.sleep(2.5)
+        assert lets_in(bench, "app", before["app-password"])
+        assert not lets_in(bench, "app", bench.passwords["app-password"])
+        assert renew_in_postgres(bench) == ["app", "monitoring"]
+        wait_until("the new password", lambda: lets_in(bench, "app", bench.passwords["app-password"]))
+        assert not lets_in(bench, "app", before["app-password"])
+        # All connections to the server made anew, by the new password.
+        assert bench.pause(seconds=1) == 200
+        writers.wait_for(50)
+    assert writers.errors == []
+    assert renew_in_postgres(bench) == []
+
+
+def test_whoever_steers_the_pooler_may_come_with_either_password(bench: Bench) -> None:
+    bench.pause(seconds=0.1)
+    before = change(bench, "restapi-password")
+    new = bench.passwords["restapi-password"]
+    wait_until("the new password", lambda: lets_in(bench, "pgbouncer", new, "pgbouncer"))
+    wait_until("the agent", lambda: bench.call("/resume", password=new) == 200)
+    assert bench.call("/resume", password=before["restapi-password"]) == 200
+    assert bench.call("/resume", password="wrong") == 401
+    assert bench.call("/pause", {"primary": bench.primary.name, "seconds": 1}, new) == 200
+
+
+def test_an_agent_that_is_killed_meanwhile_goes_on(bench: Bench) -> None:
+    bench.pause(seconds=0.1)
+    assert bench.agent is not None
+    change(bench, "app-password", "restapi-password")
+    bench.agent.kill()
+    bench.agent.wait()
+    bench.start_agent()
+    time.sleep(1.5)
+    renew_in_postgres(bench)
+    wait_until("the new password", lambda: lets_in(bench, "app", bench.passwords["app-password"]))
+    new = bench.passwords["restapi-password"]
+    wait_until("the agent", lambda: bench.call("/resume", password=new) == 200)

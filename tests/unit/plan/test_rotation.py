@@ -1,0 +1,100 @@
+"""Passwords that change: which pods are marked, what is made anew, and what people are told."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from runnerhub_operator import names
+from runnerhub_operator.actions import GeneratePasswords
+from runnerhub_operator.plan import credentials, rotation
+
+from .builders import children, cluster, snapshot
+
+NAME = "hub-postgres-credentials"
+
+
+def seen(version: str, annotations: dict[str, str] | None = None, name: str = NAME, **values: str) -> Any:
+    """A snapshot with a Secret in this state."""
+    found = children()
+    before = found["Secret", name]
+    data = {key.replace("_", "-"): base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    found["Secret", name] = {
+        **before,
+        "metadata": {**before["metadata"], "resourceVersion": version, "annotations": annotations or {}},
+        "data": {**before["data"], **data},
+    }
+    return snapshot(children=found)
+
+
+def known() -> rotation.Known:
+    return rotation.look(cluster(), seen("1"), rotation.Known()).known
+
+
+def test_what_is_seen_first_is_no_change() -> None:
+    found = rotation.look(cluster(), seen("1"), rotation.Known())
+    assert found.mark is None
+    assert found.events == ()
+    assert found.known.version == "1"
+
+
+def test_a_change_marks_all_pods_that_follow_it_once() -> None:
+    found = rotation.look(cluster(), seen("2", app_password="new"), known())
+    assert found.mark is not None
+    assert found.mark.version == "2"
+    for pod in ("hub-postgres-0", "hub-postgres-2"):
+        assert pod in found.mark.pods
+    assert not any("redis" in pod for pod in found.mark.pods)
+    (event,) = found.events
+    assert event.reason == "PasswordsChanged"
+    assert "app-password" in event.message
+    assert "monitoring-password" not in event.message
+    assert rotation.look(cluster(), seen("2", app_password="new"), found.known).mark is None
+
+
+def test_a_new_label_on_the_secret_is_no_change() -> None:
+    found = rotation.look(cluster(), seen("2"), known())
+    assert found.mark is None
+    assert found.known.version == "2"
+
+
+def test_an_annotation_asks_for_new_passwords() -> None:
+    asked = {names.ANNOTATION_ROTATE: "app-password, monitoring-password"}
+    found = rotation.look(cluster(), seen("1", asked), known())
+    assert found.generate == (GeneratePasswords(NAME, ("app-password", "monitoring-password")),)
+    assert found.events == ()
+    everything = rotation.look(cluster(), seen("1", {names.ANNOTATION_ROTATE: "all"}), known())
+    assert set(everything.generate[0].keys) == {
+        "superuser-password",
+        "replication-password",
+        "app-password",
+        "restapi-password",
+        "monitoring-password",
+    }
+
+
+def test_what_cannot_be_made_is_told_and_the_annotation_goes() -> None:
+    found = rotation.look(cluster(), seen("1", {names.ANNOTATION_ROTATE: "app-pasword"}), known())
+    assert found.generate == (GeneratePasswords(NAME, ()),)
+    assert [event.reason for event in found.events] == ["RotationRefused"]
+    assert "app-pasword" in found.events[0].message
+    queue = seen("1", {names.ANNOTATION_ROTATE: "all"}, "hub-redis-credentials")
+    refused = rotation.look(cluster(), queue, known())
+    assert refused.generate == (GeneratePasswords("hub-redis-credentials", ()),)
+    assert [event.reason for event in refused.events] == ["RotationRefused"]
+
+
+def test_passwords_that_cannot_be_used_are_told() -> None:
+    empty = rotation.look(cluster(), seen("2", monitoring_password=""), known())
+    assert [event.reason for event in empty.events] == ["PasswordsChanged", "PasswordNotUsed"]
+    awkward = rotation.look(cluster(), seen("3", app_password="a/b@c"), known())
+    assert [event.reason for event in awkward.events] == ["PasswordsChanged", "PasswordUnsuitable"]
+    assert "a/b@c" not in " ".join(event.message for event in awkward.events)
+
+
+def test_only_images_of_others_restart_for_the_databases_password() -> None:
+    before, after = seen("1"), seen("2", app_password="new")
+    ours = cluster()
+    assert credentials.credentials_hash(ours, before) == credentials.credentials_hash(ours, after)
+    theirs = cluster({"orchestrator": {"image": "registry.example/hub:1"}})
+    assert credentials.credentials_hash(theirs, before) != credentials.credentials_hash(theirs, after)

@@ -1,0 +1,189 @@
+"""Passwords in the pods of the database and of the pooler: what is read, written and compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from images.pooler.runnerhub_pooler.console import ConsoleError
+from images.pooler.runnerhub_pooler.credentials import (
+    FORMER_SECONDS,
+    Credentials,
+    Passwords,
+    Renewal,
+    in_effect,
+    parse_user_list,
+    read_passwords,
+    user_list,
+)
+from images.pooler.runnerhub_pooler.server import authorization, is_admin
+from images.pooler.runnerhub_pooler.settings import Settings
+from images.postgres.runnerhub_postgres import passwords as postgres
+
+OLD = Passwords(app="a", monitoring='m"1', admin="r")
+
+
+# --- Postgres ---
+
+
+def verifier(password: str, role: str = "app") -> str:
+    """What Postgres stores, made by libpq."""
+    connection = psycopg.pq.PGconn.connect_start(b"host=/nowhere")
+    return connection.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+
+
+@pytest.mark.parametrize("password", ["secret", "with space", "ü-umlaut", 'quote"d', "x" * 200])
+def test_a_stored_password_is_recognized(password: str) -> None:
+    assert postgres.fits(verifier(password), password)
+    assert not postgres.fits(verifier(password), password + "x")
+
+
+@pytest.mark.parametrize(
+    "stored", [None, "", "md5abc", "SCRAM-SHA-256$4096:?$a:b", "SCRAM-SHA-256$x:YQ==$YQ==:YQ=="]
+)
+def test_nothing_fits_what_is_no_verifier(stored: str | None) -> None:
+    assert not postgres.fits(stored, "secret")
+
+
+def fill(folder: Path, **others: str) -> None:
+    keys = (*postgres.ROLE_KEYS.values(), postgres.REST_KEY)
+    for key in keys:
+        (folder / key).write_text(others.get(key.replace("-", "_"), f"{key}-value"))
+
+
+def test_a_line_break_at_the_end_is_no_part_of_a_password(tmp_path: Path) -> None:
+    fill(tmp_path, app_password="word\n")
+    assert postgres.read_passwords(tmp_path)["app-password"] == "word"
+
+
+@pytest.mark.parametrize("value", ["", "\n", "two\nlines", "tab\t"])
+def test_what_cannot_be_a_password_is_refused(tmp_path: Path, value: str) -> None:
+    fill(tmp_path, app_password=value)
+    with pytest.raises(ValueError, match="app-password"):
+        postgres.read_passwords(tmp_path)
+    with pytest.raises(ValueError, match="app-password"):
+        read_passwords(tmp_path)
+
+
+def test_patronis_part_is_for_its_user_only(tmp_path: Path) -> None:
+    fill(tmp_path)
+    path = tmp_path / "20-passwords.yml"
+    for _ in range(2):
+        postgres.write_settings(postgres.read_passwords(tmp_path), path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    written = json.loads(path.read_text())
+    assert written["restapi"]["authentication"] == {
+        "username": "patroni",
+        "password": "restapi-password-value",
+    }
+    assert written["postgresql"]["authentication"]["replication"]["password"] == "replication-password-value"
+
+
+# --- The pooler ---
+
+
+def test_a_user_list_is_read_as_it_was_written() -> None:
+    assert parse_user_list(user_list(OLD)) == OLD
+    with pytest.raises(ValueError, match="missing"):
+        parse_user_list('"app" "a"\n')
+
+
+def test_the_former_admin_is_let_in_for_a_while() -> None:
+    now = [0.0]
+    found = Credentials(OLD, lambda: now[0])
+    found.renew(Passwords(app="b", monitoring="m", admin="s"))
+    assert found.admins() == ("s", "r")
+    assert is_admin(authorization("r"), found)
+    assert is_admin(authorization("s"), found)
+    assert not is_admin(authorization("t"), found)
+    now[0] = FORMER_SECONDS + 1
+    assert not is_admin(authorization("r"), found)
+
+
+class Pod:
+    """A pooler pod with two PgBouncers that are played."""
+
+    def __init__(self, home: Path) -> None:
+        self.secret = home / "secret"
+        self.secret.mkdir()
+        self.lists = (home / "rw.txt", home / "ro.txt")
+        self.postgres_has = OLD
+        self.reloaded: list[int] = []
+        self.refuses: set[int] = set()
+        self.settings = Settings(1, 5432, 5433, 2, "hub", self.secret, self.lists)
+        self.write(OLD)
+        for path in self.lists:
+            path.write_text(user_list(OLD))
+        self.credentials = Credentials(in_effect(self.settings))
+        self.renewal = Renewal(self.settings, self.credentials, self.lets_in, self.reload)
+
+    def write(self, passwords: Passwords) -> None:
+        for key, word in (
+            ("app-password", passwords.app),
+            ("monitoring-password", passwords.monitoring),
+            ("restapi-password", passwords.admin),
+        ):
+            (self.secret / key).write_text(word)
+
+    def lets_in(self, user: str, password: str) -> bool:
+        return self.postgres_has.by_user()[user] == password
+
+    def reload(self, port: int, _passwords: Sequence[str]) -> None:
+        if port in self.refuses:
+            raise ConsoleError("not now")
+        self.reloaded.append(port)
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Pod:
+    return Pod(tmp_path)
+
+
+NEW = Passwords(app="b", monitoring='m"1', admin="r")
+
+
+def test_without_a_change_nothing_is_read_again(pod: Pod) -> None:
+    pod.renewal.look()
+    assert pod.reloaded == []
+
+
+def test_a_new_password_waits_for_postgres(pod: Pod) -> None:
+    pod.write(NEW)
+    pod.renewal.look()
+    assert pod.reloaded == []
+    assert pod.credentials.current == OLD
+    pod.postgres_has = NEW
+    pod.renewal.look()
+    assert pod.reloaded == [5432, 5433]
+    assert pod.credentials.current == NEW
+    assert [path.read_text() for path in pod.lists] == [user_list(NEW)] * 2
+    assert pod.lists[0].stat().st_mode & 0o777 == 0o600
+
+
+def test_a_pgbouncer_that_does_not_answer_is_asked_again(pod: Pod) -> None:
+    pod.write(NEW)
+    pod.postgres_has = NEW
+    pod.refuses = {5433}
+    pod.renewal.look()
+    assert pod.credentials.current == OLD
+    pod.refuses = set()
+    pod.renewal.look()
+    assert pod.credentials.current == NEW
+
+
+def test_a_program_that_starts_again_goes_by_what_pgbouncer_knows(pod: Pod) -> None:
+    pod.write(NEW)
+    assert in_effect(pod.settings) == OLD
+    for path in pod.lists:
+        path.unlink()
+    assert in_effect(pod.settings) == NEW
+
+
+def test_a_secret_that_is_not_usable_changes_nothing(pod: Pod) -> None:
+    pod.write(Passwords(app="", monitoring="m", admin="r"))
+    pod.renewal.look()
+    assert pod.credentials.current == OLD
