@@ -111,6 +111,10 @@ class PostgresInstanceStatus(StatusModel):
             "behind; absent when unknown and of the primary."
         ),
     )
+    volume_used_percent: Count | None = Field(
+        default=None,
+        description="How full the member's volume is in percent, in steps of 5 below 80; absent when unknown.",
+    )
 
 
 class SwitchoverResult(StrEnum):

@@ -24,6 +24,8 @@ from ..api import (
     RunnerHubClusterStatus,
 )
 from ..snapshot import Pod, Scaled, Snapshot
+from . import fullness
+from .fullness import FULL_PERCENT, fullest
 from .volumes import Growth
 
 ConditionStatus = Literal["True", "False", "Unknown"]
@@ -106,14 +108,18 @@ def postgres_verdict(
     ready_poolers = _ready(poolers)
     serves = status.primary is not None and ready_poolers > 0
     full = (
-        serves and streaming >= wanted - 1 and _ready(members) >= wanted and ready_poolers >= wanted_poolers
+        serves
+        and streaming >= wanted - 1
+        and _ready(members) >= wanted
+        and ready_poolers >= wanted_poolers
+        and not fullest(status.instances, FULL_PERCENT)
     )
     primary = f"primary {status.primary}" if status.primary else "no primary"
     detail = (
         f"{primary}, {_ready(members)} of {wanted} members ready, {streaming} of {wanted - 1} replicas streaming, "
         f"{ready_poolers} of {wanted_poolers} poolers ready"
     )
-    detail = "; ".join((detail, *broken))
+    detail = "; ".join((detail, *broken, *fullness.told(status)))
     return _verdict(
         ConditionType.POSTGRES,
         serves=serves,

@@ -17,6 +17,7 @@ from ..actions import RenewDeployment, RestartPod, RestartPostgres, Rollout, Swi
 from ..api import RedisStatus, RunnerHubCluster
 from ..resources.common import Manifest
 from ..snapshot import LiveObject, Pod, Snapshot
+from .fullness import FULL_PERCENT, fullest
 
 # Patroni tells the end of a restart at its next loop, two seconds later.
 SETTLE_SECONDS: Final = 4.0
@@ -222,6 +223,8 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot, requested: Rollout 
         return Rollout(names.POSTGRES, None, "Patroni to answer")
     if unsettled or leader is None:
         return Rollout(names.POSTGRES, None, f"{', '.join(unsettled) or 'a primary'} to become healthy")
+    if crowded := fullest(members, FULL_PERCENT):
+        return Rollout(names.POSTGRES, None, f"room on the volume of {', '.join(crowded)}")
     by_name = {pod.name: pod for pod in outdated}
     if any(member.name == leader and member.restart_primary_first for member in pending):
         return Rollout(names.POSTGRES, RestartPostgres(leader, "changed parameters"), leader)

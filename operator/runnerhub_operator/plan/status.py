@@ -44,6 +44,7 @@ def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> PostgresSt
                 timeline=member.timeline,
                 lag_bytes=_coarse(member.lag_bytes),
                 lag_seconds=_lag_seconds(member),
+                volume_used_percent=member.volume_used_percent,
             )
             for member in sorted(patroni.members, key=lambda member: member.name)
         ),

@@ -16,6 +16,7 @@ from ..api import RunnerHubCluster, SwitchoverResult, SwitchoverStatus, Synchron
 from ..kube.events import EventNote
 from ..resources.patroni import MAX_REPLICA_LAG_BYTES
 from ..snapshot import Snapshot
+from .fullness import FULL_PERCENT, fullest
 
 # A request that could not be followed for so long is out of date.
 PATIENCE_SECONDS: Final = 600.0
@@ -112,6 +113,8 @@ def _obstacle(cluster: RunnerHubCluster, snapshot: Snapshot, wanted: str) -> str
     member = patroni.member(wanted)
     if pod is None or not pod.ready or member is None:
         return "its pod is not ready"
+    if wanted in fullest(patroni.members, FULL_PERCENT):
+        return f"its volume is {member.volume_used_percent} % full"
     if not patroni.in_step(wanted):
         return f"it does not stream from the primary ({member.state or 'state unknown'})"
     if member.lag_bytes is None or member.lag_bytes > MAX_REPLICA_LAG_BYTES:

@@ -41,7 +41,8 @@ class PatroniMember:
     or replayed, whichever is further; None for the primary and when it is unknown. `host`: the address that
     the member announces. `restart_primary_first`: a pending parameter shrinks that a standby must have at
     least as large as its primary. `lag_seconds`: how long ago the last transaction was committed that the member
-    has replayed; None when it was not asked.
+    has replayed; None when it was not asked. `volume_used_percent`: how full its volume is, as the image's Patroni
+    tells it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class PatroniMember:
     restart_primary_first: bool = False
     host: str | None = None
     lag_seconds: int | None = None
+    volume_used_percent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def _parse_member(item: object) -> PatroniMember:
     if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
         raise ProbeError("Patroni's /cluster has a member without a name")
     role = str(item.get("role", ""))
-    host = item.get("host")
+    host, tags = item.get("host"), item.get("tags")
     return PatroniMember(
         name=item["name"],
         role=_ROLES.get(role, role),
@@ -123,6 +125,7 @@ def _parse_member(item: object) -> PatroniMember:
         pending_restart=item.get("pending_restart") is True,
         restart_primary_first=_shrinks(item.get("pending_restart_reason")),
         host=host if isinstance(host, str) else None,
+        volume_used_percent=_whole(tags.get("volume_used_percent")) if isinstance(tags, Mapping) else None,
     )
 
 

@@ -219,7 +219,8 @@ BROKEN_BY = {
 }
 
 
-@pytest.mark.parametrize("name", [fault.name for fault in catalogue.ALL])
+# New passwords break nothing.
+@pytest.mark.parametrize("name", [fault.name for fault in catalogue.ALL if fault.name != "password-rotation"])
 def test_each_fault_breaks_and_heals_whatever_happens_in_between(stage, name):
     arena, log = stage
     broken = []
