@@ -47,6 +47,7 @@ LOOK_SECONDS: Final = 1.0
 # How often the primary's roles are looked at without a change of the Secret.
 CHECK_SECONDS: Final = 60.0
 STATEMENT_SECONDS: Final = 5.0
+SILENT_LOOKS: Final = 30
 
 Passwords = Mapping[str, str]
 
@@ -151,6 +152,8 @@ class Keeper:
         self._folder = folder
         self._patroni_file = patroni_file
         self._known = known
+        self._check_in = 0.0
+        self._failures = 0
         self._told = ""
 
     def start(self) -> None:
@@ -159,29 +162,40 @@ class Keeper:
 
     def _watch(self) -> None:
         pause = threading.Event()
-        until_check = 0.0
         while True:
             try:
-                passwords = read_passwords(self._folder)
-                # Before Patroni listens to it, the signal would end the process.
-                if passwords != self._known and signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
-                    write_settings(passwords, self._patroni_file)
-                    # Patroni reads its files again.
-                    os.kill(os.getpid(), signal.SIGHUP)
-                    self._known = passwords
-                    until_check = 0.0
-                    logger.info("the Secret has new passwords")
-                until_check -= LOOK_SECONDS
-                if until_check <= 0:
-                    self._renew_roles()
-                    until_check = CHECK_SECONDS
-                self._told = ""
+                self._follow_secret()
             except (OSError, ValueError) as error:
                 self._tell(f"the Secret is not usable, its passwords stay as they were: {error}")
-            except psycopg.Error as error:
-                # While Postgres starts, stops or is full of clients.
-                self._tell(f"the passwords of the roles could not be looked at: {error}".strip())
+            self._check_in -= LOOK_SECONDS
+            if self._check_in <= 0:
+                self._check_roles()
             pause.wait(LOOK_SECONDS)
+
+    def _follow_secret(self) -> None:
+        passwords = read_passwords(self._folder)
+        # Before Patroni listens to it, the signal would end the process.
+        if passwords == self._known or signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            return
+        write_settings(passwords, self._patroni_file)
+        # Patroni reads its files again.
+        os.kill(os.getpid(), signal.SIGHUP)
+        self._known = passwords
+        self._check_in = 0.0
+        self._told = ""
+        logger.info("the Secret has new passwords")
+
+    def _check_roles(self) -> None:
+        try:
+            self._renew_roles()
+        except psycopg.Error as error:
+            # A Postgres that starts or stops is nothing to tell.
+            self._failures += 1
+            if self._failures >= SILENT_LOOKS:
+                self._tell(f"the passwords of the roles could not be looked at: {error}".strip())
+        else:
+            self._failures = 0
+            self._check_in = CHECK_SECONDS
 
     def _renew_roles(self) -> None:
         with psycopg.connect(
