@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import crashes, data, nodes, passwords, planned, volume, watchers
+from . import crashes, data, nodes, passwords, planned, sides, volume, watchers
 from .fault import Fault, Primary, Target
 
 # Each target is a row of the service levels in the design document.
@@ -98,6 +98,15 @@ SHARED = (
         nodes.partition,
         Primary.MOVES,
         broken_seconds=60,
+    ),
+    Fault(
+        "split-brain",
+        "the same, with clients and a pooler on both sides",
+        sides.cut,
+        Primary.MOVES,
+        broken_seconds=60,
+        aftermath=sides.verdict,
+        arrange=planned.beside_a_pooler,
     ),
     Fault(
         "replicas-lost",

@@ -35,6 +35,10 @@ def _nothing_more(_arena: Arena, _before: Before) -> bool:
     return True
 
 
+def _as_it_is(_arena: Arena) -> None:
+    return
+
+
 def _no_notes(_arena: Arena) -> dict[str, float]:
     return {}
 
@@ -47,7 +51,8 @@ class Fault:
     `primary` tells whether the role moves. `came_true` says beyond a whole cluster what shows that the fault really
     happened and is over, such as a pod with a new uid. `broken_seconds`: for how long at least it stays broken.
     `writes_go_on`: whether clients must get through again before it is healed. `api_answers`: whether kubectl works
-    while it is broken. `aftermath` is waited for right after healing, and gives figures for the report.
+    while it is broken. `aftermath` is waited for right after healing, and gives figures for the report. `arrange`
+    makes of a whole cluster the one that the fault is about.
     """
 
     name: str
@@ -60,3 +65,4 @@ class Fault:
     writes_go_on: bool = True
     api_answers: bool = True
     aftermath: Callable[[Arena], dict[str, float]] = _no_notes
+    arrange: Callable[[Arena], None] = _as_it_is

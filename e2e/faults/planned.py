@@ -15,6 +15,7 @@ from .fault import Break
 SWITCH_ANNOTATION = "runnerhub.io/switch-primary-to"
 FORGET_SECONDS = 20
 DRAIN_SECONDS = 180
+MOVED_SECONDS = 180
 # Each run takes the value that is not in effect. Both change the pods, or need a restart, and nothing else.
 _MEMORY_REQUESTS = ("260Mi", "264Mi")
 _SHARED_BUFFERS = ("136MB", "144MB")
@@ -23,14 +24,30 @@ _SHARED_BUFFERS = ("136MB", "144MB")
 @contextmanager
 def switchover(arena: Arena, before: Before) -> Break:
     """Ask the operator to move the role to a member that confirms commits."""
-    hub = arena.hub
+    with _asked_for(arena.hub, before.replicas[0].name):
+        yield
+
+
+def beside_a_pooler(arena: Arena) -> None:
+    """Have the primary on a node that has a pooler too."""
+    nodes = set(arena.pooler_nodes())
+    before = arena.before()
+    if before.primary.node in nodes:
+        return
+    wanted = next(member.name for member in before.replicas if member.node in nodes)
+    with _asked_for(arena.hub, wanted):
+        wait_for(
+            f"{wanted} to be primary", lambda: arena.leader() == wanted and arena.is_whole(), MOVED_SECONDS
+        )
+
+
+@contextmanager
+def _asked_for(hub: Hub, member: str) -> Break:
     # A value that has been honoured once is not honoured again before it was gone.
     hub.kubectl("annotate", "rhc", hub.name, f"{SWITCH_ANNOTATION}-")
     wait_for("an earlier request to be forgotten", lambda: _no_request(hub), FORGET_SECONDS)
     try:
-        hub.kubectl(
-            "annotate", "rhc", hub.name, f"{SWITCH_ANNOTATION}={before.replicas[0].name}", "--overwrite"
-        )
+        hub.kubectl("annotate", "rhc", hub.name, f"{SWITCH_ANNOTATION}={member}", "--overwrite")
         yield
     finally:
         hub.kubectl("annotate", "rhc", hub.name, f"{SWITCH_ANNOTATION}-")

@@ -23,10 +23,11 @@ WHOLE_AGAIN_SECONDS = 420
 FAILURES = (WaitTimeoutError, KubectlError, TestBedError, subprocess.TimeoutExpired)
 
 
-def prepare(arena: Arena) -> Before:
+def prepare(arena: Arena, fault: Fault) -> Before:
     """Wait until the cluster is whole, its clients get through and its poolers are apart; what it looks like then."""
     arena.wait_whole(WHOLE_BEFORE_SECONDS)
     _spread_poolers(arena)
+    fault.arrange(arena)
     arena.wait_writing(WRITING_SECONDS)
     return arena.before()
 
@@ -34,7 +35,7 @@ def prepare(arena: Arena) -> Before:
 def run_once(arena: Arena, fault: Fault) -> RunResult:
     """Try a fault once. Whatever fails is told in the result, after the fault was healed and the oracle asked."""
     try:
-        before = prepare(arena)
+        before = prepare(arena, fault)
     except FAILURES as error:
         return RunResult(fault.name, now(), now(), problem=f"before the fault: {_first_line(error)}")
     since = now()

@@ -21,8 +21,13 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def client_pod(hub: str, image: str, *arguments: str) -> dict[str, Any]:
-    """Manifest of the load client's pod for a cluster."""
+def client_pod(
+    hub: str, image: str, *arguments: str, name: str = "client", node: str = "", database: str = ""
+) -> dict[str, Any]:
+    """Manifest of a load client's pod for a cluster.
+
+    `node`: where it runs, by default on the control plane. `database`: the host it writes to, by default the Service.
+    """
 
     def secret(variable: str, name: str, key: str) -> dict[str, Any]:
         return {
@@ -31,11 +36,11 @@ def client_pod(hub: str, image: str, *arguments: str) -> dict[str, Any]:
         }
 
     sentinels = ",".join(f"{hub}-redis-{i}:26379" for i in range(3))
-    database = f"postgresql://app:$(DATABASE_PASSWORD)@{hub}-postgres:{{port}}/github_runnerhub"
+    url = f"postgresql://app:$(DATABASE_PASSWORD)@{database or f'{hub}-postgres'}:{{port}}/github_runnerhub"
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": f"{hub}-client", "labels": {"app.kubernetes.io/name": "runnerhub-client"}},
+        "metadata": {"name": f"{hub}-{name}", "labels": {"app.kubernetes.io/name": "runnerhub-client"}},
         "spec": {
             "restartPolicy": "Never",
             "enableServiceLinks": False,
@@ -49,7 +54,9 @@ def client_pod(hub: str, image: str, *arguments: str) -> dict[str, Any]:
             },
             # The client must outlive the faults, so it stays off the workers, whose nodes are broken on purpose.
             "tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}],
-            "nodeSelector": {"node-role.kubernetes.io/control-plane": ""},
+            "nodeSelector": {"kubernetes.io/hostname": node}
+            if node
+            else {"node-role.kubernetes.io/control-plane": ""},
             "containers": [
                 {
                     "name": "client",
@@ -62,8 +69,8 @@ def client_pod(hub: str, image: str, *arguments: str) -> dict[str, Any]:
                         secret("REDIS_SENTINEL_PASSWORD", "redis", "sentinel-password"),
                         secret("JWT_SECRET", "orchestrator", "jwt-secret"),
                         {"name": "DATABASE_PASSWORD_FILE", "value": f"{CREDENTIALS_DIRECTORY}/app-password"},
-                        {"name": "DATABASE_URL", "value": database.format(port=5432)},
-                        {"name": "DATABASE_READ_ONLY_URL", "value": database.format(port=5433)},
+                        {"name": "DATABASE_URL", "value": url.format(port=5432)},
+                        {"name": "DATABASE_READ_ONLY_URL", "value": url.format(port=5433)},
                         {"name": "REDIS_SENTINEL_HOSTS", "value": sentinels},
                         {"name": "REDIS_MASTER_NAME", "value": "github-runnerhub-redis"},
                         {"name": "LOAD_BALANCER_URL", "value": f"http://{hub}"},
@@ -99,19 +106,28 @@ def client_pod(hub: str, image: str, *arguments: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class LoadClient:
-    """The running load client of a cluster."""
+    """A running load client of a cluster."""
 
     hub: Hub
+    name: str = "client"
 
     @property
     def pod(self) -> str:
         """Name of its pod."""
-        return f"{self.hub.name}-client"
+        return f"{self.hub.name}-{self.name}"
 
-    def start(self, image: str, *arguments: str, probes: Collection[str] = PROBES) -> None:
+    def start(
+        self,
+        image: str,
+        *arguments: str,
+        probes: Collection[str] = PROBES,
+        node: str = "",
+        database: str = "",
+    ) -> None:
         """Start it anew and wait until these probes get through; an old one goes, with its log."""
         self.stop()
-        self.hub.kubectl.apply(client_pod(self.hub.name, image, *arguments))
+        pod = client_pod(self.hub.name, image, *arguments, name=self.name, node=node, database=database)
+        self.hub.kubectl.apply(pod)
         wait_for("the load client to write", lambda: self._gets_through(probes), 90)
 
     def stop(self) -> None:

@@ -123,9 +123,9 @@ class Renewal:
         self._told = ""
 
     def watch(self) -> None:
-        """Look for ever."""
+        """Look for ever, at the same moments as the other poolers do: clients that come anew find one like the other."""
         while True:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS - time.time() % LOOK_SECONDS)
             self.look()
 
     def look(self) -> None:

@@ -46,6 +46,8 @@ REST_KEY: Final = "restapi-password"
 LOOK_SECONDS: Final = 1.0
 # How often the primary's roles are looked at without a change of the Secret.
 CHECK_SECONDS: Final = 60.0
+# Between a new Secret and the change of the roles: the other pods have it too by then, and follow all at once.
+GRACE_SECONDS: Final = 3.0
 STATEMENT_SECONDS: Final = 5.0
 SILENT_LOOKS: Final = 30
 
@@ -181,7 +183,7 @@ class Keeper:
         # Patroni reads its files again.
         os.kill(os.getpid(), signal.SIGHUP)
         self._known = passwords
-        self._check_in = 0.0
+        self._check_in = GRACE_SECONDS
         self._told = ""
         logger.info("the Secret has new passwords")
 

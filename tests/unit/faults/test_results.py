@@ -140,7 +140,7 @@ def test_the_report_is_json_and_a_table(tmp_path, monkeypatch):
 
 def test_each_fault_has_a_name_of_its_own_and_is_found_by_it():
     names = [fault.name for fault in catalogue.ALL]
-    assert len(set(names)) == len(names) == 22
+    assert len(set(names)) == len(names) == 23
     assert all(catalogue.by_name(name).name == name for name in names)
     with pytest.raises(KeyError, match="there is no fault nonsense; there are planned-switchover"):
         catalogue.by_name("nonsense")
