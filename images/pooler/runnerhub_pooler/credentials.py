@@ -123,7 +123,7 @@ class Renewal:
         self._told = ""
 
     def watch(self) -> None:
-        """Look for ever, at the same moments as the other poolers do: clients that come anew find one like the other."""
+        """Look for ever, at the same moments as the other poolers do, so that clients find them alike."""
         while True:
             time.sleep(LOOK_SECONDS - time.time() % LOOK_SECONDS)
             self.look()
