@@ -48,7 +48,8 @@ def verdict(arena: Arena) -> dict[str, float]:
         AGAIN_SECONDS,
     )
     found = inside.verify()
-    gap = inside.measure("1970-01-01T00:00:00Z", now())["stores"]["postgres"]["gap_seconds"]
+    pod = arena.hub.kubectl.get("pod", inside.pod) or {}
+    gap = inside.measure(pod["metadata"]["creationTimestamp"], now())["stores"]["postgres"]["gap_seconds"]
     inside.stop()
     broken = {key: found[key] for key in ("lost", "partial", "phantoms", "duplicates") if found[key]}
     if broken:
