@@ -1,7 +1,8 @@
 """The passwords of the database, and how a new one comes into effect while it works.
 
-Kubernetes renews the mounted Secret. Each member's Patroni is told at once; the roles are changed by the primary, which
-also looks once a minute, because a member that becomes primary may not have replayed what the one before changed.
+Kubernetes renews the mounted Secret. The primary changes the roles, each member's Patroni is told when its Postgres has
+the change. The primary also looks once a minute, because a member that becomes primary may not have replayed what the
+one before changed.
 
 Patroni itself reaches its Postgres through the socket, where no password is asked for, so nothing depends on which of
 the two knows a new one first. On the network Postgres' answer counts: the poolers go on with the old password
@@ -18,6 +19,7 @@ import logging
 import os
 import signal
 import threading
+import time
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,7 +49,9 @@ LOOK_SECONDS: Final = 1.0
 # How often the primary's roles are looked at without a change of the Secret.
 CHECK_SECONDS: Final = 60.0
 # Between a new Secret and the change of the roles: the other pods have it too by then, and follow all at once.
-GRACE_SECONDS: Final = 3.0
+GRACE_SECONDS: Final = 6.0
+# How long a replica waits for the change of the roles before its Patroni gets the new passwords all the same.
+PATIENCE_SECONDS: Final = 20.0
 STATEMENT_SECONDS: Final = 5.0
 SILENT_LOOKS: Final = 30
 
@@ -133,28 +137,40 @@ def set_password(
     )
 
 
+def misfits(connection: psycopg.Connection[Any], passwords: Passwords) -> list[str]:
+    """Roles that are there and whose stored password does not fit."""
+    stored = dict(connection.execute("SELECT rolname, rolpassword FROM pg_catalog.pg_authid").fetchall())
+    return [
+        role for role, key in ROLE_KEYS.items() if role in stored and not fits(stored[role], passwords[key])
+    ]
+
+
 def renew_roles(connection: psycopg.Connection[Any], passwords: Passwords) -> list[str]:
     """Set the passwords of those roles whose stored one does not fit, and give their names. Not on a replica."""
     row = connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
     if row is None or row[0]:
         return []
-    stored = dict(connection.execute("SELECT rolname, rolpassword FROM pg_catalog.pg_authid").fetchall())
-    changed = []
-    for role, key in ROLE_KEYS.items():
-        if role in stored and not fits(stored[role], passwords[key]):
-            set_password(connection, role, passwords[key])
-            changed.append(role)
+    changed = misfits(connection, passwords)
+    for role in changed:
+        set_password(connection, role, passwords[ROLE_KEYS[role]])
     return changed
 
 
 class Keeper:
-    """Brings new passwords to the Patroni of this process and, on the primary, to the roles."""
+    """Brings new passwords to the Patroni of this process and, on the primary, to the roles.
+
+    The roles come first, after a while in which the copies of the Secret in other pods are renewed; then Patroni, which
+    a replica's keeper tells when the change of the roles has been replayed.
+    """
 
     def __init__(self, folder: Path, patroni_file: Path, known: Passwords) -> None:
         self._folder = folder
         self._patroni_file = patroni_file
-        self._known = known
-        self._check_in = 0.0
+        # What Patroni has, and what the Secret had at the last look, since when by the monotonic clock.
+        self._given = known
+        self._wanted = known
+        self._since = 0.0
+        self._checked = 0.0
         self._failures = 0
         self._told = ""
 
@@ -166,40 +182,55 @@ class Keeper:
         pause = threading.Event()
         while True:
             try:
-                self._follow_secret()
+                self.look(time.monotonic())
             except (OSError, ValueError) as error:
                 self._tell(f"the Secret is not usable, its passwords stay as they were: {error}")
-            self._check_in -= LOOK_SECONDS
-            if self._check_in <= 0:
-                self._check_roles()
             pause.wait(LOOK_SECONDS)
 
-    def _follow_secret(self) -> None:
+    def look(self, now: float) -> None:
+        """Do what is due at a moment of the monotonic clock.
+
+        Raises OSError or ValueError when the Secret is not usable.
+        """
         passwords = read_passwords(self._folder)
-        # Before Patroni listens to it, the signal would end the process.
-        if passwords == self._known or signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        if passwords != self._wanted:
+            self._wanted, self._since = passwords, now
+            logger.info("the Secret has new passwords")
+        is_new = self._wanted != self._given
+        if is_new and now - self._since < GRACE_SECONDS:
             return
-        write_settings(passwords, self._patroni_file)
+        if not is_new and self._checked and now - self._checked < CHECK_SECONDS:
+            return
+        fit = self._check_roles(now)
+        # Not for ever: a replica that has lost its primary gets the change of the roles by the new passwords only.
+        if is_new and (fit or now - self._since >= PATIENCE_SECONDS):
+            self._give()
+
+    def _give(self) -> None:
+        # Before Patroni listens to it, the signal would end the process.
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            return
+        write_settings(self._wanted, self._patroni_file)
         # Patroni reads its files again.
         os.kill(os.getpid(), signal.SIGHUP)
-        self._known = passwords
-        self._check_in = GRACE_SECONDS
+        self._given = self._wanted
         self._told = ""
-        logger.info("the Secret has new passwords")
+        logger.info("Patroni has the new passwords")
 
-    def _check_roles(self) -> None:
+    def _check_roles(self, now: float) -> bool:
+        """Whether Postgres goes by the Secret now."""
         try:
-            self._renew_roles()
+            fit = self._renew_roles()
         except psycopg.Error as error:
             # A Postgres that starts or stops is nothing to tell.
             self._failures += 1
             if self._failures >= SILENT_LOOKS:
                 self._tell(f"the passwords of the roles could not be looked at: {error}".strip())
-        else:
-            self._failures = 0
-            self._check_in = CHECK_SECONDS
+            return False
+        self._failures, self._checked = 0, now
+        return fit
 
-    def _renew_roles(self) -> None:
+    def _renew_roles(self) -> bool:
         with psycopg.connect(
             host=os.environ["PGHOST"],
             user=SUPERUSER,
@@ -209,8 +240,9 @@ class Keeper:
             connect_timeout=2,
             autocommit=True,
         ) as connection:
-            for role in renew_roles(connection, self._known):
+            for role in renew_roles(connection, self._wanted):
                 logger.info("set the password of the role %s", role)
+            return not misfits(connection, self._wanted)
 
     def _tell(self, what: str) -> None:
         if what != self._told:

@@ -12,6 +12,7 @@ import aiohttp
 import psycopg
 import pytest
 
+from images.postgres.runnerhub_postgres.passwords import ROLE_KEYS, write_settings
 from runnerhub_operator.probes import pgbouncer
 from runnerhub_operator.probes.http import Login
 from tests.integration.pooler.bench import (
@@ -161,8 +162,11 @@ def hook(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     module.PORT = bench.primary.patroni_port  # type: ignore[attr-defined]
+    write_settings(
+        {**dict.fromkeys(ROLE_KEYS.values(), ""), **bench.passwords}, bench.home / "20-passwords.yml"
+    )
     for name, value in {
-        "CREDENTIALS_DIR": str(bench.credentials),
+        "PATRONICTL_CONFIG_FILE": str(bench.home),
         "POOLER_PODS": "127.0.0.1",
         "POOLER_AGENT_PORT": str(bench.agent_port),
         "POOLER_AGENT_USERNAME": "pgbouncer",
