@@ -133,16 +133,15 @@ class Postgres:
         """By the password of the moment, or by the one before while a new one is coming into effect."""
         file = self._password_file
         password = file.read_text(encoding="utf-8").rstrip("\r\n") if file is not None else None
+        before = self._password
         # The change may come between two tries.
-        for tried in () if self._password in (None, password) else (password, self._password):
+        for tried in () if before in (None, password) else (password, before):
             with contextlib.suppress(psycopg.OperationalError):
                 return await self._open(tried)
-        connection = await self._open(password)
-        self._password = password
-        return connection
+        return await self._open(password)
 
     async def _open(self, password: str | None) -> psycopg.AsyncConnection[Any]:
-        return await psycopg.AsyncConnection.connect(
+        connection = await psycopg.AsyncConnection.connect(
             make_conninfo(self._url, password=password),
             autocommit=True,
             prepare_threshold=None,
@@ -151,6 +150,8 @@ class Postgres:
             keepalives_interval=2,
             keepalives_count=3,
         )
+        self._password = password
+        return connection
 
     async def execute(
         self, connection: psycopg.AsyncConnection[Any], query: Any, parameters: Any, timeout_seconds: float
