@@ -94,8 +94,9 @@ class Database:
         self._idle: deque[_Session] = deque()
         self._slots = asyncio.Semaphore(settings.connections)
         self._available: bool | None = None
-        # The one that let in last.
+        # The one of the moment, and the one before.
         self._password: str | None = None
+        self._former: str | None = None
 
     async def run(self, work: Work[T], *, deadline_seconds: float | None = None) -> T:
         """Run `work` in one transaction and return its result once it is committed.
@@ -187,14 +188,14 @@ class Database:
     async def _log_in(self) -> Connection:
         """By the password of the moment, or by the one before while a new one is coming into effect."""
         password = self._settings.password()
+        if password != self._password:
+            self._former, self._password = self._password, password
         try:
-            connection = await self._connect(password)
+            return await self._connect(password)
         except psycopg.OperationalError:
-            if self._password in (None, password):
+            if self._former is None:
                 raise
-            return await self._connect(self._password)
-        self._password = password
-        return connection
+            return await self._connect(self._former)
 
     async def _connect(self, password: str | None) -> Connection:
         return await psycopg.AsyncConnection.connect(
