@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -81,3 +82,33 @@ def test_a_broken_constraint_costs_no_connection():
 def test_an_error_is_told_in_one_line():
     assert describe(psycopg.OperationalError("one\ntwo")) == "OperationalError: one"
     assert describe(TimeoutError()) == "TimeoutError"
+
+
+async def test_a_new_password_and_the_one_before_are_tried(tmp_path, monkeypatch):
+    file = tmp_path / "app-password"
+    file.write_text("one\n")
+    database = Database(replace(SETTINGS, password_file=file))
+    lets_in = {"one"}
+    tried = []
+
+    async def connect(password):
+        tried.append(password)
+        if password not in lets_in:
+            raise psycopg.OperationalError("password authentication failed")
+        return password
+
+    monkeypatch.setattr(database, "_connect", connect)
+    assert await database._log_in() == "one"
+    file.write_text("two")
+    assert await database._log_in() == "one"
+    lets_in = {"two"}
+    assert await database._log_in() == "two"
+    assert tried == ["one", "two", "one", "two"]
+    lets_in = set()
+    with pytest.raises(psycopg.OperationalError):
+        await database._log_in()
+
+
+def test_without_a_readable_file_the_address_counts(tmp_path):
+    assert SETTINGS.password() is None
+    assert replace(SETTINGS, password_file=tmp_path / "missing").password() is None
