@@ -29,9 +29,12 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9._~-]+")
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The database's Secret as it was seen last: its version, and the hash of each value, in this process only."""
+    """What was seen last: the versions of all Secrets, while nothing is asked of them, and the hash of each password.
 
-    version: str = ""
+    The hashes are of the database's, and of this process only.
+    """
+
+    versions: tuple[str, ...] = ()
     values: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -47,14 +50,18 @@ class Rotation:
 
 def look(cluster: RunnerHubCluster, snapshot: Snapshot, known: Known) -> Rotation:
     """Compare the Secrets with what was known of them."""
+    versions = tuple(
+        live.resource_version if live is not None else ""
+        for component in CREDENTIAL_KEYS
+        for live in (snapshot.children.live("Secret", names.credentials(cluster.name, component)),)
+    )
+    if versions == known.versions:
+        return Rotation(known=known)
     generate, refusals = _asked(cluster, snapshot)
     name = names.credentials(cluster.name, names.POSTGRES)
-    live = snapshot.children.live("Secret", name)
-    if live is None or live.resource_version == known.version:
-        return Rotation(generate, None, tuple(refusals), known)
     data: Mapping[str, Any] = (snapshot.child("Secret", name) or {}).get("data") or {}
     values = {key: hash(str(value)) for key, value in data.items()}
-    seen = Known(live.resource_version, values)
+    seen = Known(() if generate else versions, values)
     changed = [key for key, value in sorted(values.items()) if known.values.get(key, value) != value]
     if not changed:
         return Rotation(generate, None, tuple(refusals), seen)
@@ -65,7 +72,8 @@ def look(cluster: RunnerHubCluster, snapshot: Snapshot, known: Known) -> Rotatio
         f"Secret {name} has a new {', '.join(changed)}; it comes into effect while everything goes on",
     )
     warnings = [note for key in changed if (note := _unsuitable(snapshot, name, key)) is not None]
-    return Rotation(generate, MarkPods(pods, live.resource_version), (*refusals, told, *warnings), seen)
+    version = versions[list(CREDENTIAL_KEYS).index(names.POSTGRES)]
+    return Rotation(generate, MarkPods(pods, version), (*refusals, told, *warnings), seen)
 
 
 def _asked(
