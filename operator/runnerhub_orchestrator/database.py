@@ -27,6 +27,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg.errors import Diagnostic
 from psycopg.rows import DictRow, dict_row
 
+from runnerhub_passwords import PasswordFile
+
 from .errors import DatabaseUnavailableError, NotReplicatedError
 from .settings import DatabaseSettings
 
@@ -94,9 +96,7 @@ class Database:
         self._idle: deque[_Session] = deque()
         self._slots = asyncio.Semaphore(settings.connections)
         self._available: bool | None = None
-        # The one of the moment, and the one before.
-        self._password: str | None = None
-        self._former: str | None = None
+        self._passwords = PasswordFile(settings.password_file)
 
     async def run(self, work: Work[T], *, deadline_seconds: float | None = None) -> T:
         """Run `work` in one transaction and return its result once it is committed.
@@ -186,16 +186,12 @@ class Database:
         return session
 
     async def _log_in(self) -> Connection:
-        """By the password of the moment, or by the one before while a new one is coming into effect."""
-        password = self._settings.password()
-        if password != self._password:
-            self._former, self._password = self._password, password
-        try:
-            return await self._connect(password)
-        except psycopg.OperationalError:
-            if self._former is None:
-                raise
-            return await self._connect(self._former)
+        """By the password of the moment; while a new one comes into effect, also by the one before."""
+        *others, last = self._passwords.candidates() or (None,)
+        for password in others:
+            with contextlib.suppress(psycopg.OperationalError):
+                return await self._connect(password)
+        return await self._connect(last)
 
     async def _connect(self, password: str | None) -> Connection:
         return await psycopg.AsyncConnection.connect(

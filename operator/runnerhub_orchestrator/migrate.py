@@ -19,6 +19,8 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import DBAPIError
 
+from runnerhub_passwords import PasswordFile
+
 from .database import describe, is_retryable
 from .settings import DatabaseSettings
 
@@ -31,9 +33,14 @@ LONGEST_PAUSE_SECONDS = 5.0
 async def migrate_until_done(settings: DatabaseSettings) -> None:
     """Return once the schema is there, however long the database needs to appear."""
     pause = FIRST_PAUSE_SECONDS
+    passwords = PasswordFile(settings.password_file)
+    attempts = 0
     while True:
+        candidates = passwords.candidates() or (None,)
+        password = candidates[attempts % len(candidates)]
+        attempts += 1
         try:
-            return await asyncio.to_thread(_migrate, settings)
+            return await asyncio.to_thread(_migrate, settings, password)
         except (DBAPIError, psycopg.Error, OSError) as error:
             cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
             # Others (no privilege, say) are told as what they are, and tried again too: somebody mends
@@ -44,11 +51,11 @@ async def migrate_until_done(settings: DatabaseSettings) -> None:
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
 
-def _migrate(settings: DatabaseSettings) -> None:
+def _migrate(settings: DatabaseSettings, password: str | None) -> None:
     config = Config()
     config.set_main_option("script_location", f"{__package__}:migrations")
     engine = create_engine(
-        _url(settings.url),
+        _url(settings.url, password),
         poolclass=NullPool,
         connect_args={
             "prepare_threshold": None,
@@ -87,5 +94,6 @@ def _is_current(connection: Connection, config: Config) -> bool:
     return False
 
 
-def _url(text: str) -> URL:
-    return make_url(text).set(drivername="postgresql+psycopg")
+def _url(text: str, password: str | None) -> URL:
+    found = make_url(text).set(drivername="postgresql+psycopg")
+    return found if password is None else found.set(password=password)

@@ -41,15 +41,6 @@ class DatabaseSettings:
     deadline_seconds: float
     password_file: Path | None = None
 
-    def password(self) -> str | None:
-        """The password of the moment; None: the URL's."""
-        if self.password_file is None:
-            return None
-        try:
-            return self.password_file.read_text(encoding="utf-8").rstrip("\r\n") or None
-        except OSError:
-            return None
-
 
 @dataclass(frozen=True, slots=True)
 class LeaderSettings:

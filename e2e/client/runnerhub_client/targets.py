@@ -8,7 +8,6 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,12 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
+from runnerhub_passwords import PasswordFile
+
 from .settings import Targets
 
 TOKEN_SECONDS = 600.0
-# How long a new password may take to come into effect everywhere, and how often to try meanwhile.
-CHANGE_SECONDS = 120.0
+# How often to try while a new password comes into effect.
 RETRY_SECONDS = 0.1
 SENTINEL_TIMEOUT_SECONDS = 0.5
 # The warning with which Postgres answers a COMMIT whose wait for the synchronous standby was cut short.
@@ -92,25 +92,6 @@ class Answer:
     tag: str
 
 
-class Passwords:
-    """The password in a file that may change; without a file there is none."""
-
-    def __init__(self, file: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._file = file
-        self._clock = clock
-        self._current: str | None = None
-        self._before: str | None = None
-        self._changed_at = 0.0
-
-    def now(self) -> tuple[str | None, ...]:
-        """The password of the moment and, for a while after a change, the one before. Raises OSError."""
-        found = self._file.read_text(encoding="utf-8").rstrip("\r\n") if self._file is not None else None
-        if found != self._current:
-            self._before, self._current, self._changed_at = self._current, found, self._clock()
-        recent = self._clock() - self._changed_at < CHANGE_SECONDS
-        return (found, self._before) if recent and self._before is not None else (found,)
-
-
 class Postgres:
     """A few connections to the pooler, taken in turn and given back; a bad one is thrown away.
 
@@ -127,7 +108,7 @@ class Postgres:
         connect_timeout_seconds: float = 2.0,
     ) -> None:
         self._url = url
-        self._passwords = Passwords(password_file)
+        self._passwords = PasswordFile(password_file)
         self._keep = keep
         self._connect_timeout_seconds = connect_timeout_seconds
         self._idle: deque[psycopg.AsyncConnection[Any]] = deque()
@@ -153,13 +134,13 @@ class Postgres:
 
     async def _log_in(self) -> psycopg.AsyncConnection[Any]:
         """By the password of the moment; while a new one comes into effect, also by the one before, by turns."""
-        current, *before = self._passwords.now()
-        while before:
-            for password in (current, *before):
+        candidates = self._passwords.candidates() or (None,)
+        while len(candidates) > 1:
+            for password in candidates:
                 with contextlib.suppress(psycopg.OperationalError):
                     return await self._open(password)
             await asyncio.sleep(RETRY_SECONDS)
-        return await self._open(current)
+        return await self._open(candidates[0])
 
     async def _open(self, password: str | None) -> psycopg.AsyncConnection[Any]:
         return await psycopg.AsyncConnection.connect(

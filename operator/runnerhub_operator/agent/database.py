@@ -9,6 +9,7 @@ received.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import deque
@@ -20,6 +21,8 @@ from typing import Any, Final
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
+
+from runnerhub_passwords import PasswordFile
 
 from ..errors import ProbeError
 from ..kube.lease import boot_clock
@@ -79,7 +82,7 @@ class DatabaseProbe:
         self._url = url
         self._replica_url = replica_url
         self._timeout_seconds = timeout_seconds
-        self._password_file = password_file
+        self._passwords = PasswordFile(password_file)
         self._on_moved = on_moved
         self._visibility = Visibility()
         self._swept = False
@@ -134,24 +137,22 @@ class DatabaseProbe:
         }
 
     async def _connect(self, url: str) -> AsyncConnection[Any]:
-        # The password may have changed since the process started; the pooler follows within moments, or the next probe
-        # gets in.
+        """Log in by the password of the moment; while a new one comes into effect, also by the one before."""
+        *others, last = self._passwords.candidates() or (None,)
+        for password in others:
+            with contextlib.suppress(psycopg.OperationalError):
+                return await self._log_in(url, password)
+        return await self._log_in(url, last)
+
+    async def _log_in(self, url: str, password: str | None) -> AsyncConnection[Any]:
         # Transaction pooling: no prepared statements that would outlive the transaction.
         return await AsyncConnection.connect(
-            make_conninfo(url, password=self._password()),
+            make_conninfo(url, password=password),
             autocommit=True,
             prepare_threshold=None,
             connect_timeout=max(2, math.ceil(self._timeout_seconds)),
             application_name="runnerhub-ha-agent",
         )
-
-    def _password(self) -> str | None:
-        """The password of the moment; None: the URL's."""
-        try:
-            file = self._password_file
-            return file.read_text(encoding="utf-8").rstrip("\r\n") if file is not None else None
-        except OSError:
-            return None
 
 
 def first_line(error: BaseException) -> str:

@@ -114,15 +114,18 @@ def deployment(context: BuildContext) -> Manifest:
     }
 
 
-def dependency_environment(context: BuildContext) -> list[Manifest]:
+def dependency_environment(context: BuildContext, *, reads_files: bool) -> list[Manifest]:
     """How orchestrator and agent find each other, database and queue; names as the architecture document has
     them.
 
-    Passwords stay in their Secrets; Kubernetes puts them into the addresses when it starts the container.
+    Passwords stay in their Secrets. `reads_files`: the program takes the database's from a file, which may change;
+    otherwise Kubernetes puts it into the addresses when it starts the container.
     """
     cluster, spec = context.name, context.cluster.spec
     database = names.child(cluster, names.POSTGRES)
-    address = f"postgresql://{names.APP_ROLE}:$(DATABASE_PASSWORD)@{database}"
+    login = names.APP_ROLE if reads_files else f"{names.APP_ROLE}:$(DATABASE_PASSWORD)"
+    password = secret_env("DATABASE_PASSWORD", names.credentials(cluster, names.POSTGRES), _DATABASE_KEY)
+    address = f"postgresql://{login}@{database}"
     primary = f"{address}:{names.PORT_POSTGRES}/{names.DATABASE_NAME}"
     replica = f"{address}:{names.PORT_POSTGRES_READ_ONLY}/{names.DATABASE_NAME}"
     sentinels = ",".join(
@@ -135,8 +138,7 @@ def dependency_environment(context: BuildContext) -> list[Manifest]:
         field_env("HA_NODE_ID", "metadata.name"),
         # Pods of a Deployment have no lasting names: one name stands for all of them.
         _env("HA_CLUSTER_NODES", orchestrator_pods_service(cluster)),
-        secret_env("DATABASE_PASSWORD", names.credentials(cluster, names.POSTGRES), _DATABASE_KEY),
-        # The same for programs that can follow a change of it.
+        *([] if reads_files else [password]),
         _env("DATABASE_PASSWORD_FILE", f"{CREDENTIALS_FOLDER}/{_DATABASE_KEY}"),
         _env("DATABASE_PRIMARY_URL", primary),
         _env("DATABASE_REPLICA_URL", replica),
@@ -159,7 +161,8 @@ def orchestrator_environment(context: BuildContext) -> list[Manifest]:
     """
     cluster = context.name
     return [
-        *dependency_environment(context),
+        # An image of somebody else may know the variable only.
+        *dependency_environment(context, reads_files=context.cluster.spec.orchestrator.image is None),
         _env("HA_ENABLED", "true"),
         _env("PORT", str(names.PORT_ORCHESTRATOR)),
         _env("WEBSOCKET_PORT", str(names.PORT_WEBSOCKET)),
@@ -180,7 +183,7 @@ def agent_environment(context: BuildContext) -> list[Manifest]:
     """Environment of the ha-agent container."""
     election = context.cluster.spec.leader_election
     return [
-        *dependency_environment(context),
+        *dependency_environment(context, reads_files=True),
         field_env("POD_NAMESPACE", "metadata.namespace"),
         _env("RUNNERHUB_CLUSTER", context.name),
         _env("RUNNERHUB_CLUSTER_UID", context.cluster.uid),

@@ -57,8 +57,7 @@ def environment(manifests: dict[str, dict[str, Any]], name: str) -> dict[str, st
 
 def test_the_orchestrator_has_the_documents_variables() -> None:
     given = environment(build(), "orchestrator")
-    password = "<hub-postgres-credentials/app-password>"
-    primary = f"postgresql://app:{password}@hub-postgres:5432/github_runnerhub"
+    primary = "postgresql://app@hub-postgres:5432/github_runnerhub"
     assert given == {
         "HA_ENABLED": "true",
         "HA_NODE_ID": "<metadata.name>",
@@ -66,7 +65,6 @@ def test_the_orchestrator_has_the_documents_variables() -> None:
         "PORT": "3001",
         "DATABASE_PASSWORD_FILE": "/etc/runnerhub/credentials/app-password",
         "WEBSOCKET_PORT": "3002",
-        "DATABASE_PASSWORD": password,
         "DATABASE_URL": primary,
         "DATABASE_PRIMARY_URL": primary,
         "DATABASE_REPLICA_URL": primary.replace(":5432", ":5433"),
@@ -90,6 +88,17 @@ def test_the_orchestrator_has_the_documents_variables() -> None:
         "RUNNERHUB_AGENT_URL": "http://127.0.0.1:9808",
         "RUNNERHUB_LEADER_FILE": "/run/runnerhub/leader.json",
     }
+
+
+def test_an_image_of_somebody_else_has_the_password_in_its_environment() -> None:
+    manifests = build(orchestrator={"image": "registry.example/hub:1"})
+    given = environment(manifests, "orchestrator")
+    password = "<hub-postgres-credentials/app-password>"
+    assert given["DATABASE_PASSWORD"] == password
+    assert given["DATABASE_URL"] == f"postgresql://app:{password}@hub-postgres:5432/github_runnerhub"
+    agent = environment(manifests, "ha-agent")
+    assert "DATABASE_PASSWORD" not in agent
+    assert agent["DATABASE_PRIMARY_URL"] == "postgresql://app@hub-postgres:5432/github_runnerhub"
 
 
 def test_the_agent_understands_what_it_is_given() -> None:

@@ -107,8 +107,3 @@ async def test_a_new_password_and_the_one_before_are_tried(tmp_path, monkeypatch
     lets_in = set()
     with pytest.raises(psycopg.OperationalError):
         await database._log_in()
-
-
-def test_without_a_readable_file_the_address_counts(tmp_path):
-    assert SETTINGS.password() is None
-    assert replace(SETTINGS, password_file=tmp_path / "missing").password() is None
