@@ -337,7 +337,8 @@ def _login(cluster: RunnerHubCluster, snapshot: Snapshot, user: str) -> Login:
     )
     if password is None:
         raise ProbeError("the password of Patroni's REST API is not known yet")
-    return Login(user, password)
+    # A line break at the end is no part of it, as everywhere.
+    return Login(user, password.rstrip("\r\n"))
 
 
 def _check_owner(cluster: RunnerHubCluster, ref: ObjectRef, live: Mapping[str, Any]) -> None:

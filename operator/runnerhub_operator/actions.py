@@ -128,7 +128,7 @@ class Rollout:
 
     `step` is the next thing to do, None while a started one has not settled yet; `waiting_for` tells people.
     `mends`: the step takes nothing away from what works, so it waits for nothing. `repairs`: it follows from no
-    change of the spec, but from a broken member.
+    change of the spec, but from a broken member. `holds_up`: others wait for it, also while it waits itself.
     """
 
     component: str
@@ -136,6 +136,7 @@ class Rollout:
     waiting_for: str
     mends: bool = False
     repairs: bool = False
+    holds_up: bool = True
 
     @property
     def kind(self) -> str:

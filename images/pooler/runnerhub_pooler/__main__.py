@@ -23,7 +23,7 @@ def main() -> int:
         settings = load()
         credentials = Credentials(in_effect(settings))
     except (OSError, KeyError, ValueError) as error:
-        log("the pod is set up wrongly", error=repr(error))
+        log("the pod is set up wrongly", error=f"{type(error).__name__}: {error}")
         return 2
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -36,6 +36,7 @@ def main() -> int:
         credentials,
         lambda user, password: database.lets_in(proxy.servers(), user, password),
         lambda port, passwords: Console(port, lambda: passwords).reload(),
+        lambda: gate.is_closed,
     )
     threads = [
         threading.Thread(name=name, target=work, daemon=True)

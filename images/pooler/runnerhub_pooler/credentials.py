@@ -41,13 +41,27 @@ class Passwords:
         return {APP_USER: self.app, MONITORING_USER: self.monitoring, ADMIN_USER: self.admin}
 
 
-def read_passwords(folder: Path) -> Passwords:
-    """Read the mounted Secret; a line break at the end of a value is not part of it. Raises OSError or ValueError."""
-    found = {user: (folder / key).read_text(encoding="utf-8").rstrip("\r\n") for user, key in _KEYS.items()}
-    for user, password in found.items():
-        if not password or not password.isprintable():
-            raise ValueError(f"{_KEYS[user]} is empty or has a character that cannot be printed")
+def read_passwords(folder: Path, known: Passwords | None = None) -> Passwords:
+    """Read the mounted Secret; a line break at the end of a value is not part of it.
+
+    One that is empty, no text or not printable is not used, the one in `known` stays. Raises ValueError when there is
+    none, OSError when there is no Secret.
+    """
+    found = {}
+    for user, key in _KEYS.items():
+        password = _usable((folder / key).read_bytes()) or (known.by_user()[user] if known else None)
+        if password is None:
+            raise ValueError(f"{key} is empty or has a character that cannot be printed")
+        found[user] = password
     return Passwords(found[APP_USER], found[MONITORING_USER], found[ADMIN_USER])
+
+
+def _usable(value: bytes) -> str | None:
+    try:
+        text = value.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        return None
+    return text if text and text.isprintable() else None
 
 
 class Credentials:
@@ -75,9 +89,9 @@ class Credentials:
 def in_effect(settings: Settings) -> Passwords:
     """What the PgBouncers beside know: their lists, or the Secret when they have not started.
 
-    Raises OSError or ValueError.
+    A list of before tells that an earlier process did not get to the end of a change. Raises OSError or ValueError.
     """
-    for path in settings.user_lists:
+    for path in (*map(_former, settings.user_lists), *settings.user_lists):
         with contextlib.suppress(FileNotFoundError):
             return parse_user_list(path.read_text(encoding="utf-8"))
     return read_passwords(settings.credentials_folder)
@@ -106,7 +120,8 @@ class Renewal:
     """Watches the Secret, and puts what is new into effect in the PgBouncers beside.
 
     `lets_in`: whether the primary lets a user in by a password. `reload`: has the PgBouncer at a port read its
-    files, given the passwords of which one opens its console; raises ConsoleError.
+    files, given the passwords of which one opens its console; raises ConsoleError. `is_busy`: whether clients are held
+    back, which a PgBouncer that reads its files would undo in part.
     """
 
     def __init__(
@@ -115,11 +130,13 @@ class Renewal:
         credentials: Credentials,
         lets_in: Callable[[str, str], bool],
         reload: Callable[[int, Sequence[str]], None],
+        is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
         self._credentials = credentials
         self._lets_in = lets_in
         self._reload = reload
+        self._is_busy = is_busy
         self._told = ""
 
     def watch(self) -> None:
@@ -132,11 +149,11 @@ class Renewal:
         """Put new passwords into effect if there are any and Postgres has them; otherwise the next look comes soon."""
         current = self._credentials.current
         try:
-            wanted = read_passwords(self._settings.credentials_folder)
+            wanted = read_passwords(self._settings.credentials_folder, current)
         except (OSError, ValueError) as error:
             self._tell(f"the Secret is not usable, its passwords stay as they were: {error}")
             return
-        if wanted == current:
+        if wanted == current or self._is_busy():
             return
         changed = [user for user, word in wanted.by_user().items() if word != current.by_user()[user]]
         try:
@@ -145,9 +162,12 @@ class Renewal:
                     self._tell(f"the primary does not let {user} in by the new password yet")
                     return
             for path in self._settings.user_lists:
-                _replace(path, user_list(wanted))
+                _write(_former(path), user_list(current), path)
+                _write(path, user_list(wanted), path)
             for port in (self._settings.pooler_port, self._settings.read_only_port):
                 self._reload(port, (wanted.admin, current.admin))
+            for path in self._settings.user_lists:
+                _former(path).unlink()
         except (OSError, ConsoleError, ProxyError) as error:
             self._tell(f"new passwords are not in effect in PgBouncer yet: {error}")
             return
@@ -161,9 +181,14 @@ class Renewal:
         self._told = what
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write a file anew for its owner only; PgBouncer reads the old one or the new one."""
-    owner = path.stat()
+def _former(path: Path) -> Path:
+    """The list of before, while a new one is coming into effect."""
+    return path.with_name(f"{path.name}.former")
+
+
+def _write(path: Path, text: str, owned_as: Path) -> None:
+    """Write a file for the owner of another one only; who reads it finds the old one or the new one."""
+    owner = owned_as.stat()
     new = path.with_name(f"{path.name}.renewed-{threading.get_ident()}")
     with contextlib.suppress(FileNotFoundError):
         new.unlink()

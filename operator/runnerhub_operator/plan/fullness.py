@@ -2,7 +2,8 @@
 
 A primary whose volume is full stops. Long before that people are told; shortly before, no member is renewed or
 restarted any more, because a member that comes back has more to write than one that runs, and a role that moves to
-a full volume stops there. What makes room goes on: larger volumes, changed parameters, repairs.
+a full volume stops there. What makes room goes on: larger volumes, parameters that need no restart, repairs, a
+switchover that is asked for to a member with room.
 """
 
 from __future__ import annotations

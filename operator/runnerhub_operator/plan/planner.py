@@ -180,7 +180,8 @@ def make_plan(
     )
     written = conditions.with_times(verdicts, cluster.status, cluster.generation, snapshot.now)
 
-    notes = _Notes(events=[*request.events, *mending.events, *passwords.events])
+    notes = _Notes(events=[*request.events, *mending.events])
+    notes.events += () if cluster.spec.paused else passwords.events
     notes.events += fullness.events(cluster.status.postgres, sections.postgres)
     causes = {rollout.component: "RollingChange"} if rollout is not None and not rollout.repairs else {}
     if switchover.is_followed(cluster.status.postgres.switchover, request.status):

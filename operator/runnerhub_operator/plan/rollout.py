@@ -151,6 +151,8 @@ def _due(
     repairing = [repair] if repair is not None and repair.step is not None else []
     # One that cannot take place now, or is under way for long, holds nothing else up.
     waiting = [found for found in (repair, requested) if found is not None and found.step is None]
+    waiting += [found for found in stateful if not found.holds_up]
+    stateful = [found for found in stateful if found.holds_up]
     renewing = [_renew_deployment(item) for item in renewals]
     return next(iter([*moving, *repairing, *stateful, *ready, *renewing, *stuck, *waiting]), None)
 
@@ -224,7 +226,7 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot, requested: Rollout 
     if unsettled or leader is None:
         return Rollout(names.POSTGRES, None, f"{', '.join(unsettled) or 'a primary'} to become healthy")
     if crowded := fullest(members, FULL_PERCENT):
-        return Rollout(names.POSTGRES, None, f"room on the volume of {', '.join(crowded)}")
+        return Rollout(names.POSTGRES, None, f"room on the volume of {', '.join(crowded)}", holds_up=False)
     by_name = {pod.name: pod for pod in outdated}
     if any(member.name == leader and member.restart_primary_first for member in pending):
         return Rollout(names.POSTGRES, RestartPostgres(leader, "changed parameters"), leader)

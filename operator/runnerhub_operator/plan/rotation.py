@@ -103,9 +103,12 @@ def _asked(
 
 
 def _unsuitable(snapshot: Snapshot, secret: str, key: str) -> EventNote | None:
-    value = (snapshot.children.secret_value(secret, key) or "").rstrip("\r\n")
-    if not value or not value.isprintable():
-        text = f"Secret {secret}: {key} is empty or cannot be printed; the one before stays in effect"
+    value = snapshot.children.secret_value(secret, key) or ""
+    if not value.rstrip("\r\n") or not value.rstrip("\r\n").isprintable():
+        text = (
+            f"Secret {secret}: {key} is empty or cannot be printed; the one before stays in effect, and pods that "
+            "start may fail for it"
+        )
         return EventNote("Warning", "PasswordNotUsed", text)
     if key == "app-password" and not _PLAIN.fullmatch(value):
         text = (

@@ -221,9 +221,9 @@ def _same(value: Any, current: Any) -> bool:
 
 
 def patroni_local_config(context: BuildContext) -> dict[str, Any]:
-    """The part of patroni.yml that a running member does not read again: pods are replaced when it changes.
+    """The part of patroni.yml that needs a new process: pods are replaced when it changes.
 
-    What differs between members, and every password, comes from the environment.
+    What differs between members comes from the environment, and the passwords from a file beside it.
     """
     return {
         "scope": patroni_scope(context),

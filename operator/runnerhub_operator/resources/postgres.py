@@ -89,6 +89,13 @@ def _rules(context: BuildContext) -> list[Manifest]:
             "resourceNames": [f"{scope}-{suffix}" for suffix in ("config", "failover", "leader", "sync")],
             "verbs": ["delete", "get", "patch"],
         },
+        # The pods have it mounted; before the primary changes a role it asks whether its copy is the latest.
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": [names.credentials(context.name, names.POSTGRES)],
+            "verbs": ["get"],
+        },
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
         {"apiGroups": [""], "resources": ["pods"], "resourceNames": members, "verbs": ["patch"]},
         {
@@ -284,6 +291,7 @@ def _environment(context: BuildContext) -> list[Manifest]:
         field_env("PATRONI_KUBERNETES_POD_IP", "status.podIP"),
         # No password is in the environment, which a running process cannot be given anew.
         {"name": "CREDENTIALS_DIR", "value": CREDENTIALS_DIRECTORY},
+        {"name": "CREDENTIALS_SECRET", "value": names.credentials(context.name, names.POSTGRES)},
         {"name": "PATRONICTL_CONFIG_FILE", "value": EFFECTIVE_CONFIG_DIRECTORY},
         # The pod asks the poolers to hold their clients back while it hands its role over.
         {

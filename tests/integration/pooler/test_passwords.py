@@ -51,7 +51,7 @@ def renew_in_postgres(bench: Bench) -> list[str]:
         dbname="postgres", autocommit=True,
     ) as connection:  # fmt: skip
         passwords = {**dict.fromkeys(ROLE_KEYS.values(), SUPERUSER_PASSWORD), **bench.passwords}
-        return renew_roles(connection, passwords)
+        return renew_roles(connection, passwords, lambda: None)
 
 
 def change(bench: Bench, *keys: str) -> dict[str, str]:

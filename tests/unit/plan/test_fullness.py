@@ -76,6 +76,7 @@ def test_no_member_is_renewed_while_a_volume_is_full() -> None:
     assert held is not None
     assert held.step is None
     assert held.waiting_for == "room on the volume of hub-postgres-1"
+    assert not held.holds_up
 
 
 def test_the_role_does_not_move_to_a_full_volume() -> None:
@@ -84,3 +85,11 @@ def test_the_role_does_not_move_to_a_full_volume() -> None:
     assert plan.rollout is None or plan.rollout.step is None
     assert plan.status.postgres.switchover is not None
     assert "97 % full" in plan.status.postgres.switchover.message
+
+
+def test_what_waits_for_room_holds_no_switchover_up_to_a_member_that_has_it() -> None:
+    asked = replace(cluster(), switch_primary_to="hub-postgres-2")
+    plan = make_plan(asked, outdated(used(_0=97)), IMAGES, None)
+    assert plan.rollout is not None
+    assert plan.rollout.step is not None
+    assert "hub-postgres-2" in str(plan.rollout.step)

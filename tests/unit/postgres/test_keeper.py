@@ -11,7 +11,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from images.postgres.runnerhub_postgres import passwords
 from images.postgres.runnerhub_postgres.passwords import (
     CHECK_SECONDS,
     GRACE_SECONDS,
@@ -20,6 +19,8 @@ from images.postgres.runnerhub_postgres.passwords import (
     ROLE_KEYS,
     SILENT_LOOKS,
     Keeper,
+    OldCopyError,
+    authorization,
     read_passwords,
     write_settings,
 )
@@ -36,7 +37,7 @@ class Pod:
         self.looked = 0
         self.signals = 0
         write_settings(read_passwords(self.folder), self.file)
-        self.keeper = Keeper(self.folder, self.file, read_passwords(self.folder))
+        self.keeper = Keeper(self.folder, self.file, read_passwords(self.folder), lambda _: None)
         monkeypatch.setattr(self.keeper, "_renew_roles", self.renew_roles)
 
     def write(self, word: str) -> None:
@@ -121,10 +122,30 @@ def test_a_postgres_that_does_not_answer_is_told_once_and_late(
     assert len(caplog.records) == 1
 
 
-def test_a_secret_that_is_not_usable_changes_nothing(pod: Pod) -> None:
+def test_values_that_cannot_be_passwords_change_nothing(pod: Pod) -> None:
     pod.keeper.look(100.0)
     pod.write("")
-    with pytest.raises(ValueError, match="empty"):
-        pod.keeper.look(200.0)
-    assert pod.patroni_has() == "old"
-    assert passwords.fits(None, "") is False
+    pod.keeper.look(200.0)
+    pod.keeper.look(200.0 + PATIENCE_SECONDS)
+    assert (pod.signals, pod.patroni_has()) == (0, "old")
+
+
+def test_who_has_not_got_the_new_password_is_known_by_the_former_one(pod: Pod) -> None:
+    assert pod.keeper.former_authorization is None
+    pod.write("new")
+    pod.keeper.look(101.0)
+    pod.keeper.look(101.0 + GRACE_SECONDS)
+    assert pod.keeper.former_authorization == authorization("old")
+
+
+def test_an_old_copy_of_the_secret_changes_no_role(pod: Pod, caplog: pytest.LogCaptureFixture) -> None:
+    """A member that became primary while its kubelet was gone must not bring the former passwords back."""
+    pod.postgres = OldCopyError("the API server has another app-password")
+    for second in range(SILENT_LOOKS + 5):
+        pod.keeper.look(100.0 + second)
+    assert pod.looked == SILENT_LOOKS + 5
+    assert "another app-password" in caplog.text
+    pod.postgres = True
+    pod.keeper.look(200.0)
+    pod.keeper.look(201.0)
+    assert pod.looked == SILENT_LOOKS + 6

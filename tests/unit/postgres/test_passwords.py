@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import psycopg
 import pytest
@@ -60,13 +62,71 @@ def test_a_line_break_at_the_end_is_no_part_of_a_password(tmp_path: Path) -> Non
     assert postgres.read_passwords(tmp_path)["app-password"] == "word"
 
 
-@pytest.mark.parametrize("value", ["", "\n", "two\nlines", "tab\t"])
-def test_what_cannot_be_a_password_is_refused(tmp_path: Path, value: str) -> None:
-    fill(tmp_path, app_password=value)
-    with pytest.raises(ValueError, match="app-password"):
+@pytest.mark.parametrize("value", [b"", b"\n", b"two\nlines", b"tab\t", b"\xff\xfe"])
+def test_what_cannot_be_a_password_is_not_used(tmp_path: Path, value: bytes) -> None:
+    fill(tmp_path)
+    known = postgres.read_passwords(tmp_path)
+    former = read_passwords(tmp_path)
+    for key in ("app-password", "restapi-password"):
+        (tmp_path / key).write_bytes(value)
+    assert postgres.read_passwords(tmp_path, known) == known
+    assert read_passwords(tmp_path, former) == former
+    with pytest.raises(ValueError, match="restapi-password") as told:
         postgres.read_passwords(tmp_path)
+    assert repr(value) not in str(told.value)
     with pytest.raises(ValueError, match="app-password"):
         read_passwords(tmp_path)
+
+
+def test_a_role_without_a_usable_password_is_left_alone(tmp_path: Path) -> None:
+    fill(tmp_path, app_password="")
+    assert "app-password" not in postgres.read_passwords(tmp_path)
+
+
+def test_what_an_earlier_process_gave_to_patroni_is_found_again(tmp_path: Path) -> None:
+    fill(tmp_path)
+    path = tmp_path / "20-passwords.yml"
+    assert postgres.known_settings(path) == {}
+    passwords = postgres.read_passwords(tmp_path)
+    postgres.write_settings(passwords, path)
+    assert postgres.known_settings(path).items() <= passwords.items()
+    assert len(postgres.known_settings(path)) == 3
+
+
+class FakeApi:
+    """An API server with one Secret."""
+
+    data: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, namespace: str) -> None:
+        assert namespace == "team"
+
+    def call(self, method: str, path: str) -> dict[str, object]:
+        assert (method, path) == ("GET", "/secrets/hub-postgres-credentials")
+        if not self.data:
+            raise OSError("no route to host")
+        return {"data": {key: base64.b64encode(word.encode()).decode() for key, word in self.data.items()}}
+
+
+def test_a_copy_counts_only_while_the_api_server_has_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "Api", FakeApi)
+    copy = {"app-password": "a", "monitoring-password": "m"}
+
+    def compare() -> None:
+        postgres.compare_with_secret(copy, "team", "hub-postgres-credentials")
+
+    FakeApi.data = {"app-password": "a\n", "monitoring-password": "m"}
+    compare()
+    # What the Secret has cannot be a password, so the one before is right.
+    FakeApi.data = {"app-password": "", "monitoring-password": "m"}
+    compare()
+    FakeApi.data = {"app-password": "newer", "monitoring-password": "m"}
+    with pytest.raises(postgres.OldCopyError, match="another app-password") as told:
+        compare()
+    assert "newer" not in str(told.value)
+    FakeApi.data = {}
+    with pytest.raises(postgres.OldCopyError, match="does not tell"):
+        compare()
 
 
 def test_patronis_part_is_for_its_user_only(tmp_path: Path) -> None:
@@ -173,6 +233,28 @@ def test_a_pgbouncer_that_does_not_answer_is_asked_again(pod: Pod) -> None:
     pod.refuses = set()
     pod.renewal.look()
     assert pod.credentials.current == NEW
+
+
+def test_a_program_that_ends_before_pgbouncer_knows_goes_on_where_it_was(pod: Pod) -> None:
+    pod.write(NEW)
+    pod.postgres_has = NEW
+    pod.refuses = {5433}
+    pod.renewal.look()
+    again = Credentials(in_effect(pod.settings))
+    assert again.current == OLD
+    pod.refuses = set()
+    Renewal(pod.settings, again, pod.lets_in, pod.reload).look()
+    assert again.current == NEW
+    assert in_effect(pod.settings) == NEW
+    assert [path.name for path in pod.lists[0].parent.glob("*.former")] == []
+
+
+def test_nothing_is_read_again_while_clients_are_held_back(pod: Pod) -> None:
+    pod.write(NEW)
+    pod.postgres_has = NEW
+    busy = Renewal(pod.settings, pod.credentials, pod.lets_in, pod.reload, lambda: True)
+    busy.look()
+    assert pod.reloaded == []
 
 
 def test_a_program_that_starts_again_goes_by_what_pgbouncer_knows(pod: Pod) -> None:

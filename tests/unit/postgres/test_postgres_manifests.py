@@ -49,6 +49,7 @@ def test_the_role_allows_what_patroni_does_and_no_more() -> None:
         ("pods", "watch", False),
         ("pods", "patch", True),
         ("persistentvolumeclaims", "get", True),
+        ("secrets", "get", True),
     }
 
 
