@@ -145,7 +145,8 @@ def test_a_plan_tells_what_would_change_and_restart_and_changes_nothing(
         namespace,
         {"orchestrator": {"image": "example.test/other:2"}, "redis": {"image": "example.test/r:2"}},
     ).stdout
-    assert "change  Deployment hub-orchestrator: spec.template.spec.containers[orchestrator].image" in changed
+    told = next(line for line in changed.splitlines() if "change  Deployment hub-orchestrator: " in line)
+    assert "spec.template.spec.containers[orchestrator].image" in told
     assert changed.index("1. redis") < changed.index("2. orchestrator")
     assert "example.test" not in namespace("get", "deployment", "hub-orchestrator", "-o", "yaml")
 
