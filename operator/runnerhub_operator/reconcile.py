@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 
-from . import metrics
+from . import metrics, names
 from .act import Actor
 from .actions import Disruption, ReinitializePostgres, SwitchPostgres
 from .api import (
@@ -44,7 +44,7 @@ from .plan import (
     refusal_text,
     rejected_status,
 )
-from .resources.common import Images
+from .resources.common import Images, Manifest
 from .snapshot import Observed, Snapshot
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,8 @@ BUSY_SECONDS: Final = 1.0
 # With many clusters the probes are spread: this many steady ones, and busy ones, are visited per second at most.
 STEADY_VISITS_PER_SECOND: Final = 25
 BUSY_VISITS_PER_SECOND: Final = 100
+# How late the watch may tell of the own write before it is made again.
+ECHO_SECONDS: Final = 5.0
 
 
 class Clusters(Protocol):
@@ -90,6 +92,18 @@ class _Written:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Echo:
+    """What the watch has still to tell of an own write.
+
+    `wanted`: hash of what was applied; `over`: the version that the object had, "" for none; `at`: the monotonic clock.
+    """
+
+    wanted: str
+    over: str
+    at: float
+
+
 class Reconciler:
     """Visits clusters; keeps between two visits only what the planner asks to remember."""
 
@@ -113,6 +127,7 @@ class Reconciler:
         # By uid too: a new cluster of the same name is another one.
         self._memories: dict[Key, tuple[str, ClusterMemory]] = {}
         self._written: dict[Key, _Written] = {}
+        self._echoes: dict[Key, dict[tuple[str, str], _Echo]] = {}
         self._visited: set[Key] = set()
         metrics.CLUSTERS.labels("known").set_function(clusters.count)
         metrics.CLUSTERS.labels("visited").set_function(lambda: len(self._visited))
@@ -192,6 +207,11 @@ class Reconciler:
         return (steady if settled else min(busy, steady)) * random.uniform(0.9, 1.0)  # noqa: S311 -- spreads load
 
     async def _write_objects(self, cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan) -> None:
+        if cluster.key in self._echoes:
+            waiting = self._echoes.pop(cluster.key)
+            kept = {at: echo for at, echo in waiting.items() if _version(snapshot, at) == echo.over}
+            if kept:
+                self._echoes[cluster.key] = kept
         for secret in plan.secrets:
             await self._actor.ensure_secret(cluster, secret)
         for asked in plan.passwords:
@@ -199,13 +219,23 @@ class Reconciler:
         if plan.mark is not None:
             await self._actor.mark_pods(cluster, plan.mark)
         for manifest in plan.objects:
-            live = snapshot.child(manifest["kind"], manifest["metadata"]["name"])
-            await self._actor.apply(cluster, manifest, live)
+            await self._apply(cluster, snapshot, manifest)
         for surplus in plan.prune:
             await self._actor.prune(surplus)
         # Last: what keeps the layout of the pods in the meantime has been written by now.
         for action in plan.orphan:
             await self._actor.orphan(cluster, snapshot, action)
+
+    async def _apply(self, cluster: RunnerHubCluster, snapshot: Snapshot, manifest: Manifest) -> None:
+        """Write an object, unless it was just written and the watch has not told of that yet."""
+        at = manifest["kind"], manifest["metadata"]["name"]
+        wanted: str = manifest["metadata"].get("annotations", {}).get(names.ANNOTATION_APPLIED, "")
+        echoes = self._echoes.setdefault(cluster.key, {})
+        last, now = echoes.get(at), time.monotonic()
+        if wanted and last is not None and last.wanted == wanted and now - last.at < ECHO_SECONDS:
+            return
+        await self._actor.apply(cluster, manifest, snapshot.child(*at))
+        echoes[at] = _Echo(wanted, _version(snapshot, at), now)
 
     async def _grow(self, cluster: RunnerHubCluster, plan: Plan) -> Plan:
         """Ask for larger volumes; a refusal is remembered for the next visit to tell, and holds nothing else up."""
@@ -346,8 +376,15 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         self._memories.pop(key, None)
         self._written.pop(key, None)
+        self._echoes.pop(key, None)
         self._visited.discard(key)
         metrics.forget_cluster(*key, _CONDITIONS)
+
+
+def _version(snapshot: Snapshot, at: tuple[str, str]) -> str:
+    """The version of an object in the cache, "" when it is not there."""
+    live = snapshot.children.live(*at)
+    return live.resource_version if live is not None else ""
 
 
 def _rejection(key: Key, error: ForeignObjectError | RefusedError) -> tuple[ConditionReason, str]:

@@ -286,6 +286,17 @@ def test_an_outage_within_the_lease_is_survived_by_the_same_process(
     assert_quiet(report)
 
 
+def test_a_write_that_the_watch_has_not_told_of_yet_is_not_made_again(bench: Bench, shared: Hub) -> None:
+    mark = bench.proxy.mark()
+    with bench.proxy.lagging(3.0, lambda call: call.resource == "deployments"):
+        an_edit_arrives(shared, 5 - size(shared), 30)
+        # Other news, so that the operator looks again.
+        a_deleted_child_returns(shared, "hub-redis-1", 30)
+        wait_until_time_passed(2)
+    wait_for("it to settle", shared.is_settled, 30)
+    assert max(writes_once(bench.proxy, mark).values()) == 1
+
+
 @pytest.mark.full
 def test_watches_that_have_died_without_a_word_are_replaced(
     bench: Bench, shared: Hub, figures: dict[str, Any]
