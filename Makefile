@@ -63,10 +63,10 @@ e2e: check venv ## Run the tests on a kind cluster: install, faults with the ora
 	$(BIN)/python -m pytest e2e/tests
 
 # For faults-postgres: RUNS of each fault, FAULTS=a,b for some of them, STRICT=1 to fail for missed targets,
-# API_AWAY_SECONDS=600 for the outage that the design asks for.
+# API_AWAY_SECONDS=600 for the outage that the design asks for, RESUME=1 to go on where an earlier suite was cut off.
 RUNS ?= 10
 FAULTS_OPTIONS = --runs $(RUNS) $(if $(FAULTS),--faults $(FAULTS)) $(if $(CLUSTER),--cluster $(CLUSTER)) \
-	$(if $(API_AWAY_SECONDS),--api-away-seconds $(API_AWAY_SECONDS)) $(if $(STRICT),--strict)
+	$(if $(API_AWAY_SECONDS),--api-away-seconds $(API_AWAY_SECONDS)) $(if $(STRICT),--strict) $(if $(RESUME),--resume)
 
 .PHONY: faults-postgres
 faults-postgres: check venv ## Break the database in each way RUNS times while clients write (hours); keeps the cluster

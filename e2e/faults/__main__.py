@@ -17,8 +17,10 @@ from kindbed import paths, versions
 from kindbed.console import TestBedError
 
 from ..lab import bed as test_bed
+from ..lab import report
 from ..lab.kubectl import KubectlError, WaitTimeoutError
 from . import catalogue
+from .report import NAME
 from .suite import Plan, Suite
 
 BENCH = "pgbench"
@@ -38,6 +40,7 @@ def plan_from(options: argparse.Namespace) -> Plan:
         runs=options.runs,
         bench=BENCH in wanted if wanted else True,
         control=not options.no_control,
+        earlier=report.read(NAME) if options.resume else None,
     )
 
 
@@ -49,6 +52,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cluster", default=versions.DEFAULT_CLUSTER, help="kind cluster, made if missing")
     parser.add_argument("--api-away-seconds", type=float, default=60.0, help="the design asks for 600")
     parser.add_argument("--no-control", action="store_true", help="leave the control run out")
+    parser.add_argument("--resume", action="store_true", help="count the runs of the report that is there")
     parser.add_argument("--strict", action="store_true", help="fail when a target was missed")
     parser.add_argument("--list", action="store_true", help="print the names of the faults")
     return parser.parse_args(arguments)
@@ -72,15 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         bed = test_bed.bring_up(options.cluster, kubeconfig)
         bed.install_operator()
-        report = Suite(bed, plan).run()
+        found = Suite(bed, plan).run()
     except (TestBedError, KubectlError, WaitTimeoutError) as problem:
         print(f"the suite cannot go on: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was found so far is in build/reports", file=sys.stderr)
         return 130
-    print(f"\n{report.text()}\nReport: {report.write().relative_to(paths.REPOSITORY)}")
-    failures = report.failures(strict=options.strict)
+    print(f"\n{found.text()}\nReport: {found.write().relative_to(paths.REPOSITORY)}")
+    failures = found.failures(strict=options.strict)
     for sentence in failures:
         print(f"FAILED: {sentence}", file=sys.stderr)
     return 1 if failures else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,17 @@ class Report:
     def skip(self, fault: Fault, reason: str) -> None:
         """Tell that a fault was not tried, and why."""
         self.skipped.append({"fault": fault.title, "reason": reason})
+
+    def resume(self, earlier: Mapping[str, Any], faults: Iterable[Fault]) -> bool:
+        """Take over what an earlier suite found of these faults; False, and nothing, when it tried other versions."""
+        if earlier.get("versions") != self.versions:
+            return False
+        runs = {found["name"]: found["each_run"] for found in earlier["details"]}
+        for fault in faults:
+            for result in runs.get(fault.name, ()):
+                self.add(fault, RunResult(**result))
+        self.control, self.pgbench = earlier["control"], earlier["pgbench"]
+        return True
 
     def content(self) -> dict[str, Any]:
         """faults-<tier>.json; what tools need not read is in further keys."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +34,16 @@ MOST_PROBLEMS_IN_A_ROW = 3
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done: the faults, how often each, and whether pgbench and the control run as well."""
+    """What is to be done: the faults, how often each, and whether pgbench and the control run as well.
+
+    `earlier`: the report of a suite that was cut off, whose runs count.
+    """
 
     faults: tuple[Fault, ...]
     runs: int
     bench: bool = True
     control: bool = True
+    earlier: Mapping[str, Any] | None = None
 
     def among(self, group: Sequence[Fault]) -> list[Fault]:
         """The chosen faults that belong to a group."""
@@ -80,26 +84,30 @@ class Suite:
             with self._steps.step("a new cluster"):
                 arena = fresh_arena(self._bed)
             self._report.versions = versions_of(arena.hub)
+            if self._plan.earlier is not None and not self._report.resume(self._plan.earlier, catalogue.ALL):
+                print("    other versions than in the earlier report: everything is tried anew", flush=True)
             self._on_shared(arena)
             for fault in self._plan.among(catalogue.BOUNDED):
-                self._on_bounded(fault)
+                if len(self._report.runs.get(fault.name, ())) < self._plan.runs:
+                    self._on_bounded(fault)
         finally:
             with self._steps.step("heal everything"):
                 mend.mend(self._bed)
         return self._report
 
     def _on_shared(self, arena: Arena) -> None:
-        if self._plan.bench:
+        bench = self._plan.bench and not self._report.pgbench
+        if bench:
             self._bench_ways(arena)
         start_load(arena.load)
         since = now()
         for fault in self._plan.among(catalogue.SHARED):
             self._repeat(arena, fault)
-        if self._plan.bench:
+        if bench:
             self._bench_fault(arena)
         if self._report.runs:
             self._audit(arena, since)
-        if self._plan.control:
+        if self._plan.control and not (self._report.control or {}).get("lost"):
             self._control(arena)
         arena.load.stop()
 
@@ -115,7 +123,8 @@ class Suite:
 
     def _repeat(self, arena: Arena, fault: Fault) -> None:
         problems = 0
-        for number in range(1, self._plan.runs + 1):
+        done = len(self._report.runs.get(fault.name, ()))
+        for number in range(done + 1, self._plan.runs + 1):
             with self._steps.step(f"{fault.title}, run {number} of {self._plan.runs}"):
                 result = run_once(arena, fault)
                 self._take(fault, result)

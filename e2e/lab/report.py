@@ -18,6 +18,12 @@ def write(name: str, content: Any) -> Path:
     return path
 
 
+def read(name: str) -> Any | None:
+    """What build/reports/<name>.json has, None when it is not there."""
+    path = REPORTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table with aligned columns."""
     text = [[str(cell) for cell in row] for row in (header, *rows)]

@@ -144,3 +144,18 @@ def test_each_fault_has_a_name_of_its_own_and_is_found_by_it():
     assert all(catalogue.by_name(name).name == name for name in names)
     with pytest.raises(KeyError, match="there is no fault nonsense; there are planned-switchover"):
         catalogue.by_name("nonsense")
+
+
+def test_a_suite_that_was_cut_off_goes_on_with_the_runs_it_had():
+    frozen, moved = catalogue.by_name("node-frozen"), catalogue.by_name("planned-switchover")
+    before = Report({"postgres": "17"}, control={"lost": 3})
+    for fault in (moved, moved, frozen):
+        before.add(fault, run(notes={"status_right_seconds": 1.5}, error_classes={"57P01": 2}))
+    told = json.loads(json.dumps(before.content()))
+    again = Report({"postgres": "17"})
+    assert again.resume(told, catalogue.ALL)
+    assert again.runs == before.runs
+    assert again.content() == before.content()
+    other = Report({"postgres": "18"})
+    assert not other.resume(told, catalogue.ALL)
+    assert other.runs == {}
