@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
 
 import psycopg
-import pytest
 
 from images.postgres.runnerhub_postgres.passwords import ROLE_KEYS, renew_roles
 from tests.integration.pooler.bench import (
@@ -15,21 +13,8 @@ from tests.integration.pooler.bench import (
     SUPERUSER_PASSWORD,
     Bench,
     Writers,
-    missing,
-    running_bench,
     wait_until,
 )
-
-pytestmark = pytest.mark.skipif(missing() != "", reason=f"not on this machine (make servers): {missing()}")
-
-
-@pytest.fixture
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    home = tmp_path_factory.mktemp("pooler")
-    for folder in (home, *home.parents[:3]):
-        folder.chmod(0o755)
-    with running_bench(home) as found:
-        yield found
 
 
 def lets_in(bench: Bench, user: str, password: str, database: str = DATABASE) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import time
-from collections.abc import Iterator
 from types import ModuleType
 
 import aiohttp
@@ -22,24 +21,11 @@ from tests.integration.pooler.bench import (
     REPOSITORY,
     Bench,
     Writers,
-    missing,
-    running_bench,
     wait_until,
 )
 
-pytestmark = pytest.mark.skipif(missing() != "", reason=f"not on this machine (make servers): {missing()}")
-
 # The played handover itself takes about 1.5 s; the target for all is 2 s on a machine that is not busy.
 MOST_GAP_SECONDS = 4.0
-
-
-@pytest.fixture
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    home = tmp_path_factory.mktemp("pooler")
-    for folder in (home, *home.parents[:3]):
-        folder.chmod(0o755)
-    with running_bench(home) as found:
-        yield found
 
 
 def assert_unnoticed(writers: Writers, bench: Bench) -> None:
