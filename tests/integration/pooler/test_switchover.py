@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import importlib.util
+import threading
 import time
 from types import ModuleType
 
@@ -183,7 +185,56 @@ def test_a_primary_that_stops_hands_over_without_the_poolers_too(
     poolers.pause(MEMBERS[0])
 
 
-def test_the_pause_is_taken_back_when_the_handover_is_refused(
+def test_a_handover_waits_for_a_transaction_that_ends_soon(bench: Bench, hook: ModuleType) -> None:
+    told: list[str] = []
+    with Writers(bench) as writers, bench.connect() as busy:
+        busy.execute("BEGIN")
+        busy.execute("INSERT INTO app.marks VALUES (-1)")
+        ending = threading.Timer(3, busy.execute, ("COMMIT",))
+        ending.start()
+        assert "Successfully" in hook.hand_over(MEMBERS[0], told.append)
+        ending.join()
+        writers.wait_for(50)
+    assert any("did not end within" in line for line in told)
+    assert writers.errors == []
+
+
+def test_a_handover_waits_for_a_transaction_no_longer_than_it_may(
+    bench: Bench, hook: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hook, "BUDGET_SECONDS", hook.LAST_TRY_SECONDS + 3)
+    assert bench.pause(seconds=0.1) == 200, "the agent is there"
+    with contextlib.closing(bench.connect()) as busy:
+        busy.execute("BEGIN")
+        busy.execute("INSERT INTO app.marks VALUES (-1)")
+        started = time.monotonic()
+        assert "Successfully" in hook.hand_over(MEMBERS[0], lambda _: None)
+        assert 3 < time.monotonic() - started < 10
+
+
+def test_a_handover_that_was_refused_is_tried_again_and_clients_go_on_meanwhile(
+    bench: Bench, hook: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch, paused = bench.switch, []
+
+    def refuse_once() -> None:
+        paused.append(bench.is_paused())
+        if len(paused) == 1:
+            raise ConnectionError("refused")
+        switch()
+
+    assert bench.pause(seconds=0.1) == 200, "the agent is there"
+    monkeypatch.setattr(bench, "switch", refuse_once)
+    told: list[str] = []
+    with Writers(bench) as writers:
+        assert "Successfully" in hook.hand_over(MEMBERS[0], told.append)
+        writers.wait_for(50)
+    assert paused == [True, True]
+    assert len(told) == 1
+    assert writers.errors == []
+
+
+def test_the_pause_is_taken_back_when_the_handover_is_refused_to_the_end(
     bench: Bench, hook: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paused: list[bool] = []
@@ -194,10 +245,11 @@ def test_the_pause_is_taken_back_when_the_handover_is_refused(
 
     assert bench.pause(seconds=0.1) == 200
     wait_until("the pause to be over", lambda: not bench.is_paused())
+    monkeypatch.setattr(hook, "BUDGET_SECONDS", hook.LAST_TRY_SECONDS + 1)
     monkeypatch.setattr(bench, "switch", refuse)
     with pytest.raises(OSError, match="Remote end closed"):
         hook.hand_over(MEMBERS[0], lambda _: None)
-    assert paused == [True]
+    assert paused == [True, True]
     assert not bench.is_paused()
 
 
