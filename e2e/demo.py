@@ -75,7 +75,7 @@ def control(bed: test_bed.Bed, hub: Hub, load: LoadClient) -> dict[str, Any]:
         primary = hub.role_holder("postgres")
         assert primary is not None
         since = now()
-        with replication_cut(hub, primary, bed.on_node):
+        with replication_cut(hub, "postgres", "5432", primary, bed.on_node):
             wait_for(
                 "rows acknowledged by the cut-off primary", lambda: load.acknowledged("rows", since) >= 30, 30
             )

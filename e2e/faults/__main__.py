@@ -1,4 +1,5 @@
-"""`make faults-postgres`: each fault of the database many times, while clients write; report in build/reports/.
+"""`make faults-postgres` and `make faults-redis`: each fault of a tier many times, while clients write; report in
+build/reports/.
 
 Exit code 1 when an acknowledged write was lost, a promise of another kind broken, a run did not go as it must, or the
 control run lost nothing; with --strict also when a target was missed.
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from types import FrameType
+from typing import Any
 
 from kindbed import paths, versions
 from kindbed.console import TestBedError
@@ -19,36 +21,39 @@ from kindbed.console import TestBedError
 from ..lab import bed as test_bed
 from ..lab import report
 from ..lab.kubectl import KubectlError, WaitTimeoutError
-from . import catalogue
-from .report import NAME
+from .postgres.suite import PostgresSuite
+from .redis.suite import RedisSuite
 from .suite import Plan, Suite
+from .watchers import API_SERVER_AWAY
 
-BENCH = "pgbench"
+SUITES: dict[str, type[Suite[Any]]] = {suite.TIER: suite for suite in (PostgresSuite, RedisSuite)}
 
 
-def plan_from(options: argparse.Namespace) -> Plan:
+def plan_from(options: argparse.Namespace) -> Plan[Any]:
     """What the command line asks for; raises KeyError for a fault that there is not."""
+    suite = SUITES[options.tier]
     wanted = [name for name in options.faults.split(",") if name]
-    chosen = [catalogue.by_name(name) for name in wanted if name != BENCH] if wanted else catalogue.ALL
+    chosen = [suite.fault(name) for name in wanted if name not in suite.BENCHES]
     return Plan(
         faults=tuple(
             replace(fault, broken_seconds=options.api_away_seconds)
-            if fault.name == catalogue.API_SERVER_AWAY
+            if fault.name == API_SERVER_AWAY
             else fault
-            for fault in chosen
+            for fault in (chosen if wanted else (*suite.SHARED, *suite.BOUNDED))
         ),
         runs=options.runs,
-        bench=BENCH in wanted if wanted else True,
+        bench=any(name in suite.BENCHES for name in wanted) if wanted else True,
         control=not options.no_control,
-        earlier=report.read(NAME) if options.resume else None,
+        earlier=report.read(f"faults-{suite.TIER}") if options.resume else None,
     )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="e2e.faults", description=__doc__)
+    parser.add_argument("tier", choices=sorted(SUITES))
     parser.add_argument("--runs", type=int, default=10, help="of each fault")
-    parser.add_argument("--faults", default="", metavar="A,B", help=f"only these, and {BENCH}; see --list")
+    parser.add_argument("--faults", default="", metavar="A,B", help="only these, or pgbench; see --list")
     parser.add_argument("--cluster", default=versions.DEFAULT_CLUSTER, help="kind cluster, made if missing")
     parser.add_argument("--api-away-seconds", type=float, default=60.0, help="the design asks for 600")
     parser.add_argument("--no-control", action="store_true", help="leave the control run out")
@@ -62,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suite; the exit code."""
     options = parse(arguments)
     if options.list:
-        print("\n".join(f"{fault.name:20} {fault.title}" for fault in catalogue.ALL))
+        suite = SUITES[options.tier]
+        print("\n".join(f"{fault.name:20} {fault.title}" for fault in (*suite.SHARED, *suite.BOUNDED)))
         return 0
     try:
         plan = plan_from(options)
@@ -76,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         bed = test_bed.bring_up(options.cluster, kubeconfig)
         bed.install_operator()
-        found = Suite(bed, plan).run()
+        found = SUITES[options.tier](bed, plan).run()
     except (TestBedError, KubectlError, WaitTimeoutError) as problem:
         print(f"the suite cannot go on: {problem}", file=sys.stderr)
         return 1

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
 
+from ..lab import bed as test_bed
 from ..lab.bed import Bed
 from ..lab.hub import Hub
-from ..lab.kubectl import KubectlError, WaitTimeoutError, wait_for
+from ..lab.kubectl import WaitTimeoutError, wait_for
 from ..lab.load import LoadClient, now
 
 CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
-# Row and transaction every 20 ms; four connections in turn, ten times as many while tries hang. A statement is waited
-# for at most 5 s. The other components get no load, so that a small machine's time goes to what is measured.
-LOAD_ARGUMENTS = (
-    "--rows-rate=50", "--transactions-rate=50", "--rows-per-transaction=5", "--reads-rate=20",
-    "--connections=4", "--most-connections=40", "--timeout=5",
-    "--jobs-rate=0", "--queue-rate=0", "--runners=0", "--websockets=0",
-)  # fmt: skip
-LOAD_PROBES = ("rows", "transactions", "reads")
-
-# On the pod's own socket the superuser needs no password.
-_PSQL = 'exec psql -U postgres -d postgres -XAtc "$1"'
-
-# Replicas only, not a base backup under way; Patroni names each after its member.
-_STREAMING = (
-    "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' "
-    "AND application_name ~ '-postgres-[0-9]+$'"
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A pod of the database as it was before the fault."""
+    """A pod of the database or of the queue as it was before the fault."""
 
     name: str
     uid: str
@@ -43,15 +29,16 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """The database just before a fault.
+    """A tier just before a fault: who has the role, Postgres' primary or Redis' master, and the others.
 
-    `replicas` has those first that confirm commits; `poolers` maps the name of each pod to its uid.
+    `replicas` has those first that confirm writes, where the servers tell. `poolers` maps the name of each pod that
+    clients go through to its uid, `pooler_nodes` has their nodes; both are empty where clients go directly.
     """
 
     primary: Member
     replicas: tuple[Member, ...]
-    poolers: dict[str, str]
-    pooler_nodes: frozenset[str]
+    poolers: dict[str, str] = field(default_factory=dict)
+    pooler_nodes: frozenset[str] = frozenset()
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -59,46 +46,45 @@ class Before:
         return (self.primary, *self.replicas)
 
 
-@dataclass(frozen=True, slots=True)
-class Arena:
-    """A cluster of RunnerHub with clients that write to its database."""
+@dataclass(frozen=True)
+class Arena(ABC):
+    """A cluster of RunnerHub with clients that write to one of its tiers.
+
+    `COMPONENT`: the tier's name in labels and status. `CONTAINER`: the one whose processes are broken.
+    `LOAD_ARGUMENTS`: what the load client does. `NODE_JS_RATE`: jobs per second of its part in Node. `PROBES`: those
+    that must get through before anything is broken. `WRITERS`: those whose acknowledgements tell how long clients
+    could not write, and `STORE`: the load client's name for them together.
+    """
+
+    COMPONENT: ClassVar[str]
+    CONTAINER: ClassVar[str]
+    LOAD_ARGUMENTS: ClassVar[tuple[str, ...]]
+    NODE_JS_RATE: ClassVar[float] = 0
+    PROBES: ClassVar[tuple[str, ...]]
+    WRITERS: ClassVar[tuple[str, ...]]
+    STORE: ClassVar[str]
 
     bed: Bed
     hub: Hub
     load: LoadClient
 
+    @abstractmethod
     def leader(self) -> str | None:
-        """The primary by Patroni's own record, which is right with the operator away; None when there is none."""
-        found = self.hub.kubectl.get("configmap", f"{self.hub.name}-postgres-leader")
-        if found is None:
-            return None
-        leader: str | None = found["metadata"].get("annotations", {}).get("leader")
-        return leader or None
+        """Who has the role by the servers' own record, which is right with the operator away; None for nobody."""
 
-    def sql(self, pod: str, query: str) -> str:
-        """The answer of one member's own Postgres, unaligned; raises KubectlError."""
-        command = ("sh", "-c", _PSQL, "sh", query)
-        return self.hub.kubectl("exec", pod, "-c", "postgres", "--", *command, timeout=20).strip()
-
-    def replicas_streaming(self) -> int:
-        """How many replicas the primary itself sees streaming; 0 without a primary that answers."""
-        leader = self.leader()
-        if leader is None:
-            return 0
-        try:
-            return int(self.sql(leader, _STREAMING))
-        except KubectlError:
-            return 0
-
+    @abstractmethod
     def is_whole(self) -> bool:
-        """Settled by the operator's word, with the right primary, and all replicas streaming by the primary's."""
-        if not self.hub.is_settled():
-            return False
-        database = self.hub.kubectl.get("statefulset", f"{self.hub.name}-postgres")
-        if database is None or self.hub.role_holder("postgres") != self.leader():
-            return False
-        replicas: int = database["spec"]["replicas"] - 1
-        return self.replicas_streaming() == replicas
+        """Settled by the operator's word, with the right holder of the role, and all replicas in step by its own."""
+
+    def prepare(self, _seconds: float) -> None:
+        """Make of a whole cluster one that each run can start with; `seconds`: the patience for each step."""
+        return
+
+    def start_load(self) -> None:
+        """Start the clients anew."""
+        self.load.start(
+            test_bed.CLIENT_IMAGE, *self.LOAD_ARGUMENTS, probes=self.PROBES, node_js_rate=self.NODE_JS_RATE
+        )
 
     def wait_whole(self, seconds: float) -> None:
         """Wait until nothing is missing."""
@@ -106,34 +92,27 @@ class Arena:
 
     def before(self) -> Before:
         """What there is now."""
-        instances = self.hub.status()["postgres"]["instances"]
-        confirming = {
-            item["name"] for item in instances if item["role"] in ("sync_standby", "quorum_standby")
-        }
         leader = self.leader()
         members = {member.name: member for member in self.members()}
         if leader not in members:
             raise WaitTimeoutError(f"the primary {leader} is not among the running members {sorted(members)}")
         primary = members.pop(leader)
-        replicas = sorted(members.values(), key=lambda member: (member.name not in confirming, member.name))
-        return Before(primary, tuple(replicas), self.poolers(), frozenset(self.pooler_nodes()))
+        first = self._first_replicas()
+        replicas = sorted(members.values(), key=lambda member: (member.name not in first, member.name))
+        return Before(primary, tuple(replicas))
+
+    def _first_replicas(self) -> Sequence[str]:
+        """Names of the replicas that faults choose first."""
+        return ()
 
     def members(self) -> list[Member]:
         """The members whose container has been started."""
-        return [member for pod in self.hub.pods("postgres") if (member := _member(pod)) is not None]
-
-    def poolers(self) -> dict[str, str]:
-        """Uid of each pooler pod by its name."""
-        return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in self.hub.pods("pooler")}
-
-    def pooler_nodes(self) -> list[str]:
-        """Node of each pooler pod that has one."""
-        nodes = [pod["spec"].get("nodeName") for pod in self.hub.pods("pooler")]
-        return [node for node in nodes if node]
+        found = (_member(pod, self.CONTAINER) for pod in self.hub.pods(self.COMPONENT))
+        return [member for member in found if member is not None]
 
     def pod_uids(self) -> dict[str, str]:
         """Uid of each member's pod by its name."""
-        return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in self.hub.pods("postgres")}
+        return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in self.hub.pods(self.COMPONENT)}
 
     def wait_writing(self, seconds: float, least: int = 20) -> None:
         """Wait until each writer was acknowledged several times from now on."""
@@ -141,14 +120,18 @@ class Arena:
 
         def writing() -> bool:
             gaps = self.load.gaps(since, now())
-            return all(gaps[probe]["acknowledged"] >= least for probe in ("rows", "transactions"))
+            return all(gaps[probe]["acknowledged"] >= least for probe in self.WRITERS)
 
-        wait_for("rows and transactions to be acknowledged", writing, seconds, every=1)
+        wait_for(f"{' and '.join(self.WRITERS)} to be acknowledged", writing, seconds, every=1)
 
 
-def _member(pod: dict[str, Any]) -> Member | None:
+A = TypeVar("A", bound=Arena)
+A_contra = TypeVar("A_contra", bound=Arena, contravariant=True)
+
+
+def _member(pod: dict[str, Any], container_name: str) -> Member | None:
     statuses = pod["status"].get("containerStatuses", ())
-    container = next((item.get("containerID") for item in statuses if item["name"] == "postgres"), None)
+    container = next((item.get("containerID") for item in statuses if item["name"] == container_name), None)
     if not container:
         return None
     return Member(

@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
+from typing import Generic
 
-from .arena import Arena, Before
+from .arena import A_contra, Arena, Before
 
-Inject = Callable[[Arena, Before], AbstractContextManager[None]]
+Inject = Callable[[A_contra, Before], AbstractContextManager[None]]
 # The body of an Inject, for functions under @contextmanager: breaks something, yields, heals.
 Break = Iterator[None]
 
 
 class Primary(Enum):
-    """What the fault does to the primary role."""
+    """What the fault does to the role of the primary or master."""
 
     MOVES = "moves"
     STAYS = "stays"
@@ -44,7 +45,7 @@ def _no_notes(_arena: Arena) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Generic[A_contra]):
     """One class of fault.
 
     `inject` is entered to break something and left to heal it; leaving heals whatever happened in between.
@@ -57,12 +58,12 @@ class Fault:
 
     name: str
     title: str
-    inject: Inject
+    inject: Inject[A_contra]
     primary: Primary
     target: Target | None = None
-    came_true: Callable[[Arena, Before], bool] = _nothing_more
+    came_true: Callable[[A_contra, Before], bool] = _nothing_more
     broken_seconds: float = 0.0
     writes_go_on: bool = True
     api_answers: bool = True
-    aftermath: Callable[[Arena], dict[str, float]] = _no_notes
-    arrange: Callable[[Arena], None] = _as_it_is
+    aftermath: Callable[[A_contra], dict[str, float]] = _no_notes
+    arrange: Callable[[A_contra], None] = _as_it_is

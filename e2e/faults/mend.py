@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..lab.bed import OPERATOR_NAMESPACE, Bed
 from ..lab.kubectl import KubectlError, wait_for
 
@@ -11,27 +13,33 @@ NODE_DEADLINE_SECONDS = 60
 API_DEADLINE_SECONDS = 240
 READY_DEADLINE_SECONDS = 180
 
+_COMMENT = "runnerhub-fault"
 # A rule is what follows `iptables -A`; podman and kubelet reach the node in other ways than by this interface.
-_PARTITION = tuple(
-    f"{chain} {direction} eth0 -m comment --comment runnerhub-fault -j DROP"
-    for chain, direction in (("INPUT", "-i"), ("OUTPUT", "-o"), ("FORWARD", "-i"), ("FORWARD", "-o"))
+_PARTITION = ("INPUT -i eth0", "OUTPUT -o eth0", "FORWARD -i eth0", "FORWARD -o eth0")
+_REMOVE_RULES = (
+    f"iptables-save -t filter | sed -n '/--comment {_COMMENT} /s/^-A/-D/p' "
+    "| while read -r rule; do iptables -w 10 $rule; done"
 )
-_REMOVE_RULES = "; ".join(f"while iptables -w 10 -D {rule} 2>/dev/null; do :; done" for rule in _PARTITION)
 _CONTINUE_STOPPED = (
     "for status in $(grep -lsE '^State:[[:space:]]+T' /proc/[0-9]*/status); do "
     'pid=${status#/proc/}; kill -s CONT "${pid%/status}" 2>/dev/null; done'
 )
 
 
-def cut_off(bed: Bed, node: str) -> None:
-    """Drop all traffic between a node with its pods and everything else, all at once."""
-    lines = "".join(f"-I {rule}\\n" for rule in _PARTITION)
+def drop(bed: Bed, node: str, rules: Sequence[str]) -> None:
+    """Drop what matches on a node, all at once; a rule is what follows `iptables -A`."""
+    lines = "".join(f"-I {rule} -m comment --comment {_COMMENT} -j DROP\\n" for rule in rules)
     script = f"printf '*filter\\n{lines}COMMIT\\n' | iptables-restore -w 10 --noflush"
     bed.on_node(node, "sh", "-c", script)
 
 
+def cut_off(bed: Bed, node: str) -> None:
+    """Drop all traffic between a node with its pods and everything else."""
+    drop(bed, node, _PARTITION)
+
+
 def connect_again(bed: Bed, node: str) -> None:
-    """Undo `cut_off`; fine when there was none."""
+    """Undo `drop` and `cut_off`; fine when there was none."""
     bed.on_node(node, "sh", "-c", f"{_REMOVE_RULES}; exit 0")
 
 

@@ -11,11 +11,12 @@ from ..lab import report
 from .fault import Fault, Target
 from .results import RunResult, details, entry, is_held
 
-NAME = "faults-postgres"
 _HEADER = (
     "fault", "runs", "gap min", "p50", "p95", "max", "target p50/p95", "held", "errors", "acknowledged", "lost",
     "partial", "dup", "whole p50", "max", "problems",
 )  # fmt: skip
+
+_HEADER_BESIDE = ("fault", "beside it", "gap p50", "max", "errors", "acknowledged", "lost", "dup")
 
 
 @dataclass(slots=True)
@@ -23,27 +24,28 @@ class Report:
     """What a suite has found so far.
 
     `audit` is the oracle's verdict on everything written outside the control run, at the end: a write that
-    one fault kept may be lost by a later one.
+    one fault kept may be lost by a later one. `bench` is what pgbench found, of the database alone.
     """
 
+    tier: str
     versions: dict[str, str]
     runs: dict[str, list[RunResult]] = field(default_factory=dict)
-    faults: dict[str, Fault] = field(default_factory=dict)
+    faults: dict[str, Fault[Any]] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
     control: dict[str, Any] | None = None
     audit: dict[str, Any] | None = None
-    pgbench: dict[str, Any] = field(default_factory=dict)
+    bench: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, fault: Fault, result: RunResult) -> None:
+    def add(self, fault: Fault[Any], result: RunResult) -> None:
         """Take a run in."""
         self.faults[fault.name] = fault
         self.runs.setdefault(fault.name, []).append(result)
 
-    def skip(self, fault: Fault, reason: str) -> None:
+    def skip(self, fault: Fault[Any], reason: str) -> None:
         """Tell that a fault was not tried, and why."""
         self.skipped.append({"fault": fault.title, "reason": reason})
 
-    def resume(self, earlier: Mapping[str, Any], faults: Iterable[Fault]) -> bool:
+    def resume(self, earlier: Mapping[str, Any], faults: Iterable[Fault[Any]]) -> bool:
         """Take over what an earlier suite found of these faults; False, and nothing, when it tried other versions."""
         if earlier.get("versions") != self.versions:
             return False
@@ -51,7 +53,7 @@ class Report:
         for fault in faults:
             for result in runs.get(fault.name, ()):
                 self.add(fault, RunResult(**result))
-        self.control, self.pgbench = earlier["control"], earlier["pgbench"]
+        self.control, self.bench = earlier["control"], earlier["pgbench"]
         return True
 
     def content(self) -> dict[str, Any]:
@@ -63,14 +65,16 @@ class Report:
             "control": self.control,
             "audit": self.audit,
             "skipped": self.skipped,
-            "pgbench": self.pgbench,
+            "pgbench": self.bench,
             "details": [details(fault, runs) for fault, runs in found],
         }
 
     def text(self) -> str:
         """The table, and below it what does not fit into one."""
-        parts = [report.table(_HEADER, [_row(self.faults[name], runs) for name, runs in self.runs.items()])]
-        parts += [f"skipped: {item['fault']}: {item['reason']}" for item in self.skipped]
+        tables = [report.table(_HEADER, [_row(self.faults[name], runs) for name, runs in self.runs.items()])]
+        others = [row for name, runs in self.runs.items() for row in _rows_beside(self.faults[name], runs)]
+        tables += [report.table(_HEADER_BESIDE, others)] if others else []
+        parts = [f"skipped: {item['fault']}: {item['reason']}" for item in self.skipped]
         if self.control is not None:
             parts.append(
                 f"control ({self.control['fault']}): {self.control['lost']} of {self.control['acknowledged']} "
@@ -81,18 +85,18 @@ class Report:
                 f"audit of all runs at the end: {self.audit['lost']} of {self.audit['acknowledged']} lost, "
                 f"{self.audit['partial']} partial, {self.audit['phantoms']} phantoms"
             )
-        parts += _pgbench_lines(self.pgbench)
+        parts += _pgbench_lines(self.bench)
         parts += [
             f"problem: {name}, run {number}: {result.problem}"
             for name, runs in self.runs.items()
             for number, result in enumerate(runs, 1)
             if result.problem
         ]
-        return "\n\n".join(parts[:1] + (["\n".join(parts[1:])] if parts[1:] else [])) + "\n"
+        return "\n\n".join(tables + (["\n".join(parts)] if parts else [])) + "\n"
 
     def write(self) -> Path:
         """Write both files; the path of the JSON one."""
-        path = report.write(NAME, self.content())
+        path = report.write(f"faults-{self.tier}", self.content())
         path.with_suffix(".txt").write_text(self.text())
         return path
 
@@ -118,7 +122,7 @@ class Report:
         return found
 
 
-def _row(fault: Fault, runs: list[RunResult]) -> tuple[object, ...]:
+def _row(fault: Fault[Any], runs: list[RunResult]) -> tuple[object, ...]:
     found = entry(fault, runs)
     gap, whole = found["gap_seconds"], found["redundancy_seconds"]
     return (
@@ -128,6 +132,15 @@ def _row(fault: Fault, runs: list[RunResult]) -> tuple[object, ...]:
         found["duplicates"], _seconds(whole["p50"]), _seconds(whole["max"]),
         sum(run.problem is not None for run in runs),
     )  # fmt: skip
+
+
+def _rows_beside(fault: Fault[Any], runs: list[RunResult]) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for probe, found in details(fault, runs)["beside"].items():
+        gap = found["gap_seconds"]
+        counts = (found.get(name, "-") for name in ("errors", "acknowledged", "lost", "duplicates"))
+        rows.append((fault.title, probe, _seconds(gap["p50"]), _seconds(gap["max"]), *counts))
+    return rows
 
 
 def _target(target: Target | None) -> str:

@@ -17,7 +17,9 @@ class RunResult:
 
     `since` and `until` are the window in RFC 3339. `gap_seconds` is the longest time in which no writer was
     acknowledged, `redundancy_seconds` the time from the fault until the cluster was whole again; both None when they
-    could not be measured. `errors` are failed tries of writers. `problem` is what did not go as it must, beyond losses.
+    could not be measured. `errors` are failed tries of writers. `beside`: gap_seconds, errors, acknowledged and, where
+    they are judged, lost and duplicates of the probes that are told apart from the writers. `problem` is what did not
+    go as it must, beyond losses.
     """
 
     fault: str
@@ -35,8 +37,7 @@ class RunResult:
     primary: str | None = None
     new_primary: str | None = None
     pooler_on_node: bool = False
-    reads_gap_seconds: float | None = None
-    reads_errors: int = 0
+    beside: dict[str, dict[str, float]] = field(default_factory=dict)
     notes: dict[str, float] = field(default_factory=dict)
     problem: str | None = None
 
@@ -62,7 +63,7 @@ def _known(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def entry(fault: Fault, runs: Sequence[RunResult]) -> dict[str, Any]:
+def entry(fault: Fault[Any], runs: Sequence[RunResult]) -> dict[str, Any]:
     """One fault in the shape of the design's faults-<tier>.json."""
     return {
         "fault": fault.title,
@@ -89,7 +90,19 @@ def is_held(target: Target | None, runs: Sequence[RunResult]) -> bool | None:
     return p50 <= target.p50_seconds and p95 <= target.p95_seconds
 
 
-def details(fault: Fault, runs: Sequence[RunResult]) -> dict[str, Any]:
+def beside(probe: str, runs: Sequence[RunResult]) -> dict[str, Any]:
+    """One probe over all runs of a fault, for the probes that are told apart."""
+    found = [run.beside[probe] for run in runs if probe in run.beside]
+    counts = [
+        name for name in ("errors", "acknowledged", "lost", "duplicates") if any(name in one for one in found)
+    ]
+    return {
+        "gap_seconds": _spread([one["gap_seconds"] for one in found], p50=0.5, max=1.0),
+        **{name: int(sum(one.get(name, 0) for one in found)) for name in counts},
+    }
+
+
+def details(fault: Fault[Any], runs: Sequence[RunResult]) -> dict[str, Any]:
     """What else there is to know of a fault, beside the shape that tools read."""
     classes: Counter[str] = Counter()
     for run in runs:
@@ -101,9 +114,8 @@ def details(fault: Fault, runs: Sequence[RunResult]) -> dict[str, Any]:
         "partial": sum(run.partial for run in runs),
         "phantoms": sum(run.phantoms for run in runs),
         "error_classes": dict(classes.most_common()),
-        "reads": {
-            "gap_seconds": _spread(_known([run.reads_gap_seconds for run in runs]), p50=0.5, max=1.0),
-            "errors": sum(run.reads_errors for run in runs),
+        "beside": {
+            probe: beside(probe, runs) for probe in sorted({name for run in runs for name in run.beside})
         },
         "problems": [run.problem for run in runs if run.problem is not None],
         "each_run": [asdict(run) for run in runs],

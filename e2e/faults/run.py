@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import time
 from dataclasses import replace
+from typing import Any, Generic
 
 from kindbed.console import TestBedError
 
 from ..lab.kubectl import KubectlError, WaitTimeoutError, wait_for
 from ..lab.load import now
-from .arena import Arena, Before, let_pass
+from .arena import A, Before, let_pass
 from .fault import Fault, Primary
 from .results import RunResult
 
@@ -23,16 +24,16 @@ WHOLE_AGAIN_SECONDS = 420
 FAILURES = (WaitTimeoutError, KubectlError, TestBedError, subprocess.TimeoutExpired)
 
 
-def prepare(arena: Arena, fault: Fault) -> Before:
-    """Wait until the cluster is whole, its clients get through and its poolers are apart; what it looks like then."""
+def prepare(arena: A, fault: Fault[A]) -> Before:
+    """Wait until the cluster is whole and its clients get through; what it looks like then."""
     arena.wait_whole(WHOLE_BEFORE_SECONDS)
-    _spread_poolers(arena)
+    arena.prepare(WHOLE_BEFORE_SECONDS)
     fault.arrange(arena)
     arena.wait_writing(WRITING_SECONDS)
     return arena.before()
 
 
-def run_once(arena: Arena, fault: Fault) -> RunResult:
+def run_once(arena: A, fault: Fault[A]) -> RunResult:
     """Try a fault once. Whatever fails is told in the result, after the fault was healed and the oracle asked."""
     try:
         before = prepare(arena, fault)
@@ -62,10 +63,10 @@ def run_once(arena: Arena, fault: Fault) -> RunResult:
         return replace(result, problem="; ".join(problems))
 
 
-class _Course:
+class _Course(Generic[A]):
     """The course of one fault, with what was measured so far."""
 
-    def __init__(self, arena: Arena, fault: Fault, before: Before) -> None:
+    def __init__(self, arena: A, fault: Fault[A], before: Before) -> None:
         self._arena = arena
         self._fault = fault
         self._before = before
@@ -100,10 +101,10 @@ class _Course:
         return self._arena.is_whole() and self._fault.came_true(self._arena, self._before)
 
 
-def _judge(arena: Arena, fault: Fault, result: RunResult) -> RunResult:
+def _judge(arena: A, fault: Fault[A], result: RunResult) -> RunResult:
     measured = arena.load.measure(result.since, result.until)
     verdict = arena.load.verify(result.since, result.until)
-    writes, reads = measured["stores"]["postgres"], measured["probes"]["reads"]
+    writes = measured["stores"][arena.STORE]
     new_primary = arena.leader()
     return replace(
         result,
@@ -116,26 +117,25 @@ def _judge(arena: Arena, fault: Fault, result: RunResult) -> RunResult:
         phantoms=verdict["phantoms"],
         duplicates=verdict["duplicates"],
         new_primary=new_primary,
-        reads_gap_seconds=reads["gap_seconds"],
-        reads_errors=reads["errors"],
+        beside={
+            probe: _beside(figures, verdict["probes"].get(probe, {}))
+            for probe, figures in measured["probes"].items()
+            if probe not in arena.WRITERS
+        },
         problem=result.problem or _wrong_move(fault, result.primary, new_primary),
     )
 
 
-def _wrong_move(fault: Fault, primary: str | None, new_primary: str | None) -> str | None:
+def _beside(measured: dict[str, Any], judged: dict[str, Any]) -> dict[str, float]:
+    """Figures of a probe whose acknowledgements are no promise, or that does not write."""
+    found = {name: measured[name] for name in ("gap_seconds", "errors", "acknowledged")}
+    return {**found, **{name: judged[name] for name in ("lost", "duplicates") if name in judged}}
+
+
+def _wrong_move(fault: Fault[A], primary: str | None, new_primary: str | None) -> str | None:
     if fault.primary is Primary.STAYS and new_primary != primary:
         return f"the primary moved from {primary} to {new_primary}, and should have stayed"
     return None
-
-
-def _spread_poolers(arena: Arena) -> None:
-    """Two poolers on one node, as a drain can leave them, would make another fault of its loss."""
-    nodes = arena.pooler_nodes()
-    if len(set(nodes)) == len(nodes):
-        return
-    again = max(arena.poolers())
-    arena.hub.kubectl("delete", "pod", again, "--wait=true", timeout=120)
-    arena.wait_whole(WHOLE_BEFORE_SECONDS)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,22 +1,23 @@
-"""The whole suite: a cluster under load, each fault several times, the audit, the control, a full volume."""
+"""A whole suite: a cluster under load, each fault several times, the audit, the control."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Generic
 
 from kindbed import paths, versions
 from kindbed.console import output_of
 
-from ..demo import control
 from ..lab import bed as test_bed
 from ..lab.bed import Bed
 from ..lab.hub import Hub
-from ..lab.load import LoadClient, now
+from ..lab.load import now
 from ..lab.steps import Steps
-from . import catalogue, mend, pgbench, volume
-from .arena import LOAD_ARGUMENTS, LOAD_PROBES, Arena
+from . import mend
+from .arena import A
 from .fault import Fault
 from .report import Report
 from .results import RunResult
@@ -26,53 +27,83 @@ NAMESPACE = "runnerhub-faults"
 READY_DEADLINE_SECONDS = 420
 # All that was written in hours is asked for again, one by one.
 AUDIT_SECONDS = 900
-# The fault around which transactions per second are measured.
-BENCH_FAULT = "postmaster-killed"
 # Then the next class is tried: further runs would only wait for the same state in vain.
 MOST_PROBLEMS_IN_A_ROW = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be done: the faults, how often each, and whether pgbench and the control run as well.
+class Plan(Generic[A]):
+    """What is to be done: the faults, how often each, and whether the control and the benchmark run as well.
 
     `earlier`: the report of a suite that was cut off, whose runs count.
     """
 
-    faults: tuple[Fault, ...]
+    faults: tuple[Fault[A], ...]
     runs: int
     bench: bool = True
     control: bool = True
     earlier: Mapping[str, Any] | None = None
 
-    def among(self, group: Sequence[Fault]) -> list[Fault]:
+    def among(self, group: Sequence[Fault[A]]) -> list[Fault[A]]:
         """The chosen faults that belong to a group."""
         names = {fault.name for fault in group}
         return [fault for fault in self.faults if fault.name in names]
 
 
-def fresh_arena(bed: Bed) -> Arena:
-    """A new cluster in the suite's namespace, complete, with its load; it stays up afterwards."""
-    bed.delete_namespace(NAMESPACE)
-    hub = test_bed.apply_example("hub", bed.create_namespace(NAMESPACE), "minimal")
-    arena = Arena(bed, hub, LoadClient(hub))
-    arena.wait_whole(READY_DEADLINE_SECONDS)
-    return arena
+class Suite(ABC, Generic[A]):
+    """One pass through a plan. The report is on disk after each run, and everything is healed on any exit.
 
+    `TIER` names the report, `SHARED` has the faults that one cluster takes after the other, `BOUNDED` those that need
+    a cluster on volumes that can be full, `BENCHES` what can be asked for beside faults.
+    """
 
-def start_load(load: LoadClient) -> None:
-    """Start the suite's writers and readers anew."""
-    load.start(test_bed.CLIENT_IMAGE, *LOAD_ARGUMENTS, probes=LOAD_PROBES)
+    TIER: ClassVar[str]
+    SHARED: ClassVar[tuple[Fault[Any], ...]]
+    BOUNDED: ClassVar[tuple[Fault[Any], ...]] = ()
+    BENCHES: ClassVar[tuple[str, ...]] = ()
 
-
-class Suite:
-    """One pass through a plan. The report is on disk after each run, and everything is healed on any exit."""
-
-    def __init__(self, bed: Bed, plan: Plan) -> None:
+    def __init__(self, bed: Bed, plan: Plan[A]) -> None:
         self._bed = bed
         self._plan = plan
         self._steps = Steps()
-        self._report = Report({})
+        self._report = Report(self.TIER, {})
+
+    @classmethod
+    def fault(cls, name: str) -> Fault[A]:
+        """A class of fault; raises KeyError with a sentence."""
+        for fault in (*cls.SHARED, *cls.BOUNDED):
+            if fault.name == name:
+                return fault
+        names = ", ".join(fault.name for fault in (*cls.SHARED, *cls.BOUNDED))
+        raise KeyError(f"there is no fault {name}; there are {names}")
+
+    @abstractmethod
+    def arena(self, hub: Hub) -> A:
+        """The tier of a cluster."""
+
+    @abstractmethod
+    def programs(self, hub: Hub) -> dict[str, str]:
+        """The versions of the tier's programs."""
+
+    @abstractmethod
+    def control(self, arena: A) -> dict[str, Any]:
+        """What was lost where something must be lost: `fault`, `acknowledged`, `lost`. Raises one of FAILURES."""
+
+    def before_load(self, _arena: A) -> None:
+        """What is measured without load."""
+        return
+
+    def after_faults(self, _arena: A) -> None:
+        """What is measured under load, after the faults."""
+        return
+
+    def bounded(self) -> AbstractContextManager[A]:
+        """A cluster on volumes that can be full, and its load."""
+        raise NotImplementedError
+
+    def remove_bounded(self) -> None:
+        """Remove what an earlier suite may have left of that."""
+        return
 
     def run(self) -> Report:
         """Carry the plan out."""
@@ -80,14 +111,15 @@ class Suite:
             with self._steps.step("heal what an earlier run may have left"):
                 mend.mend(self._bed)
                 mend.pin_dns(self._bed)
-                volume.remove(self._bed)
+                self.remove_bounded()
             with self._steps.step("a new cluster"):
-                arena = fresh_arena(self._bed)
-            self._report.versions = versions_of(arena.hub)
-            if self._plan.earlier is not None and not self._report.resume(self._plan.earlier, catalogue.ALL):
+                arena = self._fresh_arena()
+            self._report.versions = self._versions(arena.hub)
+            everything = (*self.SHARED, *self.BOUNDED)
+            if self._plan.earlier is not None and not self._report.resume(self._plan.earlier, everything):
                 print("    other versions than in the earlier report: everything is tried anew", flush=True)
             self._on_shared(arena)
-            for fault in self._plan.among(catalogue.BOUNDED):
+            for fault in self._plan.among(self.BOUNDED):
                 if len(self._report.runs.get(fault.name, ())) < self._plan.runs:
                     self._on_bounded(fault)
         finally:
@@ -95,25 +127,42 @@ class Suite:
                 mend.mend(self._bed)
         return self._report
 
-    def _on_shared(self, arena: Arena) -> None:
-        bench = self._plan.bench and not self._report.pgbench
+    def _fresh_arena(self) -> A:
+        """A new cluster in the suite's namespace, complete; it stays up afterwards."""
+        self._bed.delete_namespace(NAMESPACE)
+        hub = test_bed.apply_example("hub", self._bed.create_namespace(NAMESPACE), "minimal")
+        arena = self.arena(hub)
+        arena.wait_whole(READY_DEADLINE_SECONDS)
+        return arena
+
+    def _versions(self, hub: Hub) -> dict[str, str]:
+        describe = ["git", "-C", paths.REPOSITORY, "describe", "--always", "--dirty"]
+        return {
+            "commit": output_of(describe).strip(),
+            "kubernetes": versions.KUBERNETES,
+            **self.programs(hub),
+        }
+
+    def _on_shared(self, arena: A) -> None:
+        # It may write to the report, which a resumed suite has already.
+        bench = self._plan.bench and not self._report.bench
         if bench:
-            self._bench_ways(arena)
-        start_load(arena.load)
+            self.before_load(arena)
+        arena.start_load()
         since = now()
-        for fault in self._plan.among(catalogue.SHARED):
+        for fault in self._plan.among(self.SHARED):
             self._repeat(arena, fault)
         if bench:
-            self._bench_fault(arena)
+            self.after_faults(arena)
         if self._report.runs:
             self._audit(arena, since)
         if self._plan.control and not (self._report.control or {}).get("lost"):
             self._control(arena)
         arena.load.stop()
 
-    def _on_bounded(self, fault: Fault) -> None:
+    def _on_bounded(self, fault: Fault[A]) -> None:
         try:
-            with volume.bounded(self._bed) as arena:
+            with self.bounded() as arena:
                 self._repeat(arena, fault)
         except FAILURES as error:
             if fault.name in self._report.runs:
@@ -121,7 +170,7 @@ class Suite:
             self._report.skip(fault, f"no cluster on bounded volumes: {error}")
             self._report.write()
 
-    def _repeat(self, arena: Arena, fault: Fault) -> None:
+    def _repeat(self, arena: A, fault: Fault[A]) -> None:
         problems = 0
         done = len(self._report.runs.get(fault.name, ()))
         for number in range(done + 1, self._plan.runs + 1):
@@ -134,7 +183,7 @@ class Suite:
             if problems == MOST_PROBLEMS_IN_A_ROW:
                 return
 
-    def _take(self, fault: Fault, result: RunResult) -> None:
+    def _take(self, fault: Fault[A], result: RunResult) -> None:
         self._report.add(fault, result)
         self._report.write()
         print(
@@ -145,38 +194,7 @@ class Suite:
         if result.problem:
             print(f"    PROBLEM: {result.problem}", flush=True)
 
-    def _bench_ways(self, arena: Arena) -> None:
-        with self._steps.step("pgbench directly and through the pooler"):
-            try:
-                with pgbench.bench(arena.hub) as bench:
-                    missing = bench.missing()
-                    self._report.pgbench = (
-                        {"missing": missing}
-                        if missing
-                        else {"ways": pgbench.cost_of_pooler(bench, arena.before().primary.name)}
-                    )
-            except (*FAILURES, ValueError) as error:
-                self._report.pgbench = {"missing": f"no result: {error}"}
-            self._report.write()
-
-    def _bench_fault(self, arena: Arena) -> None:
-        if "missing" in self._report.pgbench:
-            return
-        fault = catalogue.by_name(BENCH_FAULT)
-        with self._steps.step(f"pgbench before, during and after: {fault.title}"):
-            try:
-                with pgbench.bench(arena.hub) as bench:
-                    result, figures = pgbench.during(bench, arena, lambda: run_once(arena, fault))
-            except FAILURES as error:
-                self._report.pgbench["missing"] = f"no result around a fault: {error}"
-                mend.mend(self._bed)
-            else:
-                # Its load is another one, so it does not count among the runs of that fault, but losses do.
-                self._report.pgbench["fault"] = figures
-                self._report.pgbench["broken_promises"] = result.broken_promises
-            self._report.write()
-
-    def _audit(self, arena: Arena, since: str) -> None:
+    def _audit(self, arena: A, since: str) -> None:
         with self._steps.step("ask the oracle for everything again"):
             try:
                 arena.wait_whole(READY_DEADLINE_SECONDS)
@@ -187,31 +205,17 @@ class Suite:
             self._report.audit = found
             self._report.write()
 
-    def _control(self, arena: Arena) -> None:
-        with self._steps.step("control: asynchronous, replication cut off; something must be lost"):
+    def _control(self, arena: A) -> None:
+        with self._steps.step("control: something must be lost"):
             try:
-                found: dict[str, Any] = control(self._bed, arena.hub, arena.load)
+                found = self.control(arena)
             except FAILURES as error:
                 found = {"fault": "control", "acknowledged": 0, "lost": 0, "problem": str(error)}
             self._report.control = found
             self._report.write()
 
 
-def versions_of(hub: Hub) -> dict[str, str]:
-    """What was tested: the commit, Kubernetes and the programs in the database's pods."""
-    describe = ["git", "-C", paths.REPOSITORY, "describe", "--always", "--dirty"]
-    member = hub.pods("postgres")[0]["metadata"]["name"]
-    pooler = hub.pods("pooler")[0]["metadata"]["name"]
-
-    def told_by(pod: str, container: str, *command: str) -> str:
-        lines = hub.kubectl("exec", pod, "-c", container, "--", *command).strip().splitlines()
-        return lines[0] if lines else "unknown"
-
-    return {
-        "commit": output_of(describe).strip(),
-        "kubernetes": versions.KUBERNETES,
-        "postgres": told_by(member, "postgres", "postgres", "--version"),
-        "patroni": told_by(member, "postgres", "patroni", "--version"),
-        "pgbouncer": told_by(pooler, "pgbouncer-rw", "pgbouncer", "--version"),
-        "haproxy": told_by(pooler, "haproxy", "haproxy", "-v"),
-    }
+def first_line(hub: Hub, pod: str, container: str, *command: str) -> str:
+    """The first line that a command in a container prints."""
+    lines = hub.kubectl("exec", pod, "-c", container, "--", *command).strip().splitlines()
+    return lines[0] if lines else "unknown"

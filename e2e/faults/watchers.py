@@ -11,6 +11,7 @@ from . import mend
 from .arena import Arena, Before, control_plane
 from .fault import Break
 
+API_SERVER_AWAY = "api-server-away"
 STATUS_DEADLINE_SECONDS = 120
 
 
@@ -49,8 +50,8 @@ def status_right(arena: Arena) -> dict[str, float]:
 
     def right() -> bool:
         status = arena.hub.status()
-        primary = status["postgres"].get("primary")
-        elected = [item["to"] for item in status.get("failovers", ()) if item["component"] == "postgres"]
+        primary = arena.hub.role_holder(arena.COMPONENT)
+        elected = [item["to"] for item in status.get("failovers", ()) if item["component"] == arena.COMPONENT]
         return primary is not None and primary == arena.leader() and elected[:1] == [primary]
 
     wait_for("the status to be right", right, STATUS_DEADLINE_SECONDS)

@@ -69,19 +69,22 @@ def strike(hub: Hub, load: LoadClient, fault: str, component: str, do: Callable[
 
 
 @contextmanager
-def replication_cut(hub: Hub, primary: str, on_node: Callable[..., object]) -> Iterator[None]:
-    """Drop the replication traffic between the primary and its replicas, and nothing else.
+def replication_cut(
+    hub: Hub, component: str, port: str, primary: str, on_node: Callable[..., object]
+) -> Iterator[None]:
+    """Drop what goes between a primary's port and the pods of its replicas, which is how they replicate.
 
-    Patroni, its lock and the clients see nothing of it. `on_node(node, *command)` runs a command on a node.
+    Patroni, its lock and the clients see nothing of it; a Sentinel in a replica's pod does.
+    `on_node(node, *command)` runs a command on a node.
     """
-    pods = {pod["metadata"]["name"]: pod for pod in hub.pods("postgres")}
+    pods = {pod["metadata"]["name"]: pod for pod in hub.pods(component)}
     source = pods.pop(primary)
     address, node = source["status"]["podIP"], source["spec"]["nodeName"]
     rules = []
     for pod in pods.values():
         other = pod["status"]["podIP"]
-        rules.append(("-s", address, "-d", other, "-p", "tcp", "--sport", "5432", "-j", "DROP"))
-        rules.append(("-s", other, "-d", address, "-p", "tcp", "--dport", "5432", "-j", "DROP"))
+        rules.append(("-s", address, "-d", other, "-p", "tcp", "--sport", port, "-j", "DROP"))
+        rules.append(("-s", other, "-d", address, "-p", "tcp", "--dport", port, "-j", "DROP"))
     for rule in rules:
         on_node(node, "iptables", "-I", "FORWARD", *rule)
     try:

@@ -22,11 +22,18 @@ def now() -> str:
 
 
 def client_pod(
-    hub: str, image: str, *arguments: str, name: str = "client", node: str = "", database: str = ""
+    hub: str,
+    image: str,
+    *arguments: str,
+    name: str = "client",
+    node: str = "",
+    database: str = "",
+    node_js_rate: float = 0,
 ) -> dict[str, Any]:
     """Manifest of a load client's pod for a cluster.
 
     `node`: where it runs, by default on the control plane. `database`: the host it writes to, by default the Service.
+    `node_js_rate`: jobs per second of a BullMQ producer in Node, which brings its worker along; 0 for none.
     """
 
     def secret(variable: str, name: str, key: str) -> dict[str, Any]:
@@ -35,8 +42,29 @@ def client_pod(
             "valueFrom": {"secretKeyRef": {"name": f"{hub}-{name}-credentials", "key": key}},
         }
 
-    sentinels = ",".join(f"{hub}-redis-{i}:26379" for i in range(3))
     url = f"postgresql://app:$(DATABASE_PASSWORD)@{database or f'{hub}-postgres'}:{{port}}/github_runnerhub"
+    redis = [
+        secret("REDIS_PASSWORD", "redis", "password"),
+        secret("REDIS_SENTINEL_PASSWORD", "redis", "sentinel-password"),
+        {"name": "REDIS_SENTINEL_HOSTS", "value": ",".join(f"{hub}-redis-{i}:26379" for i in range(3))},
+        {"name": "REDIS_MASTER_NAME", "value": "github-runnerhub-redis"},
+    ]
+    environment = [
+        *redis,
+        secret("DATABASE_PASSWORD", "postgres", "app-password"),
+        secret("JWT_SECRET", "orchestrator", "jwt-secret"),
+        {"name": "DATABASE_PASSWORD_FILE", "value": f"{CREDENTIALS_DIRECTORY}/app-password"},
+        {"name": "DATABASE_URL", "value": url.format(port=5432)},
+        {"name": "DATABASE_READ_ONLY_URL", "value": url.format(port=5433)},
+        {"name": "LOAD_BALANCER_URL", "value": f"http://{hub}"},
+        {"name": "WEBSOCKET_URL", "value": f"ws://{hub}:3002/ws"},
+    ]
+    in_node = {
+        **_container("node-js", image, redis),
+        "command": ["/usr/bin/tini", "--", "node", "/opt/node/main.js"],
+        "args": ["--log", LOG_DIRECTORY, "--rate", f"{node_js_rate:g}"],
+        "volumeMounts": [{"name": "log", "mountPath": LOG_DIRECTORY}],
+    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -59,35 +87,15 @@ def client_pod(
             else {"node-role.kubernetes.io/control-plane": ""},
             "containers": [
                 {
-                    "name": "client",
-                    "image": image,
-                    "imagePullPolicy": "IfNotPresent",
+                    **_container("client", image, environment),
                     "args": ["run", "--log", LOG_DIRECTORY, *arguments],
-                    "env": [
-                        secret("DATABASE_PASSWORD", "postgres", "app-password"),
-                        secret("REDIS_PASSWORD", "redis", "password"),
-                        secret("REDIS_SENTINEL_PASSWORD", "redis", "sentinel-password"),
-                        secret("JWT_SECRET", "orchestrator", "jwt-secret"),
-                        {"name": "DATABASE_PASSWORD_FILE", "value": f"{CREDENTIALS_DIRECTORY}/app-password"},
-                        {"name": "DATABASE_URL", "value": url.format(port=5432)},
-                        {"name": "DATABASE_READ_ONLY_URL", "value": url.format(port=5433)},
-                        {"name": "REDIS_SENTINEL_HOSTS", "value": sentinels},
-                        {"name": "REDIS_MASTER_NAME", "value": "github-runnerhub-redis"},
-                        {"name": "LOAD_BALANCER_URL", "value": f"http://{hub}"},
-                        {"name": "WEBSOCKET_URL", "value": f"ws://{hub}:3002/ws"},
-                    ],
-                    "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "readOnlyRootFilesystem": True,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
                     "volumeMounts": [
                         {"name": "log", "mountPath": LOG_DIRECTORY},
                         {"name": "credentials", "mountPath": CREDENTIALS_DIRECTORY, "readOnly": True},
                         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
                     ],
-                }
+                },
+                *([in_node] if node_js_rate else []),
             ],
             "volumes": [
                 {"name": "log", "emptyDir": {}},
@@ -100,6 +108,21 @@ def client_pod(
                     },
                 },
             ],
+        },
+    }
+
+
+def _container(name: str, image: str, environment: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "env": environment,
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
         },
     }
 
@@ -123,10 +146,19 @@ class LoadClient:
         probes: Collection[str] = PROBES,
         node: str = "",
         database: str = "",
+        node_js_rate: float = 0,
     ) -> None:
         """Start it anew and wait until these probes get through; an old one goes, with its log."""
         self.stop()
-        pod = client_pod(self.hub.name, image, *arguments, name=self.name, node=node, database=database)
+        pod = client_pod(
+            self.hub.name,
+            image,
+            *arguments,
+            name=self.name,
+            node=node,
+            database=database,
+            node_js_rate=node_js_rate,
+        )
         self.hub.kubectl.apply(pod)
         wait_for("the load client to write", lambda: self._gets_through(probes), 90)
 
@@ -139,7 +171,7 @@ class LoadClient:
         # The exit code tells the verdict (1: lost); without JSON on standard output there was none.
         script = 'python3 -m runnerhub_client "$@"; code=$?; [ $code -le 1 ]'
         text = self.hub.kubectl(
-            "exec", self.pod, "--", "sh", "-c", script, "client", *arguments, timeout=timeout
+            "exec", self.pod, "-c", "client", "--", "sh", "-c", script, "client", *arguments, timeout=timeout
         )
         found: dict[str, Any] = json.loads(text)
         return found

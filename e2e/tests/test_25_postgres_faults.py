@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from e2e.faults import catalogue, mend
-from e2e.faults.arena import Arena
+from e2e.faults import mend
+from e2e.faults.postgres.arena import PostgresArena
+from e2e.faults.postgres.suite import PostgresSuite
 from e2e.faults.run import run_once
-from e2e.faults.suite import start_load
 from e2e.lab import bed as test_bed
 from e2e.lab import report
 from e2e.lab.bed import Bed
@@ -25,11 +25,12 @@ RESULTS: list[dict[str, Any]] = []
 
 
 @pytest.fixture(scope="module")
-def arena(bed: Bed, hub: Hub, load: LoadClient) -> Iterator[Arena]:
+def arena(bed: Bed, hub: Hub, load: LoadClient) -> Iterator[PostgresArena]:
     """The cluster of all tests under the load of the fault suite; the usual load comes back afterwards."""
     mend.pin_dns(bed)
-    start_load(load)
-    yield Arena(bed, hub, load)
+    arena = PostgresArena(bed, hub, load)
+    arena.start_load()
+    yield arena
     load.start(test_bed.CLIENT_IMAGE)
 
 
@@ -45,8 +46,8 @@ def arena(bed: Bed, hub: Hub, load: LoadClient) -> Iterator[Arena]:
         "api-server-away",
     ],
 )
-def test_a_fault_breaks_no_promise_and_passes(bed: Bed, arena: Arena, name: str) -> None:
-    result = run_once(arena, catalogue.by_name(name))
+def test_a_fault_breaks_no_promise_and_passes(bed: Bed, arena: PostgresArena, name: str) -> None:
+    result = run_once(arena, PostgresSuite.fault(name))
     RESULTS.append(asdict(result))
     report.write("e2e-postgres-faults", RESULTS)
     if result.problem is not None:

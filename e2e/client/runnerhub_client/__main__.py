@@ -1,4 +1,4 @@
-"""`python -m runnerhub_client run|verify|gaps|wait-idle`."""
+"""`python -m runnerhub_client run|verify|gaps|wait-idle|master`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .facts import FactsUnavailableError
 from .journal import read
 from .oracle import Window
 from .run import run
+from .sentinels import tell_master
 from .settings import Load, Targets
 from .verify import gaps, verify, wait_for_jobs
 
@@ -33,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     targets = Targets.from_environment(os.environ)
     if options.command == "run":
         asyncio.run(run(targets, _load(options), options.log, options.duration))
+        return 0
+    if options.command == "master":
+        print(json.dumps(asyncio.run(tell_master(targets))))
         return 0
     if not options.log.is_dir():
         parser.error(f"there is no folder {options.log}")
@@ -51,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     except FactsUnavailableError as error:
         print(json.dumps({"undecided": str(error)}))
         return EXIT_UNDECIDED
-    if not verdict["acknowledged"]:
+    if not verdict["acknowledged"] + verdict["unconfirmed"]["acknowledged"]:
         # Nothing can be lost where nothing was acknowledged: that says nothing about the servers.
         print(json.dumps({"undecided": "nothing was acknowledged within the window", **verdict}, indent=2))
         return EXIT_UNDECIDED
@@ -73,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="runnerhub_client", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_run(commands.add_parser("run", help="write until a signal, log every outcome"))
+    commands.add_parser("master", help="what the Sentinels say of the Redis master")
     for name, text in (
         (
             "verify",
@@ -111,6 +116,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--most-connections", type=int, default=load.most_connections, help="while tries hang; 0: enough"
     )
     parser.add_argument("--queue-rate", type=float, default=load.queue_rate, help="per second; 0 for none")
+    parser.add_argument(
+        "--unconfirmed-rate", type=float, default=load.unconfirmed_rate, help="per second; 0 for none"
+    )
+    parser.add_argument(
+        "--counter-rate", type=float, default=load.counter_rate, help="per second; 0 for none"
+    )
+    parser.add_argument("--bullmq-rate", type=float, default=load.bullmq_rate, help="per second; 0 for none")
     parser.add_argument("--runners", type=int, default=load.runners, help="loops; 0 for none")
     parser.add_argument("--websockets", type=int, default=load.websockets, help="sockets; 0 for none")
     parser.add_argument("--timeout", type=float, default=load.timeout_seconds, help="seconds per try")
@@ -133,6 +145,9 @@ def _load(options: argparse.Namespace) -> Load:
         connections=options.connections,
         most_connections=options.most_connections,
         queue_rate=options.queue_rate,
+        unconfirmed_rate=options.unconfirmed_rate,
+        counter_rate=options.counter_rate,
+        bullmq_rate=options.bullmq_rate,
         runners=options.runners,
         websockets=options.websockets,
         timeout_seconds=options.timeout,

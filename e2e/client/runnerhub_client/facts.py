@@ -11,7 +11,7 @@ import psycopg
 from redis.exceptions import RedisError
 
 from .oracle import Stored
-from .probes.queue import KEY
+from .probes.queue import COUNTER, SETS
 from .probes.rows import TABLE
 from .probes.transactions import TABLE as TRANSACTIONS
 from .settings import Targets
@@ -64,19 +64,28 @@ async def job_statuses(targets: Targets, identifiers: Iterable[str]) -> dict[str
     return {row[0]: row[1] for row in await _query(targets, query, sorted(identifiers))}
 
 
-async def present_queue_writes(targets: Targets, identifiers: Iterable[str]) -> set[str]:
-    """Which of these entries the present Redis master has."""
+async def present_entries(targets: Targets, probe: str, identifiers: Iterable[str]) -> set[str]:
+    """Which of a probe's entries the present Redis master has."""
     client = redis_master(targets, timeout_seconds=QUERY_SECONDS, connections=4)
     present: set[str] = set()
     try:
         for chunk in _chunks(sorted(identifiers)):
-            answers = await client.smismember(KEY, list(chunk))
+            answers = await client.smismember(SETS[probe], list(chunk))
             present.update(
                 identifier for identifier, here in zip(chunk, answers, strict=True) if int(here) == 1
             )
     finally:
         await client.aclose()
     return present
+
+
+async def counter_value(targets: Targets) -> int:
+    """What the present Redis master has counted."""
+    client = redis_master(targets, timeout_seconds=QUERY_SECONDS, connections=4)
+    try:
+        return int(await client.get(COUNTER) or 0)
+    finally:
+        await client.aclose()
 
 
 async def _query(targets: Targets, query: str, identifiers: Sequence[str]) -> list[tuple[Any, ...]]:

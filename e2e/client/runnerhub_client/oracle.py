@@ -2,8 +2,9 @@
 
 acknowledged = the server said yes: it must be there. unknown = may be either. failed = certainly not done:
 it must not be there. A lost write is an acknowledged one that is not there, or not all of it; a job also counts as
-lost when it was never completed. A partial transaction has some of its rows and not all, whatever the client was
-told. A phantom is a failed write that is there.
+lost when it was never completed, and a BullMQ job when no worker saw it. A counter that gives a value twice, or
+holds less than it gave, has lost increments. A partial transaction has some of its rows and not all, whatever the
+client was told. A phantom is a failed write that is there.
 """
 
 from __future__ import annotations
@@ -18,11 +19,26 @@ from typing import Any
 from .record import Outcome, Record
 
 # The kinds of records whose `acked` is a promise of durability, per probe.
-WRITE_KINDS = {"jobs": "delegate", "rows": "insert", "transactions": "commit", "queue": "write"}
+WRITE_KINDS = {
+    "jobs": "delegate",
+    "rows": "insert",
+    "transactions": "commit",
+    "queue": "write",
+    "counter": "increment",
+}
+# A single Redis has said yes to these; with it, it may be gone. BullMQ asks for no more.
+UNCONFIRMED_KINDS = {"unconfirmed": "write", "bullmq-python": "add", "bullmq-node": "add"}
+# The kinds of records that tell of a job that was worked on, by the probe that added it.
+WORKER_KINDS = {"bullmq-python": "process", "bullmq-node": "process"}
 # The kinds of records whose gaps are told, per probe.
-GAP_KINDS = {**WRITE_KINDS, "reads": "read"}
+GAP_KINDS = {
+    **WRITE_KINDS,
+    **UNCONFIRMED_KINDS,
+    "reads": "read",
+    **{f"{probe}-worker": kind for probe, kind in WORKER_KINDS.items()},
+}
 # Probes that write to the same store: the store is away only as long as none of them gets through.
-STORES = {"postgres": ("rows", "transactions")}
+STORES = {"postgres": ("rows", "transactions"), "redis": ("queue", "counter")}
 # SQLSTATE of a row that is there already: ids are used once, so the server did the write twice.
 UNIQUE_VIOLATION = "23505"
 SHOWN_IDS = 20
@@ -66,8 +82,9 @@ def collect_writes(probe: str, records: Iterable[Record], window: Window = Windo
     failed: set[str] = set()
     repeated: set[str] = set()
     errors = 0
+    kind = {**WRITE_KINDS, **UNCONFIRMED_KINDS}[probe]
     for record in records:
-        if record.kind != WRITE_KINDS[probe] or not window.holds(record):
+        if record.kind != kind or not window.holds(record):
             continue
         if record.outcome is Outcome.ACKED:
             acknowledged.add(record.identifier)
@@ -162,6 +179,45 @@ def judge_transactions(writes: Writes, stored: Mapping[str, Stored]) -> Verdict:
         phantoms=len(writes.failed & stored.keys()),
         unknown_present=len(writes.unknown & stored.keys()),
         lost_ids=sorted(lost)[:SHOWN_IDS],
+    )
+
+
+def count_processed(worker_records: Iterable[Record]) -> Counter[str]:
+    """How often each BullMQ job was worked on."""
+    return Counter(record.identifier for record in worker_records if record.outcome is Outcome.ACKED)
+
+
+def judge_deliveries(writes: Writes, processed: Counter[str]) -> Verdict:
+    """The judgement on BullMQ jobs: each acknowledged one is worked on at least once, none whose addition failed."""
+    lost = writes.acknowledged - processed.keys()
+    return Verdict(
+        acknowledged=len(writes.acknowledged),
+        unknown=len(writes.unknown),
+        errors=writes.errors,
+        lost=len(lost),
+        duplicates=sum(1 for identifier in writes.tried if processed[identifier] > 1),
+        phantoms=len(writes.failed & processed.keys()),
+        unknown_present=len(writes.unknown & processed.keys()),
+        lost_ids=sorted(lost)[:SHOWN_IDS],
+    )
+
+
+def judge_counter(records: Iterable[Record], value_now: int, window: Window = Window()) -> Verdict:
+    """The judgement on a counter: each of its values is given once, and it still holds them all.
+
+    After a loss it gives the lost values again, or has not come as far yet.
+    """
+    told = [record for record in records if record.kind == WRITE_KINDS["counter"] and window.holds(record)]
+    values = Counter(int(record.identifier) for record in told if record.outcome is Outcome.ACKED)
+    repeated = {value: times - 1 for value, times in values.items() if times > 1}
+    behind = max(max(values, default=0) - value_now, 0)
+    tries = Counter(record.outcome for record in told)
+    return Verdict(
+        acknowledged=tries[Outcome.ACKED],
+        unknown=tries[Outcome.UNKNOWN],
+        errors=tries[Outcome.UNKNOWN] + tries[Outcome.ERROR],
+        lost=sum(repeated.values()) + behind,
+        lost_ids=[str(value) for value in sorted(repeated)[:SHOWN_IDS]],
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .journal import describe
 from .pacing import pause
-from .probes import jobs, queue, reads, rows, runners, transactions, websocket
+from .probes import bull, jobs, queue, reads, rows, runners, transactions, websocket
 from .probes.context import Context
 from .settings import Load, Targets
 from .targets import Tokens, http_session
@@ -34,7 +34,7 @@ async def run(targets: Targets, load: Load, directory: Path, duration_seconds: f
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, context.stop.set)
         writers = [asyncio.create_task(_always(probe, context)) for probe in _writers(targets, load)]
-        workers = [asyncio.create_task(_always(runners.run, context))] if load.runners else []
+        workers = [asyncio.create_task(_always(probe, context)) for probe in _workers(targets, load)]
         if duration_seconds is None:
             await context.stop.wait()
         else:
@@ -51,8 +51,19 @@ def _writers(targets: Targets, load: Load) -> list[Probe]:
         (load.rows_rate > 0 and bool(targets.database_url), rows.run),
         (load.transactions_rate > 0 and bool(targets.database_url), transactions.run),
         (load.reads_rate > 0 and bool(targets.read_only_url), reads.run),
-        (load.queue_rate > 0 and bool(targets.sentinels), queue.run),
+        (load.queue_rate > 0 and bool(targets.sentinels), queue.confirmed),
+        (load.unconfirmed_rate > 0 and bool(targets.sentinels), queue.unconfirmed),
+        (load.counter_rate > 0 and bool(targets.sentinels), queue.counter),
+        (load.bullmq_rate > 0 and bool(targets.sentinels), bull.produce),
         (load.websockets > 0, websocket.run),
+    ]
+    return [probe for use, probe in wanted if use]
+
+
+def _workers(targets: Targets, load: Load) -> list[Probe]:
+    wanted: list[tuple[bool, Probe]] = [
+        (load.runners > 0, runners.run),
+        (load.bullmq_rate > 0 and bool(targets.sentinels), bull.work),
     ]
     return [probe for use, probe in wanted if use]
 

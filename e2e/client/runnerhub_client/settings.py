@@ -68,6 +68,9 @@ class Load:
     connections: int = 2
     most_connections: int = 0
     queue_rate: float = 10.0
+    unconfirmed_rate: float = 0.0
+    counter_rate: float = 0.0
+    bullmq_rate: float = 0.0
     runners: int = 4
     websockets: int = 2
     timeout_seconds: float = 5.0

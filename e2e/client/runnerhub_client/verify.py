@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from . import facts, oracle
 from .journal import read
 from .oracle import Verdict, Window, Writes
+from .probes.queue import SETS
 from .settings import Targets
 
 POLL_SECONDS = 1.0
@@ -25,11 +27,13 @@ async def verify(
     Waits up to `wait_seconds` for acknowledged jobs to be completed. Raises FactsUnavailableError when a
     store could not be asked for `patience_seconds`: no verdict is better than a wrong one.
     """
+    started = time.monotonic()
     # All logs are read before the stores are asked: what is acknowledged meanwhile is not judged.
     writes = {
         probe: oracle.collect_writes(probe, read(directory, probe, window.since), window)
-        for probe in oracle.WRITE_KINDS
+        for probe in (*oracle.WRITE_KINDS, *oracle.UNCONFIRMED_KINDS)
     }
+    counted = list(read(directory, "counter", window.since))
     verdicts: dict[str, Verdict] = {}
     jobs = writes["jobs"]
     if jobs.acknowledged or jobs.unknown:
@@ -38,24 +42,57 @@ async def verify(
         )
         executions = oracle.count_executions(read(directory, "runners"))
         verdicts["jobs"] = oracle.judge_jobs(jobs, statuses, executions)
-    for probe, ask in (("rows", facts.present_rows), ("queue", facts.present_queue_writes)):
+    rows = writes["rows"]
+    present = await facts.persistently(lambda: facts.present_rows(targets, rows.tried), patience_seconds)
+    verdicts["rows"] = oracle.judge_writes(rows, present)
+    for probe in SETS:
         tried = writes[probe].tried
-        present = await facts.persistently(lambda ask=ask, tried=tried: ask(targets, tried), patience_seconds)  # type: ignore[misc]
+        present = await facts.persistently(
+            lambda probe=probe, tried=tried: facts.present_entries(targets, probe, tried),  # type: ignore[misc]
+            patience_seconds,
+        )
         verdicts[probe] = oracle.judge_writes(writes[probe], present)
+    if counted:
+        value = await facts.persistently(lambda: facts.counter_value(targets), patience_seconds)
+        verdicts["counter"] = oracle.judge_counter(counted, value, window)
     transactions = writes["transactions"]
     stored = await facts.persistently(
         lambda: facts.stored_transactions(targets, transactions.tried), patience_seconds
     )
     verdicts["transactions"] = oracle.judge_transactions(transactions, stored)
+    for probe in oracle.WORKER_KINDS:
+        if writes[probe].tried:
+            left = wait_seconds - (time.monotonic() - started)
+            processed = await wait_for_workers(directory, probe, window, writes[probe], wait_seconds=left)
+            verdicts[probe] = oracle.judge_deliveries(writes[probe], processed)
+    promised = [verdict for probe, verdict in verdicts.items() if probe in oracle.WRITE_KINDS]
+    others = [verdict for probe, verdict in verdicts.items() if probe in oracle.UNCONFIRMED_KINDS]
     return {
-        **{
-            name: sum(getattr(verdict, name) for verdict in verdicts.values())
-            for name in ("acknowledged", "lost", "partial", "phantoms", "duplicates", "errors")
-        },
+        **_sums(promised),
+        "unconfirmed": _sums(others),
         "probes": {probe: verdict.as_json() for probe, verdict in verdicts.items()},
         "runners": oracle.summarise_runners(read(directory, "runners", window.since), window),
         "websocket": oracle.summarise_websockets(read(directory, "websocket", window.since), window),
     }
+
+
+def _sums(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    return {
+        name: sum(getattr(verdict, name) for verdict in verdicts)
+        for name in ("acknowledged", "lost", "partial", "phantoms", "duplicates", "errors")
+    }
+
+
+async def wait_for_workers(
+    directory: Path, probe: str, window: Window, writes: Writes, *, wait_seconds: float
+) -> Counter[str]:
+    """How often each job was worked on, once all acknowledged ones were or the wait is over."""
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        processed = oracle.count_processed(read(directory, f"{probe}-worker", window.since))
+        if not writes.acknowledged - processed.keys() or time.monotonic() >= deadline:
+            return processed
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def wait_for_jobs(

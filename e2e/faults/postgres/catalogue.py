@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from . import crashes, data, nodes, passwords, planned, sides, volume, watchers
-from .fault import Fault, Primary, Target
+from .. import nodes, pods, watchers
+from ..fault import Fault, Primary, Target
+from . import crashes, data, passwords, planned, sides, volume
+from .arena import PostgresArena
 
 # Each target is a row of the service levels in the design document.
 PLANNED = Target(2.0, 2.0, errors_allowed=False)
@@ -16,9 +18,7 @@ UNNOTICED = Target(1.0, 1.0)
 
 ROTATION = Target(1.0, 1.0, errors_allowed=False)
 
-API_SERVER_AWAY = "api-server-away"
-
-SHARED = (
+SHARED: tuple[Fault[PostgresArena], ...] = (
     Fault(
         "planned-switchover",
         "planned switchover",
@@ -33,7 +33,7 @@ SHARED = (
         planned.rolling_update,
         Primary.MOVES,
         PLANNED,
-        came_true=planned.all_renewed,
+        came_true=pods.all_renewed,
     ),
     Fault(
         "parameter-restart",
@@ -53,12 +53,12 @@ SHARED = (
     Fault(
         "graceful-delete",
         "graceful delete of the primary pod",
-        planned.graceful_delete,
+        pods.graceful_delete,
         Primary.MOVES,
         GRACEFUL,
-        came_true=planned.primary_renewed,
+        came_true=pods.primary_renewed,
     ),
-    Fault("node-drain", "drain of the primary's node", planned.drain, Primary.MOVES, GRACEFUL),
+    Fault("node-drain", "drain of the primary's node", pods.drain, Primary.MOVES, GRACEFUL),
     Fault(
         "pooler-killed",
         "force delete of a pooler pod",
@@ -84,10 +84,10 @@ SHARED = (
     Fault(
         "force-delete",
         "force delete of the primary pod",
-        crashes.force_delete,
+        pods.force_delete,
         Primary.MOVES,
         FORCED,
-        came_true=planned.primary_renewed,
+        came_true=pods.primary_renewed,
     ),
     # Longer than it takes to fail over: clients that vanished must not fill the server, nor its replicas stay behind.
     Fault("node-frozen", "primary's node frozen", nodes.freeze, Primary.MOVES, NODE, broken_seconds=60),
@@ -111,14 +111,14 @@ SHARED = (
     Fault(
         "replicas-lost",
         "both replicas frozen and returned",
-        crashes.lose_replicas,
+        pods.lose_replicas,
         Primary.STAYS,
         broken_seconds=30,
     ),
     Fault(
         "majority-lost",
         "primary and its confirming replica frozen and returned",
-        crashes.lose_majority,
+        pods.lose_majority,
         Primary.MAY_MOVE,
         broken_seconds=45,
         writes_go_on=False,
@@ -132,19 +132,19 @@ SHARED = (
     Fault(
         "volume-lost",
         "a replica's volume lost",
-        data.lose_volume,
+        pods.lose_volume,
         Primary.STAYS,
-        came_true=data.replica_renewed,
+        came_true=pods.replica_renewed,
     ),
     Fault(
         "all-members-lost",
         "force delete of all members",
-        data.lose_all,
+        pods.lose_all,
         Primary.MAY_MOVE,
-        came_true=planned.all_renewed,
+        came_true=pods.all_renewed,
     ),
     Fault(
-        API_SERVER_AWAY,
+        watchers.API_SERVER_AWAY,
         "API server away",
         watchers.api_server_away,
         Primary.STAYS,
@@ -158,13 +158,13 @@ SHARED = (
         watchers.operator_away,
         Primary.MOVES,
         FORCED,
-        came_true=planned.primary_renewed,
+        came_true=pods.primary_renewed,
         aftermath=watchers.status_right,
     ),
 )
 
 # In a cluster of their own, whose volumes can be full.
-BOUNDED = (
+BOUNDED: tuple[Fault[PostgresArena], ...] = (
     Fault(
         "volume-full",
         "primary's volume full, and space again",
@@ -176,12 +176,3 @@ BOUNDED = (
 )
 
 ALL = (*SHARED, *BOUNDED)
-
-
-def by_name(name: str) -> Fault:
-    """A class of fault; raises KeyError."""
-    return next((fault for fault in ALL if fault.name == name), None) or _unknown(name)
-
-
-def _unknown(name: str) -> Fault:
-    raise KeyError(f"there is no fault {name}; there are {', '.join(fault.name for fault in ALL)}")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-from kindbed.console import TestBedError
-
-from ..lab.bed import OPERATOR_NAMESPACE
-from ..lab.kubectl import wait_for
-from . import mend, processes
-from .arena import Arena, Before, Member
-from .fault import Break
+from ...lab.bed import OPERATOR_NAMESPACE
+from ...lab.kubectl import wait_for
+from .. import mend, processes
+from ..arena import Before, Member
+from ..fault import Break
+from .arena import PostgresArena
 
 # The operator gives Patroni two minutes; then the member is copied.
 ANEW_SECONDS = 300
-CLAIM_SECONDS = 120
 
 # The server reads this file when it starts and writes it never, so the damage lasts. What was in it is put aside, in
 # a directory that goes as a whole when the member is made anew.
@@ -24,7 +22,7 @@ _LOOK = 'if [ -s "$PGDATA/PG_VERSION" ] && [ ! -e "$PGDATA/PG_VERSION.whole" ]; 
 
 
 @contextmanager
-def corrupt(arena: Arena, before: Before) -> Break:
+def corrupt(arena: PostgresArena, before: Before) -> Break:
     """Damage the data of a replica that confirms commits and kill its server; the operator must make it anew.
 
     Healed it is when the operator has done that. When it has not, the damage is undone.
@@ -46,49 +44,13 @@ def corrupt(arena: Arena, before: Before) -> Break:
         _inside(arena, victim, _UNDO)
 
 
-def _forget_repairs(arena: Arena) -> None:
+def _forget_repairs(arena: PostgresArena) -> None:
     """Renew the operators: they leave a member alone that they made anew in the last ten minutes, in an earlier run."""
     operator = arena.bed.kubectl.in_namespace(OPERATOR_NAMESPACE)
     operator("delete", "pod", "-l", "app.kubernetes.io/name=runnerhub-operator", "--wait=true", timeout=60)
     operator("rollout", "status", mend.OPERATOR, "--timeout=120s", timeout=130)
 
 
-def _inside(arena: Arena, member: Member, script: str) -> str:
+def _inside(arena: PostgresArena, member: Member, script: str) -> str:
     command = ("exec", member.name, "-c", "postgres", "--", "sh", "-c", script)
     return arena.hub.kubectl(*command, timeout=20).strip()
-
-
-@contextmanager
-def lose_volume(arena: Arena, before: Before) -> Break:
-    """Delete the claim of a replica that confirms commits, and its pod without grace: it must come back empty.
-
-    The claim goes when no pod uses it any more; the StatefulSet makes no new pod before that, and then a new claim.
-    """
-    victim = before.replicas[0]
-    claim = f"data-{victim.name}"
-    old = _claim_uid(arena, claim)
-    if old is None:
-        raise TestBedError(f"{victim.name} has no claim {claim}")
-    arena.hub.kubectl("delete", "persistentvolumeclaim", claim, "--wait=false")
-    arena.hub.kubectl.delete_pod_now(victim.name)
-    yield
-    wait_for(f"a new {claim}", lambda: _claim_uid(arena, claim) not in (None, old), CLAIM_SECONDS, every=1)
-
-
-def _claim_uid(arena: Arena, claim: str) -> str | None:
-    found = arena.hub.kubectl.get("persistentvolumeclaim", claim)
-    return found["metadata"]["uid"] if found is not None else None
-
-
-def replica_renewed(arena: Arena, before: Before) -> bool:
-    """Whether the replica that was chosen has another pod."""
-    victim = before.replicas[0]
-    return arena.pod_uids().get(victim.name) not in (None, victim.uid)
-
-
-@contextmanager
-def lose_all(arena: Arena, before: Before) -> Break:
-    """Delete the pods of all members at once, without grace; they come back in whatever order Kubernetes likes."""
-    members = [member.name for member in before.members]
-    arena.hub.kubectl("delete", "pod", *members, "--force", "--grace-period=0", "--wait=false")
-    yield

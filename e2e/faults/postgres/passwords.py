@@ -8,10 +8,11 @@ import json
 from contextlib import contextmanager
 from typing import Any
 
-from ..lab.kubectl import KubectlError, wait_for
-from ..lab.load import now
-from .arena import Arena, Before, let_pass
-from .fault import Break
+from ...lab.kubectl import KubectlError, wait_for
+from ...lab.load import now
+from ..arena import Before, let_pass
+from ..fault import Break
+from .arena import PostgresArena
 
 ROTATE_ANNOTATION = "runnerhub.io/rotate"
 MADE_SECONDS = 30
@@ -65,7 +66,7 @@ print(json.dumps({
 
 
 @contextmanager
-def rotate(arena: Arena, before: Before) -> Break:
+def rotate(arena: PostgresArena, before: Before) -> Break:
     """Have the operator make new passwords; the client's copy of its own is renewed as its owner would see to."""
     hub = arena.hub
     name = f"{hub.name}-postgres-credentials"
@@ -80,13 +81,13 @@ def rotate(arena: Arena, before: Before) -> Break:
     yield
 
 
-def _values(arena: Arena, name: str) -> dict[str, str]:
+def _values(arena: PostgresArena, name: str) -> dict[str, str]:
     found = arena.hub.kubectl.get("secret", name)
     assert found is not None
     return {key: base64.b64decode(value).decode() for key, value in found["data"].items()}
 
 
-def _in_effect(arena: Arena, before: Before, name: str, old: dict[str, str]) -> bool:
+def _in_effect(arena: PostgresArena, before: Before, name: str, old: dict[str, str]) -> bool:
     """Whether all members and poolers go by the Secret, and by nothing else."""
     hashes = {key: hashlib.sha256(value.encode()).hexdigest() for key, value in _values(arena, name).items()}
     poolers = [pod["status"]["podIP"] for pod in arena.hub.pods("pooler")]

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ..lab.hub import Hub
-from .arena import CONTROL_PLANE_LABEL, Arena, let_pass
-from .results import RunResult
+from ...lab.hub import Hub
+from ..arena import CONTROL_PLANE_LABEL, let_pass
+from ..results import RunResult
+from .arena import PostgresArena
 
 SCALE = 5
 CLIENTS = 4
@@ -168,7 +169,9 @@ def _timeline(bench: Bench) -> Iterator[_Timeline]:
                 process.kill()
 
 
-def during(bench: Bench, arena: Arena, strike: Callable[[], RunResult]) -> tuple[RunResult, dict[str, Any]]:
+def during(
+    bench: Bench, arena: PostgresArena, strike: Callable[[], RunResult]
+) -> tuple[RunResult, dict[str, Any]]:
     """Transactions per second before, during and after one run of a fault.
 
     `during_gap`: from the fault for as long as writers had their longest gap. `until_whole`: from the fault until the

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..lab.hub import Hub
-from ..lab.kubectl import KubectlError, wait_for
-from .arena import Arena, Before
-from .fault import Break
+from ...lab.hub import Hub
+from ...lab.kubectl import KubectlError, wait_for
+from ..arena import Before
+from ..fault import Break
+from .arena import PostgresArena
 
 SWITCH_ANNOTATION = "runnerhub.io/switch-primary-to"
 FORGET_SECONDS = 20
-DRAIN_SECONDS = 180
 MOVED_SECONDS = 180
 # Each run takes the value that is not in effect. Both change the pods, or need a restart, and nothing else.
 _MEMORY_REQUESTS = ("260Mi", "264Mi")
@@ -22,13 +22,13 @@ _SHARED_BUFFERS = ("136MB", "144MB")
 
 
 @contextmanager
-def switchover(arena: Arena, before: Before) -> Break:
+def switchover(arena: PostgresArena, before: Before) -> Break:
     """Ask the operator to move the role to a member that confirms commits."""
     with _asked_for(arena.hub, before.replicas[0].name):
         yield
 
 
-def beside_a_pooler(arena: Arena) -> None:
+def beside_a_pooler(arena: PostgresArena) -> None:
     """Have the primary on a node that has a pooler too."""
     nodes = set(arena.pooler_nodes())
     before = arena.before()
@@ -57,13 +57,13 @@ def _no_request(hub: Hub) -> bool:
     return "switchover" not in hub.status().get("postgres", {})
 
 
-def switched_as_asked(arena: Arena, before: Before) -> bool:
+def switched_as_asked(arena: PostgresArena, before: Before) -> bool:
     """Whether the member that was asked for has the role."""
     return arena.leader() == before.replicas[0].name
 
 
 @contextmanager
-def rolling_update(arena: Arena, _before: Before) -> Break:
+def rolling_update(arena: PostgresArena, _before: Before) -> Break:
     """Change the pod template of the database."""
     postgres = arena.hub.body()["spec"].get("postgres", {})
     now = postgres.get("resources", {}).get("requests", {}).get("memory")
@@ -71,20 +71,14 @@ def rolling_update(arena: Arena, _before: Before) -> Break:
     yield
 
 
-def all_renewed(arena: Arena, before: Before) -> bool:
-    """Whether no member has the pod of before."""
-    uids = set(arena.pod_uids().values())
-    return len(uids) == len(before.members) and not uids & {member.uid for member in before.members}
-
-
 @contextmanager
-def parameter_restart(arena: Arena, _before: Before) -> Break:
+def parameter_restart(arena: PostgresArena, _before: Before) -> Break:
     """Change a parameter that is only read when Postgres starts."""
     _patch(arena, {"parameters": {"shared_buffers": _other(_SHARED_BUFFERS, _wanted_buffers(arena))}})
     yield
 
 
-def parameter_in_effect(arena: Arena, before: Before) -> bool:
+def parameter_in_effect(arena: PostgresArena, before: Before) -> bool:
     """Whether every member runs with the parameter of the spec."""
     try:
         values = {arena.sql(member.name, "SHOW shared_buffers") for member in before.members}
@@ -93,37 +87,7 @@ def parameter_in_effect(arena: Arena, before: Before) -> bool:
     return values == {_wanted_buffers(arena)}
 
 
-@contextmanager
-def drain(arena: Arena, before: Before) -> Break:
-    """Empty the primary's node as an administrator does, whoever else runs there.
-
-    The member cannot come back before the node takes pods again: its volume is there. Bare pods of the suite run on
-    the control plane, so no `--force` is needed.
-    """
-    kubectl, node = arena.bed.kubectl, before.primary.node
-    try:
-        kubectl(
-            "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={DRAIN_SECONDS}s",
-            timeout=DRAIN_SECONDS + 10,
-        )  # fmt: skip
-        yield
-    finally:
-        kubectl("uncordon", node)
-
-
-@contextmanager
-def graceful_delete(arena: Arena, before: Before) -> Break:
-    """Delete the primary's pod with its grace period."""
-    arena.hub.kubectl("delete", "pod", before.primary.name, "--wait=false")
-    yield
-
-
-def primary_renewed(arena: Arena, before: Before) -> bool:
-    """Whether the old primary has another pod."""
-    return arena.pod_uids().get(before.primary.name) not in (None, before.primary.uid)
-
-
-def _wanted_buffers(arena: Arena) -> str | None:
+def _wanted_buffers(arena: PostgresArena) -> str | None:
     postgres = arena.hub.body()["spec"].get("postgres", {})
     wanted: str | None = postgres.get("parameters", {}).get("shared_buffers")
     return wanted
@@ -133,6 +97,6 @@ def _other(values: Sequence[str], now: str | None) -> str:
     return next(value for value in values if value != now)
 
 
-def _patch(arena: Arena, postgres: dict[str, Any]) -> None:
+def _patch(arena: PostgresArena, postgres: dict[str, Any]) -> None:
     body = json.dumps({"spec": {"postgres": postgres}})
     arena.hub.kubectl("patch", "rhc", arena.hub.name, "--type=merge", "-p", body)

@@ -6,23 +6,23 @@ from contextlib import contextmanager
 
 from kindbed.console import TestBedError
 
-from ..lab import bed as test_bed
-from ..lab.kubectl import wait_for
-from ..lab.load import LoadClient, now
-from . import nodes
-from .arena import LOAD_ARGUMENTS, Arena, Before
-from .fault import Break
+from ...lab import bed as test_bed
+from ...lab.kubectl import wait_for
+from ...lab.load import LoadClient, now
+from .. import nodes
+from ..arena import Before
+from ..fault import Break
+from .arena import PostgresArena
 
-WRITERS = ("rows", "transactions")
 AGAIN_SECONDS = 120
 
 
-def _inside(arena: Arena) -> LoadClient:
+def _inside(arena: PostgresArena) -> LoadClient:
     return LoadClient(arena.hub, "client-inside")
 
 
 @contextmanager
-def cut(arena: Arena, before: Before) -> Break:
+def cut(arena: PostgresArena, before: Before) -> Break:
     """Cut the primary's node off while clients on it write through a pooler on it, and others through the others."""
     inside = _inside(arena)
     pods = [pod for pod in arena.hub.pods("pooler") if pod["spec"].get("nodeName") == before.primary.node]
@@ -30,8 +30,8 @@ def cut(arena: Arena, before: Before) -> Break:
         raise TestBedError(f"no pooler on {before.primary.node}")
     inside.start(
         test_bed.CLIENT_IMAGE,
-        *LOAD_ARGUMENTS,
-        probes=WRITERS,
+        *arena.LOAD_ARGUMENTS,
+        probes=arena.WRITERS,
         node=before.primary.node,
         database=pods[0]["status"]["podIP"],
     )
@@ -39,12 +39,12 @@ def cut(arena: Arena, before: Before) -> Break:
         yield
 
 
-def verdict(arena: Arena) -> dict[str, float]:
+def verdict(arena: PostgresArena) -> dict[str, float]:
     """What the clients inside were told, and what of it is missing. Raises TestBedError when something is."""
     inside, since = _inside(arena), now()
     wait_for(
         "the clients inside to write again",
-        lambda: all(inside.acknowledged(probe, since) > 0 for probe in WRITERS),
+        lambda: all(inside.acknowledged(probe, since) > 0 for probe in arena.WRITERS),
         AGAIN_SECONDS,
     )
     found = inside.verify()

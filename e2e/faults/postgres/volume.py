@@ -13,11 +13,12 @@ from typing import Any
 
 from kindbed.console import TestBedError
 
-from ..lab.bed import CLIENT_IMAGE, Bed
-from ..lab.hub import Hub
-from ..lab.load import LoadClient
-from .arena import CONTROL_PLANE_LABEL, LOAD_ARGUMENTS, LOAD_PROBES, Arena, Before
-from .fault import Break
+from ...lab.bed import Bed
+from ...lab.hub import Hub
+from ...lab.load import LoadClient
+from ..arena import CONTROL_PLANE_LABEL, Before
+from ..fault import Break
+from .arena import PostgresArena
 
 NAMESPACE = "runnerhub-faults-volume"
 STORAGE_CLASS = "runnerhub-bounded"
@@ -34,7 +35,7 @@ FULL_BYTES = 8192
 
 
 @contextmanager
-def bounded(bed: Bed) -> Iterator[Arena]:
+def bounded(bed: Bed) -> Iterator[PostgresArena]:
     """A cluster on volumes that can be full, and its load."""
     nodes = _workers(bed)
     try:
@@ -44,9 +45,9 @@ def bounded(bed: Bed) -> Iterator[Arena]:
         kubectl = bed.create_namespace(NAMESPACE)
         kubectl.apply(_cluster())
         hub = Hub(kubectl, "hub")
-        arena = Arena(bed, hub, LoadClient(hub))
+        arena = PostgresArena(bed, hub, LoadClient(hub))
         arena.wait_whole(READY_DEADLINE_SECONDS)
-        arena.load.start(CLIENT_IMAGE, *LOAD_ARGUMENTS, probes=LOAD_PROBES)
+        arena.start_load()
         yield arena
     finally:
         remove(bed)
@@ -64,7 +65,7 @@ def remove(bed: Bed) -> None:
 
 
 @contextmanager
-def fill(arena: Arena, before: Before) -> Break:
+def fill(arena: PostgresArena, before: Before) -> Break:
     """Take all that is left of the primary's volume."""
     node = before.primary.node
     try:

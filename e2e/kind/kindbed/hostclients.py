@@ -1,4 +1,4 @@
-"""The machine's settings of apt and pip, handed to image builds without becoming part of an image.
+"""The machine's settings of apt, npm and pip, handed to image builds without becoming part of an image.
 
 Mirrors, proxies and certificate authorities differ from machine to machine. A build sees them through
 read-only mounts; the image keeps nothing of them.
@@ -19,7 +19,7 @@ _BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.
 
 
 def build_mounts() -> list[str]:
-    """`-v` arguments for `podman build`: apt's and pip's settings and the machine's CA bundle."""
+    """`-v` arguments for `podman build`: apt's, npm's and pip's settings and the machine's CA bundle."""
     folder = cache_dir() / "host-clients"
     folder.mkdir(exist_ok=True)
     mounts: dict[str, str] = {}
@@ -30,6 +30,8 @@ def build_mounts() -> list[str]:
     pip_lines, pip_folders = _pip_settings(bundle)
     mounts["/etc/pip.conf"] = _write(folder / "pip.conf", pip_lines)
     mounts.update({path: path for path in pip_folders})
+    # No place of npm's own: the builds name it (`npm ci --globalconfig`).
+    mounts["/etc/npmrc"] = _write(folder / "npmrc", _npm_settings(bundle))
     return [word for target, source in mounts.items() for word in ("-v", f"{source}:{target}:ro")]
 
 
@@ -94,6 +96,19 @@ def _pip_settings(bundle: str | None) -> tuple[list[str], list[str]]:
             del settings["find-links"]
     body = [f"{name} = {value.replace(chr(10), ' ')}" for name, value in sorted(settings.items())]
     return ["[global]", *body], folders
+
+
+def _npm_settings(bundle: str | None) -> list[str]:
+    lines = [f"cafile={BUNDLE_IN_BUILD}"] if bundle else []
+    if shutil.which("npm"):
+        settings = {
+            key: output_of(["npm", "config", "get", key]).strip()
+            for key in ("registry", "proxy", "https-proxy")
+        }
+        lines += [
+            f"{key}={value}" for key, value in settings.items() if value not in ("", "null", "undefined")
+        ]
+    return lines
 
 
 def _write(path: Path, lines: list[str]) -> str:

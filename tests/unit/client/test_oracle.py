@@ -215,3 +215,44 @@ def test_runner_and_websocket_summaries():
 
 def test_percentiles_are_of_the_nearest_rank():
     assert oracle.summarise([4, 1, 3, 2]) == {"p50": 2, "p95": 4, "max": 4}
+
+
+def increment(value, outcome=ACKED, wall=0.0):
+    return Record("counter", "increment", outcome, wall, wall, str(value))
+
+
+def test_a_counter_that_kept_everything():
+    told = [increment(value) for value in (1, 2, 4)] + [increment("9e", UNKNOWN)]
+    verdict = oracle.judge_counter(told, value_now=4)
+    assert (verdict.acknowledged, verdict.unknown, verdict.lost) == (3, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "value_now", "lost"),
+    [
+        ((1, 2, 3), 1, 2),  # forgot two, and counted no further
+        ((1, 2, 3, 2, 3, 4), 4, 2),  # forgot two, and has given them again
+        ((1, 2, 3, 2), 2, 2),  # forgot two, and has given one of them again
+        ((), 0, 0),
+    ],
+)
+def test_a_counter_that_forgot(values, value_now, lost):
+    assert oracle.judge_counter([increment(value) for value in values], value_now).lost == lost
+
+
+def test_a_counter_is_judged_within_the_window():
+    told = [increment(1, wall=1.0), increment(1, wall=10.0), increment(2, wall=11.0)]
+    assert oracle.judge_counter(told, 2, Window(5, 20)).lost == 0
+    assert oracle.judge_counter(told, 2).lost == 1
+
+
+def test_a_bullmq_job_must_be_worked_on_once_at_least():
+    processed = oracle.count_processed(
+        [
+            Record("bullmq-node-worker", "process", ACKED, 0, 0, identifier)
+            for identifier in ("a", "b", "b", "u", "other", "other")
+        ]
+        + [Record("bullmq-node-worker", "connection", NOTE, 0, 0, "c")]
+    )
+    verdict = oracle.judge_deliveries(writes({"a", "b", "c"}, unknown={"u", "v"}), processed)
+    assert (verdict.lost, verdict.lost_ids, verdict.duplicates, verdict.unknown_present) == (1, ["c"], 1, 1)

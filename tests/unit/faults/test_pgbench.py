@@ -1,4 +1,4 @@
-from e2e.faults.pgbench import Chunk, parse_chunks, rate
+from e2e.faults.postgres.pgbench import Chunk, parse_chunks, rate
 
 
 def test_runs_are_read_and_a_torn_line_is_left_out():

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2e.faults import catalogue
 from e2e.faults.fault import Fault, Primary, Target
+from e2e.faults.postgres.suite import PostgresSuite
+from e2e.faults.redis.suite import RedisSuite
 from e2e.faults.report import Report
 from e2e.faults.results import RunResult, details, entry, is_held, percentile
 
@@ -77,7 +78,7 @@ def test_where_clients_must_see_no_error_one_misses_the_target():
 
 
 def report_of(*runs, lost_by_control=1):
-    report = Report({"postgres": "17"})
+    report = Report("postgres", {"postgres": "17"})
     for result in runs:
         report.add(FAULT, result)
     report.control = {"fault": "c", "acknowledged": 100, "lost": lost_by_control}
@@ -109,10 +110,13 @@ def test_a_missed_target_fails_only_when_asked():
 
 def test_the_report_is_json_and_a_table(tmp_path, monkeypatch):
     monkeypatch.setattr("e2e.lab.report.REPORTS", tmp_path)
-    report = report_of(run(6.0, error_classes={"57P01": 3}), run(1.0, problem="stuck"))
+    reads = {"gap_seconds": 0.5, "errors": 1, "acknowledged": 9}
+    report = report_of(
+        run(6.0, error_classes={"57P01": 3}, beside={"reads": reads}), run(1.0, problem="stuck")
+    )
     report.skip(FAULT, "no quota")
     report.audit = {"acknowledged": 20, "lost": 0, "partial": 0, "phantoms": 0}
-    report.pgbench = {
+    report.bench = {
         "ways": {
             "direct": {"select": {"tps": 100.0, "latency_ms": 1.0}},
             "pooler": {"select": {"tps": 90.0, "latency_ms": 1.1}},
@@ -129,6 +133,7 @@ def test_the_report_is_json_and_a_table(tmp_path, monkeypatch):
     assert content["details"][0]["error_classes"] == {"57P01": 3}
     text = (tmp_path / "faults-postgres.txt").read_text()
     for words in (
+        "reads  ",
         "2 / 5 s",
         "NO",
         "skipped: something breaks: no quota",
@@ -138,24 +143,25 @@ def test_the_report_is_json_and_a_table(tmp_path, monkeypatch):
         assert words in text
 
 
-def test_each_fault_has_a_name_of_its_own_and_is_found_by_it():
-    names = [fault.name for fault in catalogue.ALL]
-    assert len(set(names)) == len(names) == 23
-    assert all(catalogue.by_name(name).name == name for name in names)
-    with pytest.raises(KeyError, match="there is no fault nonsense; there are planned-switchover"):
-        catalogue.by_name("nonsense")
+@pytest.mark.parametrize(("suite", "count"), [(PostgresSuite, 23), (RedisSuite, 17)])
+def test_each_fault_has_a_name_of_its_own_and_is_found_by_it(suite, count):
+    names = [fault.name for fault in (*suite.SHARED, *suite.BOUNDED)]
+    assert len(set(names)) == len(names) == count
+    assert all(suite.fault(name).name == name for name in names)
+    with pytest.raises(KeyError, match=f"there is no fault nonsense; there are {names[0]}"):
+        suite.fault("nonsense")
 
 
 def test_a_suite_that_was_cut_off_goes_on_with_the_runs_it_had():
-    frozen, moved = catalogue.by_name("node-frozen"), catalogue.by_name("planned-switchover")
-    before = Report({"postgres": "17"}, control={"lost": 3})
+    frozen, moved = PostgresSuite.fault("node-frozen"), PostgresSuite.fault("planned-switchover")
+    before = Report("postgres", {"postgres": "17"}, control={"lost": 3})
     for fault in (moved, moved, frozen):
         before.add(fault, run(notes={"status_right_seconds": 1.5}, error_classes={"57P01": 2}))
     told = json.loads(json.dumps(before.content()))
-    again = Report({"postgres": "17"})
-    assert again.resume(told, catalogue.ALL)
+    again = Report("postgres", {"postgres": "17"})
+    assert again.resume(told, (moved, frozen))
     assert again.runs == before.runs
     assert again.content() == before.content()
-    other = Report({"postgres": "18"})
-    assert not other.resume(told, catalogue.ALL)
+    other = Report("postgres", {"postgres": "18"})
+    assert not other.resume(told, (moved, frozen))
     assert other.runs == {}

@@ -7,10 +7,16 @@ from types import SimpleNamespace
 import pytest
 
 from e2e.faults import arena as arenas
-from e2e.faults import catalogue, mend, processes
+from e2e.faults import mend, processes
 from e2e.faults import run as runs
-from e2e.faults.arena import Arena, Before, Member
+from e2e.faults.arena import Before, Member
 from e2e.faults.fault import Fault, Primary
+from e2e.faults.postgres import catalogue, volume
+from e2e.faults.postgres.arena import PostgresArena
+from e2e.faults.postgres.suite import PostgresSuite
+from e2e.faults.redis import catalogue as queue_catalogue
+from e2e.faults.redis.arena import RedisArena
+from e2e.faults.redis.suite import RedisSuite
 from e2e.lab.bed import Bed
 from e2e.lab.hub import Hub
 from e2e.lab.kubectl import KubectlError, WaitTimeoutError
@@ -19,10 +25,15 @@ from kindbed.console import TestBedError
 PRIMARY = Member("hub-postgres-0", "u0", "node-0", "c0")
 REPLICAS = (Member("hub-postgres-1", "u1", "node-1", "c1"), Member("hub-postgres-2", "u2", "node-2", "c2"))
 BEFORE = Before(PRIMARY, REPLICAS, {"hub-pooler-a": "pa", "hub-pooler-b": "pb"}, frozenset({"node-1"}))
+QUEUE = tuple(Member(f"hub-redis-{n}", f"r{n}", f"node-{n}", f"q{n}") for n in range(3))
+BEFORE_QUEUE = Before(QUEUE[0], QUEUE[1:])
 
 
 class FakeArena:
     """Whole and writing unless told otherwise; a leader that the test sets."""
+
+    STORE = "postgres"
+    WRITERS = ("rows", "transactions")
 
     def __init__(self):
         self.now_leader = PRIMARY.name
@@ -34,11 +45,18 @@ class FakeArena:
         assert since <= until
         return {
             "stores": {"postgres": {"gap_seconds": 1.5, "errors": 2, "error_classes": {"57P01": 2}}},
-            "probes": {"reads": {"gap_seconds": 0.2, "errors": 0}},
+            "probes": {"reads": {"gap_seconds": 0.2, "errors": 0, "acknowledged": 7}, "rows": {}},
         }
 
     def _verify(self, _since, _until):
-        return {"acknowledged": 50, "lost": self.lost, "partial": 0, "phantoms": 0, "duplicates": 0}
+        return {
+            "acknowledged": 50,
+            "lost": self.lost,
+            "partial": 0,
+            "phantoms": 0,
+            "duplicates": 0,
+            "probes": {"rows": {}},
+        }
 
     def wait_whole(self, seconds):
         pass
@@ -46,8 +64,8 @@ class FakeArena:
     def wait_writing(self, seconds):
         pass
 
-    def pooler_nodes(self):
-        return ["node-1", "node-2"]
+    def prepare(self, seconds):
+        pass
 
     def before(self):
         return BEFORE
@@ -80,6 +98,7 @@ def test_a_run_tells_gap_errors_and_the_time_until_whole():
     assert (result.primary, result.new_primary) == (PRIMARY.name, REPLICAS[0].name)
     assert (result.problem, result.pooler_on_node, result.notes) == (None, False, {"seconds": 1.0})
     assert result.redundancy_seconds is not None
+    assert result.beside == {"reads": {"gap_seconds": 0.2, "errors": 0, "acknowledged": 7}}
 
 
 def test_what_does_not_come_is_told_after_healing_and_the_oracle_is_asked_all_the_same(monkeypatch):
@@ -153,6 +172,7 @@ class Recorder:
     def get(self, kind, _name):
         found = {
             "runnerhubcluster": {"spec": {"postgres": {}}},
+            "pod": {"status": {"podIP": "10.0.0.7"}},
             "persistentvolumeclaim": {"metadata": {"uid": "claim"}},
         }
         return found.get(kind)
@@ -166,7 +186,9 @@ class FakeEngine:
         self.log.append(" ".join(words))
         text = " ".join(words)
         if processes._LIST in text:
-            names = {1: ("tini", 0), 2: ("patroni-daemon", 1), 3: ("postgres", 1), 4: ("postgres", 3)}
+            names = {
+                1: ("tini", 0), 2: ("patroni-daemon", 1), 3: ("postgres", 1), 4: ("postgres", 3), 5: ("redis-server", 1)
+            }  # fmt: skip
             return "\n".join(
                 f"/proc/{pid}/status:Name:\t{name}\n/proc/{pid}/status:PPid:\t{parent}"
                 for pid, (name, parent) in names.items()
@@ -186,22 +208,22 @@ class FakeCluster:
 def stage():
     log = []
     kubectl = Recorder(log)
-    return Arena(Bed(FakeCluster(log), kubectl), Hub(kubectl, "hub"), SimpleNamespace()), log
+    return PostgresArena(Bed(FakeCluster(log), kubectl), Hub(kubectl, "hub"), SimpleNamespace()), log
 
 
 HEALED_BY = {
     "planned-switchover": "annotate rhc hub runnerhub.io/switch-primary-to-",
     "node-drain": "uncordon node-0",
-    "postgres-stopped": "CONT 1 2 3 4",
+    "postgres-stopped": "CONT 1 2 3 4 5",
     "node-frozen": "unpause node-0",
     "node-killed": "start node-0",
-    "node-partitioned": "iptables -w 10 -D FORWARD -o eth0",
-    "replicas-lost": "CONT 1 2 3 4",
-    "majority-lost": "CONT 1 2 3 4",
+    "node-partitioned": "iptables-save",
+    "replicas-lost": "CONT 1 2 3 4 5",
+    "majority-lost": "CONT 1 2 3 4 5",
     "data-corrupt": "exec hub-postgres-1 -c postgres -- sh -c mv -f",
     "api-server-away": "pkill -CONT -x kube-apiserver; systemctl start kubelet",
     "operator-away": "scale deployment/runnerhub-operator --replicas=2",
-    "volume-full": f"rm -f {catalogue.volume.FILLER}",
+    "volume-full": f"rm -f {volume.FILLER}",
 }
 BROKEN_BY = {
     "postmaster-killed": "sh KILL 3",
@@ -225,19 +247,61 @@ BROKEN_BY = {
 )
 def test_each_fault_breaks_and_heals_whatever_happens_in_between(stage, name):
     arena, log = stage
+    broken = break_and_interrupt(PostgresSuite.fault(name), arena, BEFORE, log)
+    assert BROKEN_BY.get(name, "") in "\n".join(broken)
+    healed = log[len(broken) :]
+    assert HEALED_BY.get(name, "") in "\n".join(healed)
+    assert name in HEALED_BY or not healed
+
+
+QUEUE_HEALED_BY = {
+    "node-drain": "uncordon node-0",
+    "redis-stopped": "CONT 1 2 3 4 5",
+    "node-frozen": "unpause node-0",
+    "node-killed": "start node-0",
+    "master-cut-off": "iptables-save",
+    "node-partitioned": "iptables-save",
+    "replicas-lost": "CONT 1 2 3 4 5",
+    "api-server-away": "pkill -CONT -x kube-apiserver; systemctl start kubelet",
+    "operator-away": "scale deployment/runnerhub-operator --replicas=2",
+}
+QUEUE_BROKEN_BY = {
+    "graceful-delete": "delete pod hub-redis-0 --wait=false",
+    "sentinels-killed": "exec hub-redis-2 -c sentinel",
+    "redis-killed": "sh KILL 5",
+    "volume-empty": "rm -rf /data/redis/*",
+    "redis-stopped": "sh STOP 5",
+    "master-cut-off": "-I FORWARD -d 10.0.0.7 -p tcp --dport 6379",
+    "replicas-lost": "exec node-2 sh -c",
+    "volume-lost": "delete now hub-redis-1",
+    "all-pods-lost": "delete pod hub-redis-0 hub-redis-1 hub-redis-2 --force",
+}
+
+
+@pytest.mark.parametrize("name", [fault.name for fault in queue_catalogue.SHARED])
+def test_each_fault_of_the_queue_breaks_and_heals_whatever_happens_in_between(stage, name):
+    of_database, log = stage
+    arena = RedisArena(of_database.bed, of_database.hub, of_database.load)
+    broken = break_and_interrupt(RedisSuite.fault(name), arena, BEFORE_QUEUE, log)
+    assert QUEUE_BROKEN_BY.get(name, "") in "\n".join(broken)
+    healed = log[len(broken) :]
+    assert QUEUE_HEALED_BY.get(name, "") in "\n".join(healed)
+    assert name in QUEUE_HEALED_BY or not healed
+
+
+def break_and_interrupt(fault, arena, before, log):
+    """What was done to break something before somebody pressed Ctrl-C."""
     broken = []
 
     def interrupted():
-        with catalogue.by_name(name).inject(arena, BEFORE):
+        with fault.inject(arena, before):
             broken.extend(log)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert broken
-    assert BROKEN_BY.get(name, "") in "\n".join(broken)
-    assert HEALED_BY.get(name, "") in "\n".join(log[len(broken) :])
-    assert name in HEALED_BY or len(log) == len(broken)
+    return broken
 
 
 def test_damaged_data_stays_damaged_until_the_operator_has_made_the_member_anew(stage):
@@ -248,8 +312,8 @@ def test_damaged_data_stays_damaged_until_the_operator_has_made_the_member_anew(
         log.append(" ".join(words))
         return next(looks) if "echo anew" in words[-1] else "ok"
 
-    arena = Arena(arena.bed, Hub(answer, "hub"), arena.load)
-    with catalogue.by_name("data-corrupt").inject(arena, BEFORE):
+    arena = PostgresArena(arena.bed, Hub(answer, "hub"), arena.load)
+    with PostgresSuite.fault("data-corrupt").inject(arena, BEFORE):
         pass
     assert next(looks, None) is None
     assert "mv -f" in log[-1]
@@ -260,7 +324,7 @@ def test_a_member_without_a_claim_has_no_volume_to_lose(stage):
     arena.hub.kubectl.get = lambda *_: None
     with (
         pytest.raises(TestBedError, match="no claim data-hub-postgres-1"),
-        catalogue.by_name("volume-lost").inject(arena, BEFORE),
+        PostgresSuite.fault("volume-lost").inject(arena, BEFORE),
     ):
         pass
     assert not log
@@ -271,10 +335,10 @@ def test_a_volume_that_is_not_full_is_no_fault(stage):
     arena.bed.cluster.engine.output = lambda *words, **_: log.append(" ".join(words)) or "4096000"
     with (
         pytest.raises(TestBedError, match="4096000 bytes left and is not full"),
-        catalogue.by_name("volume-full").inject(arena, BEFORE),
+        PostgresSuite.fault("volume-full").inject(arena, BEFORE),
     ):
         pass
-    assert log[-1].endswith(f"rm -f {catalogue.volume.FILLER}")
+    assert log[-1].endswith(f"rm -f {volume.FILLER}")
 
 
 def test_a_rolling_change_always_changes_something(stage):
@@ -283,20 +347,21 @@ def test_a_rolling_change_always_changes_something(stage):
     for request in (None, "260Mi", "264Mi", "1Gi"):
         spec = {"postgres": {"resources": {"requests": {"memory": request}}}}
         arena.hub.kubectl.get = lambda *_, spec=spec: {"spec": spec}
-        with catalogue.by_name("rolling-update").inject(arena, BEFORE):
+        with PostgresSuite.fault("rolling-update").inject(arena, BEFORE):
             patch = json.loads(log[-1].split(" -p ")[1])
         values.append(patch["spec"]["postgres"]["resources"]["requests"]["memory"])
         assert values[-1] != request
 
 
-def test_the_rules_of_a_partition_are_set_at_once_and_taken_back_one_by_one(stage):
+def test_the_rules_of_a_partition_are_set_at_once_and_taken_back_by_their_comment(stage):
     arena, log = stage
     mend.cut_off(arena.bed, "node-0")
     mend.connect_again(arena.bed, "node-0")
-    assert log[0].count("-j DROP") == log[1].count("-j DROP") == 4
+    assert log[0].count("-j DROP") == log[0].count("--comment runnerhub-fault ") == 4
+    assert "--comment runnerhub-fault /s/^-A/-D/p" in log[1]
     assert "--noflush" in log[0]
 
 
 def test_a_pod_whose_container_has_not_started_is_no_member_yet():
     pod = {"metadata": {"name": "p", "uid": "u"}, "spec": {}, "status": {}}
-    assert arenas._member(pod) is None
+    assert arenas._member(pod, "postgres") is None

@@ -1,10 +1,12 @@
-"""Writes to the Redis master and waits until a replica has it."""
+"""Writes to the Redis master: entries of a set, with a replica's confirmation and without, and a counter."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from redis.asyncio import Redis
 from redis.asyncio.sentinel import MasterNotFoundError
@@ -17,53 +19,101 @@ from ..settings import Load
 from ..targets import redis_master
 from .context import Context
 
-KEY = "runnerhub:oracle:writes"
+# The sets of the probes that write entries, and the counter's key.
+SETS = {"queue": "runnerhub:oracle:writes", "unconfirmed": "runnerhub:oracle:unconfirmed"}
+COUNTER = "runnerhub:oracle:counter"
 # Answers with which the server refused before it did anything.
 _REFUSED = ("READONLY", "NOREPLICAS", "LOADING", "MASTERDOWN", "NOAUTH", "WRONGPASS", "MISCONF", "OOM")
 
 
-async def run(context: Context) -> None:
-    """Run until stopped."""
-    journal = Journal(context.directory, "queue")
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the master answered: an identifier, and why it does not count as acknowledged, None when it does."""
+
+    identifier: str
+    error: str | None
+
+
+_Send = Callable[[Redis, str], Awaitable[_Told]]
+
+
+async def confirmed(context: Context) -> None:
+    """Entries that count when a replica has them as well; runs until stopped."""
     load = context.load
-    bound = bound_in_flight(load.queue_rate, load.timeout_seconds)
-    client = redis_master(context.targets, timeout_seconds=load.timeout_seconds, connections=bound + 10)
+    await _run(
+        context, "queue", "write", load.queue_rate, _entry(SETS["queue"], load, load.wait_for_replicas)
+    )
 
-    async def write() -> None:
-        await _write(client, journal, load)
 
-    await pace(load.queue_rate, bound, context.stop, write, patience_seconds=load.timeout_seconds + 1)
+async def unconfirmed(context: Context) -> None:
+    """Entries that count when the master has them; runs until stopped."""
+    load = context.load
+    await _run(context, "unconfirmed", "write", load.unconfirmed_rate, _entry(SETS["unconfirmed"], load, 0))
+
+
+async def counter(context: Context) -> None:
+    """A counter whose every value counts when a replica has it as well; runs until stopped."""
+    load = context.load
+
+    async def increment(client: Redis, _unused: str) -> _Told:
+        async with client.pipeline(transaction=False) as pipeline:
+            pipeline.incr(COUNTER)
+            pipeline.wait(load.wait_for_replicas, load.wait_milliseconds)
+            value, replicas = await pipeline.execute()
+        return _Told(str(value), _too_few(int(replicas), load))
+
+    await _run(context, "counter", "increment", load.counter_rate, increment)
+
+
+async def _run(context: Context, probe: str, kind: str, rate: float, send: _Send) -> None:
+    journal = Journal(context.directory, probe)
+    seconds = context.load.timeout_seconds
+    bound = bound_in_flight(rate, seconds)
+    client = redis_master(context.targets, timeout_seconds=seconds, connections=bound + 10)
+
+    async def attempt() -> None:
+        await _write(client, journal, kind, send, seconds)
+
+    await pace(rate, bound, context.stop, attempt, patience_seconds=seconds + 1)
     await client.aclose()
     journal.close()
 
 
-async def _write(client: Redis, journal: Journal, load: Load) -> None:
+async def _write(client: Redis, journal: Journal, kind: str, send: _Send, timeout_seconds: float) -> None:
     identifier = uuid.uuid4().hex
     started = time.monotonic()
     try:
-        async with asyncio.timeout(load.timeout_seconds):
-            error = await _send(client, identifier, load)
+        async with asyncio.timeout(timeout_seconds):
+            told = await send(client, identifier)
     except (RedisError, OSError, TimeoutError) as raised:
         outcome = Outcome.ERROR if was_refused(raised) else Outcome.UNKNOWN
-        journal.write("write", outcome, identifier=identifier, started=started, error=raised)
+        journal.write(kind, outcome, identifier=identifier, started=started, error=raised)
     except asyncio.CancelledError:
-        journal.write("write", Outcome.UNKNOWN, identifier=identifier, started=started, error="the run ended")
+        journal.write(kind, Outcome.UNKNOWN, identifier=identifier, started=started, error="the run ended")
         raise
     else:
-        outcome = Outcome.UNKNOWN if error else Outcome.ACKED
-        journal.write("write", outcome, identifier=identifier, started=started, error=error)
+        outcome = Outcome.UNKNOWN if told.error else Outcome.ACKED
+        journal.write(kind, outcome, identifier=told.identifier, started=started, error=told.error)
 
 
-async def _send(client: Redis, identifier: str, load: Load) -> str | None:
-    """Write, and ask on the same connection how many replicas have it; None when there are enough."""
-    async with client.pipeline(transaction=False) as pipeline:
-        pipeline.sadd(KEY, identifier)
-        if load.wait_for_replicas:
-            pipeline.wait(load.wait_for_replicas, load.wait_milliseconds)
-        answers = await pipeline.execute()
-    if load.wait_for_replicas and int(answers[1]) < load.wait_for_replicas:
-        return f"{answers[1]} of {load.wait_for_replicas} replicas within {load.wait_milliseconds} ms"
-    return None
+def _entry(key: str, load: Load, replicas: int) -> _Send:
+    """Write an entry, and ask on the same connection how many replicas have it."""
+
+    async def send(client: Redis, identifier: str) -> _Told:
+        async with client.pipeline(transaction=False) as pipeline:
+            pipeline.sadd(key, identifier)
+            if replicas:
+                pipeline.wait(replicas, load.wait_milliseconds)
+            answers = await pipeline.execute()
+        return _Told(identifier, _too_few(int(answers[1]), load) if replicas else None)
+
+    return send
+
+
+def _too_few(replicas: int, load: Load) -> str | None:
+    if replicas >= load.wait_for_replicas:
+        return None
+    return f"{replicas} of {load.wait_for_replicas} replicas within {load.wait_milliseconds} ms"
 
 
 def was_refused(error: BaseException) -> bool:

@@ -1,0 +1,1 @@
+"""The queue's tier: its arena, the ways to break it, and its suite."""
