@@ -20,8 +20,13 @@ RETRY_SECONDS = 0.5
 
 
 def connections(context: Context, url: str) -> Postgres:
-    """Connections of one probe."""
-    return Postgres(url, password_file=context.targets.database_password_file, keep=context.load.connections)
+    """Connections of one probe. A login may take as long as a statement: a paused pooler keeps both waiting."""
+    return Postgres(
+        url,
+        password_file=context.targets.database_password_file,
+        keep=context.load.connections,
+        connect_timeout_seconds=context.load.timeout_seconds,
+    )
 
 
 async def keep_pace(context: Context, rate: float, attempt: Callable[[], Awaitable[None]]) -> None:
