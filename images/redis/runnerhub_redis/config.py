@@ -6,7 +6,7 @@ Source of the directives: redis.conf and sentinel.conf of Redis 8.0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .settings import PORT_REDIS, PORT_SENTINEL, Settings
@@ -88,6 +88,15 @@ def parse_sentinel_state(text: str, master_name: str) -> SentinelState | None:
         leader_epoch=epochs["leader-epoch"],
         known=tuple(known),
     )
+
+
+def forget_strangers(state: SentinelState, members: frozenset[str]) -> SentinelState:
+    """The memory without replicas and Sentinels whose address is no member's.
+
+    Sentinel never forgets one by itself: it counts them when it looks for a majority, and may promote one.
+    """
+    # sentinel known-replica <name> <address> <port>, sentinel known-sentinel <name> <address> <port> <id>
+    return replace(state, known=tuple(line for line in state.known if line.split()[3] in members))
 
 
 def sentinel_configuration(settings: Settings, state: SentinelState, *, announce: str) -> str:

@@ -138,11 +138,7 @@ def _start_failover(settings: Settings, host: str) -> None:
 
 def _follow(settings: Settings, local: Connection, successor: str, ends: float) -> None:
     """Become the successor's replica at once (Sentinel would take 8 s) and send the clients to it."""
-    local.call("MULTI")
-    local.call("REPLICAOF", successor, str(PORT_REDIS))
-    local.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    local.call("CLIENT", "KILL", "TYPE", "pubsub")
-    local.call("EXEC")
+    follow(local, successor)
 
     def writable() -> bool:
         # This pod goes away: the successor needs a replica other than this one, or it refuses writes.
@@ -152,6 +148,15 @@ def _follow(settings: Settings, local: Connection, successor: str, ends: float) 
 
     if settings.replicas > 1 and not _poll(writable, ends):
         log("the successor has no other replica yet", successor=successor)
+
+
+def follow(local: Connection, successor: str) -> None:
+    """Become the replica of another, and send the clients away to ask the Sentinels again."""
+    local.call("MULTI")
+    local.call("REPLICAOF", successor, str(PORT_REDIS))
+    local.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    local.call("CLIENT", "KILL", "TYPE", "pubsub")
+    local.call("EXEC")
 
 
 def _connect(host: str, port: int, password: str, seconds: float = CALL_SECONDS) -> Connection:

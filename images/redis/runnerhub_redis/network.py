@@ -43,7 +43,7 @@ class Resolver:
 
     def addresses(self) -> dict[int, str]:
         """Literal addresses by ordinal, as far as they are known now."""
-        found = dict(self._found)
+        found = self.looked_up()
         path = self._settings.paths.addresses
         if len(found) == self._settings.replicas:
             if found != remembered_addresses(path):
@@ -52,6 +52,10 @@ class Resolver:
         if time.monotonic() - self._started < DNS_PATIENCE_SECONDS:
             return found
         return remembered_addresses(path) | found
+
+    def looked_up(self) -> dict[int, str]:
+        """Literal addresses by ordinal, of those alone that DNS has told since this start."""
+        return dict(self._found)
 
     def _resolve(self, ordinal: int) -> None:
         while True:

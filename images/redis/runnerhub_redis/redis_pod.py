@@ -9,7 +9,7 @@ import threading
 import time
 from types import FrameType
 
-from . import state_server, volume
+from . import aof, deposed, state_server, volume
 from .config import PRIORITY_IN_STEP, PRIORITY_LAST_RESORT, redis_configuration
 from .decision import HandOver, StartMaster, StartReplica, Volume, decide
 from .handover import hand_over, request_failover
@@ -68,6 +68,7 @@ class RedisPod:
     def _start(self) -> None:
         try:
             descriptor = volume.lock(self._settings.paths.redis_data)
+            aof.mend(self._settings.paths)
             decision, address = redis_role(self._settings, self._resolver)
             if self._terminating:
                 return
@@ -88,6 +89,7 @@ class RedisPod:
             )
             if master is not None:
                 threading.Thread(target=self._watch_promotability, args=(state,), daemon=True).start()
+            threading.Thread(target=self._watch_mastership, daemon=True).start()
             self._server.wait()
         finally:
             self._wake.set()
@@ -115,6 +117,21 @@ class RedisPod:
                 # Redis is starting or loading; it is asked again.
                 pass
             time.sleep(WATCH_SECONDS)
+
+    def _watch_mastership(self) -> None:
+        """Notice that another was made master while this pod's Redis was one and could not be told."""
+
+        def goes_on() -> bool:
+            server = self._server
+            return server is not None and server.poll() is None and not self._terminating
+
+        def deposed_by_others() -> None:
+            watching = threading.Thread(
+                target=self._watch_promotability, args=(Volume.COMPLETE,), daemon=True
+            )
+            watching.start()
+
+        deposed.watch(self._settings, self._resolver.addresses, goes_on, deposed_by_others)
 
     def _stop(self, server: subprocess.Popen[bytes]) -> int:
         try:

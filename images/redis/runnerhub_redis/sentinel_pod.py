@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
+from dataclasses import replace
 
-from . import spin, volume
-from .config import SentinelState, parse_sentinel_state, sentinel_configuration
+from . import spin, steward, volume
+from .config import SentinelState, forget_strangers, parse_sentinel_state, sentinel_configuration
 from .log import log
 from .network import Resolver
 from .settings import Settings
 from .start import own_address, sentinel_master
+
+# Other pods' Services are found as fast as the own one, if they are there.
+ADDRESSES_SECONDS = 2.0
+POLL_SECONDS = 0.1
 
 
 def run(settings: Settings) -> int:
@@ -24,11 +31,33 @@ def run(settings: Settings) -> int:
         state = SentinelState(master=master)
     else:
         address = own_address(settings, resolver)
+        state = _of_today(settings, state, resolver)
         log("going on", master=state.master, config_epoch=state.config_epoch, known=len(state.known))
     path = settings.paths.sentinel_state
     volume.write_private(path, sentinel_configuration(settings, state, announce=address))
+    threading.Thread(target=steward.watch, args=(settings,), daemon=True).start()
     looks = spin.LOOKS + spin.LOOKS_PER_ORDINAL * settings.ordinal
     return spin.Keeper(["redis-sentinel", str(path)], looks=looks).run()
+
+
+def _of_today(settings: Settings, state: SentinelState, resolver: Resolver) -> SentinelState:
+    """The memory without what is gone for good; as it is while not all addresses can be looked up."""
+    ends = time.monotonic() + ADDRESSES_SECONDS
+    while len(addresses := resolver.looked_up()) < settings.replicas:
+        if time.monotonic() > ends:
+            return state
+        time.sleep(POLL_SECONDS)
+    members = frozenset(addresses.values())
+    clean = forget_strangers(state, members)
+    if len(clean.known) < len(state.known):
+        log(
+            "forgotten: Sentinels and replicas that are no members", count=len(state.known) - len(clean.known)
+        )
+    if clean.master not in members:
+        master, _ = sentinel_master(settings, resolver)
+        log("the master that it remembers is no member", remembered=clean.master, master=master)
+        clean = replace(clean, master=master)
+    return clean
 
 
 def remembered_state(settings: Settings) -> SentinelState | None:

@@ -39,6 +39,21 @@ class Paths:
         return self.data / "redis" / "complete"
 
     @property
+    def append_only(self) -> Path:
+        """Where Redis keeps its append-only files."""
+        return self.redis_data / "appendonlydir"
+
+    @property
+    def diverged(self) -> Path:
+        """Snapshots of a former master that had something which the new one has not."""
+        return self.data / "diverged"
+
+    @property
+    def tails(self) -> Path:
+        """What was cut off damaged append-only files."""
+        return self.data / "tails"
+
+    @property
     def addresses(self) -> Path:
         """The last resolved addresses, for a start while DNS is down."""
         return self.data / "redis" / "addresses.json"

@@ -10,6 +10,7 @@ import pytest
 from images.redis.runnerhub_redis import volume
 from images.redis.runnerhub_redis.config import (
     SentinelState,
+    forget_strangers,
     parse_sentinel_state,
     quoted,
     redis_configuration,
@@ -174,3 +175,16 @@ def test_online_replicas_are_those_that_stream() -> None:
 def test_protocol_words() -> None:
     assert encode(["AUTH", "grün"]) == b"*2\r\n$4\r\nAUTH\r\n$5\r\ngr\xc3\xbcn\r\n"
     assert pairs(["ip", "10.0.0.1", "epoch", 4]) == {"ip": "10.0.0.1", "epoch": "4"}
+
+
+def test_who_is_no_member_any_more_is_forgotten() -> None:
+    mine = f"sentinel known-replica {NAME} 10.0.0.11 6379"
+    other = f"sentinel known-sentinel {NAME} 10.0.0.12 26379 {'a' * 40}"
+    strangers = (
+        f"sentinel known-replica {NAME} 10.0.0.99 6379",
+        f"sentinel known-sentinel {NAME} 10.0.0.98 26379 {'b' * 40}",
+    )
+    state = SentinelState(master="10.0.0.10", config_epoch=7, known=(mine, *strangers, other))
+    clean = forget_strangers(state, frozenset({"10.0.0.10", "10.0.0.11", "10.0.0.12"}))
+    assert clean.known == (mine, other)
+    assert (clean.master, clean.config_epoch) == ("10.0.0.10", 7)

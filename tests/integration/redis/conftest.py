@@ -1,0 +1,163 @@
+"""Real Redis servers and Sentinels, each at a loopback address of its own and all at the same port, as pods are."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from images.redis.runnerhub_redis import deposed, handover, network, steward
+from images.redis.runnerhub_redis.settings import Paths, Settings
+from tests.integration.orchestrator.conftest import free_port
+
+NAME = "github-runnerhub-redis"
+ADDRESSES = {ordinal: f"127.0.0.{ordinal + 1}" for ordinal in range(3)}
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Poll for a state."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s"
+        time.sleep(0.05)
+
+
+class Pods:
+    """Three pods of the queue without their start programs; that of pod 0 is what is tested."""
+
+    def __init__(self, home: Path, stack: contextlib.ExitStack) -> None:
+        self._home = home
+        self._stack = stack
+        self.port, self.sentinel_port = free_port(), free_port()
+        self.processes: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
+
+    def settings(self, ordinal: int = 0) -> Settings:
+        paths = Paths(data=self._home / str(ordinal))
+        return Settings(
+            service="hub-redis",
+            namespace="default",
+            ordinal=ordinal,
+            replicas=3,
+            master_name=NAME,
+            quorum=2,
+            down_after_milliseconds=1000,
+            failover_timeout_milliseconds=3000,
+            parallel_syncs=1,
+            password="",
+            sentinel_password="",
+            paths=paths,
+        )
+
+    def start_redis(self, ordinal: int, *options: str) -> redis.Redis:
+        folder = self.settings(ordinal).paths.redis_data
+        folder.mkdir(parents=True, exist_ok=True)
+        self._start(
+            "redis", ordinal, "redis-server", "--bind", ADDRESSES[ordinal], "--port", str(self.port),
+            "--dir", str(folder), "--min-replicas-to-write", "1", "--repl-diskless-sync-delay", "0",
+            "--replica-announce-ip", ADDRESSES[ordinal], *options,
+        )  # fmt: skip
+        return self.redis(ordinal)
+
+    def redis(self, ordinal: int) -> redis.Redis:
+        return redis.Redis(ADDRESSES[ordinal], self.port, decode_responses=True)
+
+    def keys_of(self, snapshot: Path) -> set[str]:
+        """The keys in a snapshot, by a server that loads it."""
+        folder = self._home / "reader"
+        folder.mkdir()
+        shutil.copy(snapshot, folder / "dump.rdb")
+        port = free_port()
+        process = subprocess.Popen(
+            ["redis-server", "--port", str(port), "--dir", str(folder)], stdout=subprocess.DEVNULL
+        )
+        self._stack.callback(self._end, process)
+        client = redis.Redis(port=port, decode_responses=True)
+
+        def loaded() -> bool:
+            with contextlib.suppress(redis.RedisError):
+                return bool(client.ping())
+            return False
+
+        wait_until(loaded)
+        return set(client.keys())
+
+    def start_all(self) -> None:
+        """Pod 0 as the master of the others, and the Sentinels that watch it."""
+        self.start_redis(0)
+        for ordinal in (1, 2):
+            self.start_redis(ordinal, "--replicaof", f"{ADDRESSES[0]} {self.port}")
+        for ordinal in ADDRESSES:
+            self.start_sentinel(ordinal, ADDRESSES[0])
+        wait_until(lambda: self.redis(0).info("replication")["connected_slaves"] == 2)
+        for ordinal in ADDRESSES:
+            wait_until(lambda ordinal=ordinal: self.is_complete(ordinal))  # type: ignore[misc]
+
+    def start_sentinel(self, ordinal: int, master: str) -> None:
+        folder = self._home / str(ordinal) / "sentinel"
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [
+            f"bind {ADDRESSES[ordinal]}",
+            f"port {self.sentinel_port}",
+            f"dir {folder}",
+            f"sentinel monitor {NAME} {master} {self.port} 2",
+            f"sentinel down-after-milliseconds {NAME} 1000",
+            f"sentinel failover-timeout {NAME} 3000",
+            f"sentinel parallel-syncs {NAME} 1",
+            f"sentinel announce-ip {ADDRESSES[ordinal]}",
+        ]
+        (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
+        self._start("sentinel", ordinal, "redis-server", str(folder / "sentinel.conf"), "--sentinel")
+
+    def sentinel(self, ordinal: int) -> redis.Redis:
+        return redis.Redis(ADDRESSES[ordinal], self.sentinel_port, decode_responses=True)
+
+    def is_complete(self, ordinal: int) -> bool:
+        """Whether a Sentinel knows all others and all replicas."""
+        master = self.sentinel(ordinal).sentinel_master(NAME)
+        return bool(master["num-slaves"] == 2 and master["num-other-sentinels"] == 2)
+
+    def master(self, ordinal: int) -> str:
+        """Who is master by the word of one Sentinel."""
+        return str(self.sentinel(ordinal).sentinel_get_master_addr_by_name(NAME)[0])
+
+    def _start(self, kind: str, ordinal: int, *command: str) -> None:
+        log = (self._home / f"{kind}-{ordinal}.log").open("ab")
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        log.close()
+        self._stack.callback(self._end, process)
+        self.processes[kind, ordinal] = process
+        client = self.redis(ordinal) if kind == "redis" else self.sentinel(ordinal)
+
+        def answers() -> bool:
+            assert process.poll() is None, (self._home / f"{kind}-{ordinal}.log").read_text()
+            with contextlib.suppress(redis.RedisError):
+                return bool(client.ping())
+            return False
+
+        wait_until(answers)
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> None:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait(20)
+
+
+@pytest.fixture
+def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pods]:
+    if not shutil.which("redis-server"):
+        pytest.skip("no redis-server on this machine (apt-get install redis-server)")
+    with contextlib.ExitStack() as stack:
+        pods = Pods(tmp_path, stack)
+        for module in (deposed, handover, network):
+            monkeypatch.setattr(module, "PORT_REDIS", pods.port)
+        for module in (handover, network, steward):
+            monkeypatch.setattr(module, "PORT_SENTINEL", pods.sentinel_port)
+        yield pods

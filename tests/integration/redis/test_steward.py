@@ -1,0 +1,35 @@
+"""A Sentinel that was told something else is set right."""
+
+from __future__ import annotations
+
+from images.redis.runnerhub_redis import steward
+from tests.integration.redis.conftest import ADDRESSES, NAME, Pods
+
+
+def test_a_sentinel_that_goes_by_the_settings_is_left_alone(pods: Pods) -> None:
+    pods.start_redis(0)
+    pods.start_sentinel(0, ADDRESSES[0])
+    assert steward.correct(pods.settings())
+    masters = [{**found, "name": name} for name, found in pods.sentinel(0).sentinel_masters().items()]
+    assert [master["name"] for master in masters] == [NAME]
+
+
+def test_a_wrong_quorum_wrong_times_and_a_strange_master_are_set_right(pods: Pods) -> None:
+    pods.start_redis(0)
+    pods.start_sentinel(0, ADDRESSES[0])
+    sentinel = pods.sentinel(0)
+    for option, value in (("quorum", "1"), ("down-after-milliseconds", "60000"), ("failover-timeout", "1")):
+        sentinel.execute_command("SENTINEL", "SET", NAME, option, value)
+    sentinel.execute_command("SENTINEL", "MONITOR", "strange", "127.0.0.9", "6379", "1")
+    assert steward.correct(pods.settings())
+    masters = sentinel.sentinel_masters()
+    assert set(masters) == {NAME}
+    found = masters[NAME]
+    assert (found["quorum"], found["down-after-milliseconds"], found["failover-timeout"]) == (2, 1000, 3000)
+
+
+def test_a_sentinel_that_watches_another_name_is_told(pods: Pods) -> None:
+    pods.start_redis(0)
+    pods.start_sentinel(0, ADDRESSES[0])
+    pods.sentinel(0).execute_command("SENTINEL", "REMOVE", NAME)
+    assert not steward.correct(pods.settings())
