@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import Any
 
 import pytest
 
 from e2e.faults import mend
 from e2e.faults.postgres.arena import PostgresArena
 from e2e.faults.postgres.suite import PostgresSuite
-from e2e.faults.run import run_once
 from e2e.lab import bed as test_bed
-from e2e.lab import report
 from e2e.lab.bed import Bed
 from e2e.lab.hub import Hub
 from e2e.lab.load import LoadClient
+from e2e.tests.short_form import try_once
 
 # Seconds; the longest target of the design, with room for a slow machine. The full suite measures the figures.
 LONGEST_GAP_SECONDS = 35.0
-
-RESULTS: list[dict[str, Any]] = []
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +41,5 @@ def arena(bed: Bed, hub: Hub, load: LoadClient) -> Iterator[PostgresArena]:
         "api-server-away",
     ],
 )
-def test_a_fault_breaks_no_promise_and_passes(bed: Bed, arena: PostgresArena, name: str) -> None:
-    result = run_once(arena, PostgresSuite.fault(name))
-    RESULTS.append(asdict(result))
-    report.write("e2e-postgres-faults", RESULTS)
-    if result.problem is not None:
-        mend.mend(bed)
-    assert result.problem is None
-    assert (result.lost, result.partial, result.phantoms, result.duplicates) == (0, 0, 0, 0)
-    assert result.acknowledged > 0
-    assert result.gap_seconds is not None
-    assert result.gap_seconds <= LONGEST_GAP_SECONDS
+def test_a_fault_breaks_no_promise_and_passes(arena: PostgresArena, name: str) -> None:
+    try_once(arena, PostgresSuite.fault(name), longest_gap_seconds=LONGEST_GAP_SECONDS)
