@@ -64,6 +64,7 @@ async function main() {
     },
   });
   const journal = new Journal(values.log, PROBE);
+  const worked = new Journal(values.log, `${PROBE}-worker`);
   const rate = Number(values.rate);
   const timeoutSeconds = Number(values.timeout);
   const mostInFlight = Math.ceil(rate * timeoutSeconds) + 10;
@@ -76,20 +77,20 @@ async function main() {
     });
   }
 
-  const noted = (error) => journal.write("connection", "note", { error });
+  const note = (to) => (error) => to.write("connection", "note", { error });
   const queue = new Queue(QUEUE, { connection: connectionOptions(process.env) });
-  queue.on("error", noted);
+  queue.on("error", note(journal));
   const worker = new Worker(
     QUEUE,
     async (job) => {
-      journal.write("process", "acked", { id: job.id });
+      worked.write("process", "acked", { id: job.id });
       open.delete(job.id);
     },
     // A blocking read waits for as long as it takes, so its commands have no limit of retries.
     { ...WORKER_OPTIONS, connection: { ...connectionOptions(process.env), maxRetriesPerRequest: null } },
   );
-  worker.on("error", noted);
-  worker.on("failed", (job, error) => journal.write("failed", "note", { id: job?.id, error }));
+  worker.on("error", note(worked));
+  worker.on("failed", (job, error) => worked.write("failed", "note", { id: job?.id, error }));
 
   let due = performance.now();
   while (!stopping) {
