@@ -39,6 +39,15 @@ SHARED: tuple[Fault[RedisArena], ...] = (
         UNNOTICED,
     ),
     Fault(
+        "sentinels-stopped",
+        "SIGSTOP of all Sentinels, which then do nothing for half a minute",
+        processes.stop_sentinels,
+        Primary.STAYS,
+        UNNOTICED,
+        broken_seconds=10,
+        writes_go_on=False,
+    ),
+    Fault(
         "redis-killed",
         "SIGKILL of the master's Redis",
         processes.kill_redis,

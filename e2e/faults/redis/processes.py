@@ -11,8 +11,11 @@ from .arena import RedisArena
 
 # What Redis and the start program of the pod keep there.
 _EMPTY = "rm -rf /data/redis/*"
-# Ends with the container itself, so the exit code means nothing.
-_KILL_SENTINEL = "pkill -KILL -x redis-sentinel; exit 0"
+# By the shell alone. A signal may end the shell as well, with the container, so the exit code means nothing.
+_SIGNAL_SENTINEL = (
+    'for process in /proc/[0-9]*; do read -r name <"$process/comm" && [ "$name" = redis-sentinel ] '
+    '&& kill -s "$1" "${process#/proc/}"; done; exit 0'
+)
 
 
 @contextmanager
@@ -58,6 +61,21 @@ def stop_redis(arena: RedisArena, before: Before) -> Break:
 @contextmanager
 def kill_sentinels(arena: RedisArena, before: Before) -> Break:
     """SIGKILL to all Sentinels at once."""
-    for member in before.members:
-        arena.hub.kubectl("exec", member.name, "-c", "sentinel", "--", "sh", "-c", _KILL_SENTINEL, timeout=20)
+    _signal_sentinels(arena, before, "KILL")
     yield
+
+
+@contextmanager
+def stop_sentinels(arena: RedisArena, before: Before) -> Break:
+    """SIGSTOP to all Sentinels, SIGCONT later: time has leaped for them, so they go into TILT and trust nothing."""
+    try:
+        _signal_sentinels(arena, before, "STOP")
+        yield
+    finally:
+        _signal_sentinels(arena, before, "CONT")
+
+
+def _signal_sentinels(arena: RedisArena, before: Before, signal: str) -> None:
+    for member in before.members:
+        command = ("sh", "-c", _SIGNAL_SENTINEL, "sh", signal)
+        arena.hub.kubectl("exec", member.name, "-c", "sentinel", "--", *command, timeout=20)

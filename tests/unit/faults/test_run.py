@@ -256,6 +256,7 @@ def test_each_fault_breaks_and_heals_whatever_happens_in_between(stage, name):
 
 QUEUE_HEALED_BY = {
     "node-drain": "uncordon node-0",
+    "sentinels-stopped": "exec hub-redis-2 -c sentinel",
     "redis-stopped": "CONT 1 2 3 4 5",
     "node-frozen": "unpause node-0",
     "node-killed": "start node-0",
