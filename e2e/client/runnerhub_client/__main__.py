@@ -55,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     except FactsUnavailableError as error:
         print(json.dumps({"undecided": str(error)}))
         return EXIT_UNDECIDED
-    if not verdict["acknowledged"] + verdict["unconfirmed"]["acknowledged"]:
+    tried = verdict["acknowledged"] + verdict["errors"]
+    if not verdict["acknowledged"] and (tried or not verdict["unconfirmed"]["acknowledged"]):
         # Nothing can be lost where nothing was acknowledged: that says nothing about the servers.
         print(json.dumps({"undecided": "nothing was acknowledged within the window", **verdict}, indent=2))
         return EXIT_UNDECIDED

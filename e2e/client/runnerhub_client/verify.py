@@ -17,6 +17,8 @@ from .probes.queue import SETS
 from .settings import Targets
 
 POLL_SECONDS = 1.0
+# What BullMQ needs to begin a job again whose worker was lost; the stores may have used up all other patience.
+WORKERS_SECONDS = 20.0
 
 
 async def verify(
@@ -62,7 +64,7 @@ async def verify(
     verdicts["transactions"] = oracle.judge_transactions(transactions, stored)
     for probe in oracle.WORKER_KINDS:
         if writes[probe].tried:
-            left = wait_seconds - (time.monotonic() - started)
+            left = max(wait_seconds - (time.monotonic() - started), min(wait_seconds, WORKERS_SECONDS))
             processed = await wait_for_workers(directory, probe, window, writes[probe], wait_seconds=left)
             verdicts[probe] = oracle.judge_deliveries(writes[probe], processed)
     promised = [verdict for probe, verdict in verdicts.items() if probe in oracle.WRITE_KINDS]

@@ -24,6 +24,7 @@ WATCH_SECONDS = 0.3
 # waits for is not coming back, and all other pods restarted too.
 LAST_RESORT_SECONDS = 30.0
 STOP_SECONDS = 15.0
+GIVING_WAY_SECONDS = 5.0
 
 
 class RedisPod:
@@ -35,6 +36,7 @@ class RedisPod:
         self._server: subprocess.Popen[bytes] | None = None
         self._wake = threading.Event()
         self._terminating = False
+        self._mastership = deposed.Watch(settings, self._resolver.addresses, self._watch_return)
 
     def run(self) -> int:
         """Run until Redis ends or the pod is stopped; return the exit code."""
@@ -89,7 +91,7 @@ class RedisPod:
             )
             if master is not None:
                 threading.Thread(target=self._watch_promotability, args=(state,), daemon=True).start()
-            threading.Thread(target=self._watch_mastership, daemon=True).start()
+            threading.Thread(target=self._mastership.run, args=(self._goes_on,), daemon=True).start()
             self._server.wait()
         finally:
             self._wake.set()
@@ -118,22 +120,17 @@ class RedisPod:
                 pass
             time.sleep(WATCH_SECONDS)
 
-    def _watch_mastership(self) -> None:
-        """Notice that another was made master while this pod's Redis was one and could not be told."""
+    def _goes_on(self) -> bool:
+        server = self._server
+        return server is not None and server.poll() is None and not self._terminating
 
-        def goes_on() -> bool:
-            server = self._server
-            return server is not None and server.poll() is None and not self._terminating
-
-        def deposed_by_others() -> None:
-            watching = threading.Thread(
-                target=self._watch_promotability, args=(Volume.COMPLETE,), daemon=True
-            )
-            watching.start()
-
-        deposed.watch(self._settings, self._resolver.addresses, goes_on, deposed_by_others)
+    def _watch_return(self) -> None:
+        """Allow the promotion of this pod, which was master, once it is in step with the one after it."""
+        threading.Thread(target=self._watch_promotability, args=(Volume.COMPLETE,), daemon=True).start()
 
     def _stop(self, server: subprocess.Popen[bytes]) -> int:
+        # What a former master saves would end with Redis.
+        self._mastership.busy.acquire(timeout=GIVING_WAY_SECONDS)
         try:
             hand_over(self._settings, self._resolver.addresses())
         except NO_ANSWER as error:

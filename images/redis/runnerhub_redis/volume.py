@@ -25,6 +25,16 @@ def inspect(paths: Paths) -> Volume:
     return Volume.BLANK
 
 
+def used_percent(path: Path) -> int | None:
+    """How full the volume is, as `df` counts it; None when that cannot be told."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return None
+    used = found.f_blocks - found.f_bfree
+    return -(-100 * used // max(1, used + found.f_bavail))
+
+
 def mark_complete(paths: Paths) -> None:
     """Note, safely against a power cut, that the volume holds a whole data set."""
     with paths.complete_marker.open("w", encoding="utf-8") as marker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -27,8 +28,15 @@ def written(pods: Pods) -> Path:
 HALF_A_COMMAND = b"*3\r\n$3\r\nSET\r\n$4\r\nlos"
 
 
-@pytest.mark.parametrize("damage", [HALF_A_COMMAND, b"\0" * 4096, b"*3\r\n$3\r\nSET\r\n$999\r\nx"])
-def test_a_damaged_end_is_cut_off_and_kept(pods: Pods, damage: bytes) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        HALF_A_COMMAND,
+        b"*3\r\n$3\r\nSET\r\n$999\r\nx",
+        b"*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n",
+    ],
+)
+def test_a_torn_end_is_cut_off_and_kept(pods: Pods, damage: bytes) -> None:
     path = written(pods)
     whole = path.read_bytes()
     path.write_bytes(whole + damage)
@@ -53,6 +61,44 @@ def test_redis_itself_does_not_start_with_blocks_that_were_never_written(pods: P
     )  # fmt: skip
     assert done.returncode == 1
     assert "Bad file format reading the append only file" in done.stdout
+
+
+def test_blocks_that_were_never_written_are_cut_off(pods: Pods) -> None:
+    path = written(pods)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\0" * 4096)
+    paths = pods.settings().paths
+    aof.mend(paths)
+    assert path.read_bytes() == whole
+    assert not paths.tails.exists(), "there is nothing in them"
+    assert len(pods.start_redis(0, "--appendonly", "yes").keys()) == 20
+
+
+def test_damage_with_whole_commands_behind_it_is_left_to_redis(pods: Pods) -> None:
+    path = written(pods)
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    damaged = whole[:middle] + b"\0" * 64 + whole[middle + 64 :]
+    path.write_bytes(damaged)
+    aof.mend(pods.settings().paths)
+    assert path.read_bytes() == damaged
+
+
+def test_where_there_is_no_room_for_a_copy_a_torn_end_is_cut_off_all_the_same(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(pods)
+    whole = path.read_bytes()
+    path.write_bytes(whole + HALF_A_COMMAND)
+    paths = pods.settings().paths
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    aof.mend(paths)
+    assert path.read_bytes() == whole
+    assert list(paths.tails.iterdir()) == []
 
 
 def test_a_whole_file_and_none_are_left_alone(pods: Pods) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from typing import Any
 
 import pytest
 import redis
 
 from images.redis.runnerhub_redis import deposed
-from tests.integration.redis.conftest import ADDRESSES, Pods, wait_until
+from images.redis.runnerhub_redis.resp import Connection
+from tests.integration.redis.conftest import ADDRESSES, NAME, Pods, wait_until
 
 
 def replace_master(pods: Pods, *, alone: tuple[str, ...] = ()) -> str:
     """Freeze the master until another was elected; `alone` is written to it when it wakes. Address of the new one."""
     old = pods.processes["redis", 0]
     old.send_signal(signal.SIGSTOP)
-    wait_until(lambda: all(pods.master(ordinal) != ADDRESSES[0] for ordinal in (1, 2)))
+    wait_until(lambda: all(pods.master(ordinal) != ADDRESSES[0] for ordinal in ADDRESSES))
     old.send_signal(signal.SIGCONT)
     client = pods.redis(0)
     client.config_set("min-replicas-to-write", "0")
@@ -27,30 +29,94 @@ def replace_master(pods: Pods, *, alone: tuple[str, ...] = ()) -> str:
     return pods.master(1)
 
 
-def test_a_master_that_nobody_replaced_is_left_alone(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
-    pods.start_all()
-    assert deposed.find_successor(pods.settings(), ADDRESSES) is None
-    monkeypatch.setattr(deposed, "LOCAL", ADDRESSES[1])
-    assert deposed.find_successor(pods.settings(1), ADDRESSES) is None, "a replica gives nothing up"
+class Looker:
+    """The watch of a pod, and whether it has called its master deposed."""
+
+    def __init__(self, pods: Pods, ordinal: int = 0) -> None:
+        self.deposed = threading.Event()
+        self.watch = deposed.Watch(
+            pods.settings(ordinal), lambda: ADDRESSES, self.deposed.set, local=ADDRESSES[ordinal]
+        )
 
 
 def test_a_replaced_master_saves_what_it_alone_had_and_follows(pods: Pods) -> None:
     pods.start_all()
     pods.redis(0).set("before", "x")
+    looker = Looker(pods)
+    looker.watch.look()
     successor = replace_master(pods, alone=("alone",))
-    settings = pods.settings()
-    assert deposed.find_successor(settings, ADDRESSES) == successor
-    deposed.give_way(settings, successor)
+    looker.watch.look()
     client = pods.redis(0)
     wait_until(lambda: client.info("replication")["master_link_status"] == "up")
     assert client.info("replication")["master_host"] == successor
     assert client.get("before") == "x"
     assert client.get("alone") is None, "the new master's history is the one that counts"
-    assert client.config_get("min-replicas-to-write") == {"min-replicas-to-write": "1"}
     assert client.config_get("replica-priority") == {"replica-priority": "0"}
-    (saved,) = settings.paths.diverged.glob("*.rdb")
+    looker.watch.look()
+    assert looker.deposed.is_set()
+    assert client.config_get("min-replicas-to-write") == {"min-replicas-to-write": "1"}
+    (saved,) = pods.settings().paths.diverged.glob("*.rdb")
     assert "-offset-" in saved.name
     assert pods.keys_of(saved) == {"before", "alone"}
+
+
+def test_a_pod_that_the_sentinels_have_not_named_gives_nothing_up(pods: Pods) -> None:
+    """A promoted replica is master for a second before they name it; this one is master beside theirs for longer."""
+    pods.start_all()
+    looker = Looker(pods, 1)
+    looker.watch.look()
+    pods.redis(1).replicaof("NO", "ONE")
+    for _ in range(3):
+        looker.watch.look()
+    assert pods.redis(1).info("replication")["role"] == "master"
+    assert not looker.deposed.is_set()
+
+
+@pytest.mark.parametrize("deliberate", [True, False])
+def test_who_has_just_been_promoted_stays_master(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch, deliberate: bool
+) -> None:
+    monkeypatch.setattr(deposed, "LOOK_SECONDS", 0.02)
+    pods.start_all()
+    lookers = [Looker(pods, ordinal) for ordinal in (1, 2)]
+    goes_on = threading.Event()
+    goes_on.set()
+    threads = [threading.Thread(target=looker.watch.run, args=(goes_on.is_set,)) for looker in lookers]
+    for thread in threads:
+        thread.start()
+    if deliberate:
+        pods.sentinel(2).execute_command("SENTINEL", "FAILOVER", NAME)
+    else:
+        pods.processes["redis", 0].kill()
+    wait_until(lambda: len({pods.master(ordinal) for ordinal in ADDRESSES} - {ADDRESSES[0]}) == 1)
+    time.sleep(2)
+    goes_on.clear()
+    for thread in threads:
+        thread.join(5)
+    roles = {ADDRESSES[ordinal]: pods.redis(ordinal).info("replication")["role"] for ordinal in (1, 2)}
+    assert roles[pods.master(2)] == "master"
+    assert not any(looker.deposed.is_set() for looker in lookers)
+
+
+def test_what_was_decided_otherwise_during_the_save_is_seen(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pods.start_all()
+    looker = Looker(pods)
+    looker.watch.look()
+    successor = replace_master(pods, alone=("alone",))
+    save = deposed.save
+
+    def save_slowly(*arguments: Any) -> Any:
+        saved = save(*arguments)
+        ordinal = next(number for number, address in ADDRESSES.items() if address == successor)
+        pods.processes["redis", ordinal].kill()
+        wait_until(lambda: all(pods.master(number) != successor for number in ADDRESSES))
+        return saved
+
+    monkeypatch.setattr(deposed, "save", save_slowly)
+    looker.watch.look()
+    assert pods.redis(0).info("replication").get("master_host") != successor
 
 
 def test_a_replaced_master_with_nothing_of_its_own_saves_nothing(pods: Pods) -> None:
@@ -60,27 +126,46 @@ def test_a_replaced_master_with_nothing_of_its_own_saves_nothing(pods: Pods) -> 
     wait_until(lambda: pods.redis(1).info("replication")["slave_repl_offset"] >= own["master_repl_offset"])
     pods.redis(1).replicaof("NO", "ONE")
     theirs = {name: str(value) for name, value in pods.redis(1).info("replication").items()}
-    mine = {**own, "master_repl_offset": str(int(theirs["second_repl_offset"]) - 1)}
-    assert not deposed.has_diverged({name: str(value) for name, value in mine.items()}, theirs)
+    mine = {name: str(value) for name, value in own.items()}
+    mine["master_repl_offset"] = str(int(theirs["second_repl_offset"]) - 1)
+    assert not deposed.has_diverged(mine, theirs)
     mine["master_repl_offset"] = theirs["second_repl_offset"]
-    assert deposed.has_diverged({name: str(value) for name, value in mine.items()}, theirs)
+    assert deposed.has_diverged(mine, theirs)
 
 
 def test_writes_are_refused_while_the_data_is_saved(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
     pods.start_all()
-    successor = replace_master(pods, alone=("alone",))
+    looker = Looker(pods)
+    looker.watch.look()
+    replace_master(pods, alone=("alone",))
     refused: list[str] = []
     save = deposed.save
 
-    def write_and_save(*arguments: object) -> object:
+    def write_and_save(*arguments: Any) -> Any:
         with pytest.raises(redis.ResponseError, match="NOREPLICAS") as caught:
             pods.redis(0).set("late", "x")
         refused.append(str(caught.value))
-        return save(*arguments)  # type: ignore[arg-type]
+        return save(*arguments)
 
     monkeypatch.setattr(deposed, "save", write_and_save)
-    deposed.give_way(pods.settings(), successor)
+    looker.watch.look()
     assert len(refused) == 1
+
+
+def test_a_save_that_redis_has_begun_itself_is_waited_for(pods: Pods) -> None:
+    client = pods.start_redis(0)
+    client.config_set("min-replicas-to-write", "0")
+    for number in range(2000):
+        client.set(f"key-{number}", "x")
+    client.config_set("rdb-key-save-delay", "500")
+    client.bgsave()
+    client.config_set("rdb-key-save-delay", "0")
+    client.set("late", "x")
+    settings = pods.settings()
+    with Connection("127.0.0.1", pods.port, "", deadline_seconds=60) as connection:
+        saved = deposed.save(connection, settings.paths, 7)
+    assert saved is not None
+    assert "late" in pods.keys_of(saved)
 
 
 def test_the_watch_notices_by_itself_and_the_former_master_is_a_replica_soon(
@@ -88,15 +173,15 @@ def test_the_watch_notices_by_itself_and_the_former_master_is_a_replica_soon(
 ) -> None:
     monkeypatch.setattr(deposed, "LOOK_SECONDS", 0.1)
     pods.start_all()
-    goes_on, told = threading.Event(), threading.Event()
+    looker = Looker(pods)
+    goes_on = threading.Event()
     goes_on.set()
-    watching = threading.Thread(
-        target=deposed.watch, args=(pods.settings(), lambda: ADDRESSES, goes_on.is_set, told.set), daemon=True
-    )
+    watching = threading.Thread(target=looker.watch.run, args=(goes_on.is_set,))
     watching.start()
+    time.sleep(0.5)
     replace_master(pods)
     woken = time.monotonic()
-    assert told.wait(20)
+    assert looker.deposed.wait(20)
     assert time.monotonic() - woken < 5
     assert pods.redis(0).info("replication")["role"] == "slave"
     goes_on.clear()
