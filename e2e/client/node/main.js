@@ -14,6 +14,8 @@ const PROBE = "bullmq-node";
 const QUEUE = "oracle-node";
 const KEEP_FINISHED = 1000;
 const CONCURRENCY = 4;
+// A worker's blocking read is answered after 5 s when there is no job.
+const BLOCKED_MILLISECONDS = 10_000;
 // After an error the default is 15 s without work, a lock lives for 30 s, and a job that stalls twice is given up.
 const WORKER_OPTIONS = {
   concurrency: CONCURRENCY,
@@ -78,7 +80,7 @@ async function main() {
   }
 
   const note = (to) => (error) => to.write("connection", "note", { error });
-  const queue = new Queue(QUEUE, { connection: connectionOptions(process.env) });
+  const queue = new Queue(QUEUE, { connection: connectionOptions(process.env, timeoutSeconds * 1000) });
   queue.on("error", note(journal));
   const worker = new Worker(
     QUEUE,
@@ -86,8 +88,11 @@ async function main() {
       worked.write("process", "acked", { id: job.id });
       open.delete(job.id);
     },
-    // A blocking read waits for as long as it takes, so its commands have no limit of retries.
-    { ...WORKER_OPTIONS, connection: { ...connectionOptions(process.env), maxRetriesPerRequest: null } },
+    {
+      ...WORKER_OPTIONS,
+      // A blocking read waits for as long as it takes, so its commands have no limit of retries.
+      connection: { ...connectionOptions(process.env, BLOCKED_MILLISECONDS), maxRetriesPerRequest: null },
+    },
   );
   worker.on("error", note(worked));
   worker.on("failed", (job, error) => worked.write("failed", "note", { id: job?.id, error }));

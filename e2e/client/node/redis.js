@@ -1,7 +1,12 @@
 // How ioredis finds the master, by Sentinel.
 
-/** Options of a connection, from the same environment variables as the orchestrator's. */
-export function connectionOptions(environment) {
+/**
+ * Options of a connection, from the same environment variables as the orchestrator's. `silenceMilliseconds`: how long
+ * an answer may take before the connection counts as dead, which a server that is frozen never tells.
+ *
+ * Not `failoverDetector`: in ioredis 6.0 a failover that it hears of while it connects ends the client for good.
+ */
+export function connectionOptions(environment, silenceMilliseconds) {
   const sentinels = (environment.REDIS_SENTINEL_HOSTS ?? "")
     .split(",")
     .map((item) => item.trim())
@@ -17,8 +22,7 @@ export function connectionOptions(environment) {
     sentinelPassword: environment.REDIS_SENTINEL_PASSWORD || undefined,
     connectTimeout: 2000,
     sentinelCommandTimeout: 1000,
-    // Told of a new master by the Sentinels, instead of finding out when the old one is gone for good.
-    failoverDetector: true,
+    socketTimeout: silenceMilliseconds,
     // A master that has become a replica refuses writes; 2: connect anew and send the command again.
     reconnectOnError: (error) => (/READONLY|NOREPLICAS|MASTERDOWN|UNBLOCKED/.test(error.message) ? 2 : false),
     retryStrategy: (times) => Math.min(times * 100, 1000),

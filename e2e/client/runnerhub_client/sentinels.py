@@ -16,9 +16,11 @@ ANSWER_SECONDS = 1.0
 
 
 async def tell_master(targets: Targets) -> dict[str, Any]:
-    """`master`: its address by the newest epoch, None when nobody knows one; `epoch`; `agree`: how many Sentinels
-    name it and hold it for well; `sentinels` and `replicas`: how many others one of those knows; `online`: replicas
-    that the master itself sees in step.
+    """The newest view of all Sentinels.
+
+    `master`: its address by the newest epoch, None when nobody knows one; `epoch`; `agree`: how many Sentinels name it,
+    hold it for well and are not in TILT; `sentinels` and `replicas`: how many others one of those knows; `online`:
+    replicas that the master itself sees in step.
     """
     answers = await asyncio.gather(*(_ask(host, port, targets) for host, port in targets.sentinels))
     found = [answer for answer in answers if answer]
@@ -26,7 +28,7 @@ async def tell_master(targets: Targets) -> dict[str, Any]:
         return {"master": None, "epoch": -1, "agree": 0, "sentinels": 0, "replicas": 0, "online": 0}
     best = max(found, key=lambda answer: int(answer["config-epoch"]))
     same = [one for one in found if (one["ip"], one["config-epoch"]) == (best["ip"], best["config-epoch"])]
-    well = [one for one in same if not one["is_sdown"] and not one["is_odown"]]
+    well = [one for one in same if not (one["is_sdown"] or one["is_odown"] or one["tilt"])]
     return {
         "master": best["ip"],
         "epoch": int(best["config-epoch"]),
@@ -55,11 +57,12 @@ async def _ask(host: str, port: int, targets: Targets) -> dict[str, Any] | None:
     try:
         async with asyncio.timeout(2 * ANSWER_SECONDS):
             found = await client.sentinel_master(targets.master_name)
+            info = await client.info("sentinel")
     except (RedisError, OSError, TimeoutError):
         return None
     finally:
         await client.aclose()
-    return found if isinstance(found, dict) else None
+    return {**found, "tilt": info["sentinel_tilt"]} if isinstance(found, dict) else None
 
 
 async def _online(host: str, port: int, targets: Targets) -> int:
