@@ -60,10 +60,26 @@ def http_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200, ttl_dns_cache=2))
 
 
+class _SharedAnswer(Sentinel):
+    """Asks the Sentinels once for all connections that want to know at the same moment.
+
+    Else each of the many that are opened after a failover asks for itself, and the names alone that are looked up for
+    it take longer than the answers may.
+    """
+
+    _asking: asyncio.Task[tuple[str, int]] | None = None
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Address of the master; raises MasterNotFoundError."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(super().discover_master(service_name))
+        return await asyncio.shield(self._asking)
+
+
 def redis_master(targets: Targets, *, timeout_seconds: float, connections: int) -> redis.Redis:
     """A client of whatever master the Sentinels name when a connection is opened."""
     options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "retry_on_error": [], "protocol": 2}
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+    sentinel = _SharedAnswer(  # type: ignore[no-untyped-call]
         targets.sentinels,
         sentinel_kwargs={
             "password": targets.sentinel_password,

@@ -190,6 +190,6 @@ def _poll(condition: Callable[[], bool], ends: float) -> bool:
                 return True
         except NO_ANSWER:
             # Asked again until the deadline; the caller tells when it passed in vain.
-            _bring_along(settings, addresses, successor)
+            pass
         time.sleep(POLL_SECONDS)
     return False

@@ -135,7 +135,8 @@ class RedisPod:
             hand_over(self._settings, self._resolver.addresses())
         except NO_ANSWER as error:
             log("stopping without a hand-over", error=str(error))
-        server.terminate()
+        finally:
+            server.terminate()
         try:
             return server.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
