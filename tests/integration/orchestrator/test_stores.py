@@ -274,6 +274,16 @@ async def set_standby(url, name):
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as admin:
         await admin.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
         await admin.execute("SELECT pg_reload_conf()")
+    # A new connection begins with what the postmaster has read, which tells all others before it makes one.
+    for _ in range(100):
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as later:
+            value = await (await later.execute("SHOW synchronous_standby_names")).fetchone()
+            if value == (name,):
+                # The checkpointer decides whether commits wait; it reads the settings before it begins one.
+                await later.execute("CHECKPOINT")
+                return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"synchronous_standby_names does not become {name!r}")
 
 
 async def cancel_replication_waits(url):
