@@ -39,7 +39,7 @@ def plan_from(options: argparse.Namespace) -> Plan[Any]:
             replace(fault, broken_seconds=options.api_away_seconds)
             if fault.name == API_SERVER_AWAY
             else fault
-            for fault in (chosen if wanted else (*suite.SHARED, *suite.BOUNDED))
+            for fault in (chosen if wanted else suite.faults())
         ),
         runs=options.runs,
         bench=any(name in suite.BENCHES for name in wanted) if wanted else True,
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     if options.list:
         suite = SUITES[options.tier]
-        print("\n".join(f"{fault.name:20} {fault.title}" for fault in (*suite.SHARED, *suite.BOUNDED)))
+        print("\n".join(f"{fault.name:20} {fault.title}" for fault in suite.faults()))
         return 0
     try:
         plan = plan_from(options)

@@ -69,12 +69,17 @@ class Suite(ABC, Generic[A]):
         self._report = Report(self.TIER, {})
 
     @classmethod
+    def faults(cls) -> tuple[Fault[A], ...]:
+        """All classes of faults, in the order in which they are tried."""
+        return (*cls.SHARED, *cls.BOUNDED)
+
+    @classmethod
     def fault(cls, name: str) -> Fault[A]:
         """A class of fault; raises KeyError with a sentence."""
-        for fault in (*cls.SHARED, *cls.BOUNDED):
+        for fault in cls.faults():
             if fault.name == name:
                 return fault
-        names = ", ".join(fault.name for fault in (*cls.SHARED, *cls.BOUNDED))
+        names = ", ".join(fault.name for fault in cls.faults())
         raise KeyError(f"there is no fault {name}; there are {names}")
 
     @abstractmethod
@@ -115,8 +120,8 @@ class Suite(ABC, Generic[A]):
             with self._steps.step("a new cluster"):
                 arena = self._fresh_arena()
             self._report.versions = self._versions(arena.hub)
-            everything = (*self.SHARED, *self.BOUNDED)
-            if self._plan.earlier is not None and not self._report.resume(self._plan.earlier, everything):
+            earlier = self._plan.earlier
+            if earlier is not None and not self._report.resume(earlier, self.faults()):
                 print("    other versions than in the earlier report: everything is tried anew", flush=True)
             self._on_shared(arena)
             for fault in self._plan.among(self.BOUNDED):
@@ -144,7 +149,7 @@ class Suite(ABC, Generic[A]):
         }
 
     def _on_shared(self, arena: A) -> None:
-        # It may write to the report, which a resumed suite has already.
+        # A report that is gone on with may have its figures.
         bench = self._plan.bench and not self._report.bench
         if bench:
             self.before_load(arena)

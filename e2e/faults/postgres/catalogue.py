@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import nodes, pods, watchers
-from ..fault import Fault, Primary, Target
+from ..fault import UNNOTICED, Fault, Primary, Target
 from . import crashes, data, passwords, planned, sides, volume
 from .arena import PostgresArena
 
@@ -13,9 +13,6 @@ GRACEFUL = Target(3.0, 5.0)
 CRASH = Target(6.0, 8.0)
 FORCED = Target(12.0, 16.0)
 NODE = Target(26.0, 30.0)
-# "Gap 0": writes are 20 ms apart, and a second is what a busy machine makes of that without any fault.
-UNNOTICED = Target(1.0, 1.0)
-
 ROTATION = Target(1.0, 1.0, errors_allowed=False)
 
 SHARED: tuple[Fault[PostgresArena], ...] = (
@@ -174,5 +171,3 @@ BOUNDED: tuple[Fault[PostgresArena], ...] = (
         writes_go_on=False,
     ),
 )
-
-ALL = (*SHARED, *BOUNDED)

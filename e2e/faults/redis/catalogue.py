@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from .. import nodes, pods, watchers
-from ..fault import Fault, Primary, Target
+from ..fault import UNNOTICED, Fault, Primary, Target
 from . import network, planned, processes
 from .arena import RedisArena
 
 # Each target is a row of the service levels in the design document.
 GRACEFUL = Target(2.0, 3.0)
 CRASH = Target(6.0, 10.0)
-# "Gap 0": writes are 20 ms apart, and a second is what a busy machine makes of that without any fault.
-UNNOTICED = Target(1.0, 1.0)
 
 SHARED: tuple[Fault[RedisArena], ...] = (
     Fault(

@@ -7,7 +7,7 @@ from e2e.faults.redis import catalogue as queue_catalogue
 
 def test_everything_is_tried_unless_some_are_named():
     plan = plan_from(parse(["postgres"]))
-    assert (plan.faults, plan.runs, plan.bench, plan.control) == (catalogue.ALL, 10, True, True)
+    assert (plan.faults, plan.runs, plan.bench, plan.control) == (SUITES["postgres"].faults(), 10, True, True)
     assert plan_from(parse(["redis"])).faults == queue_catalogue.SHARED
 
 

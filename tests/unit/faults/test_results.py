@@ -145,7 +145,7 @@ def test_the_report_is_json_and_a_table(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("suite", "count"), [(PostgresSuite, 23), (RedisSuite, 18)])
 def test_each_fault_has_a_name_of_its_own_and_is_found_by_it(suite, count):
-    names = [fault.name for fault in (*suite.SHARED, *suite.BOUNDED)]
+    names = [fault.name for fault in suite.faults()]
     assert len(set(names)) == len(names) == count
     assert all(suite.fault(name).name == name for name in names)
     with pytest.raises(KeyError, match=f"there is no fault nonsense; there are {names[0]}"):

@@ -11,7 +11,7 @@ from e2e.faults import mend, processes
 from e2e.faults import run as runs
 from e2e.faults.arena import Before, Member
 from e2e.faults.fault import Fault, Primary
-from e2e.faults.postgres import catalogue, volume
+from e2e.faults.postgres import volume
 from e2e.faults.postgres.arena import PostgresArena
 from e2e.faults.postgres.suite import PostgresSuite
 from e2e.faults.redis import catalogue as queue_catalogue
@@ -243,7 +243,12 @@ BROKEN_BY = {
 
 # New passwords break nothing, and split-brain is node-partitioned with another client.
 @pytest.mark.parametrize(
-    "name", [fault.name for fault in catalogue.ALL if fault.name not in ("password-rotation", "split-brain")]
+    "name",
+    [
+        fault.name
+        for fault in PostgresSuite.faults()
+        if fault.name not in ("password-rotation", "split-brain")
+    ],
 )
 def test_each_fault_breaks_and_heals_whatever_happens_in_between(stage, name):
     arena, log = stage
