@@ -74,8 +74,8 @@ SHARED: tuple[Fault[PostgresArena], ...] = (
         "patroni-killed",
         "SIGKILL of the primary's Patroni",
         crashes.kill_patroni,
-        Primary.MAY_MOVE,
-        came_true=crashes.container_restarted,
+        Primary.STAYS,
+        CRASH,
     ),
     Fault("postgres-stopped", "SIGSTOP of the primary's Postgres", crashes.stop_postgres, Primary.MOVES),
     Fault(

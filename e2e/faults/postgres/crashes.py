@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+from ...lab.kubectl import wait_for
 from .. import pods, processes
 from ..arena import Before
 from ..fault import Break
 from .arena import PostgresArena
+
+PATRONI = "patroni-daemon"
+PATRONI_SECONDS = 10.0
 
 
 @contextmanager
@@ -21,17 +25,19 @@ def kill_postmaster(arena: PostgresArena, before: Before) -> Break:
 
 @contextmanager
 def kill_patroni(arena: PostgresArena, before: Before) -> Break:
-    """SIGKILL to the primary's Patroni: the container ends with it, and Postgres gets no time to stop."""
+    """SIGKILL to the primary's Patroni; afterwards another one must watch over the very same server."""
     victim = before.primary
     found = processes.of_container(arena.bed, victim.node, victim.container)
-    processes.send(arena.bed, victim.node, "KILL", [processes.named(found, "patroni-daemon")])
+    killed, server = processes.named(found, PATRONI), processes.postmaster(found)
+    processes.send(arena.bed, victim.node, "KILL", [killed])
     yield
 
+    def renewed() -> bool:
+        now = processes.list_container(arena.bed, victim.node, victim.container)
+        others = {(process.pid, process.name) for process in now if process.pid != killed.pid}
+        return (server.pid, server.name) in others and PATRONI in {name for _, name in others}
 
-def container_restarted(arena: PostgresArena, before: Before) -> bool:
-    """Whether the old primary runs in a new container of the same pod."""
-    containers = {member.name: member.container for member in arena.members()}
-    return containers.get(before.primary.name) not in (None, before.primary.container)
+    wait_for("another Patroni beside the same server", renewed, PATRONI_SECONDS)
 
 
 @contextmanager
