@@ -1,4 +1,4 @@
-"""What listens at the played pods' addresses: Patroni, Sentinel and the poolers' agents, as far as they are asked.
+"""What listens at the played pods' addresses: Patroni, Sentinel, start programs and poolers' agents, as far as asked.
 
 Plain protocols instead of a web server: a few hundred clusters are asked several hundred times a second, on the
 same machine that is measured.
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from e2e.stage.roles import PlayedCluster
 from runnerhub_operator import names
+from runnerhub_operator.resources.redis import PORT_STATE
 
 _HEAD_END: Final = b"\r\n\r\n"
 
@@ -70,6 +71,19 @@ class PoolerProtocol(_HttpProtocol):
         if method == "POST" and path in ("/pause", "/resume", "/checkpoint"):
             return "200 OK", json.dumps({"message": "done"})
         return "404 Not Found", "{}"
+
+
+class RedisPodProtocol(_HttpProtocol):
+    """GET /state: a volume and a memory with room, and replicas in step."""
+
+    def _answer(self, method: str, path: str, _body: bytes) -> tuple[str, str]:
+        if (method, path) != ("GET", "/state"):
+            return "404 Not Found", "{}"
+        replicas = {
+            replica["ip"]: {"offset": 1, "silentSeconds": 0} for replica in self._cluster.sentinel_replicas()
+        }
+        redis = {"role": "master", "offset": 1, "memoryUsedPercent": 5, "replicas": replicas}
+        return "200 OK", json.dumps({"volumeUsedPercent": 10, "snapshots": [], "redis": redis})
 
 
 class PatroniProtocol(_HttpProtocol):
@@ -180,29 +194,31 @@ def _flat(fields: Mapping[str, str]) -> list[str]:
     return [word for pair in fields.items() for word in pair]
 
 
-_SERVED: Final[Mapping[str, tuple[int, type[_Protocol]]]] = {
-    names.POSTGRES: (names.PORT_PATRONI, PatroniProtocol),
-    names.POOLER: (names.PORT_POOLER_AGENT, PoolerProtocol),
-    names.REDIS: (names.PORT_SENTINEL, SentinelProtocol),
+_SERVED: Final[Mapping[str, Mapping[int, type[_Protocol]]]] = {
+    names.POSTGRES: {names.PORT_PATRONI: PatroniProtocol},
+    names.POOLER: {names.PORT_POOLER_AGENT: PoolerProtocol},
+    names.REDIS: {names.PORT_SENTINEL: SentinelProtocol, PORT_STATE: RedisPodProtocol},
 }
 
 
 class Listeners:
-    """One listening socket per pod that has something to say: a pod that is gone refuses connections."""
+    """Listening sockets of the pods that have something to say: a pod that is gone refuses connections."""
 
     def __init__(self) -> None:
-        self._servers: dict[str, asyncio.Server] = {}
+        self._servers: dict[str, list[asyncio.Server]] = {}
 
     async def open(self, cluster: PlayedCluster, component: str, ip: str) -> None:
         """Listen at a pod's address, unless somebody does already or its component says nothing."""
         if component not in _SERVED or ip in self._servers:
             return
-        port, protocol = _SERVED[component]
         loop = asyncio.get_running_loop()
-        self._servers[ip] = await loop.create_server(lambda: protocol(cluster), ip, port, backlog=64)
+        servers = self._servers[ip] = []
+        for port, protocol in _SERVED[component].items():
+            servers.append(
+                await loop.create_server(lambda protocol=protocol: protocol(cluster), ip, port, backlog=64)  # type: ignore[misc]
+            )
 
     def close(self, ip: str) -> None:
         """Stop listening at an address; connections that are open stay open."""
-        server = self._servers.pop(ip, None)
-        if server is not None:
+        for server in self._servers.pop(ip, ()):
             server.close()

@@ -13,7 +13,7 @@ import aiohttp
 from . import names
 from .api import PostgresStatus, RunnerHubCluster
 from .errors import ProbeError
-from .probes import patroni, sentinel
+from .probes import patroni, redis_pod, sentinel
 from .resources.patroni import MAX_REPLICA_LAG_BYTES
 from .snapshot import Children, Observed, Pod, Snapshot
 
@@ -30,9 +30,11 @@ async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.Cl
     """Take a snapshot. Probes that fail leave their part empty; they never fail the visit."""
     running = [pod for pod in objects.pods if pod.ip]
     databases = [pod for pod in running if pod.component == names.POSTGRES]
-    (members, config, alive), sentinels = await asyncio.gather(
+    queues = {pod.name: pod.ip for pod in running if pod.component == names.REDIS}
+    (members, config, alive), sentinels, redis_pods = await asyncio.gather(
         _patroni(cluster, databases, http),
-        _sentinels(cluster, [pod for pod in running if pod.component == names.REDIS], objects.children),
+        _sentinels(cluster, queues, objects.children),
+        redis_pod.read_states(http, queues, deadline_seconds=DETAILS_DEADLINE_SECONDS),
     )
     return Snapshot(
         now=datetime.now(UTC),
@@ -42,6 +44,7 @@ async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.Cl
         patroni=members,
         patroni_config=config,
         sentinels=sentinels,
+        redis_pods=redis_pods,
         alive=alive,
     )
 
@@ -97,10 +100,9 @@ def _worth_asking(known: PostgresStatus, members: patroni.PatroniCluster) -> set
 
 
 async def _sentinels(
-    cluster: RunnerHubCluster, pods: list[Pod], children: Children
+    cluster: RunnerHubCluster, hosts: Mapping[str, str], children: Children
 ) -> tuple[sentinel.SentinelView, ...]:
     password = children.secret_value(names.credentials(cluster.name, names.REDIS), "sentinel-password")
-    if not pods or password is None:
+    if not hosts or password is None:
         return ()
-    hosts = {pod.name: pod.ip for pod in pods}
     return await sentinel.read_sentinels(hosts, password, deadline_seconds=PROBE_DEADLINE_SECONDS)

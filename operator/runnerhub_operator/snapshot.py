@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from . import names
 from .probes.patroni import PatroniCluster
+from .probes.redis_pod import RedisPodState
 from .probes.sentinel import SentinelView
 from .quantities import parse_quantity
 
@@ -285,8 +286,8 @@ class Snapshot:
     """Everything that a plan is made from.
 
     `children` are the live objects as cached from the watches. A probe that did not succeed is None
-    (Patroni) or empty (Sentinel). `alive`: Postgres members out of step whose pods are not ready, but whose own
-    Patroni answers.
+    (Patroni) or empty (Sentinel, `redis_pods`). `alive`: Postgres members out of step whose pods are not ready, but
+    whose own Patroni answers.
     """
 
     now: datetime
@@ -296,6 +297,7 @@ class Snapshot:
     patroni: PatroniCluster | None = None
     patroni_config: Manifest | None = None
     sentinels: tuple[SentinelView, ...] = ()
+    redis_pods: tuple[RedisPodState, ...] = ()
     alive: frozenset[str] = frozenset()
 
     def child(self, kind: str, name: str) -> Manifest | None:

@@ -24,11 +24,12 @@ CALL_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class OnlineReplica:
-    """A replica as the master lists it."""
+    """A replica as the master lists it; `silent_seconds`: since it last confirmed an offset."""
 
     address: str
     port: int
     offset: int
+    silent_seconds: int
 
 
 def online_replicas(info: Mapping[str, str]) -> list[OnlineReplica]:
@@ -37,7 +38,11 @@ def online_replicas(info: Mapping[str, str]) -> list[OnlineReplica]:
     for number in range(int(info.get("connected_slaves", "0"))):
         fields = dict(part.split("=", 1) for part in info.get(f"slave{number}", "").split(",") if "=" in part)
         if fields.get("state") == "online":
-            found.append(OnlineReplica(fields["ip"], int(fields["port"]), int(fields["offset"])))
+            found.append(
+                OnlineReplica(
+                    fields["ip"], int(fields["port"]), int(fields["offset"]), int(fields.get("lag", "0"))
+                )
+            )
     return found
 
 

@@ -2,7 +2,7 @@
 
 `/live`   200 while this pod waits for its role, or its Redis answers (also that it is loading).
 `/ready`  200 when Redis serves: a master, or a replica whose link to its master is up.
-`/state`  what the volume holds, for the decision of the others.
+`/state`  what the volume holds, for the decision of the others; how full it is, and what Redis tells, for the operator.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import json
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from . import volume
+from .handover import online_replicas
 from .network import LOCAL, NO_ANSWER
 from .resp import Connection, RespError
 from .settings import PORT_REDIS, PORT_STATE, Settings
@@ -34,12 +36,7 @@ def serve(settings: Settings, running: Callable[[], bool]) -> None:
                 case "/ready":
                     self._send(*_ready(settings, started=running()))
                 case "/state":
-                    state = {
-                        "ordinal": settings.ordinal,
-                        "volume": volume.inspect(settings.paths),
-                        "running": running(),
-                    }
-                    self._send(200, json.dumps(state))
+                    self._send(200, json.dumps(_state(settings, started=running())))
                 case _:
                     self._send(404, "not found")
 
@@ -55,6 +52,40 @@ def serve(settings: Settings, running: Callable[[], bool]) -> None:
 
     server = ThreadingHTTPServer(("", PORT_STATE), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def _state(settings: Settings, *, started: bool) -> dict[str, Any]:
+    return {
+        "ordinal": settings.ordinal,
+        "volume": volume.inspect(settings.paths),
+        "running": started,
+        "volumeUsedPercent": _told(volume.used_percent(settings.paths.data)),
+        "snapshots": sorted(path.name for path in settings.paths.diverged.glob("*.rdb")),
+        "redis": _redis(settings) if started else None,
+    }
+
+
+def _told(percent: int | None) -> int | None:
+    """In steps of five below 80 %, so that the ordinary ebb and flow is not told."""
+    return percent if percent is None or percent >= 80 else percent - percent % 5
+
+
+def _redis(settings: Settings) -> dict[str, Any] | None:
+    try:
+        with Connection(LOCAL, PORT_REDIS, settings.password, deadline_seconds=READY_SECONDS) as connection:
+            replication, memory = connection.info("replication"), connection.info("memory")
+    except NO_ANSWER:
+        return None
+    limit = int(memory["maxmemory"])
+    return {
+        "role": replication["role"],
+        "offset": int(replication["master_repl_offset"]),
+        "memoryUsedPercent": -(-100 * int(memory["used_memory"]) // limit) if limit else None,
+        "replicas": {
+            replica.address: {"offset": replica.offset, "silentSeconds": replica.silent_seconds}
+            for replica in online_replicas(replication)
+        },
+    }
 
 
 def _live(settings: Settings, *, started: bool) -> tuple[int, str]:

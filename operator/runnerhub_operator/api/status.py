@@ -163,6 +163,30 @@ class RedisReplicaStatus(StatusModel):
 
     name: str = Field(description="Pod name.")
     link: str = Field(description="State of the link to the master: ok or err.")
+    lag_bytes: Count | None = Field(
+        default=None,
+        description="What it has not confirmed yet, in bytes and whole MiB; absent while the master does not tell.",
+    )
+    silent_seconds: Count | None = Field(
+        default=None,
+        description="Seconds since it confirmed anything, told from 2 on; the master refuses writes when no replica "
+        "has confirmed for some seconds.",
+    )
+
+
+class RedisInstanceStatus(StatusModel):
+    """One Redis pod by its own word."""
+
+    name: str = Field(description="Pod name.")
+    volume_used_percent: Count | None = Field(
+        default=None,
+        description="How full its volume is, in per cent and in steps of five below 80; absent while it does not tell.",
+    )
+    snapshots: tuple[str, ...] = Field(
+        default=(),
+        max_length=8,
+        description="Files in /data/diverged of the pod: what it alone had as a master that others had replaced.",
+    )
 
 
 class RedisStatus(StatusModel):
@@ -178,6 +202,12 @@ class RedisStatus(StatusModel):
         description="Whether a master was ever seen; afterwards a pod with an empty volume never becomes master.",
     )
     replicas: tuple[RedisReplicaStatus, ...] = Field(default=(), max_length=16, description="The replicas.")
+    instances: tuple[RedisInstanceStatus, ...] = Field(default=(), max_length=16, description="The pods.")
+    memory_used_percent: Count | None = Field(
+        default=None,
+        description="How full the master's memory is, of the limit at which it refuses new jobs, in steps of five; "
+        "absent without a limit.",
+    )
 
 
 class OrchestratorStatus(StatusModel):

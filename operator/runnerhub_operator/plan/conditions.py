@@ -119,7 +119,7 @@ def postgres_verdict(
         f"{primary}, {_ready(members)} of {wanted} members ready, {streaming} of {wanted - 1} replicas streaming, "
         f"{ready_poolers} of {wanted_poolers} poolers ready"
     )
-    detail = "; ".join((detail, *broken, *fullness.told(status)))
+    detail = "; ".join((detail, *broken, *fullness.told(status.instances, fullness.POSTGRES_SIZE)))
     return _verdict(
         ConditionType.POSTGRES,
         serves=serves,
@@ -148,6 +148,11 @@ def redis_verdict(
     )
     if serves and sentinels < majority:
         detail += "; no majority of sentinels: a failover is not possible now"
+    crowded = fullest(status.instances, FULL_PERCENT)
+    full = full and not crowded
+    detail = "; ".join(
+        (detail, *fullness.told(status.instances, fullness.REDIS_SIZE), *fullness.memory_told(status))
+    )
     return _verdict(
         ConditionType.REDIS, serves=serves, full=full, creating=creating, detail=detail, pods=pods
     )

@@ -1,9 +1,9 @@
-"""Volumes of the database that run full: told early, and not made worse.
+"""Volumes and memory that run full: told early, and not made worse.
 
-A primary whose volume is full stops. Long before that people are told; shortly before, no member is renewed or
-restarted any more, because a member that comes back has more to write than one that runs, and a role that moves to
-a full volume stops there. What makes room goes on: larger volumes, parameters that need no restart, repairs, a
-switchover that is asked for to a member with room.
+A primary whose volume is full stops, and a Redis master refuses what it cannot write to its file. Long before that
+people are told; shortly before, no member is renewed or restarted any more, because a member that comes back has
+more to write than one that runs, and a role that moves to a full volume stops there. What makes room goes on: larger
+volumes, parameters that need no restart, repairs, a switchover that is asked for to a member with room.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from ..api import PostgresStatus
+from ..api import RedisStatus
 from ..kube.events import EventNote
 
 NEARLY_FULL_PERCENT: Final = 85
 FULL_PERCENT: Final = 95
+
+# Where the size of the volumes of each component is.
+POSTGRES_SIZE: Final = "spec.postgres.storage.size"
+REDIS_SIZE: Final = "spec.redis.storage.size"
 
 
 def fullest(members: Iterable[Any], percent: int) -> dict[str, int]:
@@ -27,22 +31,53 @@ def fullest(members: Iterable[Any], percent: int) -> dict[str, int]:
     }
 
 
-def told(status: PostgresStatus) -> list[str]:
-    """Clauses for the database's condition."""
-    found = fullest(status.instances, NEARLY_FULL_PERCENT)
+def told(members: Iterable[Any], size: str) -> list[str]:
+    """Clauses for the condition of a component; `size` is the field that mends it."""
+    found = fullest(members, NEARLY_FULL_PERCENT)
     if not found:
         return []
     volumes = ", ".join(f"{name} ({percent} %)" for name, percent in found.items())
-    return [f"volumes nearly full: {volumes}; raise spec.postgres.storage.size or remove data"]
+    return [f"volumes nearly full: {volumes}; raise {size} or remove data"]
 
 
-def events(before: PostgresStatus, after: PostgresStatus) -> list[EventNote]:
+def events(before: Iterable[Any], after: Iterable[Any], size: str) -> list[EventNote]:
     """What is told once, when a volume passes one of the marks."""
+    before, after = tuple(before), tuple(after)
     found = []
     for reason, mark in (("VolumeNearlyFull", NEARLY_FULL_PERCENT), ("VolumeFull", FULL_PERCENT)):
-        known = fullest(before.instances, mark)
-        for name, percent in fullest(after.instances, mark).items():
+        known = fullest(before, mark)
+        for name, percent in fullest(after, mark).items():
             if name not in known:
-                text = f"the volume of {name} is {percent} % full; raise spec.postgres.storage.size or remove data"
+                text = f"the volume of {name} is {percent} % full; raise {size} or remove data"
                 found.append(EventNote("Warning", reason, text))
+    return found
+
+
+def memory_told(status: RedisStatus) -> list[str]:
+    """A clause for the queue's condition when the master's memory runs full."""
+    percent = status.memory_used_percent
+    if percent is None or percent < NEARLY_FULL_PERCENT:
+        return []
+    refuses = "refuses new jobs" if percent >= 100 else "refuses new jobs at 100 %"
+    return [
+        f"memory {percent} % full: the master {refuses}; raise spec.redis.resources.limits.memory or work jobs off"
+    ]
+
+
+def queue_events(before: RedisStatus, after: RedisStatus) -> list[EventNote]:
+    """What is told once of the queue: memory that passes the mark, and data that a former master saved."""
+    found = []
+    if memory_told(after) and not memory_told(before):
+        found.append(EventNote("Warning", "MemoryNearlyFull", memory_told(after)[0]))
+    known = {(pod.name, snapshot) for pod in before.instances for snapshot in pod.snapshots}
+    found += [
+        EventNote(
+            "Warning",
+            "FormerMasterSaved",
+            f"{pod.name} was replaced as master and had something of its own: /data/diverged/{snapshot}",
+        )
+        for pod in after.instances
+        for snapshot in pod.snapshots
+        if (pod.name, snapshot) not in known
+    ]
     return found

@@ -182,7 +182,13 @@ def make_plan(
 
     notes = _Notes(events=[*request.events, *mending.events])
     notes.events += () if cluster.spec.paused else passwords.events
-    notes.events += fullness.events(cluster.status.postgres, sections.postgres)
+    notes.events += fullness.events(
+        cluster.status.postgres.instances, sections.postgres.instances, fullness.POSTGRES_SIZE
+    )
+    notes.events += fullness.events(
+        cluster.status.redis.instances, sections.redis.instances, fullness.REDIS_SIZE
+    )
+    notes.events += fullness.queue_events(cluster.status.redis, sections.redis)
     causes = {rollout.component: "RollingChange"} if rollout is not None and not rollout.repairs else {}
     if switchover.is_followed(cluster.status.postgres.switchover, request.status):
         causes[names.POSTGRES] = "Requested"

@@ -267,5 +267,7 @@ def _redis(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus) ->
         return _renew(names.REDIS, mendable, mends=True)
     if unsettled or master is None:
         return Rollout(names.REDIS, None, f"{', '.join(unsettled) or 'a master'} to become healthy")
+    if crowded := fullest(redis.instances, FULL_PERCENT):
+        return Rollout(names.REDIS, None, f"room on the volume of {', '.join(crowded)}", holds_up=False)
     # The master last, so that its role moves once, to a pod that has been renewed already.
     return _renew(names.REDIS, min(outdated, key=lambda pod: (pod.name == master, pod.name)))

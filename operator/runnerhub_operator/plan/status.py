@@ -8,6 +8,7 @@ from ..api import (
     OrchestratorStatus,
     PostgresInstanceStatus,
     PostgresStatus,
+    RedisInstanceStatus,
     RedisReplicaStatus,
     RedisStatus,
     RunnerHubCluster,
@@ -16,6 +17,10 @@ from ..probes.patroni import PatroniMember
 from ..probes.sentinel import agreed_master
 from ..resources.patroni import MAX_REPLICA_LAG_BYTES
 from ..snapshot import Snapshot
+
+# Less is the ordinary ebb and flow, and would change the status at every visit.
+LAG_STEP_BYTES = 1024 * 1024
+MEMORY_STEP_PERCENT = 5
 
 
 def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> PostgresStatus:
@@ -73,19 +78,58 @@ def redis_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> RedisStatus:
     taken_for_dead = sum(view.master_down for view in views) * 2 > len(views)
     master = None if taken_for_dead else snapshot.redis_member(agreed.ip)
     view = max(views, key=lambda view: (view.epoch, len(view.replicas)))
+    lags = next((pod.lags for pod in snapshot.redis_pods if pod.pod == master), {})
     replicas = []
     for replica in view.replicas:
         name = snapshot.redis_member(replica.ip)
         if name is not None and replica.ip != agreed.ip:
             linked = replica.link_ok and not replica.down
-            replicas.append(RedisReplicaStatus(name=name, link="ok" if linked else "err"))
+            lag = lags.get(replica.ip)
+            replicas.append(
+                RedisReplicaStatus(
+                    name=name,
+                    link="ok" if linked else "err",
+                    lag_bytes=lag and lag.lag_bytes - lag.lag_bytes % LAG_STEP_BYTES,
+                    # A replica confirms once a second.
+                    silent_seconds=lag.silent_seconds if lag and lag.silent_seconds > 1 else None,
+                )
+            )
     return RedisStatus(
         master=master,
         epoch=agreed.epoch,
         sentinels=agreed.votes,
         bootstrapped=before.bootstrapped or (master is not None and any(r.link == "ok" for r in replicas)),
         replicas=tuple(sorted(replicas, key=lambda replica: replica.name)),
+        instances=_redis_instances(cluster, snapshot),
+        memory_used_percent=_memory(snapshot, master, before),
     )
+
+
+def _redis_instances(cluster: RunnerHubCluster, snapshot: Snapshot) -> tuple[RedisInstanceStatus, ...]:
+    """The pods by their own word; one that does not answer is told as it was."""
+    told = {pod.pod: pod for pod in snapshot.redis_pods}
+    before = {pod.name: pod for pod in cluster.status.redis.instances}
+    found = []
+    for pod in snapshot.pods_of(names.REDIS):
+        state = told.get(pod.name)
+        if state is not None:
+            found.append(
+                RedisInstanceStatus(
+                    name=pod.name, volume_used_percent=state.volume_used_percent, snapshots=state.snapshots
+                )
+            )
+        else:
+            found.append(before.get(pod.name, RedisInstanceStatus(name=pod.name)))
+    return tuple(found)
+
+
+def _memory(snapshot: Snapshot, master: str | None, before: RedisStatus) -> int | None:
+    """The master's, in steps; as it was while it does not answer."""
+    state = next((pod for pod in snapshot.redis_pods if pod.pod == master), None)
+    if state is None:
+        return before.memory_used_percent
+    percent = state.memory_used_percent
+    return None if percent is None else percent - percent % MEMORY_STEP_PERCENT
 
 
 def orchestrator_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> OrchestratorStatus:

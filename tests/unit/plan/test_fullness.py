@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from runnerhub_operator.plan import fullness
-from runnerhub_operator.plan.conditions import postgres_verdict
+from runnerhub_operator.plan.conditions import postgres_verdict, redis_verdict
 from runnerhub_operator.plan.planner import make_plan
-from runnerhub_operator.plan.status import postgres_status
+from runnerhub_operator.plan.status import postgres_status, redis_status
 from runnerhub_operator.probes.patroni import PatroniCluster, parse_cluster
+from runnerhub_operator.probes.redis_pod import RedisPodState
 from runnerhub_operator.snapshot import Snapshot
 
 from .builders import IMAGES, cluster, patroni, pods, snapshot
@@ -59,13 +60,17 @@ def test_a_volume_is_told_early_and_is_a_degradation_late() -> None:
 
 
 def test_each_mark_is_told_once() -> None:
-    before = postgres_status(cluster(), snapshot(patroni=used(_1=80)))
-    early = postgres_status(cluster(), snapshot(patroni=used(_1=90)))
-    late = postgres_status(cluster(), snapshot(patroni=used(_1=96)))
-    assert [event.reason for event in fullness.events(before, early)] == ["VolumeNearlyFull"]
-    assert fullness.events(early, early) == []
-    assert [event.reason for event in fullness.events(early, late)] == ["VolumeFull"]
-    assert [event.reason for event in fullness.events(before, late)] == ["VolumeNearlyFull", "VolumeFull"]
+    before, early, late = (
+        postgres_status(cluster(), snapshot(patroni=used(_1=percent))).instances for percent in (80, 90, 96)
+    )
+
+    def reasons(first: Any, then: Any) -> list[str]:
+        return [event.reason for event in fullness.events(first, then, fullness.POSTGRES_SIZE)]
+
+    assert reasons(before, early) == ["VolumeNearlyFull"]
+    assert reasons(early, early) == []
+    assert reasons(early, late) == ["VolumeFull"]
+    assert reasons(before, late) == ["VolumeNearlyFull", "VolumeFull"]
 
 
 def test_no_member_is_renewed_while_a_volume_is_full() -> None:
@@ -93,3 +98,64 @@ def test_what_waits_for_room_holds_no_switchover_up_to_a_member_that_has_it() ->
     assert plan.rollout is not None
     assert plan.rollout.step is not None
     assert "hub-postgres-2" in str(plan.rollout.step)
+
+
+# --- The queue ---
+
+
+def redis_pods(memory: int | None = None, **volumes: int) -> tuple[RedisPodState, ...]:
+    """What the Redis pods tell: volumes so full, by ordinal as in `_1=90`; memory of the master."""
+    return tuple(
+        RedisPodState(
+            f"hub-redis-{ordinal}",
+            volume_used_percent=volumes.get(f"_{ordinal}", 40),
+            memory_used_percent=memory if ordinal == 0 else 1,
+        )
+        for ordinal in range(3)
+    )
+
+
+def queue_told(states: tuple[RedisPodState, ...]) -> Any:
+    seen = snapshot(redis_pods=states)
+    return redis_verdict(cluster(), seen, redis_status(cluster(), seen), creating=False)
+
+
+def test_a_volume_of_the_queue_is_told_early_and_is_a_degradation_late() -> None:
+    assert "volumes" not in queue_told(redis_pods(_1=84)).message
+    early = queue_told(redis_pods(_1=85))
+    assert "volumes nearly full: hub-redis-1 (85 %); raise spec.redis.storage.size" in early.message
+    assert early.full
+    late = queue_told(redis_pods(_1=95))
+    assert not late.full
+    assert late.status == "True"
+
+
+def test_a_master_whose_memory_runs_full_is_told() -> None:
+    assert "memory" not in queue_told(redis_pods(memory=84)).message
+    assert (
+        "memory 85 % full: the master refuses new jobs at 100 %" in queue_told(redis_pods(memory=87)).message
+    )
+    assert "memory 100 % full: the master refuses new jobs;" in queue_told(redis_pods(memory=102)).message
+
+
+def test_no_pod_of_the_queue_is_renewed_while_a_volume_is_full() -> None:
+    old = {"revision": "old"}
+    renewed = pods(hub_redis_0=old, hub_redis_1=old, hub_redis_2=old)
+    due = make_plan(cluster(), snapshot(redis_pods=redis_pods(_1=94), pods=renewed), IMAGES, None).rollout
+    assert due is not None
+    assert due.step is not None
+    held = make_plan(cluster(), snapshot(redis_pods=redis_pods(_1=95), pods=renewed), IMAGES, None).rollout
+    assert held is not None
+    assert held.step is None
+    assert held.waiting_for == "room on the volume of hub-redis-1"
+
+
+def test_what_a_former_master_saved_is_told_once() -> None:
+    name = "20261126T060505Z-offset-7.rdb"
+    before = redis_status(cluster(), snapshot(redis_pods=redis_pods()))
+    states = (RedisPodState("hub-redis-1", snapshots=(name,)),)
+    after = redis_status(cluster(), snapshot(redis_pods=states))
+    (event,) = fullness.queue_events(before, after)
+    assert event.reason == "FormerMasterSaved"
+    assert f"/data/diverged/{name}" in event.message
+    assert fullness.queue_events(after, after) == []
