@@ -1,0 +1,310 @@
+"""What `doctor` knows: each fact, or why it could not be found out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, Self
+
+from runnerhub_operator import names
+from runnerhub_operator.quantities import parse_quantity
+
+from ..kubectl import Unknown
+from ..objects import Lease, Pod
+from ..picture import View
+from ..times import parse_time
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """CPU in cores, memory in bytes."""
+
+    cpu: Decimal = Decimal(0)
+    memory: Decimal = Decimal(0)
+
+    def __add__(self, other: Amounts) -> Amounts:
+        return Amounts(self.cpu + other.cpu, self.memory + other.memory)
+
+    def __sub__(self, other: Amounts) -> Amounts:
+        return Amounts(self.cpu - other.cpu, self.memory - other.memory)
+
+    def larger(self, other: Amounts) -> Amounts:
+        """The larger of each."""
+        return Amounts(max(self.cpu, other.cpu), max(self.memory, other.memory))
+
+    def has_room_for(self, other: Amounts) -> bool:
+        """Whether the other fits in."""
+        return self.cpu >= other.cpu and self.memory >= other.memory
+
+    def __str__(self) -> str:
+        return f"{float(self.cpu):g} CPU and {int(self.memory / 2**20)} MiB"
+
+    @classmethod
+    def of(cls, given: Mapping[str, str] | None) -> Self:
+        """Read requests or allocatable amounts."""
+        found = given or {}
+        return cls(
+            *(parse_quantity(str(found.get(key, "0"))) or Decimal(0) for key in ("cpu", "memory")),
+        )
+
+
+def requests_of(pod_spec: Mapping[str, Any]) -> Amounts:
+    """What the scheduler reserves for a pod: containers and sidecars together, or the largest init container.
+
+    Source: https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers
+    """
+    total = Amounts.of(pod_spec.get("overhead"))
+    for container in pod_spec.get("containers", ()):
+        total += Amounts.of(container.get("resources", {}).get("requests"))
+    sidecars, largest = Amounts(), Amounts()
+    for container in pod_spec.get("initContainers", ()):
+        asked = Amounts.of(container.get("resources", {}).get("requests"))
+        if container.get("restartPolicy") == "Always":
+            sidecars += asked
+        else:
+            largest = largest.larger(sidecars + asked)
+    return (total + sidecars).larger(largest)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node; `pressures` are its troubles in Kubernetes' words."""
+
+    name: str
+    ready: bool
+    ready_since: str | None
+    schedulable: bool
+    pressures: tuple[str, ...]
+    allocatable: Amounts
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Self:
+        """Read a node as the API server sends it."""
+        spec, status = body.get("spec", {}), body.get("status", {})
+        conditions = {item["type"]: item for item in status.get("conditions", ())}
+        ready = conditions.get("Ready", {})
+        # Our pods tolerate nothing.
+        closed = any(taint.get("effect") in ("NoSchedule", "NoExecute") for taint in spec.get("taints", ()))
+        return cls(
+            name=body["metadata"]["name"],
+            ready=ready.get("status") == "True",
+            ready_since=ready.get("lastTransitionTime"),
+            schedulable=not spec.get("unschedulable") and not closed,
+            pressures=tuple(
+                kind for kind, item in conditions.items() if kind != "Ready" and item.get("status") == "True"
+            ),
+            allocatable=Amounts.of(status.get("allocatable")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeClock:
+    """A node's Lease: `written` is by the node's clock, `taken` by the API server's, in whole seconds."""
+
+    node: str
+    written: datetime
+    taken: datetime
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Self | None:
+        """Read a Lease with its managed fields, whose time the API server sets; None when something is missing."""
+        written = parse_time(body.get("spec", {}).get("renewTime"))
+        taken = max(
+            (
+                moment
+                for entry in body["metadata"].get("managedFields", ())
+                if "f:renewTime" in entry.get("fieldsV1", {}).get("f:spec", {})
+                and (moment := parse_time(entry.get("time"))) is not None
+            ),
+            default=None,
+        )
+        return None if written is None or taken is None else cls(body["metadata"]["name"], written, taken)
+
+    @property
+    def ahead_seconds(self) -> float:
+        """How far the node's clock is surely ahead of the API server's, negative for behind, 0 when it may be right.
+
+        The API server's time is cut to the second, and the request was on its way for a while.
+        """
+        apart = (self.written - self.taken).total_seconds()
+        if apart > 1:
+            return apart - 1
+        return min(0.0, apart)
+
+
+@dataclass(frozen=True, slots=True)
+class StorageClass:
+    """A StorageClass."""
+
+    name: str
+    default: bool
+    grows: bool
+    provisioner: str
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Self:
+        """Read it as the API server sends it."""
+        annotations = body["metadata"].get("annotations", {})
+        return cls(
+            name=body["metadata"]["name"],
+            default=annotations.get("storageclass.kubernetes.io/is-default-class") == "true",
+            grows=bool(body.get("allowVolumeExpansion")),
+            provisioner=body.get("provisioner", ""),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """A right on objects; `group` as RBAC names it, `purpose` tells what needs it. `essential`: nothing goes without."""
+
+    verb: str
+    resource: str
+    group: str = ""
+    subresource: str = ""
+    purpose: str = ""
+    essential: bool = False
+    cluster_wide: bool = False
+
+    def __str__(self) -> str:
+        below = f"/{self.subresource}" if self.subresource else ""
+        return f"{self.verb} {self.resource}{below}"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A PersistentVolumeClaim; `trouble` says why it is not as it should be."""
+
+    name: str
+    phase: str
+    trouble: str
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Self:
+        """Read it as the API server sends it."""
+        status = body.get("status", {})
+        failed = (
+            f"{item['type']}: {item.get('message', '')}"
+            for item in status.get("conditions", ())
+            if item.get("status") == "True" and item["type"] in ("ControllerResizeError", "NodeResizeError")
+        )
+        return cls(body["metadata"]["name"], status.get("phase", "Unknown"), next(failed, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A warning of the last minutes about one object."""
+
+    about: str
+    reason: str
+    message: str
+    count: int
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A pod that the spec asks for, with what it reserves; `there`: it exists and has a node."""
+
+    component: str
+    requests: Amounts
+    there: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """What is known of one cluster. `secrets`: keys by the name of a Secret. `live`: False for one that is only planned."""
+
+    view: View
+    live: bool
+    wanted: tuple[Wanted, ...] = ()
+    storage_classes: tuple[str | None, ...] = ()
+    secrets: Mapping[str, frozenset[str]] | Unknown = field(default_factory=dict)
+    claims: tuple[Claim, ...] | Unknown = ()
+    events: tuple[Event, ...] | Unknown = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """The operator as it is installed. `denied`: rights that its account lacks where the cluster lives."""
+
+    pods: tuple[Pod, ...]
+    images: tuple[str, ...]
+    lease: Lease | None
+    denied: tuple[Right, ...] | Unknown = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """`now` is the API server's time. `crd` None: not installed. `reserved`: what pods reserve, by node."""
+
+    now: datetime
+    plugin_version: str
+    server_version: str
+    crd: Mapping[str, Any] | Unknown | None
+    operator: Operator | Unknown
+    denied: tuple[Right, ...] | Unknown
+    storage_classes: tuple[StorageClass, ...] | Unknown
+    nodes: tuple[Node, ...] | Unknown
+    clocks: tuple[NodeClock, ...] | Unknown
+    dns: tuple[Pod, ...] | Unknown
+    reserved: Mapping[str, Amounts] | Unknown
+    cluster: ClusterFacts | None = None
+
+
+# --- Rights ---
+
+_READING: Final = "status, doctor"
+USER_RIGHTS: Final = (
+    Right("list", names.PLURAL, names.API_GROUP, purpose="all commands", essential=True),
+    Right("list", "pods", purpose="all commands", essential=True),
+    Right("list", "leases", "coordination.k8s.io", purpose="status, leases", essential=True),
+    Right("list", "events", purpose="doctor, support-bundle"),
+    Right("list", "persistentvolumeclaims", purpose=_READING),
+    Right("list", "secrets", purpose="doctor: whether a Secret is missing; support-bundle: what to take out"),
+    Right("list", "configmaps", purpose="support-bundle"),
+    Right("get", "pods", subresource="log", purpose="logs, support-bundle"),
+    Right("create", "pods", subresource="exec", purpose="psql, redis-cli"),
+    Right("patch", names.PLURAL, names.API_GROUP, purpose="switchover"),
+)
+# Without the definition the next thing to do is to install, which needs these.
+INSTALL_RIGHTS: Final = (
+    Right(
+        "create",
+        "customresourcedefinitions",
+        "apiextensions.k8s.io",
+        purpose="helm install",
+        cluster_wide=True,
+    ),
+    Right("create", "clusterroles", "rbac.authorization.k8s.io", purpose="helm install", cluster_wide=True),
+    Right(
+        "create",
+        "clusterrolebindings",
+        "rbac.authorization.k8s.io",
+        purpose="helm install",
+        cluster_wide=True,
+    ),
+    Right("create", "namespaces", purpose="helm install --create-namespace", cluster_wide=True),
+)
+
+
+def _operator_rights() -> Iterator[Right]:
+    """What the operator cannot do without; the chart grants it."""
+    yield Right("list", names.PLURAL, names.API_GROUP)
+    yield Right("patch", names.PLURAL, names.API_GROUP, "status")
+    for group, resources in (
+        ("", ("configmaps", "secrets", "services", "serviceaccounts")),
+        ("apps", ("deployments", "statefulsets")),
+        ("policy", ("poddisruptionbudgets",)),
+        ("rbac.authorization.k8s.io", ("roles", "rolebindings")),
+        ("coordination.k8s.io", ("leases",)),
+    ):
+        for resource in resources:
+            yield Right("patch", resource, group)
+    yield Right("delete", "pods")
+    yield Right("patch", "persistentvolumeclaims")
+    yield Right("create", "events")
+
+
+OPERATOR_RIGHTS: Final = tuple(_operator_rights())

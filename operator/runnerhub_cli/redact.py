@@ -1,0 +1,122 @@
+"""Taking passwords out of texts and objects that leave the cluster. Pure.
+
+Two ways at once: the values of the cluster's Secrets, wherever they turn up, and whatever looks like a credential, for
+the case that the Secrets could not be read.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import urllib.parse
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+MARK: Final = "<***>"
+# A shorter value is part of ordinary words, so it counts only where it stands alone.
+_SHORT: Final = 6
+
+_NAME: Final = (
+    r"(?:pass(?:word|wd|phrase)?|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|authorization|requirepass|"
+    r"masterauth|auth[-_]pass|sentinel[-_]pass|credential)"
+)
+# Names of fields that speak of a credential without being one.
+_HARMLESS: Final = re.compile(
+    r"(?i)(secretname|secretkeyref|secretref|secrets?$|imagepullsecrets|credentials?[-_]?(hash|dir|secret)|secret[-_]version|"
+    r"automountserviceaccounttoken|serviceaccounttoken|password[-_]?(encryption|file)|[-_](file|dir|path)$|hash$|"
+    r"tokenexpiration|passwordsfile)"
+)
+_SECRET_NAME: Final = re.compile(rf"(?i){_NAME}")
+_PATTERNS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
+    # The whole key, over its lines.
+    (
+        re.compile(
+            r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+        ),
+        MARK,
+    ),
+    # user:password@ of an address.
+    (re.compile(r"(?P<head>\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/@]*):[^\s@/]+@"), rf"\g<head>:{MARK}@"),
+    (re.compile(r"(?i)(?P<head>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}"), rf"\g<head>{MARK}"),
+    # JSON Web Tokens, and the tokens of GitHub.
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"), MARK),
+    (re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,})"), MARK),
+    # SCRAM verifiers and md5 of Postgres: enough to guess from.
+    (re.compile(r"SCRAM-SHA-256\$[^\s'\"]+"), MARK),
+    (re.compile(r"\bmd5[0-9a-f]{32}\b"), MARK),
+    # name=value, name: value, "name": "value", name 'value' (SQL, redis.conf).
+    (
+        re.compile(
+            rf"(?i)(?P<head>[\"']?\b[\w-]*{_NAME}[\"']?\s*(?:=|:(?!//))\s*|\b(?:requirepass|masterauth|password)\s+(?=['\"]))"
+            r"(?P<value>\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s,;&\"'}\]]+)"
+        ),
+        rf"\g<head>{MARK}",
+    ),
+    (
+        re.compile(r"(?i)(?P<head>\b(?:requirepass|masterauth|auth-pass \S+|sentinel-pass)\s+)\S+"),
+        rf"\g<head>{MARK}",
+    ),
+)
+
+
+class Redactor:
+    """Knows the values that must not leave."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        variants = {variant for value in secrets for variant in _variants(value)}
+        # The longest first: one that is part of another must not leave the rest of it.
+        ordered = sorted(variants, key=lambda value: (-len(value), value))
+        parts = [
+            re.escape(value)
+            if len(value) >= _SHORT
+            else rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])"
+            for value in ordered
+        ]
+        self._known = re.compile("|".join(parts)) if parts else None
+
+    def text(self, text: str) -> str:
+        """A text without credentials."""
+        text = self._values(text)
+        for pattern, replacement in _PATTERNS:
+            text = pattern.sub(replacement, text)
+        return text
+
+    def object(self, value: Any, name: str = "") -> Any:
+        """An object without credentials: in each of its strings and keys, and in fields whose name says so."""
+        if isinstance(value, Mapping):
+            pair = value.get("name"), value.get("value")
+            if isinstance(pair[0], str) and isinstance(pair[1], str) and is_secret_name(pair[0]):
+                # An environment variable.
+                value = {**value, "value": MARK}
+            return {self._values(str(key)): self.object(item, str(key)) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.object(item, name) for item in value]
+        if isinstance(value, str):
+            return MARK if value and is_secret_name(name) else self.text(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return MARK if self._values(str(value)) != str(value) else value
+        return value
+
+    def _values(self, text: str) -> str:
+        return self._known.sub(MARK, text) if self._known is not None else text
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a field or variable of this name holds a credential."""
+    return bool(_SECRET_NAME.search(name)) and not _HARMLESS.search(name)
+
+
+def _variants(value: str) -> Iterable[str]:
+    """A value as it may be written: itself, in base64, in an address, in JSON, and each of its lines."""
+    for text in {value, value.strip(), *(line.strip() for line in value.splitlines())}:
+        if not text:
+            continue
+        yield text
+        yield urllib.parse.quote(text, safe="")
+        yield json.dumps(text)[1:-1]
+        yield json.dumps(text, ensure_ascii=False)[1:-1]
+        yield base64.b64encode(text.encode()).decode()
+        yield base64.urlsafe_b64encode(text.encode()).decode()
+    if value:
+        yield base64.b64encode(value.encode()).decode()

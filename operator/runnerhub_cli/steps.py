@@ -1,0 +1,181 @@
+"""What a person should do next, from what the status says. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from runnerhub_operator import names
+from runnerhub_operator.api import ConditionReason, ConditionType
+from runnerhub_operator.api.meanings import REASONS
+
+from .picture import NEARLY_FULL_PERCENT, Component, View, fullest_volume, is_paused, operator_is_away
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a person can do next, and the command for it."""
+
+    text: str
+    command: str = ""
+
+
+_NO_MASTER = (
+    "No Redis master: a majority of Sentinels must run and agree. See what they say, and bring missing pods and "
+    "nodes back."
+)
+_NO_PRIMARY = (
+    "No Postgres primary: Patroni has elected nobody; a majority of the members must run. See its own view."
+)
+# A pod that starts waits with none of these; with them it waits for a person.
+_BLOCKED = tuple(
+    str(reason)
+    for reason in (
+        ConditionReason.UNSCHEDULABLE,
+        ConditionReason.INVALID_IMAGE_NAME,
+        ConditionReason.ERR_IMAGE_PULL,
+        ConditionReason.IMAGE_PULL_BACK_OFF,
+        ConditionReason.CREATE_CONTAINER_CONFIG_ERROR,
+        ConditionReason.CRASH_LOOP_BACK_OFF,
+    )
+)
+
+
+def next_steps(view: View) -> tuple[Step, ...]:
+    """What to do, most urgent first; never empty."""
+    found = [
+        *_refused(view),
+        *_operator(view),
+        *_blocked_pods(view),
+        *_elections(view),
+        *_missing(view),
+        *_fullness(view),
+        *_paused(view),
+        *_growth(view),
+    ]
+    if found:
+        return tuple(found)
+    if view.holds(ConditionType.PROGRESSING):
+        return (Step("Wait until it is done.", f"kubectl runnerhub status {_target(view)} --watch"),)
+    return (Step("Nothing."),)
+
+
+def _target(view: View) -> str:
+    return f"{view.picture.name} -n {view.picture.namespace}"
+
+
+def _doctor(view: View) -> str:
+    return f"kubectl runnerhub doctor {_target(view)}"
+
+
+def remedy(reason: str) -> str:
+    """What the reference says about a reason; "" for one that this version does not know."""
+    try:
+        return REASONS[ConditionReason(reason)].remedy
+    except ValueError:
+        return ""
+
+
+def _refused(view: View) -> Iterator[Step]:
+    accepted = view.condition(ConditionType.ACCEPTED)
+    if accepted is not None and accepted.status == "False":
+        yield Step(
+            f"{accepted.message}. {remedy(accepted.reason)}",
+            f"kubectl edit rhc {_target(view)}",
+        )
+
+
+def _operator(view: View) -> Iterator[Step]:
+    if operator_is_away(view.picture):
+        yield Step(
+            "No operator is at work: elections and routing go on without it, repairs and changes wait, and what is "
+            "shown here may be old. Find out why it does not run.",
+            _doctor(view),
+        )
+
+
+def _blocked_pods(view: View) -> Iterator[Step]:
+    told = set()
+    for component in view.components:
+        for member in component.members:
+            if member.state not in _BLOCKED or (component.name, member.state) in told:
+                continue
+            told.add((component.name, member.state))
+            command = f"kubectl describe pod {member.name} -n {view.picture.namespace}"
+            if member.state == ConditionReason.CRASH_LOOP_BACK_OFF:
+                command = f"kubectl runnerhub logs {component.name} --previous -n {view.picture.namespace}"
+            said = f": {member.message}" if member.message else ""
+            yield Step(f"{member.name} cannot start, {member.state}{said}. {remedy(member.state)}", command)
+
+
+def _elections(view: View) -> Iterator[Step]:
+    postgres, redis = view.condition(ConditionType.POSTGRES), view.condition(ConditionType.REDIS)
+    if postgres is not None and postgres.status == "False" and view.status.postgres.primary is None:
+        member = names.member(view.picture.name, names.POSTGRES, 0)
+        yield Step(_NO_PRIMARY, f"kubectl exec {member} -n {view.picture.namespace} -- patronictl list")
+    if redis is not None and redis.status == "False" and view.status.redis.master is None:
+        yield Step(
+            _NO_MASTER, f"kubectl runnerhub logs redis -c sentinel --since 10m -n {view.picture.namespace}"
+        )
+
+
+def _missing(view: View) -> Iterator[Step]:
+    """Members that are not ready without a reason that Kubernetes gives."""
+    absent = [
+        (component, member.name)
+        for component in view.components
+        for member in component.members
+        if not member.ready and member.state not in _BLOCKED
+    ]
+    if not absent:
+        return
+    listed = ", ".join(name for _, name in absent)
+    if view.holds(ConditionType.PROGRESSING):
+        yield Step(
+            f"Wait: {listed} not ready, which belongs to what is going on.",
+            f"kubectl runnerhub status {_target(view)} --watch",
+        )
+        return
+    node_names = sorted({node for component, name in absent for node in _nodes(component, name)})
+    where = f" (on {', '.join(node_names)})" if node_names else ""
+    yield Step(
+        f"{listed} not ready{where}: Kubernetes and the operator go on repairing. If it lasts longer than two minutes, "
+        "look for the cause.",
+        _doctor(view),
+    )
+
+
+def _nodes(component: Component, name: str) -> list[str]:
+    return [member.node for member in component.members if member.name == name and member.node]
+
+
+def _fullness(view: View) -> Iterator[Step]:
+    name, percent = fullest_volume(view.components)
+    if percent >= NEARLY_FULL_PERCENT:
+        field = "redis" if f"-{names.REDIS}-" in name else "postgres"
+        yield Step(
+            f"The volume of {name} is {percent} % full. Raise spec.{field}.storage.size; no pod restarts.",
+            f"kubectl edit rhc {_target(view)}",
+        )
+    memory = view.status.redis.memory_used_percent or 0
+    if memory >= NEARLY_FULL_PERCENT:
+        yield Step(
+            f"The queue's memory is {memory} % full; when it is full the master refuses new jobs. Raise "
+            "spec.redis.resources.limits.memory, or let jobs be worked off.",
+            f"kubectl edit rhc {_target(view)}",
+        )
+
+
+def _paused(view: View) -> Iterator[Step]:
+    if is_paused(view):
+        patch = '\'{"spec":{"paused":false}}\''
+        yield Step(
+            "It is paused: nothing is changed or repaired until somebody ends that.",
+            f"kubectl patch rhc {_target(view)} --type=merge -p {patch}",
+        )
+
+
+def _growth(view: View) -> Iterator[Step]:
+    progressing = view.condition(ConditionType.PROGRESSING)
+    if progressing is not None and progressing.reason == ConditionReason.VOLUME_GROWTH_REFUSED:
+        yield Step(f"{progressing.message}. {remedy(progressing.reason)}", "kubectl get storageclass")
