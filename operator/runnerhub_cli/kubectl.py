@@ -99,12 +99,14 @@ class Kubectl:
             raise explain(done.stderr)
         return done.stdout
 
-    def json(self, *words: str, everywhere: bool = False, stdin: str | None = None) -> Manifest:
+    def json(self, *words: str, everywhere: bool = False) -> Manifest:
         """What a command answers as JSON."""
+        return self.documents(*words, everywhere=everywhere)[0]
+
+    def documents(self, *words: str, everywhere: bool = False, stdin: str | None = None) -> list[Manifest]:
+        """What a command answers as JSON, one document after the other."""
         limit = f"--request-timeout={REQUEST_SECONDS}s"
-        answer = self.text(*words, "-o", "json", limit, everywhere=everywhere, stdin=stdin)
-        found: Manifest = json.loads(answer)
-        return found
+        return _documents(self.text(*words, "--output", "json", limit, everywhere=everywhere, stdin=stdin))
 
     def items(
         self,
@@ -139,6 +141,17 @@ class Kubectl:
         if os.name == "nt":
             raise SystemExit(subprocess.run([program, *arguments[1:]], check=False).returncode)
         os.execv(program, arguments)  # noqa: S606 - no shell is wanted
+
+
+def _documents(text: str) -> list[Manifest]:
+    decoder, position, found = json.JSONDecoder(), 0, []
+    while position < len(text):
+        document, position = decoder.raw_decode(text, position)
+        found.append(document)
+        position += len(text[position:]) - len(text[position:].lstrip())
+    if not found:
+        raise KubectlError("kubectl answered nothing", "other")
+    return found
 
 
 def _program() -> str:

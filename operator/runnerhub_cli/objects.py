@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -108,8 +109,10 @@ def _last_end(status: Mapping[str, Any]) -> tuple[str, str | None]:
     if not ends:
         return "", None
     at, container, ended = max(ends, key=lambda entry: entry[0])
-    reason, code = ended.get("reason") or "ended", ended.get("exitCode")
-    return f"{container} {reason} (exit code {code})", at or None
+    reason, code = ended.get("reason") or "ended", int(ended.get("exitCode", 0))
+    # What a shell makes of a signal, and so does the container runtime.
+    killed = f", {signal.Signals(code - 128).name}" if code - 128 in set(signal.Signals) else ""
+    return f"{container} {reason} (exit code {code}{killed})", at or None
 
 
 @dataclass(frozen=True, slots=True)

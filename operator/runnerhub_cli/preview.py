@@ -71,3 +71,14 @@ def plan(kubectl: Kubectl, manifest: Manifest, *, as_json: bool) -> str:
                 f"the plan is made in the operator's pod, and you may not run programs there: {error}"
             ) from error
         raise
+
+
+def parsed(text: str) -> list[Any]:
+    """The plans in the operator's JSON."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise CliError(
+            "the operator that runs gives no JSON; its version may be older than the plugin's"
+        ) from error
+    return found if isinstance(found, list) else [found]

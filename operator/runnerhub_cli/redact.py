@@ -45,19 +45,21 @@ _PATTERNS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     # SCRAM verifiers and md5 of Postgres: enough to guess from.
     (re.compile(r"SCRAM-SHA-256\$[^\s'\"]+"), MARK),
     (re.compile(r"\bmd5[0-9a-f]{32}\b"), MARK),
-    # name=value, name: value, "name": "value", name 'value' (SQL, redis.conf).
-    (
-        re.compile(
-            rf"(?i)(?P<head>[\"']?\b[\w-]*{_NAME}[\"']?\s*(?:=|:(?!//))\s*|\b(?:requirepass|masterauth|password)\s+(?=['\"]))"
-            r"(?P<value>\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s,;&\"'}\]]+)"
-        ),
-        rf"\g<head>{MARK}",
-    ),
     (
         re.compile(r"(?i)(?P<head>\b(?:requirepass|masterauth|auth-pass \S+|sentinel-pass)\s+)\S+"),
         rf"\g<head>{MARK}",
     ),
 )
+
+# name=value, name: value, "name": "value", and SQL's PASSWORD 'value'; on one line, so that a head alone takes nothing.
+_NAMED: Final = re.compile(
+    rf"(?i)(?P<name>\b[\w.-]*{_NAME}[\w.-]*)(?P<between>[\"']?[ \t]*(?:=|:(?!//))[ \t]*|[ \t]+(?=['\"]))"
+    r"(?P<value>\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'|[^\s,;&\"'}\]]+)"
+)
+
+
+def _unnamed(found: re.Match[str]) -> str:
+    return found[0] if _HARMLESS.search(found["name"]) else f"{found['name']}{found['between']}{MARK}"
 
 
 class Redactor:
@@ -77,10 +79,14 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """A text without credentials."""
-        text = self._values(text)
+        text = self.values(text)
         for pattern, replacement in _PATTERNS:
             text = pattern.sub(replacement, text)
-        return text
+        return _NAMED.sub(_unnamed, text)
+
+    def values(self, text: str) -> str:
+        """A text without the known values; of what was made from objects that were looked through before."""
+        return self._known.sub(MARK, text) if self._known is not None else text
 
     def object(self, value: Any, name: str = "") -> Any:
         """An object without credentials: in each of its strings and keys, and in fields whose name says so."""
@@ -89,17 +95,14 @@ class Redactor:
             if isinstance(pair[0], str) and isinstance(pair[1], str) and is_secret_name(pair[0]):
                 # An environment variable.
                 value = {**value, "value": MARK}
-            return {self._values(str(key)): self.object(item, str(key)) for key, item in value.items()}
+            return {self.values(str(key)): self.object(item, str(key)) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.object(item, name) for item in value]
         if isinstance(value, str):
             return MARK if value and is_secret_name(name) else self.text(value)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return MARK if self._values(str(value)) != str(value) else value
+            return MARK if self.values(str(value)) != str(value) else value
         return value
-
-    def _values(self, text: str) -> str:
-        return self._known.sub(MARK, text) if self._known is not None else text
 
 
 def is_secret_name(name: str) -> bool:

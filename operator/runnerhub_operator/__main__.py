@@ -19,6 +19,7 @@ def main() -> int:
     plan.add_argument("-f", "--filename", required=True, help="file with the manifest, - for standard input")
     plan.add_argument("-n", "--namespace", default="default", help="namespace of manifests that name none")
     plan.add_argument("--kubeconfig", help="kubeconfig to use instead of the usual one")
+    plan.add_argument("-o", "--output", choices=("text", "json"), default="text", help="json for programs")
     arguments = parser.parse_args()
     if arguments.command == "crd":
         from .api.crd import custom_resource_definition
@@ -28,7 +29,8 @@ def main() -> int:
     if arguments.command == "plan":
         from .preview import run as run_plan
 
-        return run_plan(arguments.filename, arguments.namespace, arguments.kubeconfig)
+        as_json = arguments.output == "json"
+        return run_plan(arguments.filename, arguments.namespace, arguments.kubeconfig, as_json=as_json)
     from .runtime import run
 
     return run()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +27,32 @@ FORBIDDEN = 403
 _API = f"{names.API_GROUP}/{names.API_VERSION}"
 
 
-def run(path: str, namespace: str, kubeconfig: str | None) -> int:
-    """Print the plan of each RunnerHubCluster in a file ("-": standard input); gives the exit code."""
+def run(path: str, namespace: str, kubeconfig: str | None, *, as_json: bool = False) -> int:
+    """Print the plan of each RunnerHubCluster in a file ("-": standard input); gives the exit code.
+
+    `as_json`: as a list for programs instead of text.
+    """
     text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     manifests = [item for item in yaml.safe_load_all(text) if item and item.get("kind") == names.KIND]
     if not manifests:
         sys.stderr.write(f"no {names.KIND} in {path}\n")
         return 1
     try:
-        for manifest in manifests:
-            asyncio.run(_print_plan(manifest, namespace, kubeconfig))
+        plans = [asyncio.run(_plan_of(manifest, namespace, kubeconfig)) for manifest in manifests]
     except (KubeError, InvalidSpecError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    if as_json:
+        sys.stdout.write(json.dumps([data_of(*plan) for plan in plans], indent=2) + "\n")
+    else:
+        sys.stdout.write("".join(text_of(*plan) for plan in plans))
     return 0
 
 
-async def _print_plan(manifest: Mapping[str, Any], namespace: str, kubeconfig: str | None) -> None:
+async def _plan_of(
+    manifest: Mapping[str, Any], namespace: str, kubeconfig: str | None
+) -> tuple[RunnerHubCluster, Preview, bool]:
+    """The cluster as it would be, its plan, and whether Patroni could be asked."""
     metadata = {"namespace": namespace, **manifest["metadata"]}
     client = await KubeClient.connect(kubeconfig=kubeconfig)
     try:
@@ -57,11 +68,8 @@ async def _print_plan(manifest: Mapping[str, Any], namespace: str, kubeconfig: s
         await client.close()
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
         snapshot = await observe(cluster, store.observed(cluster.key), http)
-    sys.stdout.write(
-        text_of(
-            cluster, preview(cluster, snapshot, read_settings().images), snapshot.patroni_config is not None
-        )
-    )
+    plan = preview(cluster, snapshot, read_settings().images)
+    return cluster, plan, snapshot.patroni_config is not None
 
 
 async def _check(client: KubeClient, manifest: dict[str, Any]) -> None:
@@ -117,6 +125,18 @@ def text_of(cluster: RunnerHubCluster, plan: Preview, patroni_known: bool) -> st
             f"Waiting for their next change, or for updatePolicy: Immediate: {', '.join(plan.waiting)}"
         )
     return "\n".join(lines) + "\n"
+
+
+def data_of(cluster: RunnerHubCluster, plan: Preview, patroni_known: bool) -> dict[str, Any]:
+    """The plan for programs."""
+    return {
+        "namespace": cluster.namespace,
+        "name": cluster.name,
+        "operatorVersion": __version__,
+        "paused": cluster.spec.paused,
+        "patroniKnown": patroni_known,
+        **asdict(plan),
+    }
 
 
 def _short(paths: tuple[str, ...]) -> str:

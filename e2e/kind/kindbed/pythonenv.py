@@ -26,7 +26,8 @@ def make(venv: Path) -> None:
         run_logged([*quiet, "--upgrade", _PIP], "venv")
         project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
         groups = [word for group in sorted(project["dependency-groups"]) for word in ("--group", group)]
-        libraries = project["project"]["dependencies"]
+        extras = project["project"]["optional-dependencies"].values()
+        libraries = [*project["project"]["dependencies"], *(library for extra in extras for library in extra)]
         run_logged([*quiet, "-c", "requirements.lock", *groups, *libraries], "venv", cwd=REPOSITORY)
         # The packages are used from the checkout, so an edit takes effect without another installation.
         folder = output_of([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()

@@ -157,7 +157,7 @@ class StorageClass:
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """A right on objects; `group` as RBAC names it, `purpose` tells what needs it. `essential`: nothing goes without."""
+    """A right on objects; `group` as RBAC names it, `purpose`: what needs it. `essential`: nothing goes without."""
 
     verb: str
     resource: str
@@ -214,7 +214,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class ClusterFacts:
-    """What is known of one cluster. `secrets`: keys by the name of a Secret. `live`: False for one that is only planned."""
+    """What is known of one cluster. `secrets`: keys by name. `live`: False for one that is only planned."""
 
     view: View
     live: bool
