@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 venv: $(VENV)/.installed ## Make the Python environment with all tools
 
 .PHONY: generate
-generate: venv ## Write the CRD and the golden files anew
+generate: venv ## Write the CRD, the references and the golden files anew
 	$(BIN)/python -m tests.generate
 
 .PHONY: lint
@@ -41,6 +41,17 @@ integration: venv tools servers ## Run the tests against real servers on loopbac
 .PHONY: bench-scale
 bench-scale: venv tools ## Measure memory, time, CPU and API calls of the operator with 1 to 500 clusters (20 minutes or more)
 	$(BIN)/python -m bench.scale
+
+# One file with its libraries for this machine's kind of Python and processor; it unpacks itself once into ~/.shiv.
+.PHONY: cli
+cli: venv ## Build the plugin for kubectl as one file, build/kubectl-runnerhub
+	rm -rf build/cli
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target build/cli/site \
+	  -c requirements.lock pydantic pyyaml $$($(BIN)/python -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["cli"])')
+	cp -r operator/runnerhub_cli operator/runnerhub_operator build/cli/site/
+	$(BIN)/shiv --site-packages build/cli/site --compressed --reproducible --python '/usr/bin/env python3' \
+	  --entry-point runnerhub_cli.entry:main --output-file build/kubectl-runnerhub
 
 .PHONY: servers
 servers:

@@ -1,4 +1,4 @@
-"""Write the generated files: the CRD (twice: for kubectl and for the chart), its reference, the golden manifests.
+"""Write the generated files: the CRD (twice: for kubectl and for the chart), references, golden manifests and screens.
 
 `make generate` runs it; a unit test fails when a committed file differs from what this would write.
 """
@@ -17,7 +17,9 @@ from runnerhub_operator.api.crd import custom_resource_definition
 from runnerhub_operator.plan.objects import desired
 from runnerhub_operator.resources.common import BuildContext, Images
 from runnerhub_operator.snapshot import Snapshot
+from tests.cli_reference import cli_reference
 from tests.reference import reference
+from tests.unit.cli.scenes import screens
 
 ROOT = Path(__file__).resolve().parent.parent
 CRD_FILE = "runnerhub.io_runnerhubclusters.yaml"
@@ -78,6 +80,8 @@ def generated() -> dict[Path, str]:
         ROOT / "crds" / CRD_FILE: to_yaml(crd),
         ROOT / "charts" / "runnerhub-operator" / "files" / CRD_FILE: to_yaml({**crd, "metadata": kept}),
         ROOT / "docs" / "reference" / "api.md": reference(),
+        ROOT / "docs" / "reference" / "cli.md": cli_reference(),
+        **screens(),
     }
     for path in sorted((ROOT / "examples").glob("*.yaml")):
         body = example(path.stem)

@@ -82,7 +82,8 @@ def status(
         bool, typer.Option("--watch", "-w", help="Go on showing it until interrupted, anew when it changes.")
     ] = False,
     interval: Annotated[
-        float, typer.Option("--interval", min=1, help="Seconds between two looks of --watch.")
+        float,
+        typer.Option("--interval", metavar="SECONDS", min=1, help="Seconds between two looks of --watch."),
     ] = 2.0,
     output: Output = Format.TABLE,
     namespace: Namespace = None,
@@ -253,7 +254,11 @@ def logs(
     tail: Annotated[
         int | None,
         typer.Option(
-            "--tail", min=0, help="Only so many of the newest lines of each container.", show_default=False
+            "--tail",
+            metavar="LINES",
+            min=0,
+            help="Only so many of the newest lines of each container.",
+            show_default=False,
         ),
     ] = None,
     previous: Annotated[
@@ -381,7 +386,10 @@ def switchover(
     timeout: Annotated[
         float,
         typer.Option(
-            "--timeout", min=1, help="Seconds to wait; the operator itself gives up after ten minutes."
+            "--timeout",
+            metavar="SECONDS",
+            min=1,
+            help="Seconds to wait; the operator itself gives up after ten minutes.",
         ),
     ] = TIMEOUT_SECONDS,
     output: Output = Format.TABLE,

@@ -122,6 +122,7 @@ Output = Annotated[
     typer.Option(
         "--output",
         "-o",
+        metavar="FORMAT",
         help="table, wide (with more columns), or json and yaml for programs.",
     ),
 ]

@@ -23,7 +23,7 @@ _NAME: Final = (
 )
 # Names of fields that speak of a credential without being one.
 _HARMLESS: Final = re.compile(
-    r"(?i)(secretname|secretkeyref|secretref|secrets?$|imagepullsecrets|credentials?[-_]?(hash|dir|secret)|secret[-_]version|"
+    r"(?i)(secretname|secretkeyref|secretref|^secrets$|imagepullsecrets|credentials?[-_]?(hash|dir|secret)|secret[-_]version|"
     r"automountserviceaccounttoken|serviceaccounttoken|password[-_]?(encryption|file)|[-_](file|dir|path)$|hash$|"
     r"tokenexpiration|passwordsfile)"
 )

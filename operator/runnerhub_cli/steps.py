@@ -111,7 +111,8 @@ def _blocked_pods(view: View) -> Iterator[Step]:
 def _elections(view: View) -> Iterator[Step]:
     postgres, redis = view.condition(ConditionType.POSTGRES), view.condition(ConditionType.REDIS)
     if postgres is not None and postgres.status == "False" and view.status.postgres.primary is None:
-        member = names.member(view.picture.name, names.POSTGRES, 0)
+        running = (pod.name for pod in view.picture.pods if pod.component == names.POSTGRES and pod.ready)
+        member = next(running, names.member(view.picture.name, names.POSTGRES, 0))
         yield Step(_NO_PRIMARY, f"kubectl exec {member} -n {view.picture.namespace} -- patronictl list")
     if redis is not None and redis.status == "False" and view.status.redis.master is None:
         yield Step(

@@ -1,0 +1,421 @@
+"""The doctor's judgements over facts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from runnerhub_cli.doctor.cluster import place
+from runnerhub_cli.doctor.facts import (
+    OPERATOR_RIGHTS,
+    USER_RIGHTS,
+    Amounts,
+    Claim,
+    ClusterFacts,
+    Event,
+    Facts,
+    Node,
+    NodeClock,
+    Operator,
+    StorageClass,
+    Wanted,
+    requests_of,
+)
+from runnerhub_cli.doctor.findings import Finding, Level, exit_code
+from runnerhub_cli.doctor.judge import judge
+from runnerhub_cli.doctor.report import counted, findings_screen
+from runnerhub_cli.errors import Exit
+from runnerhub_cli.kubectl import Unknown
+from runnerhub_cli.objects import Lease, Pod
+from runnerhub_cli.output import text_of
+from runnerhub_cli.picture import look
+from runnerhub_operator.api.crd import custom_resource_definition
+from tests.unit.cli.scenes import no_primary, operator_gone, picture_of, recorded, set_condition
+
+GIB = Decimal(2**30)
+NOW = picture_of(recorded("healthy")).now
+ROOM = Amounts(Decimal(2), 4 * GIB)
+POD = Amounts(Decimal("0.5"), GIB)
+KEYS = {
+    "hub-postgres-credentials": frozenset(
+        {
+            "superuser-password",
+            "replication-password",
+            "app-password",
+            "restapi-password",
+            "monitoring-password",
+        }
+    ),
+    "hub-redis-credentials": frozenset({"password", "sentinel-password"}),
+    "hub-orchestrator-credentials": frozenset({"jwt-secret"}),
+}
+
+
+def _pod(name: str, *, ready: bool = True, **status: object) -> Pod:
+    conditions = [{"type": "Ready", "status": str(ready), "lastTransitionTime": "2026-11-26T09:00:00Z"}]
+    return Pod.of(
+        {
+            "metadata": {"name": name, "labels": {}},
+            "spec": {"containers": [{"name": "main"}]},
+            "status": {"phase": "Running", "conditions": conditions, **status},
+        }
+    )
+
+
+def cluster_facts(change: Callable[[dict], None] = lambda _: None) -> ClusterFacts:
+    scene = recorded("healthy")
+    change(scene)
+    return ClusterFacts(
+        view=look(picture_of(scene)),
+        live=True,
+        wanted=(Wanted("postgres", POD, there=True),),
+        storage_classes=(None, "fast"),
+        secrets=KEYS,
+        claims=(Claim("data-hub-postgres-0", "Bound", ""),),
+    )
+
+
+def facts(cluster: ClusterFacts | None = None, **changes: object) -> Facts:
+    lease = Lease.of(recorded("healthy")["operator"])
+    healthy = Facts(
+        now=NOW,
+        plugin_version="0.1.0",
+        server_version="v1.35.4",
+        crd=custom_resource_definition(),
+        operator=Operator((_pod("operator-1"), _pod("operator-2")), ("operator:1",), lease),
+        denied=(),
+        storage_classes=(
+            StorageClass("standard", True, True, "csi"),
+            StorageClass("fast", False, True, "csi"),
+        ),
+        nodes=tuple(Node(f"node-{n}", True, None, True, (), ROOM) for n in range(3)),
+        clocks=(NodeClock("node-0", NOW, NOW.replace(microsecond=0)),),
+        dns=(_pod("coredns-1"), _pod("coredns-2")),
+        reserved={},
+        cluster=cluster,
+    )
+    return replace(healthy, **changes)
+
+
+def bad(given: Facts) -> list[Finding]:
+    return [item for item in judge(given) if item.level not in (Level.OK, Level.NOTE)]
+
+
+def only(given: Facts) -> Finding:
+    (finding,) = bad(given)
+    return finding
+
+
+def test_a_healthy_cluster_needs_nobody() -> None:
+    found = judge(facts(cluster_facts()))
+    assert bad(facts(cluster_facts())) == []
+    assert exit_code(found) is Exit.OK
+    assert {item.check for item in found} >= {
+        "Kubernetes",
+        "operator",
+        "clocks",
+        "DNS",
+        "capacity",
+        "Secrets",
+        "pods",
+    }
+
+
+def test_a_kubernetes_cluster_that_is_fit_is_told_so_before_there_is_anything() -> None:
+    assert bad(facts()) == []
+
+
+@pytest.mark.parametrize(
+    ("level", "code"),
+    [
+        (Level.OK, Exit.OK),
+        (Level.NOTE, Exit.OK),
+        (Level.UNKNOWN, Exit.OK),
+        (Level.WARNING, Exit.WARNING),
+        (Level.ERROR, Exit.CRITICAL),
+    ],
+)
+def test_the_worst_finding_decides_the_exit_code(level: Level, code: Exit) -> None:
+    assert (
+        exit_code((Finding("a", Level.OK, ""), Finding("b", level, ""), Finding("c", Level.NOTE, ""))) is code
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "level"), [("v1.28.9", Level.ERROR), ("?", Level.UNKNOWN), ("v1.29.0+k3s1", None)]
+)
+def test_kubernetes_must_be_new_enough(version: str, level: Level | None) -> None:
+    found = bad(facts(server_version=version))
+    assert [item.level for item in found] == ([level] if level else [])
+
+
+def test_a_missing_definition_is_installed() -> None:
+    finding = only(facts(crd=None))
+    assert finding.level is Level.ERROR
+    assert finding.command.startswith("helm install")
+
+
+def test_a_definition_of_an_older_version_is_told_by_the_fields_that_it_lacks() -> None:
+    crd = copy.deepcopy(custom_resource_definition())
+    del crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["paused"]
+    finding = only(facts(crd=crd))
+    assert finding.level is Level.WARNING
+    assert "spec.paused" in finding.message
+
+
+def test_a_definition_of_a_newer_version_is_a_note() -> None:
+    crd = copy.deepcopy(custom_resource_definition())
+    properties = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    properties["teleport"] = {"type": "boolean"}
+    (note,) = [item for item in judge(facts(crd=crd)) if item.check == "definition"]
+    assert (note.level, "spec.teleport" in note.message) == (Level.NOTE, True)
+
+
+def test_a_version_that_is_no_longer_served_is_an_error() -> None:
+    crd = copy.deepcopy(custom_resource_definition())
+    crd["spec"]["versions"][0]["served"] = False
+    assert only(facts(crd=crd)).level is Level.ERROR
+
+
+def test_an_operator_whose_lease_is_old_is_not_at_work() -> None:
+    scene = recorded("healthy")
+    operator_gone(scene)
+    given = facts(cluster_facts())
+    stale = replace(given.operator, lease=Lease.of(scene["operator"]))
+    finding = only(replace(given, operator=stale))
+    assert finding.level is Level.ERROR
+    assert "nobody has renewed its Lease" in finding.message
+
+
+def test_a_missing_operator_is_worse_when_a_cluster_waits_for_it() -> None:
+    nothing = Operator((), (), None)
+    assert only(facts(operator=nothing)).level is Level.WARNING
+    assert only(facts(cluster_facts(), operator=nothing)).level is Level.ERROR
+
+
+def test_rights_that_the_operator_lacks_are_named() -> None:
+    given = facts(cluster_facts())
+    finding = only(replace(given, operator=replace(given.operator, denied=OPERATOR_RIGHTS[:2])))
+    assert "list runnerhubclusters, patch runnerhubclusters/status" in finding.message
+
+
+def test_only_rights_without_which_nothing_goes_are_a_warning() -> None:
+    found = [item for item in judge(facts(denied=USER_RIGHTS)) if item.check == "permissions"]
+    assert {item.level for item in found} == {Level.WARNING, Level.NOTE}
+    assert len(found) == len(USER_RIGHTS)
+
+
+def test_what_may_not_be_looked_at_is_told_and_alarms_nobody() -> None:
+    why = Unknown("no permission: nodes is forbidden")
+    given = facts(cluster_facts(), nodes=why, clocks=why, dns=why, storage_classes=why, crd=why, operator=why)
+    assert {item.level for item in bad(given)} == {Level.UNKNOWN}
+    assert exit_code(judge(given)) is Exit.OK
+
+
+def test_nodes_in_trouble_are_named() -> None:
+    lost = Node("node-0", False, "2026-11-26T09:00:00Z", True, (), ROOM)
+    full = Node("node-1", True, None, True, ("DiskPressure",), ROOM)
+    nodes = (lost, full, *(Node(f"node-{n}", True, None, True, (), ROOM) for n in (2, 3)))
+    assert [item.message.split()[0] for item in bad(facts(nodes=nodes))] == ["node-0", "node-1"]
+
+
+def test_fewer_than_three_nodes_are_a_risk() -> None:
+    nodes = (*facts().nodes[:2], Node("closed", True, None, False, (), ROOM))
+    assert "only 2 of 3 nodes take pods" in only(facts(nodes=nodes)).message
+
+
+@pytest.mark.parametrize(
+    ("ahead", "level"),
+    [
+        (0.0, None),
+        (3.0, None),
+        (-3.0, None),
+        (7.0, Level.WARNING),
+        (-30.0, Level.WARNING),
+        (90.0, Level.ERROR),
+    ],
+)
+def test_a_clock_is_judged_by_what_it_and_the_api_server_wrote_of_one_moment(
+    ahead: float, level: Level | None
+) -> None:
+    clock = NodeClock("node-0", NOW + timedelta(seconds=ahead), NOW)
+    found = bad(facts(clocks=(clock,)))
+    assert [item.level for item in found] == ([level] if level else [])
+
+
+def test_a_nodes_lease_tells_both_times() -> None:
+    entries = [
+        {"manager": "other", "time": "2026-11-26T09:09:00Z", "fieldsV1": {"f:metadata": {}}},
+        {"manager": "kubelet", "time": "2026-11-26T09:00:01Z", "fieldsV1": {"f:spec": {"f:renewTime": {}}}},
+    ]
+    body = {
+        "metadata": {"name": "node-0", "managedFields": entries},
+        "spec": {"renewTime": "2026-11-26T09:00:11.500000Z"},
+    }
+    clock = NodeClock.of(body)
+    assert clock is not None
+    assert clock.ahead_seconds == pytest.approx(9.5)
+    assert NodeClock.of({"metadata": {"name": "node-0"}, "spec": {}}) is None
+
+
+@pytest.mark.parametrize(("ready", "level"), [(2, None), (1, Level.WARNING), (0, Level.ERROR)])
+def test_dns_needs_a_pod_that_answers(ready: int, level: Level | None) -> None:
+    pods = tuple(_pod(f"coredns-{n}", ready=n < ready) for n in range(2))
+    assert [item.level for item in bad(facts(dns=pods))] == ([level] if level else [])
+
+
+def test_a_storage_class_that_does_not_exist_is_an_error() -> None:
+    finding = only(facts(replace(cluster_facts(), storage_classes=("gone",))))
+    assert (finding.check, finding.level) == ("StorageClass", Level.ERROR)
+    assert "fast, standard" in finding.remedy
+
+
+def test_no_default_storage_class_matters_only_when_the_spec_names_none() -> None:
+    classes = (StorageClass("fast", False, True, "csi"),)
+    assert only(facts(cluster_facts(), storage_classes=classes)).level is Level.ERROR
+    assert bad(facts(replace(cluster_facts(), storage_classes=("fast",)), storage_classes=classes)) == []
+
+
+def test_volumes_that_cannot_grow_are_a_note() -> None:
+    classes = (StorageClass("standard", True, False, "local"),)
+    (note,) = [item for item in judge(facts(storage_classes=classes)) if item.check == "StorageClass"]
+    assert note.level is Level.NOTE
+    assert "allowVolumeExpansion" in note.command
+
+
+def test_pods_that_cannot_start_come_with_the_reason_and_the_remedy() -> None:
+    found = [item for item in bad(facts(cluster_facts(no_primary))) if item.check == "pods"]
+    assert [item.level for item in found] == [Level.ERROR, Level.ERROR]
+    assert "ImagePullBackOff" in found[0].message
+    assert "example.test/postgres:2" in found[0].message
+    assert found[0].remedy == "Check the image in the spec and the node's access to its registry."
+    assert found[0].command == "kubectl describe pod hub-postgres-1 -n runnerhub"
+
+
+def test_a_container_that_ran_out_of_memory_is_told_with_what_to_raise() -> None:
+    def change(scene: dict) -> None:
+        status = scene["pods"][-1]["status"]["containerStatuses"][0]
+        ended = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": "2026-11-26T09:05:04Z"}
+        status |= {"restartCount": 2, "lastState": {"terminated": ended}}
+
+    finding = only(facts(cluster_facts(change)))
+    assert finding.level is Level.WARNING
+    assert "5m ago" in finding.message
+    assert "OOMKilled (exit code 137, SIGKILL)" in finding.message
+    assert "memory limit" in finding.remedy
+
+
+def test_a_spec_that_is_refused_is_an_error_with_the_words_of_the_operator() -> None:
+    def change(scene: dict) -> None:
+        set_condition(scene, "Accepted", "False", "NameTaken", "Service hub belongs to somebody else")
+
+    finding = only(facts(cluster_facts(change)))
+    assert finding.level is Level.ERROR
+    assert "NameTaken: Service hub belongs to somebody else" in finding.message
+
+
+def test_a_component_that_does_not_serve_is_an_error_and_one_with_less_redundancy_a_warning() -> None:
+    def down(scene: dict) -> None:
+        set_condition(scene, "RedisReady", "False", "Unavailable", "no master")
+
+    def reduced(scene: dict) -> None:
+        set_condition(scene, "RedisReady", "True", "ReducedRedundancy", "2 of 3 pods ready")
+
+    assert only(facts(cluster_facts(down))).level is Level.ERROR
+    assert only(facts(cluster_facts(reduced))).level is Level.WARNING
+
+
+def test_a_majority_on_one_node_is_a_risk() -> None:
+    def change(scene: dict) -> None:
+        for pod in scene["pods"]:
+            if pod["metadata"]["name"] in ("hub-postgres-0", "hub-postgres-1"):
+                pod["spec"]["nodeName"] = "worker-1"
+
+    finding = only(facts(cluster_facts(change)))
+    assert finding.message.startswith("2 of 3 members of the database are on worker-1")
+
+
+def _wanted(*amounts: Amounts) -> tuple[Wanted, ...]:
+    return tuple(Wanted("postgres", amount, there=False) for amount in amounts)
+
+
+def test_pods_that_fit_side_by_side_have_room() -> None:
+    cluster = replace(cluster_facts(), wanted=_wanted(*[POD] * 12))
+    assert bad(facts(cluster)) == []
+
+
+def test_the_pod_that_fits_nowhere_is_told_with_what_is_free() -> None:
+    cluster = replace(cluster_facts(), wanted=_wanted(Amounts(Decimal(1), 5 * GIB)))
+    finding = only(facts(cluster))
+    assert (finding.check, finding.level) == ("capacity", Level.ERROR)
+    assert "1 CPU and 5120 MiB" in finding.message
+    assert "2 CPU and 4096 MiB" in finding.message
+
+
+def test_what_others_reserve_is_not_free_and_closed_nodes_have_no_room() -> None:
+    nodes = (facts().nodes[0], Node("closed", True, None, False, (), ROOM))
+    homeless, free = place(list(_wanted(*[POD] * 3)), nodes, {"node-0": Amounts(Decimal(1), 2 * GIB)})
+    assert len(homeless) == 1
+    assert free == {"node-0": Amounts(Decimal(0), Decimal(0))}
+
+
+def test_a_pod_reserves_its_sidecars_too_and_its_largest_init_container_at_least() -> None:
+    def container(memory: str, **more: str) -> dict:
+        return {"resources": {"requests": {"cpu": "100m", "memory": memory}}, **more}
+
+    sidecar = container("1Gi", restartPolicy="Always")
+    assert requests_of({"containers": [container("1Gi")], "initContainers": [sidecar]}) == Amounts(
+        Decimal("0.2"), 2 * GIB
+    )
+    large = requests_of({"containers": [container("1Gi")], "initContainers": [container("3Gi")]})
+    assert large.memory == 3 * GIB
+
+
+def test_a_secret_that_is_missing_or_lacks_a_key_is_an_error_that_says_restore() -> None:
+    secrets = dict(KEYS) | {"hub-redis-credentials": frozenset({"password"})}
+    del secrets["hub-postgres-credentials"]
+    found = bad(facts(replace(cluster_facts(), secrets=secrets)))
+    assert [item.message.split(",")[0] for item in found] == [
+        "hub-postgres-credentials is missing",
+        "hub-redis-credentials lacks sentinel-password",
+    ]
+    assert all("backup" in item.remedy for item in found)
+
+
+def test_the_certificate_of_the_ingress_is_looked_for() -> None:
+    def change(scene: dict) -> None:
+        scene["cluster"]["spec"]["ingress"] = {"host": "hub.example.com", "tlsSecretName": "hub-tls"}
+
+    assert "hub-tls is missing" in only(facts(cluster_facts(change))).message
+
+
+def test_claims_that_are_not_bound_and_full_volumes_are_told() -> None:
+    pending = Claim("data-hub-redis-0", "Pending", "")
+    assert only(facts(replace(cluster_facts(), claims=(pending,)))).level is Level.ERROR
+
+    def full(scene: dict) -> None:
+        scene["cluster"]["status"]["redis"]["instances"][0]["volumeUsedPercent"] = 96
+
+    assert "hub-redis-0 96 %" in only(facts(cluster_facts(full))).message
+
+
+def test_warnings_of_kubernetes_are_told_newest_first_and_judged_by_nobody() -> None:
+    events = tuple(Event("Pod a", "Unhealthy", f"number {n}", 2, f"2026-11-26T09:0{n}:00Z") for n in range(7))
+    given = facts(replace(cluster_facts(), events=events))
+    told = [item.message for item in judge(given) if item.check == "Events"]
+    assert bad(given) == []
+    assert [text[-8:] for text in told] == [f"number {n}" for n in (6, 5, 4, 3, 2)]
+
+
+def test_what_needs_somebody_stands_last_with_its_command() -> None:
+    given = facts(cluster_facts(no_primary), crd=None)
+    lines = text_of(findings_screen(judge(given))).splitlines()
+    assert lines[0].startswith("OK ")
+    assert lines[-1] == counted(judge(given))
+    assert lines[-1].startswith("4 errors, ")
+    assert any(line.strip().startswith("$ helm install") for line in lines)
