@@ -109,13 +109,19 @@ def plain_data(value: object) -> Any:
     return value
 
 
+# What people copy stays in one piece where the terminal is narrow; sentences are broken first.
+_WHOLE: Final = ("POD", "LEASE", "HOLDER", "FROM", "TO", "CONDITION", "REASON", "NODE")
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """A table like those of kubectl: no lines, words in capitals on top. Names are never cut."""
+    """A table like those of kubectl: no lines, words in capitals on top. Nothing is cut."""
     made = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="bold", pad_edge=False)
-    for title in head:
-        made.add_column(title, overflow="fold")
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    for index, title in enumerate(head):
+        widest = max((row[index].cell_len for row in cells if index < len(row)), default=0)
+        made.add_column(title, overflow="fold", min_width=widest if title in _WHOLE else None)
+    for row in cells:
+        made.add_row(*row)
     return made
 
 

@@ -44,7 +44,8 @@ def summary_screen(summary: Summary, now: datetime, *, wide: bool) -> Renderable
     ]
     if summary.going_on:
         parts += _section("What is going on", *(Text(line) for line in summary.going_on))
-    parts += _section("Components", _components(summary.components, now, wide=wide))
+    facts = [Text(f"{item.name}: {', '.join(item.facts)}") for item in summary.components if item.facts]
+    parts += _section("Components", _components(summary.components, now, wide=wide), *facts)
     if summary.conditions:
         parts += _section("Conditions", _conditions(summary.conditions, now))
     if summary.failovers:
@@ -81,8 +82,6 @@ def _components(components: Sequence[Component], now: datetime, *, wide: bool) -
             cells = _member(member, now, wide=wide) if member is not None else ["no pods"]
             rows.append([*first, *cells])
             first = ["", ""]
-        if component.facts:
-            rows.append(["", "", Text(", ".join(component.facts), style="dim")])
     return table([*head, "NODE", "IP"] if wide else head, rows)
 
 
