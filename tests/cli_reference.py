@@ -19,7 +19,7 @@ runnerhub COMMAND --help` tell the same.
 
 ```
 pip install 'runnerhub-operator[cli]'     # from a checkout: pip install '.[cli]'
-make cli                                  # or one file, build/kubectl-runnerhub, that needs Python and nothing else
+make cli                                  # or one file, build/kubectl-runnerhub, for this kind of Python and processor
 ```
 
 kubectl finds the program `kubectl-runnerhub` on PATH. It needs no more than kubectl itself, whose kubeconfig it

@@ -20,7 +20,7 @@ from .doctor.gather import gather
 from .doctor.judge import judge
 from .doctor.report import findings_screen
 from .errors import CliError
-from .kubectl import Kubectl
+from .kubectl import Kubectl, KubectlError
 from .objects import Lease, Pod
 from .options import (
     ClusterOption,
@@ -126,7 +126,7 @@ def _watch(kubectl: Kubectl, name: str | None, output: Format, interval: float) 
             try:
                 summary, now = _look(kubectl, name)
                 live.update(summary_screen(summary, now, wide=wide), refresh=True)
-            except CliError as error:
+            except KubectlError as error:
                 # During a failover of the API server the last picture would lie; the next look may succeed.
                 live.update(f"{datetime.now(UTC):%H:%M:%S} UTC: {error}", refresh=True)
             time.sleep(interval)
@@ -136,7 +136,13 @@ def _follow(kubectl: Kubectl, name: str | None, output: Format, interval: float)
     """One text after the other, each time something other than its age changed."""
     last = None
     while True:
-        summary, now = _look(kubectl, name)
+        try:
+            summary, now = _look(kubectl, name)
+        except KubectlError as error:
+            # As on a screen: the next look may succeed.
+            sys.stderr.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {error}\n")
+            time.sleep(interval)
+            continue
         # The operator's own heartbeat and ages are no change.
         essence = (
             [(item.status, item.reason, item.message) for item in summary.conditions],

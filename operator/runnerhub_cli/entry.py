@@ -11,6 +11,8 @@ PROGRAM = "kubectl-runnerhub"
 COMPLETION_PROGRAM = "kubectl_complete-runnerhub"
 # For people who look for an error in this program.
 TRACEBACK = "RUNNERHUB_TRACEBACK"
+# What a shell makes of SIGINT.
+_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -19,6 +21,8 @@ def main() -> None:
         import typer  # noqa: F401
     except ImportError:
         sys.exit("error: the plugin needs more libraries: pip install 'runnerhub-operator[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
     if Path(sys.argv[0]).name.startswith("kubectl_complete"):
         from .completion import complete
 
@@ -28,22 +32,22 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command; gives the exit code."""
-    from .app import app
     from .errors import CliError, Exit
 
-    if os.environ.get("NO_COLOR") or not sys.stdout.isatty():
-        os.environ.setdefault("NO_COLOR", "1")
-    from typer.main import get_command
-
-    command = get_command(app)
     try:
+        from typer.main import get_command
+
+        from .app import app
+
         # Not standalone, so that errors come here and not in boxes, and wrong arguments have our exit code.
-        code = command.main(args=arguments, prog_name=PROGRAM.replace("-", " "), standalone_mode=False)
+        code = get_command(app).main(
+            args=arguments, prog_name=PROGRAM.replace("-", " ", 1), standalone_mode=False
+        )
         sys.stdout.flush()
     except CliError as error:
         return _fail(str(error), error.code)
     except KeyboardInterrupt:
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:
         # Whoever read has enough, such as `head`. Python would complain once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -19,7 +20,7 @@ import yaml
 
 from e2e.lab.kubectl import Kubectl, wait_for
 from e2e.stage import Stage
-from kindbed import gotools
+from kindbed import gotools, paths
 from runnerhub_cli.entry import run
 from runnerhub_operator import names
 
@@ -72,13 +73,23 @@ class Plugin:
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plugin]:
     """The plugin beside a cluster that is Ready, with an operator at work."""
     folder = tmp_path_factory.mktemp("plugin")
-    (folder / "kubectl").symlink_to(gotools.ensure("kubectl")["kubectl"])
+    # Pods are played here, so what would run in the operator's pod runs beside it.
+    program = folder / "kubectl"
+    program.write_text(
+        "#!/bin/sh\n"
+        'if [ "$1" = exec ]; then\n'
+        '  while [ "$1" != -- ]; do shift; done\n'
+        f'  shift 2; PYTHONPATH={paths.REPOSITORY}/operator exec {sys.executable} -m runnerhub_operator "$@"\n'
+        "fi\n"
+        f'exec {gotools.ensure("kubectl")["kubectl"]} "$@"\n'
+    )
+    program.chmod(0o755)
     with Stage() as stage:
         stage.create_namespaces("seen", "empty")
         stage.start_operator("operator-0")
         kubectl = stage.kubectl.in_namespace("seen")
         kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(CLUSTER))
-        wait_for("the cluster to be Ready", lambda: _status(kubectl).get("phase") == "Ready", 90)
+        wait_for("the cluster to be Ready", lambda: _status(kubectl).get("phase") == "Ready", 400)
         yield Plugin(kubectl, folder)
 
 
@@ -165,6 +176,21 @@ def test_a_manifest_that_the_api_server_refuses_is_refused_with_its_words(plugin
     assert done.err.startswith("error: `kubectl apply` would be refused: ")
     assert "instances" in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_the_plan_is_the_operators_own(plugin: Plugin) -> None:
+    file = plugin.folder / "larger.yaml"
+    file.write_text(
+        yaml.safe_dump({**CLUSTER, "spec": {"postgres": {"instances": 2}, "redis": {"replicas": 5}}})
+    )
+    done = plugin("plan", "-f", str(file))
+    assert done.code == 0, done.err
+    assert "create  Service hub-redis-3" in done.out
+    (plan,) = json.loads(plugin("plan", "-f", str(file), "-o", "json").out)
+    assert (plan["namespace"], plan["name"], plan["paused"]) == ("seen", "hub", False)
+    changed = {(item["verb"], item["kind"], item["name"]) for item in plan["changes"]}
+    assert {("create", "Service", "hub-redis-4"), ("change", "StatefulSet", "hub-redis")} <= changed
+    assert _status(plugin.kubectl)["observedGeneration"] == 1, "nothing was written"
 
 
 def test_a_switchover_takes_place_and_can_be_asked_for_back_and_forth(plugin: Plugin) -> None:

@@ -227,14 +227,14 @@ def _cluster(
 ) -> ClusterFacts | None:
     found = answers["clusters"]
     if isinstance(found, Unknown):
-        if name is not None and manifest is None:
+        if name is not None and manifest is None and answers["crd"] is not None:
             raise CliError(f"the RunnerHubClusters of {namespace} could not be read: {found.why}")
         found = []
     if manifest is not None:
         wanted = manifest["metadata"]["name"]
         live = next((item for item in found if item["metadata"]["name"] == wanted), None)
         body = _as_wanted(manifest, live, namespace)
-    elif name is None and not found:
+    elif not found and (name is None or answers["crd"] is None):
         return None
     else:
         live = body = choose(found, name, namespace_of(kubectl, found))
