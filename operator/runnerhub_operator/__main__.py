@@ -1,4 +1,4 @@
-"""Command line: `run` the operator, `check` it, show the `plan` of a manifest, or print the CustomResourceDefinition."""
+"""Command line: `run` or `check` the operator, show the `plan` of a manifest, or print the definition."""
 
 from __future__ import annotations
 
