@@ -47,24 +47,34 @@ class HelmError(Exception):
     """Helm refused; the text is what it said."""
 
 
-def helm(*arguments: str | Path, binary: str = "helm") -> str:
-    """Run Helm without a cluster; its output. Raises HelmError."""
+def helm(*arguments: str | Path, binary: str = "helm", stdin: str | None = None) -> str:
+    """Run Helm; its output. Raises HelmError."""
     command = [str(word) for word in (gotools.ensure(binary)[binary], *arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode != 0:
         raise HelmError(done.stderr.strip() + done.stdout.strip())
     return done.stdout
 
 
 def render(
-    chart: Path, *options: str | Path, release: str = "", namespace: str = NAMESPACE, binary: str = "helm"
+    chart: Path,
+    *options: str | Path,
+    release: str = "",
+    namespace: str = NAMESPACE,
+    binary: str = "helm",
+    stdin: str | None = None,
 ) -> list[Manifest]:
     """The manifests that a chart gives."""
     name = release or chart.name
     # A Helm 3 built from its module takes a Kubernetes of long ago for the target.
     cluster = ("--namespace", namespace, "--kube-version", versions.KUBERNETES)
-    text = helm("template", name, chart, *cluster, *options, binary=binary)
+    text = helm("template", name, chart, *cluster, *options, binary=binary, stdin=stdin)
     return [item for item in yaml.safe_load_all(text) if item]
+
+
+def render_text(chart: Path, values: str, release: str) -> list[Manifest]:
+    """The manifests that a chart gives for values as text."""
+    return render(chart, "--values", "-", release=release, stdin=values)
 
 
 def cases(chart: Path) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -195,12 +196,29 @@ def test_the_spec_of_a_cluster_is_that_of_the_values() -> None:
 
 
 @pytest.mark.parametrize("example", ["minimal", "full"])
-def test_the_spec_of_an_example_can_be_pasted_into_the_values(example: str, tmp_path: Path) -> None:
+def test_the_spec_of_an_example_can_be_pasted_into_the_values(example: str) -> None:
     wanted = yaml.safe_load((charts.ROOT / "examples" / f"{example}.yaml").read_text())["spec"]
-    values = tmp_path / "values.yaml"
-    values.write_text(yaml.safe_dump({"spec": wanted}))
-    (cluster,) = charts.render(CLUSTER, "--values", values, release="hub")
+    (cluster,) = charts.render_text(CLUSTER, yaml.safe_dump({"spec": wanted}), "hub")
     assert cluster["spec"] == wanted
+
+
+def test_the_examples_for_argo_cd_hold_the_schemas() -> None:
+    folder = charts.ROOT / "examples" / "argocd"
+    application = yaml.safe_load((folder / "application.yaml").read_text())
+    sources = application["spec"]["sources"]
+    assert [charts.ROOT / source["path"] for source in sources] == [OPERATOR, CLUSTER]
+    for source in sources:
+        text = json.dumps(source["helm"]["valuesObject"])
+        assert charts.render_text(charts.ROOT / source["path"], text, source["helm"]["releaseName"])
+
+    applications = yaml.safe_load((folder / "applicationset.yaml").read_text())["spec"]
+    template = applications["template"]["spec"]["source"]["helm"]
+    for element in applications["generators"][0]["list"]["elements"]:
+        # Of Go's templates only this much is used.
+        text = re.sub(r"{{ \.(\w+) }}", lambda found, of=element: str(of[found[1]]), template["values"])
+        (cluster,) = charts.render_text(CLUSTER, text, template["releaseName"])
+        assert cluster["spec"]["orchestrator"]["replicas"] == element["orchestrators"]
+        assert cluster["metadata"]["labels"]["team"] == element["team"]
 
 
 def test_notes_name_commands_for_this_release() -> None:
