@@ -1,4 +1,6 @@
-"""The life of a release: what comes, is brought up to date, goes back and stays, with both major versions of Helm."""
+"""The life of an installation: what comes, is brought up to date, goes back and stays, with both major versions of Helm
+and without any.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import pytest
 from apiserver import ApiServer
 from e2e.lab.kubectl import Kubectl, wait_for
 from kindbed import gotools
-from tests import charts
+from tests import charts, manifest
 
 DEFINITION = "runnerhubclusters.runnerhub.io"
 SYSTEM = "runnerhub-system"
@@ -127,3 +129,21 @@ def test_a_cluster_stays_after_its_release_only_on_demand(helm: Helm, kubectl: K
     assert changed["spec"]["orchestrator"]["replicas"] == 4
     helm("uninstall", "hub", "--namespace", "team")
     assert (kubectl.get("rhc", "hub") is not None) == keep
+
+
+def test_the_manifest_installs_with_kubectl_alone_and_again_changes_nothing(
+    kubectl: Kubectl, tmp_path: Path
+) -> None:
+    file, system = tmp_path / "operator.yaml", "plain-system"
+    manifest.main([str(file), "--namespace", system])
+    inside = kubectl.in_namespace(system)
+    apply = ("apply", "--server-side", "-f", str(file))
+    inside(*apply)
+    try:
+        before = inside.get("crd", DEFINITION), inside.get("deployment", "runnerhub-operator")
+        assert None not in before
+        inside(*apply)
+        assert (inside.get("crd", DEFINITION), inside.get("deployment", "runnerhub-operator")) == before
+    finally:
+        inside("delete", "-f", str(file), "--wait=false")
+    wait_for("the definition to be gone", lambda: kubectl.get("crd", DEFINITION) is None, 20)
