@@ -89,7 +89,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plugin]:
         stage.start_operator("operator-0")
         kubectl = stage.kubectl.in_namespace("seen")
         kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(CLUSTER))
-        wait_for("the cluster to be Ready", lambda: _status(kubectl).get("phase") == "Ready", 400)
+        wait_for("the cluster to be Ready", lambda: _status(kubectl).get("phase") == "Ready", 180)
         yield Plugin(kubectl, folder)
 
 

@@ -227,11 +227,14 @@ class ClusterFacts:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """The operator as it is installed. `denied`: rights that its account lacks where the cluster lives."""
+    """The operator as it is installed. `account` as the API server calls it; `denied`: rights that it lacks where the
+    cluster lives.
+    """
 
     pods: tuple[Pod, ...]
     images: tuple[str, ...]
     lease: Lease | None
+    account: str = ""
     denied: tuple[Right, ...] | Unknown = ()
 
 

@@ -160,10 +160,15 @@ def _operator(pods: Sequence[Manifest] | Unknown, leases: Sequence[Manifest] | U
         return leases
     found = [Lease.of(item) for item in leases]
     images = {container["image"] for pod in pods for container in pod["spec"]["containers"]}
+    accounts = (
+        f"system:serviceaccount:{pod['metadata']['namespace']}:{pod['spec'].get('serviceAccountName', 'default')}"
+        for pod in pods
+    )
     return Operator(
         pods=tuple(Pod.of(pod) for pod in pods),
         images=tuple(sorted(images)),
         lease=max(found, key=lambda lease: lease.renewed or "", default=None),
+        account=next(accounts, ""),
     )
 
 
@@ -208,10 +213,9 @@ def _denied(
 def _operator_denied(
     kubectl: Kubectl, operator: Operator | Unknown, namespace: str
 ) -> tuple[Right, ...] | Unknown:
-    if isinstance(operator, Unknown) or operator.lease is None:
+    if isinstance(operator, Unknown) or not operator.account:
         return ()
-    user = f"system:serviceaccount:{operator.lease.namespace}:{names.OPERATOR_LEASE}"
-    return known(lambda: _denied(kubectl, OPERATOR_RIGHTS, namespace, user))
+    return known(lambda: _denied(kubectl, OPERATOR_RIGHTS, namespace, operator.account))
 
 
 # --- One cluster ---
