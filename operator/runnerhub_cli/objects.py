@@ -110,6 +110,9 @@ def _last_end(status: Mapping[str, Any]) -> tuple[str, str | None]:
         return "", None
     at, container, ended = max(ends, key=lambda entry: entry[0])
     reason, code = ended.get("reason") or "ended", int(ended.get("exitCode", 0))
+    if reason == "Unknown":
+        # The container runtime started anew and found it gone.
+        reason = "was lost, as when its node restarts"
     # What a shell makes of a signal, and so does the container runtime.
     killed = f", {signal.Signals(code - 128).name}" if code - 128 in set(signal.Signals) else ""
     return f"{container} {reason} (exit code {code}{killed})", at or None

@@ -310,6 +310,21 @@ def test_a_container_that_ran_out_of_memory_is_told_with_what_to_raise() -> None
     assert "memory limit" in finding.remedy
 
 
+def test_containers_that_were_lost_with_their_node_are_told_as_one_finding() -> None:
+    def change(scene: dict) -> None:
+        for pod in scene["pods"]:
+            if pod["metadata"]["labels"]["runnerhub.io/component"] == "redis":
+                ended = {"reason": "Unknown", "exitCode": 255, "finishedAt": "2026-11-26T09:05:04Z"}
+                pod["status"]["containerStatuses"][0] |= {
+                    "restartCount": 1,
+                    "lastState": {"terminated": ended},
+                }
+
+    finding = only(facts(cluster_facts(change)))
+    assert all(f"hub-redis-{number} (1 in all)" in finding.message for number in range(3))
+    assert finding.message.endswith("5m ago: redis was lost, as when its node restarts (exit code 255)")
+
+
 def test_a_spec_that_is_refused_is_an_error_with_the_words_of_the_operator() -> None:
     def change(scene: dict) -> None:
         set_condition(scene, "Accepted", "False", "NameTaken", "Service hub belongs to somebody else")
