@@ -30,6 +30,8 @@ def redis_configuration(settings: Settings, *, announce: str, master: str | None
     """
     lines = [
         f"include {static}",
+        "daemonize no",
+        'logfile ""',
         f"port {PORT_REDIS}",
         f"dir {settings.paths.redis_data}",
         f"requirepass {quoted(settings.password)}",
@@ -37,6 +39,7 @@ def redis_configuration(settings: Settings, *, announce: str, master: str | None
         f"replica-announce-ip {announce}",
         f"replica-announce-port {PORT_REDIS}",
         f"replica-priority {PRIORITY_IN_STEP if master is None else PRIORITY_NEVER}",
+        f"maxmemory {settings.max_memory_bytes}",
     ]
     if master is not None:
         lines.append(f"replicaof {master} {PORT_REDIS}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 PORT_REDIS = 6379
 PORT_SENTINEL = 26379
@@ -71,7 +73,10 @@ class Paths:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings of one pod. `service` is the name without ordinal of the pods and their Services."""
+    """Settings of one pod. `service` is the name without ordinal of the pods and their Services.
+
+    `max_memory_bytes`: at which Redis refuses writes, 0 for no limit.
+    """
 
     service: str
     namespace: str
@@ -85,6 +90,7 @@ class Settings:
     password: str
     sentinel_password: str
     paths: Paths
+    max_memory_bytes: int = 0
 
     def host(self, ordinal: int) -> str:
         """Name of a pod's own Service.
@@ -93,6 +99,13 @@ class Settings:
         into that pod's /etc/hosts: it would find its own, mortal address.
         """
         return f"{self.service}-{ordinal}.{self.namespace}.svc"
+
+    def today(self) -> Settings:
+        """The settings with Sentinel's times and quorum as the operator tells them now; they change while pods run.
+
+        Raises OSError, KeyError or ValueError when that cannot be read.
+        """
+        return replace(self, **_times(_given(self.paths)))
 
     def bootstrapped(self) -> bool:
         """Whether the operator has seen a master once; read anew each time, for it changes while pods run."""
@@ -104,7 +117,7 @@ class Settings:
 
 def load(paths: Paths) -> Settings:
     """Read the settings. Raises OSError, KeyError or ValueError when the pod is set up wrongly."""
-    given = json.loads((paths.configuration / "settings.json").read_text(encoding="utf-8"))
+    given = _given(paths)
     pod = os.environ["POD_NAME"]
     service, _, ordinal = pod.rpartition("-")
     return Settings(
@@ -113,14 +126,26 @@ def load(paths: Paths) -> Settings:
         ordinal=int(ordinal),
         replicas=int(given["replicas"]),
         master_name=str(given["masterName"]),
-        quorum=int(given["quorum"]),
-        down_after_milliseconds=int(given["downAfterMilliseconds"]),
-        failover_timeout_milliseconds=int(given["failoverTimeoutMilliseconds"]),
-        parallel_syncs=int(given["parallelSyncs"]),
+        **_times(given),
         password=_secret(paths, "password"),
         sentinel_password=_secret(paths, "sentinel-password"),
         paths=paths,
+        max_memory_bytes=int(os.environ.get("REDIS_MAXMEMORY", "0")),
     )
+
+
+def _given(paths: Paths) -> dict[str, Any]:
+    given: dict[str, Any] = json.loads((paths.configuration / "settings.json").read_text(encoding="utf-8"))
+    return given
+
+
+def _times(given: Mapping[str, Any]) -> dict[str, int]:
+    return {
+        "quorum": int(given["quorum"]),
+        "down_after_milliseconds": int(given["downAfterMilliseconds"]),
+        "failover_timeout_milliseconds": int(given["failoverTimeoutMilliseconds"]),
+        "parallel_syncs": int(given["parallelSyncs"]),
+    }
 
 
 def _secret(paths: Paths, key: str) -> str:

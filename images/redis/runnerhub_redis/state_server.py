@@ -23,8 +23,8 @@ LIVE_SECONDS = 3.0
 READY_SECONDS = 1.0
 
 
-def serve(settings: Settings, running: Callable[[], bool]) -> None:
-    """Serve in the background; `running` tells whether Redis has been started."""
+def serve(settings: Settings, running: Callable[[], bool], configuration: Callable[[], str]) -> None:
+    """Serve in the background; `running` tells whether Redis has been started, with which `configuration`."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 5
@@ -36,7 +36,8 @@ def serve(settings: Settings, running: Callable[[], bool]) -> None:
                 case "/ready":
                     self._send(*_ready(settings, started=running()))
                 case "/state":
-                    self._send(200, json.dumps(_state(settings, started=running())))
+                    state = _state(settings, started=running())
+                    self._send(200, json.dumps({**state, "configuration": configuration()}))
                 case _:
                     self._send(404, "not found")
 

@@ -24,9 +24,9 @@ def watch(settings: Settings) -> None:
     while True:
         time.sleep(LOOK_SECONDS)
         try:
-            watches = correct(settings)
+            watches = correct(settings.today())
         except NO_ANSWER:
-            # Sentinel starts or ends; its probes tell when it hangs.
+            # Sentinel starts or ends, and its probes tell when it hangs; or the settings are just being replaced.
             continue
         if not watches:
             # The next life asks the others who the master is.

@@ -3,6 +3,7 @@
 from .base import ResourceRequirements, Storage
 from .cluster import RunnerHubCluster, parse_cluster, parse_status
 from .spec import (
+    AppendFsync,
     HealthChecksSpec,
     IngressSpec,
     LeaderElectionSpec,
@@ -34,6 +35,7 @@ from .status import (
 )
 
 __all__ = [
+    "AppendFsync",
     "Condition",
     "ConditionReason",
     "ConditionType",

@@ -33,13 +33,17 @@ class ReplicaLag:
 
 @dataclass(frozen=True, slots=True)
 class RedisPodState:
-    """What one pod tells. `lags` by the address that the replica announces, from the master alone."""
+    """What one pod tells. `lags` by the address that the replica announces, from the master alone.
+
+    `configuration`: hash of the operator's part of redis.conf that is in effect; "" when it is not told.
+    """
 
     pod: str
     volume_used_percent: int | None = None
     memory_used_percent: int | None = None
     snapshots: tuple[str, ...] = ()
     lags: Mapping[str, ReplicaLag] = field(default_factory=dict)
+    configuration: str = ""
 
 
 async def read_states(
@@ -75,6 +79,7 @@ def parse_state(pod: str, body: object) -> RedisPodState:
         memory_used_percent=_whole(redis.get("memoryUsedPercent")),
         snapshots=_names(snapshots),
         lags=_lags(redis) if redis.get("role") == "master" else {},
+        configuration=str(body.get("configuration") or "")[:_LONGEST_NAME],
     )
 
 

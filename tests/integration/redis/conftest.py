@@ -39,7 +39,8 @@ class Pods:
         self.processes: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
 
     def settings(self, ordinal: int = 0) -> Settings:
-        paths = Paths(data=self._home / str(ordinal))
+        home = self._home / str(ordinal)
+        paths = Paths(data=home, configuration=home / "configuration")
         return Settings(
             service="hub-redis",
             namespace="default",

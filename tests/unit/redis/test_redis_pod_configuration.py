@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from images.redis.runnerhub_redis import volume
+from images.redis.runnerhub_redis import live, volume
 from images.redis.runnerhub_redis.config import (
     SentinelState,
     forget_strangers,
@@ -71,6 +71,20 @@ def settings(tmp_path: Path) -> Settings:
 
 def lines(text: str) -> list[str]:
     return text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ("a 1\nb 2\n", "a 1\nb 2\n", {}),
+        ("a 1\nb 2\n", "b 2\na 3\n", {"a": "3"}),
+        ("", 'logfile ""\nsave 3600 1 300 100\n', {"logfile": "", "save": "3600 1 300 100"}),
+        ("a 1\n", "# a 2\n\n  a 1\n", {}),
+        ('x "a b"\n', "x a b\n", {}),
+    ],
+)
+def test_only_what_differs_is_given_to_a_running_server(before, after, changed) -> None:
+    assert live.changes(before, after) == changed
 
 
 def test_sentinel_keeps_its_memory_and_takes_new_settings(settings: Settings) -> None:

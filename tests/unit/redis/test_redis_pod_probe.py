@@ -12,6 +12,7 @@ MASTER = {
     "running": True,
     "volumeUsedPercent": 45,
     "snapshots": ["20261126T060505Z-offset-7.rdb"],
+    "configuration": "0123456789abcdef",
     "redis": {
         "role": "master",
         "offset": 1000,
@@ -31,6 +32,7 @@ def test_a_master_tells_how_far_behind_its_replicas_are() -> None:
         memory_used_percent=12,
         snapshots=("20261126T060505Z-offset-7.rdb",),
         lags={"10.96.0.2": ReplicaLag(10, 0), "10.96.0.3": ReplicaLag(0, 4)},
+        configuration="0123456789abcdef",
     )
 
 
