@@ -19,6 +19,8 @@ from .network import LOCAL, NO_ANSWER
 from .resp import Connection, RespError
 from .settings import PORT_REDIS, PORT_STATE, Settings
 
+# Of the orchestrators' jobs.
+QUEUE_PREFIX, QUEUE_NAME = "bull", "github-jobs"
 LIVE_SECONDS = 3.0
 READY_SECONDS = 1.0
 
@@ -75,6 +77,7 @@ def _redis(settings: Settings) -> dict[str, Any] | None:
     try:
         with Connection(LOCAL, PORT_REDIS, settings.password, deadline_seconds=READY_SECONDS) as connection:
             replication, memory = connection.info("replication"), connection.info("memory")
+            depth = _depth(connection) if replication["role"] == "master" else None
     except NO_ANSWER:
         return None
     limit = int(memory["maxmemory"])
@@ -86,6 +89,28 @@ def _redis(settings: Settings) -> dict[str, Any] | None:
             replica.address: {"offset": replica.offset, "silentSeconds": replica.silent_seconds}
             for replica in online_replicas(replication)
         },
+        "queue": depth,
+    }
+
+
+def _depth(connection: Connection) -> dict[str, int]:
+    """Jobs of the queue by state; each is one command whose time does not depend on how many there are.
+
+    Source of the keys: https://docs.bullmq.io/guide/architecture
+    """
+
+    def count(*commands: tuple[str, str]) -> int:
+        return sum(
+            int(str(connection.call(command, f"{QUEUE_PREFIX}:{QUEUE_NAME}:{key}")))
+            for command, key in commands
+        )
+
+    return {
+        # A queue that was paused by BullMQ keeps its waiting jobs in another list.
+        "waiting": count(("LLEN", "wait"), ("LLEN", "paused"), ("ZCARD", "prioritized")),
+        "active": count(("LLEN", "active")),
+        "delayed": count(("ZCARD", "delayed")),
+        "failed": count(("ZCARD", "failed")),
     }
 
 
