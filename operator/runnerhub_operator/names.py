@@ -44,6 +44,9 @@ INGRESS: Final = "ingress"
 CLAIM_TEMPLATE: Final = "data"
 
 REDIS_MASTER_NAME: Final = "github-runnerhub-redis"
+# Users of Redis, as the image makes them (images/redis/runnerhub_redis/access.py).
+REDIS_APPLICATION_USER: Final = "app"
+REDIS_OPERATOR_USER: Final = "operator"
 DATABASE_NAME: Final = "github_runnerhub"
 # A role named like a schema would change the search path (public application), so not `runnerhub`.
 APP_ROLE: Final = "app"

@@ -1,7 +1,7 @@
 """Brings changed settings into effect while Redis and Sentinel run.
 
-Kubernetes renews the mounted files; what Redis' configuration says is given to the running server by CONFIG SET, and
-the steward gives Sentinel its times.
+Kubernetes renews the mounted files; what Redis' configuration says is given to the running server by CONFIG SET, the
+steward gives Sentinel its times, and users get their new passwords by ACL SETUSER.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from . import access
 from .log import log
 from .network import LOCAL, NO_ANSWER
 from .resp import Connection, RespError
@@ -76,7 +77,7 @@ class Configuration:
         found = changes(self._applied, wanted)
         if found:
             with Connection(
-                LOCAL, PORT_REDIS, self._settings.password, deadline_seconds=CALL_SECONDS
+                LOCAL, PORT_REDIS, self._settings.redis_login, deadline_seconds=CALL_SECONDS
             ) as connection:
                 refused = {}
                 for name, value in found.items():
@@ -100,3 +101,78 @@ class Configuration:
 def digest(configuration: str, settings: str) -> str:
     """Hash of the two files."""
     return hashlib.sha256("\0".join((configuration, settings)).encode()).hexdigest()[:16]
+
+
+Command = tuple[str, ...]
+
+
+def redis_access(settings: Settings) -> list[Command]:
+    """Commands that make of any Redis one that lets in whom it should, and follows its master by the right password.
+
+    Raises OSError, KeyError or ValueError when settings or passwords cannot be read.
+    """
+    if settings.credentials is None:
+        return []
+    nameless = settings.today().nameless_clients
+    users = access.redis_users(settings.credentials, nameless_clients=nameless)
+    login = settings.credentials.login(access.REPLICATION)
+    return [
+        *(("ACL", "SETUSER", name, *words) for name, words in users.items()),
+        ("CONFIG", "SET", "masteruser", login.user),
+        ("CONFIG", "SET", "masterauth", login.password),
+    ]
+
+
+def sentinel_access(settings: Settings) -> list[Command]:
+    """The same for a Sentinel and how it gets in elsewhere. Connections that are there stay."""
+    if settings.credentials is None:
+        return []
+    others, redis = settings.credentials.login(access.OPERATOR), settings.credentials.login(access.SENTINEL)
+    name = settings.master_name
+    return [
+        *(
+            ("ACL", "SETUSER", user, *words)
+            for user, words in access.sentinel_users(settings.credentials).items()
+        ),
+        ("SENTINEL", "CONFIG", "SET", "sentinel-pass", others.password),
+        ("SENTINEL", "SET", name, "auth-pass", redis.password),
+    ]
+
+
+class Access:
+    """The users and passwords of one running server. `commands` make it right; it was started with those of then."""
+
+    def __init__(self, settings: Settings, port: int, commands: Callable[[Settings], list[Command]]) -> None:
+        self._settings = settings
+        self._port = port
+        self._commands = commands
+        self._done = commands(settings)
+
+    def run(self, goes_on: Callable[[], bool]) -> None:
+        """Look again and again."""
+        while goes_on():
+            time.sleep(LOOK_SECONDS)
+            try:
+                self.look()
+            except NO_ANSWER as error:
+                # The server starts, loads or ends; anything else would be told again and again for a reason.
+                if isinstance(error, RespError) and error.code not in ("LOADING",):
+                    log("new passwords are refused", error=error.code)
+
+    def forget(self) -> None:
+        """The server starts anew, with whatever it has written itself: tell it everything."""
+        self._done = []
+
+    def look(self) -> None:
+        """Do what is new. Raises one of NO_ANSWER; it is tried again then."""
+        wanted = self._commands(self._settings)
+        new = [command for command in wanted if command not in self._done]
+        if not new:
+            return
+        login = self._settings.redis_login
+        with Connection(LOCAL, self._port, login, deadline_seconds=CALL_SECONDS) as connection:
+            for command in new:
+                connection.call(*command)
+        self._done = wanted
+        # Never the passwords.
+        log("access changed", commands=[" ".join(command[:3]) for command in new])

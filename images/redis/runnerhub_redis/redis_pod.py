@@ -95,7 +95,8 @@ class RedisPod:
             )
             if master is not None:
                 threading.Thread(target=self._watch_promotability, args=(state,), daemon=True).start()
-            for watch in (self._mastership.run, self._configuration.run):
+            users = live.Access(self._settings, PORT_REDIS, live.redis_access)
+            for watch in (self._mastership.run, self._configuration.run, users.run):
                 threading.Thread(target=watch, args=(self._goes_on,), daemon=True).start()
             self._server.wait()
         finally:
@@ -108,7 +109,7 @@ class RedisPod:
         while self._server is not None and self._server.poll() is None:
             try:
                 with Connection(
-                    LOCAL, PORT_REDIS, self._settings.password, deadline_seconds=1.0
+                    LOCAL, PORT_REDIS, self._settings.redis_login, deadline_seconds=1.0
                 ) as connection:
                     info = connection.info("replication")
                     if info["role"] == "master" or info["master_link_status"] == "up":

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .access import OPERATOR, Credentials, Login
+
 PORT_REDIS = 6379
 PORT_SENTINEL = 26379
 PORT_STATE = 6380
@@ -75,7 +77,8 @@ class Paths:
 class Settings:
     """Settings of one pod. `service` is the name without ordinal of the pods and their Services.
 
-    `max_memory_bytes`: at which Redis refuses writes, 0 for no limit.
+    `credentials`: None without passwords, as in tests. `nameless_clients`: clients that give a password and no user
+    name get in as the application. `max_memory_bytes`: at which Redis refuses writes, 0 for no limit.
     """
 
     service: str
@@ -87,9 +90,9 @@ class Settings:
     down_after_milliseconds: int
     failover_timeout_milliseconds: int
     parallel_syncs: int
-    password: str
-    sentinel_password: str
     paths: Paths
+    credentials: Credentials | None = None
+    nameless_clients: bool = False
     max_memory_bytes: int = 0
 
     def host(self, ordinal: int) -> str:
@@ -100,12 +103,22 @@ class Settings:
         """
         return f"{self.service}-{ordinal}.{self.namespace}.svc"
 
+    @property
+    def redis_login(self) -> Login | None:
+        """How this program gets into Redis, here and in the other pods."""
+        return self.credentials.login(OPERATOR) if self.credentials is not None else None
+
+    @property
+    def sentinel_login(self) -> Login | None:
+        """How it gets into a Sentinel: the same user is there too."""
+        return self.redis_login
+
     def today(self) -> Settings:
-        """The settings with Sentinel's times and quorum as the operator tells them now; they change while pods run.
+        """The settings that the operator changes while pods run, as it tells them now.
 
         Raises OSError, KeyError or ValueError when that cannot be read.
         """
-        return replace(self, **_times(_given(self.paths)))
+        return replace(self, **_changing(_given(self.paths)))
 
     def bootstrapped(self) -> bool:
         """Whether the operator has seen a master once; read anew each time, for it changes while pods run."""
@@ -126,10 +139,9 @@ def load(paths: Paths) -> Settings:
         ordinal=int(ordinal),
         replicas=int(given["replicas"]),
         master_name=str(given["masterName"]),
-        **_times(given),
-        password=_secret(paths, "password"),
-        sentinel_password=_secret(paths, "sentinel-password"),
+        **_changing(given),
         paths=paths,
+        credentials=Credentials(paths.credentials),
         max_memory_bytes=int(os.environ.get("REDIS_MAXMEMORY", "0")),
     )
 
@@ -139,14 +151,11 @@ def _given(paths: Paths) -> dict[str, Any]:
     return given
 
 
-def _times(given: Mapping[str, Any]) -> dict[str, int]:
+def _changing(given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "quorum": int(given["quorum"]),
         "down_after_milliseconds": int(given["downAfterMilliseconds"]),
         "failover_timeout_milliseconds": int(given["failoverTimeoutMilliseconds"]),
         "parallel_syncs": int(given["parallelSyncs"]),
+        "nameless_clients": bool(given["namelessClients"]),
     }
-
-
-def _secret(paths: Paths, key: str) -> str:
-    return (paths.credentials / key).read_text(encoding="utf-8").strip()

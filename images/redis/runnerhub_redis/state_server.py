@@ -75,7 +75,9 @@ def _told(percent: int | None) -> int | None:
 
 def _redis(settings: Settings) -> dict[str, Any] | None:
     try:
-        with Connection(LOCAL, PORT_REDIS, settings.password, deadline_seconds=READY_SECONDS) as connection:
+        with Connection(
+            LOCAL, PORT_REDIS, settings.redis_login, deadline_seconds=READY_SECONDS
+        ) as connection:
             replication, memory = connection.info("replication"), connection.info("memory")
             depth = _depth(connection) if replication["role"] == "master" else None
     except NO_ANSWER:
@@ -118,7 +120,7 @@ def _live(settings: Settings, *, started: bool) -> tuple[int, str]:
     if not started:
         return 200, "waiting for the role"
     try:
-        with Connection(LOCAL, PORT_REDIS, settings.password, deadline_seconds=LIVE_SECONDS) as connection:
+        with Connection(LOCAL, PORT_REDIS, settings.redis_login, deadline_seconds=LIVE_SECONDS) as connection:
             connection.call("PING")
     except RespError as error:
         return 200, error.code
@@ -131,7 +133,9 @@ def _ready(settings: Settings, *, started: bool) -> tuple[int, str]:
     if not started:
         return 503, "waiting for the role"
     try:
-        with Connection(LOCAL, PORT_REDIS, settings.password, deadline_seconds=READY_SECONDS) as connection:
+        with Connection(
+            LOCAL, PORT_REDIS, settings.redis_login, deadline_seconds=READY_SECONDS
+        ) as connection:
             info = connection.info("replication")
             # Fails while it loads, and on a replica that has nothing to serve.
             connection.call("PING")

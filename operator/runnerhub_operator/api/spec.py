@@ -307,6 +307,11 @@ class RedisSpec(ApiModel):
         description="When Redis has its append-only file written to the disk. everysec: once a second, so a power "
         "cut of all nodes at once can take the last second. always: before each answer, at the cost of speed.",
     )
+    nameless_clients: Boolean | None = Field(
+        default=None,
+        description="Whether clients that give a password and no user name get in, as the application's user app. "
+        "Default: only when orchestrator.image is set, because such images may know no user name.",
+    )
     resources: ResourceRequirements = Field(
         default_factory=ResourceRequirements,
         description="CPU and memory of the Redis container. Redis refuses new jobs before it reaches the memory "

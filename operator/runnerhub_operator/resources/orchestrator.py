@@ -144,6 +144,7 @@ def dependency_environment(context: BuildContext, *, reads_files: bool) -> list[
         _env("DATABASE_REPLICA_URL", replica),
         _env("REDIS_SENTINEL_HOSTS", sentinels),
         _env("REDIS_MASTER_NAME", names.REDIS_MASTER_NAME),
+        _env("REDIS_USER", names.REDIS_APPLICATION_USER),
         secret_env("REDIS_PASSWORD", queue, "password"),
         secret_env("REDIS_SENTINEL_PASSWORD", queue, "sentinel-password"),
         _env("LEADER_ELECTION_TIMEOUT", str(election.lease_duration_seconds * 1000)),

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from .. import names
-from ..api import RedisSpec
+from ..api import RedisSpec, RunnerHubClusterSpec
 from ..quantities import quantity
 from .common import (
     BuildContext,
@@ -128,8 +128,10 @@ def replica_max_lag_seconds(spec: RedisSpec) -> int:
     return max(1, min(10, spec.down_after_milliseconds // 1000 - 2))
 
 
-def settings(spec: RedisSpec) -> dict[str, int | str]:
+def settings(cluster: RunnerHubClusterSpec) -> dict[str, int | str | bool]:
     """What the start program of the pods reads."""
+    spec = cluster.redis
+    nameless = spec.nameless_clients
     return {
         "masterName": names.REDIS_MASTER_NAME,
         "replicas": spec.replicas,
@@ -137,6 +139,7 @@ def settings(spec: RedisSpec) -> dict[str, int | str]:
         "downAfterMilliseconds": spec.down_after_milliseconds,
         "failoverTimeoutMilliseconds": FAILOVER_TIMEOUT_MILLISECONDS,
         "parallelSyncs": 1,
+        "namelessClients": cluster.orchestrator.image is not None if nameless is None else nameless,
     }
 
 
@@ -278,7 +281,7 @@ def _configuration_data(context: BuildContext) -> dict[str, str]:
     spec = context.cluster.spec.redis
     return {
         "redis.conf": redis_configuration(spec),
-        "settings.json": json.dumps(settings(spec), indent=2, sort_keys=True) + "\n",
+        "settings.json": json.dumps(settings(context.cluster.spec), indent=2, sort_keys=True) + "\n",
     }
 
 
