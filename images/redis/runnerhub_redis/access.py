@@ -39,7 +39,8 @@ KEYS = {
 _EVERYTHING = "~* &*"
 _NO_STEERING = "+@all -@admin -@dangerous +info +role +client|list"
 REDIS_RULES = {
-    # What administers the server or destroys all data at once is closed; BullMQ and Sentinel-aware clients need the rest.
+    # What administers the server or destroys all data at once is closed; BullMQ and clients that go by Sentinel need
+    # the rest.
     APPLICATION: f"{_EVERYTHING} {_NO_STEERING}",
     REPLICATION: "+psync +replconf +ping",
     SENTINEL: f"{_EVERYTHING} +multi +exec +slaveof +replicaof +ping +subscribe +publish +config|rewrite +role +info "

@@ -156,7 +156,7 @@ class Access:
                 self.look()
             except NO_ANSWER as error:
                 # The server starts, loads or ends; anything else would be told again and again for a reason.
-                if isinstance(error, RespError) and error.code not in ("LOADING",):
+                if isinstance(error, RespError) and error.code != "LOADING":
                     log("new passwords are refused", error=error.code)
 
     def forget(self) -> None:

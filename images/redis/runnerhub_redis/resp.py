@@ -26,7 +26,7 @@ class RespError(Exception):
 
 
 class Connection:
-    """One connection, authenticated if there is a login; everything on it must be over within `deadline_seconds` of its opening.
+    """One connection, authenticated if there is a login; all on it must be over within `deadline_seconds`.
 
     Raises OSError (TimeoutError included) when the server does not answer, RespError when it refuses.
     """

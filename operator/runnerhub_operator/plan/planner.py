@@ -229,7 +229,7 @@ def make_plan(
     return Plan(
         secrets=() if paused else changes.secrets,
         passwords=() if paused else passwords.generate,
-        marks=() if paused else tuple(mark for mark in (passwords.mark, in_use.mark) if mark is not None),
+        marks=() if paused else (*passwords.marks, *([in_use.mark] if in_use.mark is not None else ())),
         objects=told_leases if paused else (*changes.objects, *told_leases),
         prune=() if paused else changes.prune,
         orphan=orphan,
