@@ -12,7 +12,7 @@ from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from runnerhub_passwords.redis_login import RedisLogin
+from runnerhub_passwords.redis_login import redis_login
 
 from .settings import RedisSettings
 
@@ -100,7 +100,7 @@ class RedisLink:
             self.sentinel = EpochSentinel(  # type: ignore[no-untyped-call]
                 settings.sentinels,
                 sentinel_kwargs={
-                    "credential_provider": RedisLogin(
+                    "credential_provider": redis_login(
                         None, settings.sentinel_password, settings.sentinel_password_file
                     ),
                     "decode_responses": True,
@@ -111,7 +111,7 @@ class RedisLink:
     def client(self) -> redis.Redis:
         """A new client with connections of its own."""
         options: dict[str, Any] = {
-            "credential_provider": RedisLogin(
+            "credential_provider": redis_login(
                 self._settings.user, self._settings.password, self._settings.password_file
             ),
             "decode_responses": True,

@@ -41,7 +41,7 @@ async def tell_master(targets: Targets) -> dict[str, Any]:
     }
 
 
-def _client(host: str, port: int, login: RedisLogin) -> redis.Redis:
+def _client(host: str, port: int, login: RedisLogin | None) -> redis.Redis:
     return redis.Redis(
         host=host,
         port=port,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from runnerhub_passwords.redis_login import RedisLogin
+from runnerhub_passwords.redis_login import RedisLogin, redis_login
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class Targets:
     redis_password_file: Path | None = None
     sentinel_password_file: Path | None = None
 
-    def redis_login(self) -> RedisLogin:
+    def redis_login(self) -> RedisLogin | None:
         """User and password at Redis, of the moment when a connection is made."""
-        return RedisLogin(self.redis_user, self.redis_password, self.redis_password_file)
+        return redis_login(self.redis_user, self.redis_password, self.redis_password_file)
 
-    def sentinel_login(self) -> RedisLogin:
+    def sentinel_login(self) -> RedisLogin | None:
         """The same at a Sentinel."""
-        return RedisLogin(None, self.sentinel_password, self.sentinel_password_file)
+        return redis_login(None, self.sentinel_password, self.sentinel_password_file)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Targets:

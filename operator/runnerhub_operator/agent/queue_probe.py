@@ -12,7 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from runnerhub_passwords.redis_login import RedisLogin
+from runnerhub_passwords.redis_login import RedisLogin, redis_login
 
 from ..errors import ProbeError
 from .checks import Details
@@ -50,8 +50,8 @@ class RedisProbe:
         self._timeout_seconds = timeout_seconds / 3
         self._on_moved = on_moved
         self._master: str | None = None
-        self._login = RedisLogin(settings.user, settings.password, settings.password_file)
-        asking = RedisLogin(None, settings.sentinel_password, settings.sentinel_password_file)
+        self._login = redis_login(settings.user, settings.password, settings.password_file)
+        asking = redis_login(None, settings.sentinel_password, settings.sentinel_password_file)
         self._sentinels = [self._client(host, port, asking) for host, port in settings.sentinels]
         self.masters_known: int | None = None
 
@@ -99,7 +99,7 @@ class RedisProbe:
         finally:
             await client.aclose()
 
-    def _client(self, host: str, port: int, login: RedisLogin) -> Redis:
+    def _client(self, host: str, port: int, login: RedisLogin | None) -> Redis:
         return Redis(
             host=host,
             port=port,
