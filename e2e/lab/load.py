@@ -44,6 +44,7 @@ def client_pod(
 
     url = f"postgresql://app:$(DATABASE_PASSWORD)@{database or f'{hub}-postgres'}:{{port}}/github_runnerhub"
     redis = [
+        {"name": "REDIS_USER", "value": "app"},
         secret("REDIS_PASSWORD", "redis", "password"),
         secret("REDIS_SENTINEL_PASSWORD", "redis", "sentinel-password"),
         {"name": "REDIS_SENTINEL_HOSTS", "value": ",".join(f"{hub}-redis-{i}:26379" for i in range(3))},
@@ -54,6 +55,8 @@ def client_pod(
         secret("DATABASE_PASSWORD", "postgres", "app-password"),
         secret("JWT_SECRET", "orchestrator", "jwt-secret"),
         {"name": "DATABASE_PASSWORD_FILE", "value": f"{CREDENTIALS_DIRECTORY}/app-password"},
+        {"name": "REDIS_PASSWORD_FILE", "value": f"{CREDENTIALS_DIRECTORY}/password"},
+        {"name": "REDIS_SENTINEL_PASSWORD_FILE", "value": f"{CREDENTIALS_DIRECTORY}/sentinel-password"},
         {"name": "DATABASE_URL", "value": url.format(port=5432)},
         {"name": "DATABASE_READ_ONLY_URL", "value": url.format(port=5433)},
         {"name": "LOAD_BALANCER_URL", "value": f"http://{hub}"},
@@ -102,14 +105,20 @@ def client_pod(
                 {"name": "tmp", "emptyDir": {}},
                 {
                     "name": "credentials",
-                    "secret": {
-                        "secretName": f"{hub}-postgres-credentials",
-                        "items": [{"key": "app-password", "path": "app-password"}],
+                    "projected": {
+                        "sources": [
+                            _files(f"{hub}-postgres-credentials", "app-password"),
+                            _files(f"{hub}-redis-credentials", "password", "sentinel-password"),
+                        ]
                     },
                 },
             ],
         },
     }
+
+
+def _files(secret: str, *keys: str) -> dict[str, Any]:
+    return {"secret": {"name": secret, "items": [{"key": key, "path": key} for key in keys]}}
 
 
 def _container(name: str, image: str, environment: list[dict[str, Any]]) -> dict[str, Any]:

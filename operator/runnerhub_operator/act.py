@@ -96,7 +96,7 @@ class Actor:
 
     async def mark_pods(self, cluster: RunnerHubCluster, mark: actions.MarkPods) -> None:
         """Annotate pods, those that are there."""
-        patch = {"metadata": {"annotations": {names.ANNOTATION_SECRET_VERSION: mark.version}}}
+        patch = {"metadata": {"annotations": {names.ANNOTATION_MOUNTED: mark.version}}}
         for pod in mark.pods:
             with contextlib.suppress(NotFoundError, ConflictError):
                 await self._client.merge_patch(ObjectRef("v1", "Pod", cluster.namespace, pod), patch)

@@ -99,7 +99,7 @@ class GeneratePasswords:
 
 @dataclass(frozen=True, slots=True)
 class MarkPods:
-    """Annotate pods with the version of a Secret, whereupon Kubernetes renews their copies of it at once."""
+    """Annotate pods with the version of what they mount, whereupon Kubernetes renews their copies at once."""
 
     pods: tuple[str, ...]
     version: str

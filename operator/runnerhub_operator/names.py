@@ -27,7 +27,7 @@ ANNOTATION_TEMPLATE: Final = f"{API_GROUP}/template-hash"
 ANNOTATION_CREDENTIALS: Final = f"{API_GROUP}/credentials-hash"
 ANNOTATION_CONFIG: Final = f"{API_GROUP}/config-hash"
 # On pods: the version of the Secret whose copy they were told to renew.
-ANNOTATION_SECRET_VERSION: Final = f"{API_GROUP}/secret-version"
+ANNOTATION_MOUNTED: Final = f"{API_GROUP}/mounted-version"
 # On a Secret, by a person: the keys for which a new password is to be made, or "all".
 ANNOTATION_ROTATE: Final = f"{API_GROUP}/rotate"
 # On a RunnerHubCluster, by people: the Postgres member that shall become the primary.
@@ -44,6 +44,9 @@ INGRESS: Final = "ingress"
 CLAIM_TEMPLATE: Final = "data"
 
 REDIS_MASTER_NAME: Final = "github-runnerhub-redis"
+# Users of Redis, as the image makes them (images/redis/runnerhub_redis/access.py).
+REDIS_APPLICATION_USER: Final = "app"
+REDIS_OPERATOR_USER: Final = "operator"
 DATABASE_NAME: Final = "github_runnerhub"
 # A role named like a schema would change the search path (public application), so not `runnerhub`.
 APP_ROLE: Final = "app"

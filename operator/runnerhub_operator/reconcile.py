@@ -216,8 +216,8 @@ class Reconciler:
             await self._actor.ensure_secret(cluster, secret)
         for asked in plan.passwords:
             await self._actor.generate_passwords(cluster, asked)
-        if plan.mark is not None:
-            await self._actor.mark_pods(cluster, plan.mark)
+        for mark in plan.marks:
+            await self._actor.mark_pods(cluster, mark)
         for manifest in plan.objects:
             await self._apply(cluster, snapshot, manifest)
         for surplus in plan.prune:

@@ -12,6 +12,8 @@ from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from runnerhub_passwords.redis_login import redis_login
+
 from .settings import RedisSettings
 
 MAXIMUM_CONNECTIONS = 64
@@ -98,7 +100,9 @@ class RedisLink:
             self.sentinel = EpochSentinel(  # type: ignore[no-untyped-call]
                 settings.sentinels,
                 sentinel_kwargs={
-                    "password": settings.sentinel_password,
+                    "credential_provider": redis_login(
+                        None, settings.sentinel_password, settings.sentinel_password_file
+                    ),
                     "decode_responses": True,
                     **_deadlines(sentinel_timeout),
                 },
@@ -107,7 +111,9 @@ class RedisLink:
     def client(self) -> redis.Redis:
         """A new client with connections of its own."""
         options: dict[str, Any] = {
-            "password": self._settings.password,
+            "credential_provider": redis_login(
+                self._settings.user, self._settings.password, self._settings.password_file
+            ),
             "decode_responses": True,
             "max_connections": MAXIMUM_CONNECTIONS,
             **_deadlines(self._settings.timeout_seconds),

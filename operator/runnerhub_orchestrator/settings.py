@@ -16,7 +16,10 @@ MINIMUM_SECRET_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class RedisSettings:
-    """How to reach the queue: Sentinels (host, port) and a master name, or one plain address."""
+    """How to reach the queue: Sentinels (host, port) and a master name, or one plain address.
+
+    Each password is that of its file, which may change, if there is one.
+    """
 
     use_sentinel: bool
     sentinels: tuple[tuple[str, int], ...]
@@ -25,6 +28,9 @@ class RedisSettings:
     password: str | None = field(repr=False)
     sentinel_password: str | None = field(repr=False)
     timeout_seconds: float
+    user: str | None = None
+    password_file: Path | None = None
+    sentinel_password_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +142,11 @@ class _Reader:
             connect_timeout_seconds=self._seconds("DATABASE_CONNECT_TIMEOUT_SECONDS", 2, 0.1, 60),
             attempt_timeout_seconds=self._seconds("DATABASE_ATTEMPT_TIMEOUT_SECONDS", 4, 0.1, 60),
             deadline_seconds=self._seconds("DATABASE_DEADLINE_SECONDS", 15, 0.1, 300),
-            password_file=Path(path) if (path := self._text("DATABASE_PASSWORD_FILE", "")) else None,
+            password_file=self._path("DATABASE_PASSWORD_FILE"),
         )
+
+    def _path(self, name: str) -> Path | None:
+        return Path(path) if (path := self._text(name, "")) else None
 
     def _redis(self) -> RedisSettings:
         use_sentinel = self._boolean("REDIS_ENABLE_SENTINEL", default=False)
@@ -154,6 +163,9 @@ class _Reader:
             password=self._text("REDIS_PASSWORD", "") or None,
             sentinel_password=self._text("REDIS_SENTINEL_PASSWORD", "") or None,
             timeout_seconds=self._seconds("REDIS_TIMEOUT_SECONDS", 2, 0.1, 60),
+            user=self._text("REDIS_USER", "") or None,
+            password_file=self._path("REDIS_PASSWORD_FILE"),
+            sentinel_password_file=self._path("REDIS_SENTINEL_PASSWORD_FILE"),
         )
 
     def _leader(self) -> LeaderSettings:

@@ -18,13 +18,21 @@ CHANGE_SECONDS: Final = 180.0
 class PasswordFile:
     """The passwords that may let in now. Without a file, or before it was usable once, there is none.
 
+    `change_seconds`: how long the one before counts after a change.
+
     A value that is empty, no text or not printable is not used: the one before stays. A line break at the end is not
     part of it.
     """
 
-    def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        clock: Callable[[], float] = time.monotonic,
+        change_seconds: float = CHANGE_SECONDS,
+    ) -> None:
         self._path = path
         self._clock = clock
+        self._change_seconds = change_seconds
         self._current: str | None = None
         self._former: str | None = None
         self._changed_at = 0.0
@@ -34,7 +42,7 @@ class PasswordFile:
         found = self._read()
         if found is not None and found != self._current:
             self._former, self._current, self._changed_at = self._current, found, self._clock()
-        if self._clock() - self._changed_at >= CHANGE_SECONDS:
+        if self._clock() - self._changed_at >= self._change_seconds:
             self._former = None
         return tuple(word for word in (self._current, self._former) if word is not None)
 

@@ -14,7 +14,7 @@ from e2e.stage import Stage
 from runnerhub_operator import names
 
 SECRET = "hub-postgres-credentials"
-MARK = names.ANNOTATION_SECRET_VERSION
+MARK = names.ANNOTATION_MOUNTED
 
 
 @pytest.fixture(scope="module")

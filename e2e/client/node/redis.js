@@ -18,6 +18,7 @@ export function connectionOptions(environment, silenceMilliseconds) {
   return {
     sentinels,
     name: environment.REDIS_MASTER_NAME ?? "github-runnerhub-redis",
+    username: environment.REDIS_USER || undefined,
     password: environment.REDIS_PASSWORD || undefined,
     sentinelPassword: environment.REDIS_SENTINEL_PASSWORD || undefined,
     connectTimeout: 2000,

@@ -10,6 +10,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from runnerhub_passwords.redis_login import RedisLogin
+
 from .settings import Targets
 
 ANSWER_SECONDS = 1.0
@@ -39,11 +41,11 @@ async def tell_master(targets: Targets) -> dict[str, Any]:
     }
 
 
-def _client(host: str, port: int, password: str | None) -> redis.Redis:
+def _client(host: str, port: int, login: RedisLogin | None) -> redis.Redis:
     return redis.Redis(
         host=host,
         port=port,
-        password=password,
+        credential_provider=login,
         decode_responses=True,
         socket_timeout=ANSWER_SECONDS,
         socket_connect_timeout=ANSWER_SECONDS,
@@ -53,7 +55,7 @@ def _client(host: str, port: int, password: str | None) -> redis.Redis:
 
 
 async def _ask(host: str, port: int, targets: Targets) -> dict[str, Any] | None:
-    client = _client(host, port, targets.sentinel_password)
+    client = _client(host, port, targets.sentinel_login())
     try:
         async with asyncio.timeout(2 * ANSWER_SECONDS):
             found = await client.sentinel_master(targets.master_name)
@@ -66,7 +68,7 @@ async def _ask(host: str, port: int, targets: Targets) -> dict[str, Any] | None:
 
 
 async def _online(host: str, port: int, targets: Targets) -> int:
-    client = _client(host, port, targets.redis_password)
+    client = _client(host, port, targets.redis_login())
     try:
         async with asyncio.timeout(2 * ANSWER_SECONDS):
             info = await client.info("replication")

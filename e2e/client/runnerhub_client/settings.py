@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from runnerhub_passwords.redis_login import RedisLogin, redis_login
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:
@@ -22,13 +24,23 @@ class Targets:
     master_name: str = "github-runnerhub-redis"
     redis_password: str | None = field(default=None, repr=False)
     sentinel_password: str | None = field(default=None, repr=False)
+    redis_user: str | None = None
+    redis_password_file: Path | None = None
+    sentinel_password_file: Path | None = None
+
+    def redis_login(self) -> RedisLogin | None:
+        """User and password at Redis, of the moment when a connection is made."""
+        return redis_login(self.redis_user, self.redis_password, self.redis_password_file)
+
+    def sentinel_login(self) -> RedisLogin | None:
+        """The same at a Sentinel."""
+        return redis_login(None, self.sentinel_password, self.sentinel_password_file)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Targets:
         """Read LOAD_BALANCER_URL, WEBSOCKET_URL, JWT_SECRET, DATABASE_URL, DATABASE_READ_ONLY_URL,
         DATABASE_PASSWORD_FILE and REDIS_*.
         """
-        password = environment.get("DATABASE_PASSWORD_FILE")
         hub_url = environment.get("LOAD_BALANCER_URL", "http://hub").rstrip("/")
         sentinels = tuple(
             (host, int(port))
@@ -43,13 +55,20 @@ class Targets:
             websocket_url=environment.get("WEBSOCKET_URL") or f"ws://{urlsplit(hub_url).hostname}:3002/ws",
             jwt_secret=environment.get("JWT_SECRET", ""),
             database_url=environment.get("DATABASE_URL", ""),
-            database_password_file=Path(password) if password else None,
+            database_password_file=_path(environment, "DATABASE_PASSWORD_FILE"),
             read_only_url=environment.get("DATABASE_READ_ONLY_URL", ""),
             sentinels=sentinels,
             master_name=environment.get("REDIS_MASTER_NAME", "github-runnerhub-redis"),
             redis_password=environment.get("REDIS_PASSWORD") or None,
             sentinel_password=environment.get("REDIS_SENTINEL_PASSWORD") or None,
+            redis_user=environment.get("REDIS_USER") or None,
+            redis_password_file=_path(environment, "REDIS_PASSWORD_FILE"),
+            sentinel_password_file=_path(environment, "REDIS_SENTINEL_PASSWORD_FILE"),
         )
+
+
+def _path(environment: Mapping[str, str], name: str) -> Path | None:
+    return Path(value) if (value := environment.get(name)) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def redis_master(targets: Targets, *, timeout_seconds: float, connections: int) 
     sentinel = _SharedAnswer(  # type: ignore[no-untyped-call]
         targets.sentinels,
         sentinel_kwargs={
-            "password": targets.sentinel_password,
+            "credential_provider": targets.sentinel_login(),
             "socket_timeout": SENTINEL_TIMEOUT_SECONDS,
             "socket_connect_timeout": SENTINEL_TIMEOUT_SECONDS,
             **options,
@@ -90,7 +90,7 @@ def redis_master(targets: Targets, *, timeout_seconds: float, connections: int) 
     )
     client: redis.Redis = sentinel.master_for(
         targets.master_name,
-        password=targets.redis_password,
+        credential_provider=targets.redis_login(),
         decode_responses=True,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=min(timeout_seconds, 2.0),

@@ -9,17 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from . import access
 from .settings import PORT_REDIS, PORT_SENTINEL, Settings
 
 # Sentinel promotes the replica of the lowest priority, and never one of priority 0.
 PRIORITY_IN_STEP = 100
 PRIORITY_LAST_RESORT = 200
 PRIORITY_NEVER = 0
-
-
-def quoted(value: str) -> str:
-    """A value in the quotes that Redis' configuration parser reads back unchanged."""
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def redis_configuration(settings: Settings, *, announce: str, master: str | None, static: Path) -> str:
@@ -30,17 +26,30 @@ def redis_configuration(settings: Settings, *, announce: str, master: str | None
     """
     lines = [
         f"include {static}",
+        "daemonize no",
+        'logfile ""',
         f"port {PORT_REDIS}",
         f"dir {settings.paths.redis_data}",
-        f"requirepass {quoted(settings.password)}",
-        f"masterauth {quoted(settings.password)}",
+        *_redis_access(settings),
         f"replica-announce-ip {announce}",
         f"replica-announce-port {PORT_REDIS}",
         f"replica-priority {PRIORITY_IN_STEP if master is None else PRIORITY_NEVER}",
+        f"maxmemory {settings.max_memory_bytes}",
     ]
     if master is not None:
         lines.append(f"replicaof {master} {PORT_REDIS}")
     return "\n".join(lines) + "\n"
+
+
+def _redis_access(settings: Settings) -> list[str]:
+    if settings.credentials is None:
+        return []
+    login = settings.credentials.login(access.REPLICATION)
+    return [
+        *access.lines(access.redis_users(settings.credentials, nameless_clients=settings.nameless_clients)),
+        f"masteruser {login.user}",
+        f"masterauth {access.quoted(login.password)}",
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +119,6 @@ def sentinel_configuration(settings: Settings, state: SentinelState, *, announce
         "daemonize no",
         'logfile ""',
         "dir /tmp",
-        f"requirepass {quoted(settings.sentinel_password)}",
-        f"sentinel sentinel-pass {quoted(settings.sentinel_password)}",
         f"sentinel announce-ip {announce}",
         f"sentinel announce-port {PORT_SENTINEL}",
         # With names, an answer of DNS that is late puts Sentinel into TILT, and failovers fail.
@@ -123,7 +130,6 @@ def sentinel_configuration(settings: Settings, state: SentinelState, *, announce
         lines.append(f"sentinel myid {state.myid}")
     lines += [
         f"sentinel monitor {name} {state.master} {state.port} {settings.quorum}",
-        f"sentinel auth-pass {name} {quoted(settings.password)}",
         f"sentinel down-after-milliseconds {name} {settings.down_after_milliseconds}",
         f"sentinel failover-timeout {name} {settings.failover_timeout_milliseconds}",
         f"sentinel parallel-syncs {name} {settings.parallel_syncs}",
@@ -133,5 +139,20 @@ def sentinel_configuration(settings: Settings, state: SentinelState, *, announce
         f"sentinel leader-epoch {name} {state.leader_epoch}",
         f"sentinel current-epoch {state.current_epoch}",
         *state.known,
+        *_sentinel_access(settings),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _sentinel_access(settings: Settings) -> list[str]:
+    if settings.credentials is None:
+        return []
+    others, redis = settings.credentials.login(access.OPERATOR), settings.credentials.login(access.SENTINEL)
+    name = settings.master_name
+    return [
+        *access.lines(access.sentinel_users(settings.credentials)),
+        f"sentinel sentinel-user {others.user}",
+        f"sentinel sentinel-pass {access.quoted(others.password)}",
+        f"sentinel auth-user {name} {redis.user}",
+        f"sentinel auth-pass {name} {access.quoted(redis.password)}",
+    ]

@@ -119,7 +119,7 @@ class Watch:
         return known if known is not None and known.votes >= majority else None
 
     def _connect(self, seconds: float = CALL_SECONDS) -> Connection:
-        return Connection(self._local, PORT_REDIS, self._settings.password, deadline_seconds=seconds)
+        return Connection(self._local, PORT_REDIS, self._settings.redis_login, deadline_seconds=seconds)
 
     def _role(self) -> str | None:
         """Of a Redis that has loaded its data; None when it does not answer."""
@@ -170,7 +170,7 @@ class Watch:
         """INFO replication of another server; empty when it does not answer."""
         try:
             with Connection(
-                host, PORT_REDIS, self._settings.password, deadline_seconds=CALL_SECONDS
+                host, PORT_REDIS, self._settings.redis_login, deadline_seconds=CALL_SECONDS
             ) as there:
                 return there.info("replication")
         except NO_ANSWER:

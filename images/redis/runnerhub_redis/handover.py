@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from .access import Login
 from .log import log
 from .network import LOCAL, NO_ANSWER, sentinel_answer
 from .resp import Connection, RespError
@@ -62,7 +63,7 @@ def request_failover(settings: Settings, addresses: Mapping[int, str]) -> None:
 def hand_over(settings: Settings, addresses: Mapping[int, str]) -> None:
     """Make another pod master when this one is, within the deadline; say in the log how it went."""
     ends = time.monotonic() + DEADLINE_SECONDS
-    with Connection(LOCAL, PORT_REDIS, settings.password, deadline_seconds=DEADLINE_SECONDS + 1) as local:
+    with Connection(LOCAL, PORT_REDIS, settings.redis_login, deadline_seconds=DEADLINE_SECONDS + 1) as local:
         info = local.info("replication")
         if info["role"] != "master":
             log("stopping: not master, nothing to hand over")
@@ -93,7 +94,7 @@ def _catch_up(settings: Settings, local: Connection) -> None:
     for replica in online_replicas(info):
 
         def caught_up(replica: OnlineReplica = replica) -> bool:
-            with _connect(replica.address, replica.port, settings.password) as there:
+            with _connect(replica.address, replica.port, settings.redis_login) as there:
                 return int(there.info("replication").get("slave_repl_offset", "0")) >= target
 
         if not _poll(caught_up, ends):
@@ -127,13 +128,13 @@ def _failover_by(settings: Settings, host: str, own: str, ends: float) -> str | 
             successor.append(address)
         return address != own
 
-    with _connect(host, PORT_SENTINEL, settings.sentinel_password, seconds) as watch:
+    with _connect(host, PORT_SENTINEL, settings.sentinel_login, seconds) as watch:
         _poll(elected, ends)
     return successor[0] if successor else None
 
 
 def _start_failover(settings: Settings, host: str) -> None:
-    with _connect(host, PORT_SENTINEL, settings.sentinel_password) as connection:
+    with _connect(host, PORT_SENTINEL, settings.sentinel_login) as connection:
         try:
             connection.call("SENTINEL", "FAILOVER", settings.master_name)
         except RespError as error:
@@ -153,7 +154,7 @@ def _bring_along(settings: Settings, addresses: Mapping[int, str], successor: st
         if host in (own, successor):
             continue
         try:
-            with _connect(host, PORT_REDIS, settings.password) as there:
+            with _connect(host, PORT_REDIS, settings.redis_login) as there:
                 info = there.info("replication")
                 if info["role"] == "slave" and info["master_host"] == own:
                     there.call("REPLICAOF", successor, str(PORT_REDIS))
@@ -167,7 +168,7 @@ def _follow(settings: Settings, local: Connection, successor: str, ends: float) 
 
     def writable() -> bool:
         # This pod goes away: the successor needs a replica other than this one, or it refuses writes.
-        with _connect(successor, PORT_REDIS, settings.password) as there:
+        with _connect(successor, PORT_REDIS, settings.redis_login) as there:
             info = there.info("replication")
             return info["role"] == "master" and len(online_replicas(info)) > 1
 
@@ -184,8 +185,8 @@ def follow(local: Connection, successor: str) -> None:
     local.call("EXEC")
 
 
-def _connect(host: str, port: int, password: str, seconds: float = CALL_SECONDS) -> Connection:
-    return Connection(host, port, password, deadline_seconds=seconds)
+def _connect(host: str, port: int, login: Login | None, seconds: float = CALL_SECONDS) -> Connection:
+    return Connection(host, port, login, deadline_seconds=seconds)
 
 
 def _poll(condition: Callable[[], bool], ends: float) -> bool:

@@ -80,8 +80,9 @@ def ask_sentinels(settings: Settings, hosts: Mapping[int, str]) -> dict[int, Sen
     """What the running Sentinels say of the master, by ordinal."""
 
     def ask(_ordinal: int, host: str) -> SentinelAnswer:
-        password = settings.sentinel_password
-        with Connection(host, PORT_SENTINEL, password, deadline_seconds=DEADLINE_SECONDS) as connection:
+        with Connection(
+            host, PORT_SENTINEL, settings.sentinel_login, deadline_seconds=DEADLINE_SECONDS
+        ) as connection:
             return sentinel_answer(connection, settings.master_name)
 
     return _ask_all(hosts, ask)
@@ -116,8 +117,9 @@ def ask_redis(settings: Settings, hosts: Mapping[int, str]) -> list[RedisAnswer]
     """What the running Redis servers say of themselves."""
 
     def ask(ordinal: int, host: str) -> RedisAnswer:
-        password = settings.password
-        with Connection(host, PORT_REDIS, password, deadline_seconds=DEADLINE_SECONDS) as connection:
+        with Connection(
+            host, PORT_REDIS, settings.redis_login, deadline_seconds=DEADLINE_SECONDS
+        ) as connection:
             return redis_answer(ordinal, connection.info("replication"))
 
     return list(_ask_all(hosts, ask).values())

@@ -9,7 +9,7 @@ import threading
 import time
 from types import FrameType
 
-from . import aof, deposed, state_server, volume
+from . import aof, deposed, live, state_server, volume
 from .config import PRIORITY_IN_STEP, PRIORITY_LAST_RESORT, redis_configuration
 from .decision import HandOver, StartMaster, StartReplica, Volume, decide
 from .handover import hand_over, request_failover
@@ -36,6 +36,7 @@ class RedisPod:
         self._server: subprocess.Popen[bytes] | None = None
         self._wake = threading.Event()
         self._terminating = False
+        self._configuration = live.Configuration(settings)
         self._mastership = deposed.Watch(settings, self._resolver.addresses, self._watch_return)
 
     def run(self) -> int:
@@ -43,7 +44,9 @@ class RedisPod:
         os.umask(0o077)
         signal.signal(signal.SIGTERM, self._terminate)
         signal.signal(signal.SIGINT, self._terminate)
-        state_server.serve(self._settings, lambda: self._server is not None)
+        state_server.serve(
+            self._settings, lambda: self._server is not None, lambda: self._configuration.applied
+        )
         threading.Thread(target=self._start, daemon=True).start()
         self._wake.wait()
         if self._server is None:
@@ -86,12 +89,15 @@ class RedisPod:
                 static=self._settings.paths.configuration / "redis.conf",
             )
             volume.write_private(self._settings.paths.redis_configuration, configuration)
+            self._configuration.begin()
             self._server = subprocess.Popen(
                 ["redis-server", str(self._settings.paths.redis_configuration)], pass_fds=(descriptor,)
             )
             if master is not None:
                 threading.Thread(target=self._watch_promotability, args=(state,), daemon=True).start()
-            threading.Thread(target=self._mastership.run, args=(self._goes_on,), daemon=True).start()
+            users = live.Access(self._settings, PORT_REDIS, live.redis_access)
+            for watch in (self._mastership.run, self._configuration.run, users.run):
+                threading.Thread(target=watch, args=(self._goes_on,), daemon=True).start()
             self._server.wait()
         finally:
             self._wake.set()
@@ -103,7 +109,7 @@ class RedisPod:
         while self._server is not None and self._server.poll() is None:
             try:
                 with Connection(
-                    LOCAL, PORT_REDIS, self._settings.password, deadline_seconds=1.0
+                    LOCAL, PORT_REDIS, self._settings.redis_login, deadline_seconds=1.0
                 ) as connection:
                     info = connection.info("replication")
                     if info["role"] == "master" or info["master_link_status"] == "up":

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from .access import Login
+
 Reply = str | int | None | list["Reply"]
 
 
@@ -24,19 +26,19 @@ class RespError(Exception):
 
 
 class Connection:
-    """One authenticated connection; everything on it must be over within `deadline_seconds` of its opening.
+    """One connection, authenticated if there is a login; all on it must be over within `deadline_seconds`.
 
     Raises OSError (TimeoutError included) when the server does not answer, RespError when it refuses.
     """
 
-    def __init__(self, host: str, port: int, password: str, *, deadline_seconds: float) -> None:
+    def __init__(self, host: str, port: int, login: Login | None, *, deadline_seconds: float) -> None:
         self._ends = time.monotonic() + deadline_seconds
         self._socket = socket.create_connection((host, port), timeout=deadline_seconds)
         self._buffer = b""
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if password:
-                self.call("AUTH", password)
+            if login is not None:
+                self.call("AUTH", login.user, login.password)
         except BaseException:
             self._socket.close()
             raise

@@ -7,11 +7,11 @@ import threading
 import time
 from dataclasses import replace
 
-from . import spin, steward, volume
+from . import live, spin, steward, volume
 from .config import SentinelState, forget_strangers, parse_sentinel_state, sentinel_configuration
 from .log import log
 from .network import Resolver
-from .settings import Settings
+from .settings import PORT_SENTINEL, Settings
 from .start import own_address, sentinel_master
 
 # Other pods' Services are found as fast as the own one, if they are there.
@@ -35,9 +35,11 @@ def run(settings: Settings) -> int:
         log("going on", master=state.master, config_epoch=state.config_epoch, known=len(state.known))
     path = settings.paths.sentinel_state
     volume.write_private(path, sentinel_configuration(settings, state, announce=address))
+    users = live.Access(settings, PORT_SENTINEL, live.sentinel_access)
     threading.Thread(target=steward.watch, args=(settings,), daemon=True).start()
+    threading.Thread(target=users.run, args=(lambda: True,), daemon=True).start()
     looks = spin.LOOKS + spin.LOOKS_PER_ORDINAL * settings.ordinal
-    return spin.Keeper(["redis-sentinel", str(path)], looks=looks).run()
+    return spin.Keeper(["redis-sentinel", str(path)], looks=looks, started_anew=users.forget).run()
 
 
 def _of_today(settings: Settings, state: SentinelState, resolver: Resolver) -> SentinelState:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from .access import OPERATOR, Credentials, Login
 
 PORT_REDIS = 6379
 PORT_SENTINEL = 26379
@@ -71,7 +75,11 @@ class Paths:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings of one pod. `service` is the name without ordinal of the pods and their Services."""
+    """Settings of one pod. `service` is the name without ordinal of the pods and their Services.
+
+    `credentials`: None without passwords, as in tests. `nameless_clients`: clients that give a password and no user
+    name get in as the application. `max_memory_bytes`: at which Redis refuses writes, 0 for no limit.
+    """
 
     service: str
     namespace: str
@@ -82,9 +90,10 @@ class Settings:
     down_after_milliseconds: int
     failover_timeout_milliseconds: int
     parallel_syncs: int
-    password: str
-    sentinel_password: str
     paths: Paths
+    credentials: Credentials | None = None
+    nameless_clients: bool = False
+    max_memory_bytes: int = 0
 
     def host(self, ordinal: int) -> str:
         """Name of a pod's own Service.
@@ -93,6 +102,23 @@ class Settings:
         into that pod's /etc/hosts: it would find its own, mortal address.
         """
         return f"{self.service}-{ordinal}.{self.namespace}.svc"
+
+    @property
+    def redis_login(self) -> Login | None:
+        """How this program gets into Redis, here and in the other pods."""
+        return self.credentials.login(OPERATOR) if self.credentials is not None else None
+
+    @property
+    def sentinel_login(self) -> Login | None:
+        """How it gets into a Sentinel: the same user is there too."""
+        return self.redis_login
+
+    def today(self) -> Settings:
+        """The settings that the operator changes while pods run, as it tells them now.
+
+        Raises OSError, KeyError or ValueError when that cannot be read.
+        """
+        return replace(self, **_changing(_given(self.paths)))
 
     def bootstrapped(self) -> bool:
         """Whether the operator has seen a master once; read anew each time, for it changes while pods run."""
@@ -104,7 +130,7 @@ class Settings:
 
 def load(paths: Paths) -> Settings:
     """Read the settings. Raises OSError, KeyError or ValueError when the pod is set up wrongly."""
-    given = json.loads((paths.configuration / "settings.json").read_text(encoding="utf-8"))
+    given = _given(paths)
     pod = os.environ["POD_NAME"]
     service, _, ordinal = pod.rpartition("-")
     return Settings(
@@ -113,15 +139,23 @@ def load(paths: Paths) -> Settings:
         ordinal=int(ordinal),
         replicas=int(given["replicas"]),
         master_name=str(given["masterName"]),
-        quorum=int(given["quorum"]),
-        down_after_milliseconds=int(given["downAfterMilliseconds"]),
-        failover_timeout_milliseconds=int(given["failoverTimeoutMilliseconds"]),
-        parallel_syncs=int(given["parallelSyncs"]),
-        password=_secret(paths, "password"),
-        sentinel_password=_secret(paths, "sentinel-password"),
+        **_changing(given),
         paths=paths,
+        credentials=Credentials(paths.credentials),
+        max_memory_bytes=int(os.environ.get("REDIS_MAXMEMORY", "0")),
     )
 
 
-def _secret(paths: Paths, key: str) -> str:
-    return (paths.credentials / key).read_text(encoding="utf-8").strip()
+def _given(paths: Paths) -> dict[str, Any]:
+    given: dict[str, Any] = json.loads((paths.configuration / "settings.json").read_text(encoding="utf-8"))
+    return given
+
+
+def _changing(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "quorum": int(given["quorum"]),
+        "down_after_milliseconds": int(given["downAfterMilliseconds"]),
+        "failover_timeout_milliseconds": int(given["failoverTimeoutMilliseconds"]),
+        "parallel_syncs": int(given["parallelSyncs"]),
+        "nameless_clients": bool(given["namelessClients"]),
+    }

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -67,11 +67,13 @@ class Keeper:
         looks: int,
         look_seconds: float = LOOK_SECONDS,
         rest_seconds: float = REST_SECONDS,
+        started_anew: Callable[[], None] = lambda: None,
     ) -> None:
         self._command = command
         self._looks = looks
         self._look_seconds = look_seconds
         self._rest_seconds = rest_seconds
+        self._started_anew = started_anew
         self._process: subprocess.Popen[bytes] | None = None
         self._terminating = False
 
@@ -100,6 +102,7 @@ class Keeper:
             if spin.look(now, processor_seconds(process.pid)) and rested and not self._terminating:
                 log("it spins and is started anew", command=self._command[0], pid=process.pid)
                 self._stop(process)
+                self._started_anew()
                 return None
 
     def _stop(self, process: subprocess.Popen[bytes]) -> None:

@@ -19,12 +19,14 @@ from .network import LOCAL, NO_ANSWER
 from .resp import Connection, RespError
 from .settings import PORT_REDIS, PORT_STATE, Settings
 
+# Of the orchestrators' jobs.
+QUEUE_PREFIX, QUEUE_NAME = "bull", "github-jobs"
 LIVE_SECONDS = 3.0
 READY_SECONDS = 1.0
 
 
-def serve(settings: Settings, running: Callable[[], bool]) -> None:
-    """Serve in the background; `running` tells whether Redis has been started."""
+def serve(settings: Settings, running: Callable[[], bool], configuration: Callable[[], str]) -> None:
+    """Serve in the background; `running` tells whether Redis has been started, with which `configuration`."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 5
@@ -36,7 +38,8 @@ def serve(settings: Settings, running: Callable[[], bool]) -> None:
                 case "/ready":
                     self._send(*_ready(settings, started=running()))
                 case "/state":
-                    self._send(200, json.dumps(_state(settings, started=running())))
+                    state = _state(settings, started=running())
+                    self._send(200, json.dumps({**state, "configuration": configuration()}))
                 case _:
                     self._send(404, "not found")
 
@@ -72,8 +75,11 @@ def _told(percent: int | None) -> int | None:
 
 def _redis(settings: Settings) -> dict[str, Any] | None:
     try:
-        with Connection(LOCAL, PORT_REDIS, settings.password, deadline_seconds=READY_SECONDS) as connection:
+        with Connection(
+            LOCAL, PORT_REDIS, settings.redis_login, deadline_seconds=READY_SECONDS
+        ) as connection:
             replication, memory = connection.info("replication"), connection.info("memory")
+            depth = _depth(connection) if replication["role"] == "master" else None
     except NO_ANSWER:
         return None
     limit = int(memory["maxmemory"])
@@ -85,6 +91,28 @@ def _redis(settings: Settings) -> dict[str, Any] | None:
             replica.address: {"offset": replica.offset, "silentSeconds": replica.silent_seconds}
             for replica in online_replicas(replication)
         },
+        "queue": depth,
+    }
+
+
+def _depth(connection: Connection) -> dict[str, int]:
+    """Jobs of the queue by state; each is one command whose time does not depend on how many there are.
+
+    Source of the keys: https://docs.bullmq.io/guide/architecture
+    """
+
+    def count(*commands: tuple[str, str]) -> int:
+        return sum(
+            int(str(connection.call(command, f"{QUEUE_PREFIX}:{QUEUE_NAME}:{key}")))
+            for command, key in commands
+        )
+
+    return {
+        # A queue that was paused by BullMQ keeps its waiting jobs in another list.
+        "waiting": count(("LLEN", "wait"), ("LLEN", "paused"), ("ZCARD", "prioritized")),
+        "active": count(("LLEN", "active")),
+        "delayed": count(("ZCARD", "delayed")),
+        "failed": count(("ZCARD", "failed")),
     }
 
 
@@ -92,7 +120,7 @@ def _live(settings: Settings, *, started: bool) -> tuple[int, str]:
     if not started:
         return 200, "waiting for the role"
     try:
-        with Connection(LOCAL, PORT_REDIS, settings.password, deadline_seconds=LIVE_SECONDS) as connection:
+        with Connection(LOCAL, PORT_REDIS, settings.redis_login, deadline_seconds=LIVE_SECONDS) as connection:
             connection.call("PING")
     except RespError as error:
         return 200, error.code
@@ -105,7 +133,9 @@ def _ready(settings: Settings, *, started: bool) -> tuple[int, str]:
     if not started:
         return 503, "waiting for the role"
     try:
-        with Connection(LOCAL, PORT_REDIS, settings.password, deadline_seconds=READY_SECONDS) as connection:
+        with Connection(
+            LOCAL, PORT_REDIS, settings.redis_login, deadline_seconds=READY_SECONDS
+        ) as connection:
             info = connection.info("replication")
             # Fails while it loads, and on a replica that has nothing to serve.
             connection.call("PING")

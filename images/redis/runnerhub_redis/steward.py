@@ -24,9 +24,9 @@ def watch(settings: Settings) -> None:
     while True:
         time.sleep(LOOK_SECONDS)
         try:
-            watches = correct(settings)
+            watches = correct(settings.today())
         except NO_ANSWER:
-            # Sentinel starts or ends; its probes tell when it hangs.
+            # Sentinel starts or ends, and its probes tell when it hangs; or the settings are just being replaced.
             continue
         if not watches:
             # The next life asks the others who the master is.
@@ -37,8 +37,9 @@ def watch(settings: Settings) -> None:
 
 def correct(settings: Settings) -> bool:
     """Set right what differs; whether the master is watched. Raises one of NO_ANSWER."""
-    password = settings.sentinel_password
-    with Connection(LOCAL, PORT_SENTINEL, password, deadline_seconds=CALL_SECONDS) as connection:
+    with Connection(
+        LOCAL, PORT_SENTINEL, settings.sentinel_login, deadline_seconds=CALL_SECONDS
+    ) as connection:
         masters = _masters(connection.call("SENTINEL", "MASTERS"))
         for command in corrections(masters, settings):
             log("Sentinel is set right", command=" ".join(command))

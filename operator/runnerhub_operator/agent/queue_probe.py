@@ -12,6 +12,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from runnerhub_passwords.redis_login import RedisLogin, redis_login
+
 from ..errors import ProbeError
 from .checks import Details
 from .database import first_line
@@ -48,9 +50,9 @@ class RedisProbe:
         self._timeout_seconds = timeout_seconds / 3
         self._on_moved = on_moved
         self._master: str | None = None
-        self._sentinels = [
-            self._client(host, port, settings.sentinel_password) for host, port in settings.sentinels
-        ]
+        self._login = redis_login(settings.user, settings.password, settings.password_file)
+        asking = redis_login(None, settings.sentinel_password, settings.sentinel_password_file)
+        self._sentinels = [self._client(host, port, asking) for host, port in settings.sentinels]
         self.masters_known: int | None = None
 
     async def __call__(self) -> Details:
@@ -89,7 +91,7 @@ class RedisProbe:
 
     async def _write(self, master: Address) -> None:
         # A new connection each time: that is what a client of a new master has to do.
-        client = self._client(*master, self._settings.password)
+        client = self._client(*master, self._login)
         try:
             await client.set(self._key, "1", ex=KEY_LIFETIME_SECONDS)
         except (RedisError, OSError) as error:
@@ -97,11 +99,11 @@ class RedisProbe:
         finally:
             await client.aclose()
 
-    def _client(self, host: str, port: int, password: str | None) -> Redis:
+    def _client(self, host: str, port: int, login: RedisLogin | None) -> Redis:
         return Redis(
             host=host,
             port=port,
-            password=password,
+            credential_provider=login,
             socket_timeout=self._timeout_seconds,
             socket_connect_timeout=self._timeout_seconds,
             retry=Retry(NoBackoff(), 0),

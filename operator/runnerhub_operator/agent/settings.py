@@ -31,6 +31,9 @@ class RedisSettings:
     master_name: str
     password: str | None = field(default=None, repr=False)
     sentinel_password: str | None = field(default=None, repr=False)
+    user: str | None = None
+    password_file: Path | None = None
+    sentinel_password_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,9 @@ def read_settings(environment: Mapping[str, str]) -> AgentSettings:
             environment.get("REDIS_MASTER_NAME", names.REDIS_MASTER_NAME),
             environment.get("REDIS_PASSWORD"),
             environment.get("REDIS_SENTINEL_PASSWORD"),
+            environment.get("REDIS_USER") or None,
+            _path(environment, "REDIS_PASSWORD_FILE"),
+            _path(environment, "REDIS_SENTINEL_PASSWORD_FILE"),
         ),
         storage_path=Path(storage) if storage else None,
         log_level=environment.get("RUNNERHUB_LOG_LEVEL", "INFO").upper(),
@@ -108,6 +114,10 @@ def _needed(environment: Mapping[str, str], name: str) -> str:
     if not (value := environment.get(name, "")):
         raise InvalidSpecError(f"{name} must be set")
     return value
+
+
+def _path(environment: Mapping[str, str], name: str) -> Path | None:
+    return Path(value) if (value := environment.get(name)) else None
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:

@@ -3,6 +3,7 @@
 from .base import ResourceRequirements, Storage
 from .cluster import RunnerHubCluster, parse_cluster, parse_status
 from .spec import (
+    AppendFsync,
     HealthChecksSpec,
     IngressSpec,
     LeaderElectionSpec,
@@ -25,6 +26,7 @@ from .status import (
     OrchestratorStatus,
     PostgresInstanceStatus,
     PostgresStatus,
+    QueueStatus,
     RedisInstanceStatus,
     RedisReplicaStatus,
     RedisStatus,
@@ -34,6 +36,7 @@ from .status import (
 )
 
 __all__ = [
+    "AppendFsync",
     "Condition",
     "ConditionReason",
     "ConditionType",
@@ -49,6 +52,7 @@ __all__ = [
     "PostgresInstanceStatus",
     "PostgresSpec",
     "PostgresStatus",
+    "QueueStatus",
     "RedisInstanceStatus",
     "RedisReplicaStatus",
     "RedisSpec",

@@ -260,6 +260,13 @@ class PostgresSpec(ApiModel):
     pooler: PoolerSpec = Field(default_factory=PoolerSpec, description="The connection pooler.")
 
 
+class AppendFsync(StrEnum):
+    """Redis' values of `appendfsync`."""
+
+    EVERY_SECOND = "everysec"
+    ALWAYS = "always"
+
+
 class RedisSpec(ApiModel):
     """The queue: Redis with Sentinel, one master and replicas."""
 
@@ -293,7 +300,17 @@ class RedisSpec(ApiModel):
         ge=1000,
         le=60000,
         description="Silence in milliseconds after which Sentinel takes a master for dead. Below 3000 a master that "
-        "is cut off may confirm writes that the failover loses. A change renews the pods.",
+        "is cut off may confirm writes that the failover loses.",
+    )
+    append_fsync: AppendFsync = Field(
+        default=AppendFsync.EVERY_SECOND,
+        description="When Redis has its append-only file written to the disk. everysec: once a second, so a power "
+        "cut of all nodes at once can take the last second. always: before each answer, at the cost of speed.",
+    )
+    nameless_clients: Boolean | None = Field(
+        default=None,
+        description="Whether clients that give a password and no user name get in, as the application's user app. "
+        "Default: only when orchestrator.image is set, because such images may know no user name.",
     )
     resources: ResourceRequirements = Field(
         default_factory=ResourceRequirements,

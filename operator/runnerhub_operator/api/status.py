@@ -189,6 +189,18 @@ class RedisInstanceStatus(StatusModel):
     )
 
 
+class QueueStatus(StatusModel):
+    """The jobs in the queue `github-jobs`, told at most twice a minute."""
+
+    waiting: Count = Field(default=0, description="Jobs that wait for a runner.")
+    active: Count = Field(default=0, description="Jobs that a runner has.")
+    delayed: Count = Field(default=0, description="Jobs that wait for a time, such as that of another try.")
+    failed: Count = Field(
+        default=0, description="Jobs that have failed for good and are still remembered, a thousand at most."
+    )
+    at: Timestamp = Field(description="When they were counted, RFC 3339; moves only when a number does.")
+
+
 class RedisStatus(StatusModel):
     """The queue as observed."""
 
@@ -207,6 +219,9 @@ class RedisStatus(StatusModel):
         default=None,
         description="How full the master's memory is, of the limit at which it refuses new jobs, in steps of five; "
         "absent without a limit.",
+    )
+    queue: QueueStatus | None = Field(
+        default=None, description="The jobs in the queue; as they were while the master does not tell."
     )
 
 

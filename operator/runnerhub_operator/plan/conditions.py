@@ -245,12 +245,16 @@ def progressing_verdict(
     components: list[Verdict],
     rollout: Rollout | None,
     growth: Growth,
+    behind: Sequence[str] = (),
     *,
     paused: bool,
     creating: bool,
     differing: int,
 ) -> Verdict:
-    """Progressing: what is under way; `differing` is the number of objects that are not yet as the spec wants."""
+    """Progressing: what is under way; `differing` is the number of objects that are not yet as the spec wants.
+
+    `behind`: pods that still run with older settings.
+    """
     kind = ConditionType.PROGRESSING
     grows = "; ".join(part for part in (growth.under_way, growth.refused) if part)
     due = f"a {rollout.kind} of {rollout.component} is due" if rollout is not None else ""
@@ -270,6 +274,9 @@ def progressing_verdict(
         return Verdict(kind, "True", ConditionReason.VOLUMES_GROWING, grows)
     if differing:
         return Verdict(kind, "True", ConditionReason.CHANGING, f"{differing} objects are being changed")
+    if behind:
+        message = f"new settings are about to take effect in {', '.join(behind)}"
+        return Verdict(kind, "True", ConditionReason.CHANGING, message)
     if growth.refused:
         return Verdict(kind, "False", ConditionReason.VOLUME_GROWTH_REFUSED, growth.refused)
     return Verdict(kind, "False", ConditionReason.SETTLED, "the spec is in effect")

@@ -22,17 +22,26 @@ _CONDITIONS = {names.POSTGRES: ConditionType.POSTGRES, names.REDIS: ConditionTyp
 def credentials_hash(cluster: RunnerHubCluster, snapshot: Snapshot) -> str | None:
     """Hash of what orchestrators read only when they start: they restart when it changes. None: not known yet.
 
-    That is the key that signs API tokens. Other images than ours may know no file with the database's password.
+    That is the key that signs API tokens. Other images than ours may know no file with a password.
     """
     key = snapshot.children.secret_value(names.credentials(cluster.name, names.ORCHESTRATOR), "jwt-secret")
     if key is None:
         return None
     if cluster.spec.orchestrator.image is None:
         return hashlib.sha256(key.encode()).hexdigest()[:16]
-    database = names.credentials(cluster.name, names.POSTGRES)
-    password = snapshot.children.secret_value(database, "app-password")
+    wanted = (
+        (names.POSTGRES, "app-password"),
+        (names.REDIS, "password"),
+        (names.REDIS, "sentinel-password"),
+    )
+    passwords = [
+        snapshot.children.secret_value(names.credentials(cluster.name, component), name)
+        for component, name in wanted
+    ]
+    if None in passwords:
+        return None
     # Whoever may read the pods must not be able to try passwords by it: the key is as long as a hash.
-    return hmac.digest(key.encode(), password.encode(), "sha256").hex()[:16] if password is not None else None
+    return hmac.digest(key.encode(), "\0".join(map(str, passwords)).encode(), "sha256").hex()[:16]
 
 
 def missing_secrets(context: BuildContext, snapshot: Snapshot) -> list[CredentialSecret]:

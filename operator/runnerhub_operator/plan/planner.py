@@ -34,6 +34,7 @@ from . import (
     objects,
     repair,
     rotation,
+    settings_in_use,
     status,
     switchover,
     volumes,
@@ -59,7 +60,8 @@ class ClusterMemory:
     `rejection`: reason and message of the last apply that was refused, until one passes.
     `since`: since when components have not been full, by condition type. `matches`: objects that were found to be as
     they should be. `repair`: members of the database that are broken or were made anew. `refusals`: claims that were
-    not allowed to grow. `passwords`: the database's Secret as it was.
+    not allowed to grow. `passwords`: the database's Secret as it was. `marked_settings`: the queue's settings that pods
+    were marked for.
     """
 
     roles: failovers.Memory
@@ -72,6 +74,7 @@ class ClusterMemory:
     repair: repair.Memory = field(default_factory=repair.Memory)
     refusals: volumes.Refusals = field(default_factory=dict)
     passwords: rotation.Known = field(default_factory=rotation.Known)
+    marked_settings: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class Plan:
 
     secrets: tuple[CredentialSecret, ...]
     passwords: tuple[GeneratePasswords, ...]
-    mark: MarkPods | None
+    marks: tuple[MarkPods, ...]
     objects: tuple[Manifest, ...]
     prune: tuple[Manifest, ...]
     orphan: tuple[OrphanPods, ...]
@@ -106,7 +109,7 @@ class Plan:
         return bool(
             self.secrets
             or self.passwords
-            or self.mark
+            or self.marks
             or self.objects
             or self.prune
             or self.orphan
@@ -174,9 +177,10 @@ def make_plan(
     asked = _Asked(request.rollout, mending.rollout)
     rollout = _rollout(cluster, snapshot, sections, changes, memory.last_step, asked)
     passwords = rotation.look(cluster, snapshot, memory.passwords)
+    in_use = settings_in_use.look(cluster, snapshot, memory.marked_settings)
     growth = volumes.plan_growth(cluster, snapshot, _holders(sections), memory.refusals)
     verdicts, since, full = _verdicts(
-        cluster, snapshot, sections, changes, rollout, mending.told, growth, memory
+        cluster, snapshot, sections, changes, rollout, mending.told, growth, in_use.behind, memory
     )
     written = conditions.with_times(verdicts, cluster.status, cluster.generation, snapshot.now)
 
@@ -220,11 +224,12 @@ def make_plan(
         or changes.prune
         or changes.anew
         or growth.steps
+        or in_use.behind
     )
     return Plan(
         secrets=() if paused else changes.secrets,
         passwords=() if paused else passwords.generate,
-        mark=None if paused else passwords.mark,
+        marks=() if paused else (*passwords.marks, *([in_use.mark] if in_use.mark is not None else ())),
         objects=told_leases if paused else (*changes.objects, *told_leases),
         prune=() if paused else changes.prune,
         orphan=orphan,
@@ -245,6 +250,7 @@ def make_plan(
             repair=mending.memory,
             refusals=growth.refusals,
             passwords=memory.passwords if paused else passwords.known,
+            marked_settings=memory.marked_settings if paused else in_use.marked,
         ),
         settled=full and sections.patience == Patience() and (paused or not under_way),
     )
@@ -341,6 +347,7 @@ def _verdicts(
     rollout: Rollout | None,
     broken: Sequence[str],
     growth: volumes.Growth,
+    behind: Sequence[str],
     memory: ClusterMemory,
 ) -> tuple[list[conditions.Verdict], Mapping[str, str], bool]:
     """All verdicts, since when components are not full, and whether all are."""
@@ -366,6 +373,7 @@ def _verdicts(
         components,
         rollout,
         growth,
+        behind,
         paused=cluster.spec.paused,
         creating=creating,
         differing=len(changes.objects) + len(changes.renewals) + len(changes.anew),

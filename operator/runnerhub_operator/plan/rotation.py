@@ -21,8 +21,11 @@ from ..snapshot import Snapshot
 
 ALL: Final = "all"
 
-# What follows the passwords of the database while it runs.
-_FOLLOWERS: Final = (names.POSTGRES, names.POOLER, names.ORCHESTRATOR)
+# What follows the passwords of a component while it runs.
+_FOLLOWERS: Final = {
+    names.POSTGRES: (names.POSTGRES, names.POOLER, names.ORCHESTRATOR),
+    names.REDIS: (names.REDIS, names.ORCHESTRATOR),
+}
 # What needs no escape in the address of a database, by which programs find it that read no file.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._~-]+")
 
@@ -31,11 +34,11 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9._~-]+")
 class Known:
     """What was seen last: the versions of all Secrets, while nothing is asked of them, and the hash of each password.
 
-    The hashes are of the database's, and of this process only.
+    The hashes are of the database's and the queue's, by Secret and key, and of this process only.
     """
 
     versions: tuple[str, ...] = ()
-    values: Mapping[str, int] = field(default_factory=dict)
+    values: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class Rotation:
     """What is to be done about passwords now, what to tell, and what to remember."""
 
     generate: tuple[GeneratePasswords, ...] = ()
-    mark: MarkPods | None = None
+    marks: tuple[MarkPods, ...] = ()
     events: tuple[EventNote, ...] = ()
     known: Known = field(default_factory=Known)
 
@@ -57,23 +60,25 @@ def look(cluster: RunnerHubCluster, snapshot: Snapshot, known: Known) -> Rotatio
     )
     if versions == known.versions:
         return Rotation(known=known)
-    generate, refusals = _asked(cluster, snapshot)
-    name = names.credentials(cluster.name, names.POSTGRES)
-    data: Mapping[str, Any] = (snapshot.child("Secret", name) or {}).get("data") or {}
-    values = {key: hash(str(value)) for key, value in data.items()}
-    seen = Known(() if generate else versions, values)
-    changed = [key for key, value in sorted(values.items()) if known.values.get(key, value) != value]
-    if not changed:
-        return Rotation(generate, None, tuple(refusals), seen)
-    pods = tuple(pod.name for component in _FOLLOWERS for pod in snapshot.pods_of(component))
-    told = EventNote(
-        "Normal",
-        "PasswordsChanged",
-        f"Secret {name} has a new {', '.join(changed)}; it comes into effect while everything goes on",
-    )
-    warnings = [note for key in changed if (note := _unsuitable(snapshot, name, key)) is not None]
-    version = versions[list(CREDENTIAL_KEYS).index(names.POSTGRES)]
-    return Rotation(generate, MarkPods(pods, version), (*refusals, told, *warnings), seen)
+    generate, told = _asked(cluster, snapshot)
+    values: dict[tuple[str, str], int] = {}
+    marks: list[MarkPods] = []
+    for component, followers in _FOLLOWERS.items():
+        name = names.credentials(cluster.name, component)
+        data: Mapping[str, Any] = (snapshot.child("Secret", name) or {}).get("data") or {}
+        found = {(name, key): hash(str(value)) for key, value in sorted(data.items())}
+        values.update(found)
+        changed = [at[1] for at, value in found.items() if known.values.get(at, value) != value]
+        if not changed:
+            continue
+        pods = tuple(pod.name for follower in followers for pod in snapshot.pods_of(follower))
+        live = snapshot.children.live("Secret", name)
+        # By component: pods that follow both must see two values.
+        marks.append(MarkPods(pods, f"{component}-{live.resource_version if live is not None else ''}"))
+        text = f"Secret {name} has a new {', '.join(changed)}; it comes into effect while everything goes on"
+        told.append(EventNote("Normal", "PasswordsChanged", text))
+        told += [note for key in changed if (note := _unsuitable(snapshot, name, key)) is not None]
+    return Rotation(generate, tuple(marks), tuple(told), Known(() if generate else versions, values))
 
 
 def _asked(
@@ -88,14 +93,10 @@ def _asked(
         if asked is None:
             continue
         wanted = possible if asked.strip() == ALL else tuple(part.strip() for part in asked.split(","))
-        keys = tuple(key for key in possible if key in wanted) if component != names.REDIS else ()
+        keys = tuple(key for key in possible if key in wanted)
         if left := [key for key in wanted if key not in keys]:
-            why = (
-                "passwords of the queue cannot be changed while it runs"
-                if component == names.REDIS
-                else f"there is {', '.join(possible)} and {ALL}"
-            )
-            text = f"Secret {name}: no new {', '.join(left)} can be made: {why}"
+            there = f"there is {', '.join(possible)} and {ALL}"
+            text = f"Secret {name}: no new {', '.join(left)} can be made: {there}"
             refusals.append(EventNote("Warning", "RotationRefused", text))
         # Also without a key: the annotation goes.
         found.append(GeneratePasswords(name, keys))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from .. import names
 from ..api import (
     Endpoints,
     OrchestratorStatus,
     PostgresInstanceStatus,
     PostgresStatus,
+    QueueStatus,
     RedisInstanceStatus,
     RedisReplicaStatus,
     RedisStatus,
@@ -17,10 +20,13 @@ from ..probes.patroni import PatroniMember
 from ..probes.sentinel import agreed_master
 from ..resources.patroni import MAX_REPLICA_LAG_BYTES
 from ..snapshot import Snapshot
+from .conditions import stamp
 
 # Less is the ordinary ebb and flow, and would change the status at every visit.
 LAG_STEP_BYTES = 1024 * 1024
 MEMORY_STEP_PERCENT = 5
+# The jobs are counted anew no sooner than this.
+QUEUE_SECONDS = 30.0
 
 
 def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> PostgresStatus:
@@ -102,6 +108,7 @@ def redis_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> RedisStatus:
         replicas=tuple(sorted(replicas, key=lambda replica: replica.name)),
         instances=_redis_instances(cluster, snapshot),
         memory_used_percent=_memory(snapshot, master, before),
+        queue=_queue(snapshot, master, before.queue),
     )
 
 
@@ -121,6 +128,22 @@ def _redis_instances(cluster: RunnerHubCluster, snapshot: Snapshot) -> tuple[Red
         else:
             found.append(before.get(pod.name, RedisInstanceStatus(name=pod.name)))
     return tuple(found)
+
+
+def _queue(snapshot: Snapshot, master: str | None, before: QueueStatus | None) -> QueueStatus | None:
+    """The jobs by the master's word; a busy queue changes all the time, and the status does not."""
+    depth = next((pod.depth for pod in snapshot.redis_pods if pod.pod == master), None)
+    if depth is None:
+        return before
+    now = stamp(snapshot.now)
+    told = QueueStatus(
+        waiting=depth.waiting, active=depth.active, delayed=depth.delayed, failed=depth.failed, at=now
+    )
+    if before is not None:
+        age = (snapshot.now - datetime.fromisoformat(before.at)).total_seconds()
+        if age < QUEUE_SECONDS or before == told.model_copy(update={"at": before.at}):
+            return before
+    return told
 
 
 def _memory(snapshot: Snapshot, master: str | None, before: RedisStatus) -> int | None:

@@ -32,14 +32,30 @@ class ReplicaLag:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """Jobs in the queue by BullMQ's states; `waiting` has those with a priority and those of a paused queue too."""
+
+    waiting: int
+    active: int
+    delayed: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
 class RedisPodState:
-    """What one pod tells. `lags` by the address that the replica announces, from the master alone."""
+    """What one pod tells. `lags` by the address that the replica announces, from the master alone.
+
+    `configuration`: hash of the operator's part of redis.conf that is in effect; "" when it is not told.
+    `depth`: from the master alone.
+    """
 
     pod: str
     volume_used_percent: int | None = None
     memory_used_percent: int | None = None
     snapshots: tuple[str, ...] = ()
     lags: Mapping[str, ReplicaLag] = field(default_factory=dict)
+    configuration: str = ""
+    depth: QueueDepth | None = None
 
 
 async def read_states(
@@ -75,6 +91,8 @@ def parse_state(pod: str, body: object) -> RedisPodState:
         memory_used_percent=_whole(redis.get("memoryUsedPercent")),
         snapshots=_names(snapshots),
         lags=_lags(redis) if redis.get("role") == "master" else {},
+        configuration=str(body.get("configuration") or "")[:_LONGEST_NAME],
+        depth=_depth(redis),
     )
 
 
@@ -90,6 +108,18 @@ def _lags(redis: Mapping[str, Any]) -> dict[str, ReplicaLag]:
         if confirmed is not None and silent is not None:
             found[str(address)] = ReplicaLag(max(0, offset - confirmed), silent)
     return found
+
+
+def _depth(redis: Mapping[str, Any]) -> QueueDepth | None:
+    told = redis.get("queue")
+    if redis.get("role") != "master" or not isinstance(told, Mapping):
+        return None
+    waiting, active, delayed, failed = (
+        _whole(told.get(state)) for state in ("waiting", "active", "delayed", "failed")
+    )
+    if waiting is None or active is None or delayed is None or failed is None:
+        return None
+    return QueueDepth(waiting, active, delayed, failed)
 
 
 def _names(value: object) -> tuple[str, ...]:

@@ -29,7 +29,15 @@ CREDENTIAL_KEYS: Final = {
         "restapi-password",
         "monitoring-password",
     ),
-    names.REDIS: ("password", "sentinel-password"),
+    # The first two are known to the clients.
+    names.REDIS: (
+        "password",
+        "sentinel-password",
+        "operator-password",
+        "replication-password",
+        "failover-password",
+        "monitoring-password",
+    ),
     names.ORCHESTRATOR: ("jwt-secret",),
 }
 

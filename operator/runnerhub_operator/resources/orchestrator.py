@@ -31,6 +31,9 @@ TERMINATION_GRACE_SECONDS: Final = DRAIN_SECONDS + STOP_SECONDS + 5
 RUN_FOLDER: Final = "/run/runnerhub"
 CREDENTIALS_FOLDER: Final = "/etc/runnerhub/credentials"
 _DATABASE_KEY: Final = "app-password"
+QUEUE_CREDENTIALS_FOLDER: Final = "/etc/runnerhub/queue-credentials"
+_QUEUE_KEY: Final = "password"
+_SENTINEL_KEY: Final = "sentinel-password"
 LEADER_FILE: Final = f"{RUN_FOLDER}/leader.json"
 SERVICE_ACCOUNT_FOLDER: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 # What the kubelet itself asks for when it mounts a token by default.
@@ -38,7 +41,10 @@ TOKEN_LIFETIME_SECONDS: Final = 3607
 
 _PORTS: Final = {"http": names.PORT_ORCHESTRATOR, "ws": names.PORT_WEBSOCKET}
 _AGENT_PORT: Final = "agent"
-_CREDENTIALS_MOUNT: Final = {"name": "credentials", "mountPath": CREDENTIALS_FOLDER, "readOnly": True}
+_CREDENTIALS_MOUNTS: Final = (
+    {"name": "credentials", "mountPath": CREDENTIALS_FOLDER, "readOnly": True},
+    {"name": "queue-credentials", "mountPath": QUEUE_CREDENTIALS_FOLDER, "readOnly": True},
+)
 
 
 def orchestrator_manifests(context: BuildContext) -> list[Manifest]:
@@ -118,8 +124,8 @@ def dependency_environment(context: BuildContext, *, reads_files: bool) -> list[
     """How orchestrator and agent find each other, database and queue; names as the architecture document has
     them.
 
-    Passwords stay in their Secrets. `reads_files`: the program takes the database's from a file, which may change;
-    otherwise Kubernetes puts it into the addresses when it starts the container.
+    Passwords stay in their Secrets. `reads_files`: the program takes them from files, which may change; otherwise
+    Kubernetes puts them into the variables when it starts the container.
     """
     cluster, spec = context.name, context.cluster.spec
     database = names.child(cluster, names.POSTGRES)
@@ -144,8 +150,17 @@ def dependency_environment(context: BuildContext, *, reads_files: bool) -> list[
         _env("DATABASE_REPLICA_URL", replica),
         _env("REDIS_SENTINEL_HOSTS", sentinels),
         _env("REDIS_MASTER_NAME", names.REDIS_MASTER_NAME),
-        secret_env("REDIS_PASSWORD", queue, "password"),
-        secret_env("REDIS_SENTINEL_PASSWORD", queue, "sentinel-password"),
+        _env("REDIS_USER", names.REDIS_APPLICATION_USER),
+        *(
+            []
+            if reads_files
+            else [
+                secret_env("REDIS_PASSWORD", queue, _QUEUE_KEY),
+                secret_env("REDIS_SENTINEL_PASSWORD", queue, _SENTINEL_KEY),
+            ]
+        ),
+        _env("REDIS_PASSWORD_FILE", f"{QUEUE_CREDENTIALS_FOLDER}/{_QUEUE_KEY}"),
+        _env("REDIS_SENTINEL_PASSWORD_FILE", f"{QUEUE_CREDENTIALS_FOLDER}/{_SENTINEL_KEY}"),
         _env("LEADER_ELECTION_TIMEOUT", str(election.lease_duration_seconds * 1000)),
         _env("LEADER_ELECTION_RENEWAL", str(election.retry_period_seconds * 1000)),
         _env("HEALTH_CHECK_INTERVAL", str(checks.interval_seconds * 1000)),
@@ -209,6 +224,11 @@ def _pod_spec(context: BuildContext) -> Manifest:
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
             secret_volume("credentials", names.credentials(context.name, names.POSTGRES), (_DATABASE_KEY,)),
+            secret_volume(
+                "queue-credentials",
+                names.credentials(context.name, names.REDIS),
+                (_QUEUE_KEY, _SENTINEL_KEY),
+            ),
             _token_volume(),
         ],
     }
@@ -238,7 +258,7 @@ def _orchestrator(context: BuildContext) -> Manifest:
         "securityContext": container_security_context(),
         "volumeMounts": [
             {"name": "run", "mountPath": RUN_FOLDER, "readOnly": True},
-            _CREDENTIALS_MOUNT,
+            *_CREDENTIALS_MOUNTS,
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own emptyDir
         ],
     }
@@ -275,7 +295,7 @@ def _agent(context: BuildContext) -> Manifest:
         "securityContext": container_security_context(),
         "volumeMounts": [
             {"name": "run", "mountPath": RUN_FOLDER},
-            _CREDENTIALS_MOUNT,
+            *_CREDENTIALS_MOUNTS,
             {"name": "kubernetes-api", "mountPath": SERVICE_ACCOUNT_FOLDER, "readOnly": True},
         ],
     }

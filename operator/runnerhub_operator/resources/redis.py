@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from .. import names
-from ..api import RedisSpec
+from ..api import RedisSpec, RunnerHubClusterSpec
 from ..quantities import quantity
 from .common import (
     BuildContext,
@@ -76,17 +76,16 @@ def redis_manifests(context: BuildContext) -> list[Manifest]:
 
 
 def redis_configuration(spec: RedisSpec) -> str:
-    """The part of redis.conf that is the same for all pods."""
+    """The part of redis.conf that is the same for all pods; each line is one that CONFIG SET takes as well."""
     lines = [
         # Passwords protect it; protected mode would refuse every other pod.
         "protected-mode no",
         "bind * -::*",
-        "daemonize no",
-        'logfile ""',
         "tcp-keepalive 60",
-        # Every confirmed write is in a file before its answer goes out; a power cut may take the last second.
+        # Every confirmed write is in a file before its answer goes out; with everysec a power cut may take the
+        # last second.
         "appendonly yes",
-        "appendfsync everysec",
+        f"appendfsync {spec.append_fsync}",
         "aof-use-rdb-preamble yes",
         "aof-load-truncated yes",
         "save 3600 1 300 100 60 10000",
@@ -106,10 +105,17 @@ def redis_configuration(spec: RedisSpec) -> str:
         # A queue must refuse new jobs rather than forget old ones.
         "maxmemory-policy noeviction",
     ]
-    limit = spec.resources.limits.memory if spec.resources.limits else None
-    if limit is not None:
-        lines.append(f"maxmemory {int(quantity(limit) * MAXMEMORY_SHARE)}")
     return "\n".join(lines) + "\n"
+
+
+def max_memory_bytes(spec: RedisSpec) -> int:
+    """Memory at which Redis refuses writes, 0 for no limit.
+
+    In the pod template and not in the configuration, which running pods follow: it must not change before the
+    container's own limit does.
+    """
+    limit = spec.resources.limits.memory if spec.resources.limits else None
+    return int(quantity(limit) * MAXMEMORY_SHARE) if limit is not None else 0
 
 
 def replica_max_lag_seconds(spec: RedisSpec) -> int:
@@ -122,8 +128,10 @@ def replica_max_lag_seconds(spec: RedisSpec) -> int:
     return max(1, min(10, spec.down_after_milliseconds // 1000 - 2))
 
 
-def settings(spec: RedisSpec) -> dict[str, int | str]:
+def settings(cluster: RunnerHubClusterSpec) -> dict[str, int | str | bool]:
     """What the start program of the pods reads."""
+    spec = cluster.redis
+    nameless = spec.nameless_clients
     return {
         "masterName": names.REDIS_MASTER_NAME,
         "replicas": spec.replicas,
@@ -131,6 +139,7 @@ def settings(spec: RedisSpec) -> dict[str, int | str]:
         "downAfterMilliseconds": spec.down_after_milliseconds,
         "failoverTimeoutMilliseconds": FAILOVER_TIMEOUT_MILLISECONDS,
         "parallelSyncs": 1,
+        "namelessClients": cluster.orchestrator.image is not None if nameless is None else nameless,
     }
 
 
@@ -247,7 +256,9 @@ def stateful_set(context: BuildContext) -> Manifest:
             "template": {
                 "metadata": {
                     "labels": names.labels(context.name, names.REDIS),
-                    "annotations": {names.ANNOTATION_CONFIG: config_hash(_configuration_data(context))},
+                    # All else in the configuration comes into effect while the pods run. With another number of
+                    # pods each looks for the others anew, and Sentinels forget those that have gone.
+                    "annotations": {names.ANNOTATION_CONFIG: config_hash({"replicas": spec.replicas})},
                 },
                 "spec": _pod_spec(context),
             },
@@ -270,7 +281,7 @@ def _configuration_data(context: BuildContext) -> dict[str, str]:
     spec = context.cluster.spec.redis
     return {
         "redis.conf": redis_configuration(spec),
-        "settings.json": json.dumps(settings(spec), indent=2, sort_keys=True) + "\n",
+        "settings.json": json.dumps(settings(context.cluster.spec), indent=2, sort_keys=True) + "\n",
     }
 
 
@@ -309,7 +320,7 @@ def _redis_container(context: BuildContext) -> Manifest:
         "name": "redis",
         "image": spec.image or context.images.redis,
         "args": ["redis"],
-        "env": _identity_env(),
+        "env": [*_identity_env(), {"name": "REDIS_MAXMEMORY", "value": str(max_memory_bytes(spec))}],
         "ports": [
             {"name": "redis", "containerPort": names.PORT_REDIS, "protocol": "TCP"},
             {"name": "state", "containerPort": names.PORT_REDIS_STATE, "protocol": "TCP"},

@@ -39,7 +39,8 @@ class Pods:
         self.processes: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
 
     def settings(self, ordinal: int = 0) -> Settings:
-        paths = Paths(data=self._home / str(ordinal))
+        home = self._home / str(ordinal)
+        paths = Paths(data=home, configuration=home / "configuration")
         return Settings(
             service="hub-redis",
             namespace="default",
@@ -50,8 +51,6 @@ class Pods:
             down_after_milliseconds=1000,
             failover_timeout_milliseconds=3000,
             parallel_syncs=1,
-            password="",
-            sentinel_password="",
             paths=paths,
         )
 
@@ -137,9 +136,12 @@ class Pods:
 
         def answers() -> bool:
             assert process.poll() is None, (self._home / f"{kind}-{ordinal}.log").read_text()
-            with contextlib.suppress(redis.RedisError):
+            try:
                 return bool(client.ping())
-            return False
+            except redis.AuthenticationError:
+                return True
+            except redis.RedisError:
+                return False
 
         wait_until(answers)
 

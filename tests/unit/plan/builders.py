@@ -12,21 +12,11 @@ from runnerhub_operator.kube.compare import with_applied_hash
 from runnerhub_operator.probes.patroni import PatroniCluster, PatroniMember
 from runnerhub_operator.probes.sentinel import ReplicaView, SentinelView
 from runnerhub_operator.resources.common import BuildContext
+from runnerhub_operator.resources.credentials import CREDENTIAL_KEYS
 from runnerhub_operator.snapshot import Children, Pod, Snapshot
 from tests.generate import IMAGES, desired_objects
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-PASSWORDS = {
-    "postgres": (
-        "superuser-password",
-        "replication-password",
-        "app-password",
-        "restapi-password",
-        "monitoring-password",
-    ),
-    "redis": ("password", "sentinel-password"),
-    "orchestrator": ("jwt-secret",),
-}
 
 
 def cluster(spec: dict[str, Any] | None = None, status: dict[str, Any] | None = None) -> RunnerHubCluster:
@@ -159,7 +149,7 @@ def children(
             "metadata": {"name": f"hub-{component}-credentials"},
             "data": dict.fromkeys(keys, "eA=="),
         }
-        for component, keys in PASSWORDS.items()
+        for component, keys in CREDENTIAL_KEYS.items()
     ]
     for body in (stateful_set("postgres"), stateful_set("redis"), *secrets, *more):
         key = body["kind"], body["metadata"]["name"]

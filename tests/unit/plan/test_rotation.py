@@ -33,28 +33,42 @@ def known() -> rotation.Known:
 
 def test_what_is_seen_first_is_no_change() -> None:
     found = rotation.look(cluster(), seen("1"), rotation.Known())
-    assert found.mark is None
+    assert found.marks == ()
     assert found.events == ()
     assert found.known.versions[0] == "1"
 
 
 def test_a_change_marks_all_pods_that_follow_it_once() -> None:
     found = rotation.look(cluster(), seen("2", app_password="new"), known())
-    assert found.mark is not None
-    assert found.mark.version == "2"
+    (mark,) = found.marks
+    assert mark.version == "postgres-2"
     for pod in ("hub-postgres-0", "hub-postgres-2"):
-        assert pod in found.mark.pods
-    assert not any("redis" in pod for pod in found.mark.pods)
+        assert pod in mark.pods
+    assert not any("redis" in pod for pod in mark.pods)
     (event,) = found.events
     assert event.reason == "PasswordsChanged"
     assert "app-password" in event.message
     assert "monitoring-password" not in event.message
-    assert rotation.look(cluster(), seen("2", app_password="new"), found.known).mark is None
+    assert rotation.look(cluster(), seen("2", app_password="new"), found.known).marks == ()
+
+
+def test_a_new_password_of_the_queue_marks_its_pods_and_its_clients() -> None:
+    def at(version: str, **values: str) -> Any:
+        return seen(version, None, "hub-redis-credentials", **values)
+
+    before = rotation.look(cluster(), at("1"), rotation.Known()).known
+    found = rotation.look(cluster(), at("2", password="new"), before)
+    (mark,) = found.marks
+    assert mark.version == "redis-2"
+    assert {"hub-redis-0", "hub-redis-2"} <= set(mark.pods)
+    assert any("orchestrator" in pod for pod in mark.pods)
+    assert not any("postgres" in pod for pod in mark.pods)
+    assert [event.reason for event in found.events] == ["PasswordsChanged"]
 
 
 def test_a_new_label_on_the_secret_is_no_change() -> None:
     found = rotation.look(cluster(), seen("2"), known())
-    assert found.mark is None
+    assert found.marks == ()
     assert found.known.versions[0] == "2"
 
 
@@ -81,9 +95,8 @@ def test_what_cannot_be_made_is_told_and_the_annotation_goes() -> None:
     assert [event.reason for event in found.events] == ["RotationRefused"]
     assert "app-pasword" in found.events[0].message
     queue = seen("2", {names.ANNOTATION_ROTATE: "all"}, "hub-redis-credentials")
-    refused = rotation.look(cluster(), queue, known())
-    assert refused.generate == (GeneratePasswords("hub-redis-credentials", ()),)
-    assert [event.reason for event in refused.events] == ["RotationRefused"]
+    (asked,) = rotation.look(cluster(), queue, known()).generate
+    assert {"password", "sentinel-password", "operator-password"} < set(asked.keys)
 
 
 def test_passwords_that_cannot_be_used_are_told() -> None:
@@ -100,3 +113,6 @@ def test_only_images_of_others_restart_for_the_databases_password() -> None:
     assert credentials.credentials_hash(ours, before) == credentials.credentials_hash(ours, after)
     theirs = cluster({"orchestrator": {"image": "registry.example/hub:1"}})
     assert credentials.credentials_hash(theirs, before) != credentials.credentials_hash(theirs, after)
+    queue = seen("2", None, "hub-redis-credentials", password="new")
+    assert credentials.credentials_hash(ours, before) == credentials.credentials_hash(ours, queue)
+    assert credentials.credentials_hash(theirs, before) != credentials.credentials_hash(theirs, queue)

@@ -157,7 +157,7 @@ def with_the_new_template() -> dict[str, Any]:
 
 
 def test_a_refusal_is_told_and_holds_nothing_else_up() -> None:
-    spec = {**GROWN, "redis": {"downAfterMilliseconds": 3000}}
+    spec = {**GROWN, "redis": {"replicas": 5}}
     found = plan(spec, refused(), **with_the_new_template())
     assert found.growth == ()
     assert "hub-redis" in {item["metadata"]["name"] for item in found.objects}

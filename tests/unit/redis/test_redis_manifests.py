@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from runnerhub_operator import names
 from runnerhub_operator.api import parse_cluster
 from runnerhub_operator.resources import redis
 from runnerhub_operator.resources.common import BuildContext, Images, Manifest
@@ -78,10 +77,17 @@ def test_a_lonely_master_stops_before_another_is_elected(down_after: int, lag: i
 
 
 def test_memory_is_limited_below_the_containers_limit() -> None:
-    assert "maxmemory" not in directives(redis.redis_configuration(context().cluster.spec.redis))
-    limited = context(resources={"limits": {"memory": "1Gi"}}).cluster.spec.redis
-    conf = directives(redis.redis_configuration(limited))
-    assert int(conf["maxmemory"]) == int(2**30 * 0.7)
+    """And it changes with the container alone: a running one must not use more than its old limit."""
+
+    def limit(**spec: Any) -> str:
+        manifests = redis.redis_manifests(context(**spec))
+        containers = one(manifests, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+        assert "maxmemory " not in one(manifests, "ConfigMap")["data"]["redis.conf"]
+        return next(str(item["value"]) for item in containers[0]["env"] if item["name"] == "REDIS_MAXMEMORY")
+
+    assert limit() == "0"
+    assert limit(resources={"limits": {"memory": "1Gi"}}) == str(int(2**30 * 0.7))
+    conf = directives(redis.redis_configuration(context().cluster.spec.redis))
     assert conf["maxmemory-policy"] == "noeviction"
 
 
@@ -95,13 +101,13 @@ def test_the_bootstrap_flag_restarts_no_pod() -> None:
     assert state["configMap"] == {"name": "hub-redis-state", "optional": True}
 
 
-def test_changed_settings_change_the_pod_template() -> None:
+def test_settings_change_no_pod_template_but_the_number_of_pods_does() -> None:
     def template(**spec: Any) -> Manifest:
         result: Manifest = one(redis.redis_manifests(context(**spec)), "StatefulSet")["spec"]["template"]
         return result
 
-    assert template() != template(downAfterMilliseconds=6000)
-    assert names.ANNOTATION_CONFIG in template()["metadata"]["annotations"]
+    assert template() == template(downAfterMilliseconds=6000, appendFsync="always")
+    assert template() != template(replicas=5)
 
 
 def test_stateful_set_starts_together_keeps_volumes_and_is_rolled_by_the_operator() -> None:
@@ -131,7 +137,11 @@ def test_pods_are_restricted_and_hold_no_token() -> None:
 def test_passwords_come_as_files_only() -> None:
     pod = one(redis.redis_manifests(context()), "StatefulSet")["spec"]["template"]["spec"]
     for container in pod["containers"]:
-        assert {entry["name"] for entry in container["env"]} == {"POD_NAME", "POD_NAMESPACE"}
+        assert {entry["name"] for entry in container["env"]} <= {
+            "POD_NAME",
+            "POD_NAMESPACE",
+            "REDIS_MAXMEMORY",
+        }
         assert not any("exec" in container.get(probe, {}) for probe in ("livenessProbe", "readinessProbe"))
     secret = next(volume for volume in pod["volumes"] if volume["name"] == "credentials")["secret"]
     assert secret == {"secretName": "hub-redis-credentials", "defaultMode": 0o440}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from images.redis.runnerhub_redis import volume
+from images.redis.runnerhub_redis import access, live, volume
+from images.redis.runnerhub_redis.access import Credentials
 from images.redis.runnerhub_redis.config import (
     SentinelState,
     forget_strangers,
     parse_sentinel_state,
-    quoted,
     redis_configuration,
     sentinel_configuration,
 )
@@ -51,6 +52,14 @@ sentinel known-sentinel github-runnerhub-redis 10.0.0.11 26379 0d7e5e9bb5c2a7ac7
 """
 
 
+def write_passwords(folder: Path) -> Path:
+    """A Secret as it is mounted; each value tells its key."""
+    folder.mkdir()
+    for key in (*access.KEYS.values(), access.SENTINEL_CLIENTS_KEY):
+        (folder / key).write_text(f"the-{key}")
+    return folder
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(
@@ -63,14 +72,27 @@ def settings(tmp_path: Path) -> Settings:
         down_after_milliseconds=5000,
         failover_timeout_milliseconds=3000,
         parallel_syncs=1,
-        password="redispassword",
-        sentinel_password="sentinelpassword",
         paths=Paths(data=tmp_path / "data", runtime=tmp_path / "run"),
+        credentials=Credentials(write_passwords(tmp_path / "credentials")),
     )
 
 
 def lines(text: str) -> list[str]:
     return text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ("a 1\nb 2\n", "a 1\nb 2\n", {}),
+        ("a 1\nb 2\n", "b 2\na 3\n", {"a": "3"}),
+        ("", 'logfile ""\nsave 3600 1 300 100\n', {"logfile": "", "save": "3600 1 300 100"}),
+        ("a 1\n", "# a 2\n\n  a 1\n", {}),
+        ('x "a b"\n', "x a b\n", {}),
+    ],
+)
+def test_only_what_differs_is_given_to_a_running_server(before, after, changed) -> None:
+    assert live.changes(before, after) == changed
 
 
 def test_sentinel_keeps_its_memory_and_takes_new_settings(settings: Settings) -> None:
@@ -87,7 +109,7 @@ def test_sentinel_keeps_its_memory_and_takes_new_settings(settings: Settings) ->
     assert f"sentinel down-after-milliseconds {NAME} 5000" in lines(written)
     assert "sentinel announce-ip 10.0.0.20" in lines(written)
     assert "old" not in written
-    assert "user default" not in written
+    assert "sanitize-payload" not in written
 
 
 def test_sentinel_memory_survives_a_round_trip(settings: Settings) -> None:
@@ -98,7 +120,7 @@ def test_sentinel_memory_survives_a_round_trip(settings: Settings) -> None:
 
 def test_sentinel_without_memory_lets_sentinel_choose_its_id(settings: Settings) -> None:
     written = sentinel_configuration(settings, SentinelState(master="10.0.0.10"), announce="10.0.0.20")
-    assert "myid" not in written
+    assert not any(line.startswith("sentinel myid") for line in lines(written))
     assert parse_sentinel_state(written, NAME) == SentinelState(master="10.0.0.10")
 
 
@@ -128,13 +150,37 @@ def test_replica_that_just_started_is_not_promotable(settings: Settings) -> None
 
 def test_master_follows_nobody_and_the_operators_part_comes_first(settings: Settings) -> None:
     written = redis_configuration(settings, announce="10.0.0.10", master=None, static=Path("/s"))
-    assert "replicaof" not in written
+    assert not any(line.startswith("replicaof") for line in lines(written))
     assert lines(written)[0] == "include /s"
     assert "replica-priority 100" in lines(written)
 
 
 def test_quotes_what_would_break_a_line() -> None:
-    assert quoted('a"b\\c') == '"a\\"b\\\\c"'
+    assert access.quoted('>a"b\\c') == '">a\\"b\\\\c"'
+    assert access.quoted(">plain") == ">plain"
+
+
+def test_only_named_users_get_in_unless_images_give_no_name(settings: Settings) -> None:
+    def users(settings: Settings) -> dict[str, str]:
+        text = redis_configuration(settings, announce="10.0.0.10", master=None, static=Path("/s"))
+        found = (line.split(" ", 2) for line in lines(text) if line.startswith("user "))
+        return {name: rules for _, name, rules in found}
+
+    closed = users(settings)
+    assert closed["default"] == "reset off"
+    assert set(closed) == {"app", "replication", "sentinel", "monitoring", "operator", "default"}
+    assert closed["app"].endswith(">the-password")
+    open_ = users(replace(settings, nameless_clients=True))
+    assert open_["default"] == closed["app"]
+
+
+def test_sentinel_knows_its_clients_and_the_operator(settings: Settings) -> None:
+    written = lines(sentinel_configuration(settings, SentinelState(master="10.0.0.10"), announce="10.0.0.20"))
+    assert f"sentinel auth-user {NAME} sentinel" in written
+    assert f"sentinel auth-pass {NAME} the-failover-password" in written
+    assert "sentinel sentinel-user operator" in written
+    assert "sentinel sentinel-pass the-operator-password" in written
+    assert not any("requirepass" in line for line in written)
 
 
 def test_own_name_is_not_the_one_in_etc_hosts(settings: Settings) -> None:

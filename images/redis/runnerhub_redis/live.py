@@ -1,0 +1,178 @@
+"""Brings changed settings into effect while Redis and Sentinel run.
+
+Kubernetes renews the mounted files; what Redis' configuration says is given to the running server by CONFIG SET, the
+steward gives Sentinel its times, and users get their new passwords by ACL SETUSER.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import access
+from .log import log
+from .network import LOCAL, NO_ANSWER
+from .resp import Connection, RespError
+from .settings import PORT_REDIS, Settings
+
+LOOK_SECONDS = 2.0
+CALL_SECONDS = 3.0
+
+
+def directives(text: str) -> dict[str, str]:
+    """Lines `name value` by name; quotes around a whole value are taken off."""
+    found = {}
+    for line in text.splitlines():
+        name, _, value = line.strip().partition(" ")
+        if name and not name.startswith("#"):
+            value = value.strip()
+            found[name] = value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+    return found
+
+
+def changes(before: str, after: str) -> dict[str, str]:
+    """Directives of `after` that `before` has not, or has otherwise."""
+    old = directives(before)
+    return {name: value for name, value in directives(after).items() if old.get(name) != value}
+
+
+class Configuration:
+    """The operator's part of redis.conf: what of it the running server has."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        folder = settings.paths.configuration
+        self._path: Path = folder / "redis.conf"
+        self._times: Path = folder / "settings.json"
+        self._applied = self._applied_times = ""
+        self._refused: dict[str, str] = {}
+
+    @property
+    def applied(self) -> str:
+        """Hash of what is in effect, as the operator makes it of what it wants."""
+        return digest(self._applied, self._applied_times)
+
+    def begin(self) -> None:
+        """Note what the server that is about to start reads."""
+        self._applied, self._applied_times = self._texts()
+
+    def _texts(self) -> tuple[str, str]:
+        return self._path.read_text(encoding="utf-8"), self._times.read_text(encoding="utf-8")
+
+    def run(self, goes_on: Callable[[], bool]) -> None:
+        """Look again and again."""
+        while goes_on():
+            time.sleep(LOOK_SECONDS)
+            try:
+                self.look()
+            except NO_ANSWER:
+                # Redis starts, loads or ends, or the file is just being replaced.
+                continue
+
+    def look(self) -> None:
+        """Give the server what has changed. Raises one of NO_ANSWER."""
+        wanted, times = self._texts()
+        found = changes(self._applied, wanted)
+        if found:
+            with Connection(
+                LOCAL, PORT_REDIS, self._settings.redis_login, deadline_seconds=CALL_SECONDS
+            ) as connection:
+                refused = {}
+                for name, value in found.items():
+                    try:
+                        connection.call("CONFIG", "SET", name, value)
+                    except RespError as error:
+                        if error.code in ("LOADING", "NOAUTH", "WRONGPASS"):
+                            raise
+                        refused[name] = str(error)
+                if refused:
+                    if refused != self._refused:
+                        log("Redis refuses a part of its new configuration", **refused)
+                    self._refused = refused
+                    return
+            log("configuration changed", **found)
+        self._refused = {}
+        # The other file is the steward's, who reads it as often.
+        self._applied, self._applied_times = wanted, times
+
+
+def digest(configuration: str, settings: str) -> str:
+    """Hash of the two files."""
+    return hashlib.sha256("\0".join((configuration, settings)).encode()).hexdigest()[:16]
+
+
+Command = tuple[str, ...]
+
+
+def redis_access(settings: Settings) -> list[Command]:
+    """Commands that make of any Redis one that lets in whom it should, and follows its master by the right password.
+
+    Raises OSError, KeyError or ValueError when settings or passwords cannot be read.
+    """
+    if settings.credentials is None:
+        return []
+    nameless = settings.today().nameless_clients
+    users = access.redis_users(settings.credentials, nameless_clients=nameless)
+    login = settings.credentials.login(access.REPLICATION)
+    return [
+        *(("ACL", "SETUSER", name, *words) for name, words in users.items()),
+        ("CONFIG", "SET", "masteruser", login.user),
+        ("CONFIG", "SET", "masterauth", login.password),
+    ]
+
+
+def sentinel_access(settings: Settings) -> list[Command]:
+    """The same for a Sentinel and how it gets in elsewhere. Connections that are there stay."""
+    if settings.credentials is None:
+        return []
+    others, redis = settings.credentials.login(access.OPERATOR), settings.credentials.login(access.SENTINEL)
+    name = settings.master_name
+    return [
+        *(
+            ("ACL", "SETUSER", user, *words)
+            for user, words in access.sentinel_users(settings.credentials).items()
+        ),
+        ("SENTINEL", "CONFIG", "SET", "sentinel-pass", others.password),
+        ("SENTINEL", "SET", name, "auth-pass", redis.password),
+    ]
+
+
+class Access:
+    """The users and passwords of one running server. `commands` make it right; it was started with those of then."""
+
+    def __init__(self, settings: Settings, port: int, commands: Callable[[Settings], list[Command]]) -> None:
+        self._settings = settings
+        self._port = port
+        self._commands = commands
+        self._done = commands(settings)
+
+    def run(self, goes_on: Callable[[], bool]) -> None:
+        """Look again and again."""
+        while goes_on():
+            time.sleep(LOOK_SECONDS)
+            try:
+                self.look()
+            except NO_ANSWER as error:
+                # The server starts, loads or ends; anything else would be told again and again for a reason.
+                if isinstance(error, RespError) and error.code != "LOADING":
+                    log("new passwords are refused", error=error.code)
+
+    def forget(self) -> None:
+        """The server starts anew, with whatever it has written itself: tell it everything."""
+        self._done = []
+
+    def look(self) -> None:
+        """Do what is new. Raises one of NO_ANSWER; it is tried again then."""
+        wanted = self._commands(self._settings)
+        new = [command for command in wanted if command not in self._done]
+        if not new:
+            return
+        login = self._settings.redis_login
+        with Connection(LOCAL, self._port, login, deadline_seconds=CALL_SECONDS) as connection:
+            for command in new:
+                connection.call(*command)
+        self._done = wanted
+        # Never the passwords.
+        log("access changed", commands=[" ".join(command[:3]) for command in new])
