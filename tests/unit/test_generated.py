@@ -44,6 +44,7 @@ def test_pods_hold_the_restricted_pod_security_standard(name: str, pod: dict) ->
         assert container["resources"]["requests"], container["name"]
     allowed = {
         "configMap",
+        "csi",
         "downwardAPI",
         "emptyDir",
         "ephemeral",

@@ -2,6 +2,7 @@
 
 from .base import ResourceRequirements, Storage
 from .cluster import RunnerHubCluster, parse_cluster, parse_status
+from .pod import InitContainer, Variable, Volume
 from .spec import (
     HealthChecksSpec,
     IngressSpec,
@@ -41,6 +42,7 @@ __all__ = [
     "Failover",
     "HealthChecksSpec",
     "IngressSpec",
+    "InitContainer",
     "LeaderElectionSpec",
     "LoadBalancerSpec",
     "OrchestratorSpec",
@@ -63,6 +65,8 @@ __all__ = [
     "SwitchoverStatus",
     "Synchronous",
     "UpdatePolicy",
+    "Variable",
+    "Volume",
     "parse_cluster",
     "parse_status",
 ]

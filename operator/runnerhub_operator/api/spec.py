@@ -30,6 +30,7 @@ from .base import (
     Storage,
     cel_string,
 )
+from .pod import POD_RULES, Environment, InitContainer, Mounts, PodTemplate, VariablesSource, Volume, map_of
 
 # Only the API server knows the old object, so the operator has no counterpart of these rules. Whether the class is set
 # at all only the section around it can compare: a rule of a field is not asked when the field comes or goes.
@@ -92,6 +93,8 @@ class ServiceType(StrEnum):
 class OrchestratorSpec(ApiModel):
     """The orchestrators: stateless instances of the RunnerHub service with an elected leader."""
 
+    rules: ClassVar[tuple[Rule, ...]] = POD_RULES
+
     replicas: Integer = Field(
         default=3,
         ge=1,
@@ -107,6 +110,32 @@ class OrchestratorSpec(ApiModel):
     resources: ResourceRequirements = Field(
         default_factory=ResourceRequirements,
         description="CPU and memory of the orchestrator container. Default requests: 50m CPU, 128Mi memory.",
+    )
+    env: Environment = Field(
+        default=(),
+        description="Further variables of the orchestrator's environment; those that the operator sets are refused.",
+    )
+    env_from: tuple[VariablesSource, ...] = Field(
+        default=(),
+        max_length=20,
+        description="Secrets and ConfigMaps whose keys become variables; what the operator and env set comes first.",
+    )
+    volumes: tuple[Volume, ...] = Field(
+        default=(),
+        max_length=20,
+        description="Further volumes of the pods.",
+        json_schema_extra=map_of("name"),
+    )
+    volume_mounts: Mounts = Field(default=(), description="Where the orchestrator sees these volumes.")
+    init_containers: tuple[InitContainer, ...] = Field(
+        default=(),
+        max_length=10,
+        description="Containers that must end well, one after the other, before the orchestrator starts.",
+        json_schema_extra=map_of("name"),
+    )
+    pod_template: PodTemplate = Field(
+        default_factory=PodTemplate,
+        description="What the pods have beside what the operator decides: labels, placement, identity.",
     )
 
 

@@ -128,7 +128,16 @@ def renews_pods(manifest: Manifest, snapshot: Snapshot) -> bool:
     if manifest["kind"] != "Deployment":
         return False
     live = snapshot.child("Deployment", manifest["metadata"]["name"])
-    return live is not None and not is_subset(manifest["spec"]["template"], live["spec"].get("template"))
+    return live is not None and has_other_template(manifest, live)
+
+
+def has_other_template(manifest: Manifest, live: Mapping[str, Any]) -> bool:
+    """Whether writing a workload changes its pod template, also by leaving something out that was written before."""
+    told = (live["metadata"].get("annotations") or {}).get(names.ANNOTATION_TEMPLATE)
+    wanted = manifest["metadata"].get("annotations", {}).get(names.ANNOTATION_TEMPLATE)
+    if told is not None and wanted is not None and told != wanted:
+        return True
+    return not is_subset(manifest["spec"]["template"], live["spec"].get("template"))
 
 
 def scaled(cluster: RunnerHubCluster, snapshot: Snapshot) -> dict[str, Scaled]:

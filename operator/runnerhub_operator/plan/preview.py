@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import names
 from ..api import RunnerHubCluster
-from ..kube.compare import differences, is_subset
+from ..kube.compare import differences
 from ..resources.common import Images, Manifest
 from ..resources.patroni import dynamic_config_patch, patroni_dynamic_config
 from ..snapshot import Snapshot
@@ -102,7 +102,7 @@ def _restart(
     if kind not in layout.WORKLOADS or metadata["labels"][names.LABEL_COMPONENT] != component:
         return None
     live = snapshot.child(kind, metadata["name"])
-    if live is None or is_subset(manifest["spec"]["template"], live["spec"].get("template")):
+    if live is None or not objects.has_other_template(manifest, live):
         return None
     pods = [pod.name for pod in reversed(snapshot.pods_of(component))]
     if kind == "Deployment":

@@ -187,8 +187,10 @@ def service_account(context: BuildContext, component: str) -> Manifest:
     }
 
 
-def role_with_binding(context: BuildContext, component: str, rules: list[Manifest]) -> list[Manifest]:
-    """Role with the given rules, bound to the component's ServiceAccount."""
+def role_with_binding(
+    context: BuildContext, component: str, rules: list[Manifest], *, account: str | None = None
+) -> list[Manifest]:
+    """Role with the given rules, bound to a ServiceAccount, the component's own unless another is given."""
     name = names.child(context.name, component)
     return [
         {
@@ -202,6 +204,8 @@ def role_with_binding(context: BuildContext, component: str, rules: list[Manifes
             "kind": "RoleBinding",
             "metadata": metadata(context, name, component),
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": context.cluster.namespace}],
+            "subjects": [
+                {"kind": "ServiceAccount", "name": account or name, "namespace": context.cluster.namespace}
+            ],
         },
     ]

@@ -5,6 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 from .. import names
+from .additions import (
+    TEMPORARY_MOUNT,
+    account_name,
+    container_additions,
+    dump,
+    init_containers,
+    placement,
+    template_metadata,
+    variables,
+    volumes,
+)
 from .common import (
     BuildContext,
     Manifest,
@@ -12,13 +23,11 @@ from .common import (
     disruption_budget,
     field_env,
     metadata,
-    pod_security_context,
     resource_requirements,
     role_with_binding,
     secret_env,
     secret_volume,
     service_account,
-    spread,
 )
 from .loadbalancer import orchestrator_pods_service
 
@@ -44,12 +53,19 @@ _CREDENTIALS_MOUNT: Final = {"name": "credentials", "mountPath": CREDENTIALS_FOL
 def orchestrator_manifests(context: BuildContext) -> list[Manifest]:
     """All objects of the orchestrators, in the order of their application."""
     return [
-        service_account(context, names.ORCHESTRATOR),
-        *role_with_binding(context, names.ORCHESTRATOR, agent_rules(context.name)),
+        *_own_account(context),
+        *role_with_binding(
+            context, names.ORCHESTRATOR, agent_rules(context.name), account=account_name(context)
+        ),
         pods_service(context),
         disruption_budget(context, names.ORCHESTRATOR),
         deployment(context),
     ]
+
+
+def _own_account(context: BuildContext) -> list[Manifest]:
+    given = context.cluster.spec.orchestrator.pod_template.service_account_name
+    return [service_account(context, names.ORCHESTRATOR)] if given is None else []
 
 
 def agent_rules(cluster: str) -> list[Manifest]:
@@ -100,14 +116,17 @@ def deployment(context: BuildContext) -> Manifest:
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": names.selector_labels(context.name, names.ORCHESTRATOR)},
             "template": {
-                "metadata": {
-                    "labels": names.labels(context.name, names.ORCHESTRATOR),
-                    "annotations": {
-                        "kubectl.kubernetes.io/default-container": names.ORCHESTRATOR,
-                        # All pods must know the same key, also after somebody deleted the Secret.
-                        names.ANNOTATION_CREDENTIALS: context.credentials_hash or "",
+                "metadata": template_metadata(
+                    context,
+                    {
+                        "labels": names.labels(context.name, names.ORCHESTRATOR),
+                        "annotations": {
+                            "kubectl.kubernetes.io/default-container": names.ORCHESTRATOR,
+                            # All pods must know the same key, also after somebody deleted the Secret.
+                            names.ANNOTATION_CREDENTIALS: context.credentials_hash or "",
+                        },
                     },
-                },
+                ),
                 "spec": _pod_spec(context),
             },
         },
@@ -197,19 +216,19 @@ def _env(name: str, value: str) -> Manifest:
 
 def _pod_spec(context: BuildContext) -> Manifest:
     return {
-        "serviceAccountName": names.child(context.name, names.ORCHESTRATOR),
+        **placement(context),
         # Only the agent talks to the API server; its container mounts the token by itself.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
-        "securityContext": pod_security_context(),
-        "topologySpreadConstraints": spread(context.name, names.ORCHESTRATOR),
+        **init_containers(context),
         "containers": [_orchestrator(context), _agent(context)],
         "volumes": [
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
             secret_volume("credentials", names.credentials(context.name, names.POSTGRES), (_DATABASE_KEY,)),
             _token_volume(),
+            *volumes(context.cluster.spec.orchestrator.volumes),
         ],
     }
 
@@ -220,7 +239,8 @@ def _orchestrator(context: BuildContext) -> Manifest:
     return {
         "name": names.ORCHESTRATOR,
         "image": spec.image or context.images.orchestrator,
-        "env": orchestrator_environment(context),
+        "env": [*orchestrator_environment(context), *variables(spec.env)],
+        **container_additions(spec),
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in _PORTS.items()],
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
         # A restart heals no dependency: an image may wait for its database before it listens, for ten minutes
@@ -239,7 +259,8 @@ def _orchestrator(context: BuildContext) -> Manifest:
         "volumeMounts": [
             {"name": "run", "mountPath": RUN_FOLDER, "readOnly": True},
             _CREDENTIALS_MOUNT,
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own emptyDir
+            TEMPORARY_MOUNT,
+            *(dump(mount) for mount in spec.volume_mounts),
         ],
     }
 
