@@ -39,6 +39,7 @@ REDIS: Final = "redis"
 ORCHESTRATOR: Final = "orchestrator"
 LOAD_BALANCER: Final = "loadbalancer"
 INGRESS: Final = "ingress"
+MIGRATION: Final = "migration"
 
 # The volume of each stateful pod, and the claim template that it is made from.
 CLAIM_TEMPLATE: Final = "data"

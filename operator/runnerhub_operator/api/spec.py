@@ -30,6 +30,7 @@ from .base import (
     Storage,
     cel_string,
 )
+from .pod import Text as CommandPart
 from .pod import POD_RULES, Environment, InitContainer, Mounts, PodTemplate, VariablesSource, Volume, map_of
 
 # Only the API server knows the old object, so the operator has no counterpart of these rules. Whether the class is set
@@ -90,6 +91,24 @@ class ServiceType(StrEnum):
     LOAD_BALANCER = "LoadBalancer"
 
 
+class MigrationsSpec(ApiModel):
+    """How the database's schema comes to the version of the orchestrators' image."""
+
+    command: tuple[CommandPart, ...] | None = Field(
+        default=None,
+        max_length=50,
+        description="Program and arguments that bring the schema to the image's version, run in the image by a Job "
+        "once for each image and command, before pods of that image start; it must do nothing when there is nothing "
+        "to do. An empty list: none. Default: with the operator's own image what that brings, with another image none.",
+    )
+    timeout_seconds: Integer = Field(
+        default=3600,
+        ge=30,
+        le=604800,
+        description="Time in seconds after which a migration counts as failed, with its retries.",
+    )
+
+
 class OrchestratorSpec(ApiModel):
     """The orchestrators: stateless instances of the RunnerHub service with an elected leader."""
 
@@ -110,6 +129,10 @@ class OrchestratorSpec(ApiModel):
     resources: ResourceRequirements = Field(
         default_factory=ResourceRequirements,
         description="CPU and memory of the orchestrator container. Default requests: 50m CPU, 128Mi memory.",
+    )
+    migrations: MigrationsSpec = Field(
+        default_factory=MigrationsSpec,
+        description="Migrations of the database; one that fails keeps the pods of the former image serving.",
     )
     env: Environment = Field(
         default=(),

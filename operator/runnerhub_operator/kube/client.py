@@ -41,6 +41,7 @@ _PLURALS: Final[Mapping[str, str]] = {
     "Deployment": "deployments",
     "Event": "events",
     "Ingress": "ingresses",
+    "Job": "jobs",
     "Lease": "leases",
     "Namespace": "namespaces",
     "PersistentVolumeClaim": "persistentvolumeclaims",

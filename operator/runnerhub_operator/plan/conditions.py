@@ -26,6 +26,7 @@ from ..api import (
 from ..snapshot import Pod, Scaled, Snapshot
 from . import fullness
 from .fullness import FULL_PERCENT, fullest
+from .migration import Migration
 from .volumes import Growth
 
 ConditionStatus = Literal["True", "False", "Unknown"]
@@ -164,13 +165,17 @@ def orchestrators_verdict(
     status: OrchestratorStatus,
     creating: bool,
     scaled: Scaled | None = None,
+    migration: str = "",
 ) -> Verdict:
-    """OrchestratorsReady: at least one serves; full with all ready and a leader."""
+    """OrchestratorsReady: at least one serves; full with all ready and a leader.
+
+    `migration`: what a new image waits for.
+    """
     wanted, told = _size(cluster.spec.orchestrator.replicas, scaled)
     pods = snapshot.pods_of(names.ORCHESTRATOR)
     full = status.ready >= max(wanted, 1) and status.leader is not None
     leader = f"leader {status.leader}" if status.leader else "no leader"
-    detail = f"{status.ready} of {wanted} ready{told}, {leader}"
+    detail = "; ".join(part for part in (f"{status.ready} of {wanted} ready{told}, {leader}", migration) if part)
     return _verdict(
         ConditionType.ORCHESTRATORS,
         serves=status.ready > 0,
@@ -245,6 +250,7 @@ def progressing_verdict(
     components: list[Verdict],
     rollout: Rollout | None,
     growth: Growth,
+    migration: Migration,
     *,
     paused: bool,
     creating: bool,
@@ -266,6 +272,10 @@ def progressing_verdict(
         message = f"rolling change of {rollout.component}, waiting for {rollout.waiting_for}"
         message = "; ".join(part for part in (message, grows) if part)
         return Verdict(kind, "True", ConditionReason.ROLLING_CHANGE, message)
+    if migration.holds:
+        reason = ConditionReason.MIGRATION_FAILED if migration.failed else ConditionReason.MIGRATING
+        message = "; ".join(part for part in (migration.told, grows) if part)
+        return Verdict(kind, "False" if migration.failed else "True", reason, message)
     if growth.under_way:
         return Verdict(kind, "True", ConditionReason.VOLUMES_GROWING, grows)
     if differing:

@@ -14,12 +14,14 @@ from ..resources.ingress import ingress_manifests
 from ..resources.redis import ADDRESS_PREFIX, state_config_map_name
 from ..snapshot import Scaled, Snapshot
 from . import credentials, layout, volumes
+from .migration import Migration, is_finished
 
 _PRUNED_KINDS = frozenset(
     {
         "ConfigMap",
         "Deployment",
         "Ingress",
+        "Job",
         "PodDisruptionBudget",
         "Role",
         "RoleBinding",
@@ -36,12 +38,14 @@ _SCALABLE = (names.ORCHESTRATOR, names.LOAD_BALANCER)
 class Desired:
     """What there should be, in the order of application.
 
-    `waiting`: components whose pods keep an older layout for now. `postgres` is the context of the database's part.
+    `waiting`: components whose pods keep an older layout for now. `postgres` and `orchestrator` are the contexts of
+    their parts.
     """
 
     manifests: tuple[Manifest, ...]
     waiting: tuple[str, ...]
     postgres: BuildContext
+    orchestrator: BuildContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ def desired(context: BuildContext, snapshot: Snapshot) -> Desired:
     if context.credentials_hash is None:
         withheld = "Deployment", names.child(context.name, names.ORCHESTRATOR)
         manifests = [item for item in manifests if (item["kind"], item["metadata"]["name"]) != withheld]
-    return Desired((*manifests, *ingress_manifests(context)), tuple(waiting), contexts[names.POSTGRES])
+    return Desired((*manifests, *ingress_manifests(context)), tuple(waiting), contexts[names.POSTGRES], contexts[names.ORCHESTRATOR])
 
 
 # Hash of a manifest and digest of the live object that was found to be as it says, by kind and name.
@@ -157,9 +161,12 @@ def scaled(cluster: RunnerHubCluster, snapshot: Snapshot) -> dict[str, Scaled]:
     return found
 
 
-def surplus(cluster: RunnerHubCluster, snapshot: Snapshot, objects: Iterable[Manifest]) -> Surplus:
+def surplus(
+    cluster: RunnerHubCluster, snapshot: Snapshot, objects: Iterable[Manifest], migration: Migration
+) -> Surplus:
     """Our objects that the spec no longer asks for."""
     wanted = {(item["kind"], item["metadata"]["name"]) for item in objects}
+    wanted.add(("Job", migration.wanted))
     wanted.add(("Deployment", names.child(cluster.name, names.ORCHESTRATOR)))
     prune = []
     held = False
@@ -172,6 +179,10 @@ def surplus(cluster: RunnerHubCluster, snapshot: Snapshot, objects: Iterable[Man
             continue
         # A member that is going still hands its role over, under the address of its own Service.
         if kind == "Service" and snapshot.pod(name) is not None:
+            held = True
+            continue
+        # A migration is not torn down in its middle.
+        if kind == "Job" and not is_finished(snapshot.children.live(kind, name)):
             held = True
             continue
         prune.append(dict(snapshot.child(kind, name) or {}))
