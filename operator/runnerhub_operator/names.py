@@ -22,6 +22,8 @@ LABEL_ROLE: Final = f"{API_GROUP}/role"
 LABEL_LEADER: Final = f"{API_GROUP}/leader"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 ANNOTATION_APPLIED: Final = f"{API_GROUP}/applied-hash"
+# On the orchestrators' Deployment: an autoscaler of ours sets its size.
+ANNOTATION_AUTOSCALED: Final = f"{API_GROUP}/autoscaled"
 ANNOTATION_LAYOUT: Final = f"{API_GROUP}/layout"
 ANNOTATION_TEMPLATE: Final = f"{API_GROUP}/template-hash"
 ANNOTATION_CREDENTIALS: Final = f"{API_GROUP}/credentials-hash"

@@ -278,10 +278,15 @@ def _bytes(amounts: Mapping[str, str]) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """The size of a Deployment that somebody set through its scale subresource."""
+    """The size of a Deployment that somebody sets through its scale subresource.
+
+    `asked_for`: by the spec, which has an autoscaler. `left_alone`: it has been set so, and is not ours to write.
+    """
 
     replicas: int
     by: str
+    asked_for: bool = False
+    left_alone: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ _KINDS: Final = (
     ("v1", "ServiceAccount", _OURS),
     ("apps/v1", "Deployment", _OURS),
     ("apps/v1", "StatefulSet", _OURS),
+    ("autoscaling/v2", "HorizontalPodAutoscaler", _OURS),
     ("batch/v1", "Job", _OURS),
     ("coordination.k8s.io/v1", "Lease", _QUIET_LEASES),
     ("networking.k8s.io/v1", "Ingress", _OURS),

@@ -30,8 +30,8 @@ from .base import (
     Storage,
     cel_string,
 )
-from .pod import Text as CommandPart
 from .pod import POD_RULES, Environment, InitContainer, Mounts, PodTemplate, VariablesSource, Volume, map_of
+from .pod import Text as CommandPart
 
 # Only the API server knows the old object, so the operator has no counterpart of these rules. Whether the class is set
 # at all only the section around it can compare: a rule of a field is not asked when the field comes or goes.
@@ -109,6 +109,29 @@ class MigrationsSpec(ApiModel):
     )
 
 
+class AutoscalingSpec(ApiModel):
+    """A HorizontalPodAutoscaler for the orchestrators."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.minReplicas <= self.maxReplicas",
+            "autoscaling.minReplicas must not be above autoscaling.maxReplicas",
+            lambda spec: spec.min_replicas <= spec.max_replicas,
+            ".minReplicas",
+        ),
+    )
+
+    min_replicas: Integer = Field(default=3, ge=1, le=50, description="Least number of orchestrators.")
+    max_replicas: Integer = Field(ge=1, le=50, description="Largest number of orchestrators.")
+    target_cpu_utilization_percentage: Integer = Field(
+        default=70,
+        ge=1,
+        le=1000,
+        alias="targetCPUUtilizationPercentage",
+        description="Use of CPU that is aimed at, in percent of what the orchestrator container requests.",
+    )
+
+
 class OrchestratorSpec(ApiModel):
     """The orchestrators: stateless instances of the RunnerHub service with an elected leader."""
 
@@ -129,6 +152,11 @@ class OrchestratorSpec(ApiModel):
     resources: ResourceRequirements = Field(
         default_factory=ResourceRequirements,
         description="CPU and memory of the orchestrator container. Default requests: 50m CPU, 128Mi memory.",
+    )
+    autoscaling: AutoscalingSpec | None = Field(
+        default=None,
+        description="A HorizontalPodAutoscaler that sets the number of orchestrators instead of replicas; it needs the "
+        "metrics of pods in Kubernetes, as of metrics-server. Default: none.",
     )
     migrations: MigrationsSpec = Field(
         default_factory=MigrationsSpec,

@@ -40,6 +40,7 @@ _PLURALS: Final[Mapping[str, str]] = {
     "ConfigMap": "configmaps",
     "Deployment": "deployments",
     "Event": "events",
+    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
     "Ingress": "ingresses",
     "Job": "jobs",
     "Lease": "leases",

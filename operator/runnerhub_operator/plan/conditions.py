@@ -79,6 +79,8 @@ def _size(replicas: int, scaled: Scaled | None) -> tuple[int, str]:
     """The wanted size, and a word about who wants it when it is not the spec."""
     if scaled is None:
         return replicas, ""
+    if scaled.asked_for:
+        return scaled.replicas, " (set by the autoscaler)"
     return scaled.replicas, f" (scaled by {scaled.by}; the spec says {replicas})"
 
 
@@ -175,7 +177,9 @@ def orchestrators_verdict(
     pods = snapshot.pods_of(names.ORCHESTRATOR)
     full = status.ready >= max(wanted, 1) and status.leader is not None
     leader = f"leader {status.leader}" if status.leader else "no leader"
-    detail = "; ".join(part for part in (f"{status.ready} of {wanted} ready{told}, {leader}", migration) if part)
+    detail = "; ".join(
+        part for part in (f"{status.ready} of {wanted} ready{told}, {leader}", migration) if part
+    )
     return _verdict(
         ConditionType.ORCHESTRATORS,
         serves=status.ready > 0,

@@ -20,6 +20,7 @@ from ..resources.migration import migration_command, migration_job, migration_na
 from ..snapshot import LiveObject, Snapshot
 
 LONGEST_WORDS: Final = 600
+LEAST_SECRET: Final = 6
 _SECRETS: Final = (
     (names.POSTGRES, "app-password"),
     (names.REDIS, "password"),
@@ -64,7 +65,9 @@ def look(context: BuildContext, snapshot: Snapshot, *, database_serves: bool) ->
     if live is not None:
         return Migration(holds=True, told=f"Job {name} migrates the database for image {image}", wanted=name)
     if other := next(_running(context, snapshot, name), None):
-        return Migration(holds=True, told=f"the migration for image {image} waits for {other} to end", wanted=name)
+        return Migration(
+            holds=True, told=f"the migration for image {image} waits for {other} to end", wanted=name
+        )
     if not database_serves:
         told = f"the migration for image {image} waits for the database"
         return Migration(holds=True, told=told, wanted=name)
@@ -85,7 +88,9 @@ def _is_needed(context: BuildContext, snapshot: Snapshot) -> bool:
     if live is None:
         return False
     pod: Mapping[str, Any] = live["spec"].get("template", {}).get("spec", {})
-    serving = {item.get("image") for item in pod.get("containers", ()) if item.get("name") == names.ORCHESTRATOR}
+    serving = {
+        item.get("image") for item in pod.get("containers", ()) if item.get("name") == names.ORCHESTRATOR
+    }
     return orchestrator_image(context) not in serving
 
 
@@ -128,6 +133,7 @@ def _last_words(context: BuildContext, snapshot: Snapshot, name: str) -> str:
     )
     for component, key in _SECRETS:
         value = snapshot.children.secret_value(names.credentials(context.name, component), key)
-        if value and value.strip():
+        # What is shorter was not made by us, and its characters may be anywhere.
+        if value and len(value.strip()) >= LEAST_SECRET:
             words = words.replace(value.strip(), "***")
     return " | ".join(line.strip() for line in words.splitlines() if line.strip())[-LONGEST_WORDS:]

@@ -20,6 +20,7 @@ _PRUNED_KINDS = frozenset(
     {
         "ConfigMap",
         "Deployment",
+        "HorizontalPodAutoscaler",
         "Ingress",
         "Job",
         "PodDisruptionBudget",
@@ -71,7 +72,8 @@ def context_of(
         redis_bootstrapped=redis_bootstrapped or _had_redis_master(cluster, snapshot),
         redis_addresses=_redis_addresses(cluster, snapshot),
         credentials_hash=credentials.credentials_hash(cluster, snapshot),
-        scaled={component: size.replicas for component, size in scaled.items()},
+        scaled={component: size.replicas for component, size in scaled.items() if size.left_alone},
+        autoscaled=next((size.replicas for size in scaled.values() if size.asked_for), None),
         postgres_volume_bytes=volumes.smallest_postgres_volume(cluster, snapshot),
     )
 
@@ -91,7 +93,12 @@ def desired(context: BuildContext, snapshot: Snapshot) -> Desired:
     if context.credentials_hash is None:
         withheld = "Deployment", names.child(context.name, names.ORCHESTRATOR)
         manifests = [item for item in manifests if (item["kind"], item["metadata"]["name"]) != withheld]
-    return Desired((*manifests, *ingress_manifests(context)), tuple(waiting), contexts[names.POSTGRES], contexts[names.ORCHESTRATOR])
+    return Desired(
+        (*manifests, *ingress_manifests(context)),
+        tuple(waiting),
+        contexts[names.POSTGRES],
+        contexts[names.ORCHESTRATOR],
+    )
 
 
 # Hash of a manifest and digest of the live object that was found to be as it says, by kind and name.
@@ -153,10 +160,23 @@ def scaled(cluster: RunnerHubCluster, snapshot: Snapshot) -> dict[str, Scaled]:
     }
     for component in _SCALABLE:
         live = snapshot.children.live("Deployment", names.child(cluster.name, component))
-        if live is None or not live.scaled_by:
+        if live is None:
             continue
-        replicas = live.body()["spec"].get("replicas")
-        if isinstance(replicas, int) and replicas != wanted[component]:
+        asked_for = component == names.ORCHESTRATOR and cluster.spec.orchestrator.autoscaling is not None
+        if not live.scaled_by and not asked_for:
+            continue
+        body = live.body()
+        replicas = body["spec"].get("replicas")
+        if not isinstance(replicas, int):
+            continue
+        if asked_for:
+            by = live.scaled_by or "nobody yet"
+            found[component] = Scaled(replicas, by, asked_for=True, left_alone=bool(live.scaled_by))
+            continue
+        # An autoscaler that the spec no longer asks for has no say any more.
+        if names.ANNOTATION_AUTOSCALED in (body["metadata"].get("annotations") or {}):
+            continue
+        if replicas != wanted[component]:
             found[component] = Scaled(replicas, live.scaled_by)
     return found
 

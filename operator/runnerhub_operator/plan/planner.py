@@ -60,7 +60,8 @@ class ClusterMemory:
     `rejection`: reason and message of the last apply that was refused, until one passes.
     `since`: since when components have not been full, by condition type. `matches`: objects that were found to be as
     they should be. `repair`: members of the database that are broken or were made anew. `refusals`: claims that were
-    not allowed to grow. `passwords`: the database's Secret as it was. `failed_migration`: the Job whose failure was told.
+    not allowed to grow. `passwords`: the database's Secret as it was. `failed_migration`: the Job whose
+    failure was told.
     """
 
     roles: failovers.Memory
@@ -197,9 +198,7 @@ def make_plan(
         causes[names.POSTGRES] = "Requested"
     failed = changes.migration.failed
     if failed and failed != memory.failed_migration and not cluster.spec.paused:
-        notes.events.append(
-            EventNote("Warning", ConditionReason.MIGRATION_FAILED, changes.migration.told)
-        )
+        notes.events.append(EventNote("Warning", ConditionReason.MIGRATION_FAILED, changes.migration.told))
     roles = _track_roles(memory, snapshot, sections, causes, notes)
     _condition_events(cluster.status.conditions, written, notes)
     new_status = RunnerHubClusterStatus(
@@ -330,9 +329,7 @@ def _changes(
     return replace(found, unchanged=Unchanged(inputs, found.waiting, found.patroni))
 
 
-def _without_held(
-    manifests: Sequence[Manifest], migrating: migration.Migration
-) -> Iterator[Manifest]:
+def _without_held(manifests: Sequence[Manifest], migrating: migration.Migration) -> Iterator[Manifest]:
     """All but the orchestrators' Deployment while the schema is not ready for it, and the Job that makes it so."""
     if migrating.job is not None:
         yield migrating.job

@@ -80,7 +80,9 @@ def preview(cluster: RunnerHubCluster, snapshot: Snapshot, images: Images) -> Pr
         Change("change", "PersistentVolumeClaim", name, ("spec.resources.requests.storage",))
         for name in volumes.small_claims(cluster, snapshot)
     )
-    return Preview((*secrets, *jobs, *written, *grown, *removed), restarts, tuple(_leaves(patch)), desired.waiting)
+    return Preview(
+        (*secrets, *jobs, *written, *grown, *removed), restarts, tuple(_leaves(patch)), desired.waiting
+    )
 
 
 # As plan.rollout goes: stateful components first.

@@ -16,6 +16,7 @@ from .additions import (
     variables,
     volumes,
 )
+from .autoscaler import autoscaler_manifests
 from .common import (
     BuildContext,
     Manifest,
@@ -60,6 +61,7 @@ def orchestrator_manifests(context: BuildContext) -> list[Manifest]:
         pods_service(context),
         disruption_budget(context, names.ORCHESTRATOR),
         deployment(context),
+        *autoscaler_manifests(context),
     ]
 
 
@@ -107,12 +109,18 @@ def pods_service(context: BuildContext) -> Manifest:
 
 def deployment(context: BuildContext) -> Manifest:
     """The pods; a new one is ready before an old one goes."""
+    spec = context.cluster.spec.orchestrator
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(context, names.child(context.name, names.ORCHESTRATOR), names.ORCHESTRATOR),
+        "metadata": metadata(
+            context,
+            names.child(context.name, names.ORCHESTRATOR),
+            names.ORCHESTRATOR,
+            annotations=None if spec.autoscaling is None else {names.ANNOTATION_AUTOSCALED: "true"},
+        ),
         "spec": {
-            **context.replicas_field(names.ORCHESTRATOR, context.cluster.spec.orchestrator.replicas),
+            **context.replicas_field(names.ORCHESTRATOR, _replicas(context)),
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": names.selector_labels(context.name, names.ORCHESTRATOR)},
             "template": {
@@ -131,6 +139,17 @@ def deployment(context: BuildContext) -> Manifest:
             },
         },
     }
+
+
+def _replicas(context: BuildContext) -> int:
+    """The size to write. Until an autoscaler has set one, it is what is there.
+
+    A field that is left out before somebody else has set it falls back to one pod.
+    """
+    spec = context.cluster.spec.orchestrator
+    if spec.autoscaling is None:
+        return spec.replicas
+    return context.autoscaled or spec.autoscaling.min_replicas
 
 
 def dependency_environment(context: BuildContext, *, reads_files: bool) -> list[Manifest]:
