@@ -94,6 +94,11 @@ def load_balancer_service(cluster: str) -> str:
     return cluster
 
 
+def leader_service(cluster: str) -> str:
+    """Service of the leading orchestrator."""
+    return child(cluster, "leader")
+
+
 def leader_lease(cluster: str) -> str:
     """Lease that the leading orchestrator's agent holds."""
     return f"{cluster}-leader"

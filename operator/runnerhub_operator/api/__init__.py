@@ -4,6 +4,7 @@ from .base import ResourceRequirements, Storage
 from .cluster import RunnerHubCluster, parse_cluster, parse_status
 from .pod import InitContainer, Variable, Volume
 from .spec import (
+    CheckTimingSpec,
     HealthChecksSpec,
     IngressSpec,
     LeaderElectionSpec,
@@ -35,6 +36,7 @@ from .status import (
 )
 
 __all__ = [
+    "CheckTimingSpec",
     "Condition",
     "ConditionReason",
     "ConditionType",

@@ -520,6 +520,29 @@ class LeaderElectionSpec(ApiModel):
     )
 
 
+class CheckTimingSpec(ApiModel):
+    """Timing of one check; what is left out is as for all."""
+
+    interval_seconds: Integer | None = Field(
+        default=None,
+        ge=1,
+        le=300,
+        description="Time in seconds from the end of this check to the next. Default: as for all checks.",
+    )
+    timeout_seconds: Integer | None = Field(
+        default=None,
+        ge=1,
+        le=60,
+        description="Deadline of this check in seconds. Default: as for all checks.",
+    )
+    retries: Integer | None = Field(
+        default=None,
+        ge=1,
+        le=10,
+        description="Failures of this check in a row that count. Default: as for all checks.",
+    )
+
+
 class HealthChecksSpec(ApiModel):
     """Timing of the ha-agent's checks behind /health, /health/database, /health/redis."""
 
@@ -537,6 +560,22 @@ class HealthChecksSpec(ApiModel):
         ge=1,
         le=10,
         description="Failed checks in a row after which a dependency counts as down.",
+    )
+    database: CheckTimingSpec = Field(
+        default_factory=CheckTimingSpec,
+        description="The check that writes a row through the pooler.",
+    )
+    redis: CheckTimingSpec = Field(
+        default_factory=CheckTimingSpec,
+        description="The check that asks the Sentinels and writes to the master; also when the queues are looked at.",
+    )
+    storage: CheckTimingSpec = Field(
+        default_factory=CheckTimingSpec,
+        description="The check that writes a file to the shared storage and reads it.",
+    )
+    canary: CheckTimingSpec = Field(
+        default_factory=CheckTimingSpec,
+        description="The check that sends a job of its own through database and queue and back.",
     )
 
 

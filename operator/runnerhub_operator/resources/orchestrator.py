@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from .. import names
+from ..api import CheckTimingSpec
 from .additions import (
     TEMPORARY_MOUNT,
     account_name,
@@ -59,6 +60,7 @@ def orchestrator_manifests(context: BuildContext) -> list[Manifest]:
             context, names.ORCHESTRATOR, agent_rules(context.name), account=account_name(context)
         ),
         pods_service(context),
+        leader_service(context),
         disruption_budget(context, names.ORCHESTRATOR),
         deployment(context),
         *autoscaler_manifests(context),
@@ -99,6 +101,24 @@ def pods_service(context: BuildContext) -> Manifest:
             "type": "ClusterIP",
             "clusterIP": "None",
             "selector": names.selector_labels(context.name, names.ORCHESTRATOR),
+            "ports": [
+                {"name": name, "port": port, "protocol": "TCP", "targetPort": name}
+                for name, port in {**_PORTS, _AGENT_PORT: names.PORT_AGENT}.items()
+            ],
+        },
+    }
+
+
+def leader_service(context: BuildContext) -> Manifest:
+    """Service with the pod of the leading orchestrator: what only the leader answers goes there."""
+    selector = {**names.selector_labels(context.name, names.ORCHESTRATOR), names.LABEL_LEADER: "true"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(context, names.leader_service(context.name), names.ORCHESTRATOR),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": selector,
             "ports": [
                 {"name": name, "port": port, "protocol": "TCP", "targetPort": name}
                 for name, port in {**_PORTS, _AGENT_PORT: names.PORT_AGENT}.items()
@@ -225,8 +245,25 @@ def agent_environment(context: BuildContext) -> list[Manifest]:
         field_env("POD_NAMESPACE", "metadata.namespace"),
         _env("RUNNERHUB_CLUSTER", context.name),
         _env("RUNNERHUB_CLUSTER_UID", context.cluster.uid),
+        *_own_timings(context),
         _env("LEADER_ELECTION_RENEW_DEADLINE", str(election.renew_deadline_seconds * 1000)),
     ]
+
+
+def _own_timings(context: BuildContext) -> list[Manifest]:
+    """Variables for the checks whose timing is not that of all."""
+    checks = context.cluster.spec.health_checks
+    found = []
+    for name in ("database", "redis", "storage", "canary"):
+        own: CheckTimingSpec = getattr(checks, name)
+        for what, value in (
+            ("INTERVAL", own.interval_seconds and own.interval_seconds * 1000),
+            ("TIMEOUT", own.timeout_seconds and own.timeout_seconds * 1000),
+            ("RETRIES", own.retries),
+        ):
+            if value is not None:
+                found.append(_env(f"HEALTH_CHECK_{name.upper()}_{what}", str(value)))
+    return found
 
 
 def _env(name: str, value: str) -> Manifest:
