@@ -49,7 +49,7 @@ async def test_the_canary_goes_through_database_and_queue_and_back(database_prob
     for _ in range(2):
         told = await canary()
         assert list(told["steps"]) == ["database", "queue", "worker", "result"]
-        assert 0 < told["steps"]["database"] < told["seconds"] < 3
+        assert 0 < told["steps"]["database"] < told["seconds"]
     with psycopg.connect(postgres_url) as connection:
         assert connection.execute(f"SELECT node, done FROM {TABLE}").fetchall() == [(NODE, True)]  # noqa: S608
 
