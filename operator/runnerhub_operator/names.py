@@ -42,6 +42,7 @@ ORCHESTRATOR: Final = "orchestrator"
 LOAD_BALANCER: Final = "loadbalancer"
 INGRESS: Final = "ingress"
 MIGRATION: Final = "migration"
+SHARED: Final = "shared"
 
 # The volume of each stateful pod, and the claim template that it is made from.
 CLAIM_TEMPLATE: Final = "data"
@@ -92,6 +93,11 @@ def pooler_pods_service(cluster: str) -> str:
 def load_balancer_service(cluster: str) -> str:
     """Name of the Service that people and runners use: the cluster's own name."""
     return cluster
+
+
+def shared_claim(cluster: str) -> str:
+    """Name of the claim of the shared storage."""
+    return child(cluster, SHARED)
 
 
 def leader_service(cluster: str) -> str:

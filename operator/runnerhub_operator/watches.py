@@ -15,7 +15,9 @@ _OURS: Final = f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER},{names.LABEL_CLU
 _QUIET_LEASES: Final = f"{_OURS},{names.LABEL_COMPONENT}!={names.ORCHESTRATOR}"
 
 # Claims of the StatefulSets' templates carry the labels of their pods' selector, and those of Redis no others.
-_CLAIMS: Final = f"{names.LABEL_CLUSTER},{names.LABEL_COMPONENT} in ({names.POSTGRES},{names.REDIS})"
+_CLAIMS: Final = (
+    f"{names.LABEL_CLUSTER},{names.LABEL_COMPONENT} in ({names.POSTGRES},{names.REDIS},{names.SHARED})"
+)
 
 _KINDS: Final = (
     ("v1", "ConfigMap", _OURS),

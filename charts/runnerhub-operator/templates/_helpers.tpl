@@ -43,7 +43,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   verbs: [get, list, watch, update, patch, delete]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [events]
   verbs: [create]

@@ -49,6 +49,8 @@ OPERATOR_OWNED_VARIABLES: Final = (
     "LOAD_BALANCER_HEALTH_CHECK",
     "LOAD_BALANCER_URL",
     "LOG_DIR",
+    "NFS_MOUNT_POINT",
+    "NFS_SERVER",
     "PORT",
     "REDIS_ENABLE_SENTINEL",
     "REDIS_MASTER_NAME",
@@ -57,6 +59,7 @@ OPERATOR_OWNED_VARIABLES: Final = (
     "REDIS_SENTINEL_PASSWORD",
     "RUNNERHUB_AGENT_URL",
     "RUNNERHUB_LEADER_FILE",
+    "SHARED_STORAGE_PATH",
     "WEBSOCKET_PORT",
 )
 # Volumes and folders of the operator's own in these pods.

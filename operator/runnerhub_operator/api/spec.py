@@ -28,9 +28,20 @@ from .base import (
     ResourceRequirements,
     Rule,
     Storage,
+    StorageSize,
     cel_string,
 )
-from .pod import POD_RULES, Environment, InitContainer, Mounts, PodTemplate, VariablesSource, Volume, map_of
+from .pod import (
+    POD_RULES,
+    Environment,
+    InitContainer,
+    Mounts,
+    PodTemplate,
+    VariablesSource,
+    Volume,
+    exactly_one,
+    map_of,
+)
 from .pod import Text as CommandPart
 
 # Only the API server knows the old object, so the operator has no counterpart of these rules. Whether the class is set
@@ -579,6 +590,88 @@ class HealthChecksSpec(ApiModel):
     )
 
 
+NfsServer = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9.:]*[A-Za-z0-9])?$", min_length=1, max_length=253),
+]
+NfsPath = Annotated[
+    str, StringConstraints(pattern=r"^(/|(/\.?[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*)+)$", max_length=255)
+]
+
+
+class NfsSpec(ApiModel):
+    """A share of an NFS server."""
+
+    server: NfsServer = Field(description="Host name or address of the server, as nodes reach it.")
+    path: NfsPath = Field(
+        description="The exported folder; user and group 1001, or those of podTemplate, must be able to write there."
+    )
+
+
+class SharedClaimSpec(ApiModel):
+    """A PersistentVolumeClaim whose volume several nodes may mount (ReadWriteMany)."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one("sharedStorage.claim", "name", "size"),
+        Rule(
+            "!has(self.storageClassName) || has(self.size)",
+            "sharedStorage.claim.storageClassName goes with size: an existing claim has its class",
+            lambda given: given.storage_class_name is None or given.size is not None,
+        ),
+    )
+
+    name: ObjectName | None = Field(
+        default=None,
+        description="An existing claim in the cluster's namespace. Default: one is made of size.",
+    )
+    size: StorageSize | None = Field(
+        default=None,
+        description="Size in Mi, Gi or Ti of a claim that the operator makes; it may grow, and never shrink. The claim "
+        "survives the deletion of the cluster.",
+    )
+    storage_class_name: ObjectName | None = Field(
+        default=None,
+        description="StorageClass of the claim that is made; its volumes must allow ReadWriteMany. Default: the "
+        "default class of the Kubernetes cluster.",
+    )
+
+
+_GROWING_CLAIM: dict[str, Any] = {
+    RULES: [
+        {
+            "rule": "!has(self.size) || !has(oldSelf.size) || "
+            "quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0",
+            "message": "sharedStorage.claim.size may only grow, because Kubernetes cannot shrink a volume",
+            "fieldPath": ".size",
+        },
+        {
+            "rule": "!has(self.size) || !has(oldSelf.size) || "
+            "(has(self.storageClassName) == has(oldSelf.storageClassName) && "
+            "(!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName))",
+            "message": "sharedStorage.claim.storageClassName is immutable while there is a size",
+            "fieldPath": ".storageClassName",
+        },
+    ]
+}
+
+
+class SharedStorageSpec(ApiModel):
+    """Storage that all orchestrators share, for logs and artifacts; mounted at /mnt/shared/runnerhub."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("sharedStorage", "claim", "nfs"),)
+
+    claim: SharedClaimSpec | None = Field(
+        default=None,
+        description="A PersistentVolumeClaim, existing or made by the operator.",
+        json_schema_extra=_GROWING_CLAIM,
+    )
+    nfs: NfsSpec | None = Field(
+        default=None,
+        description="A share of an NFS server. The operator makes a PersistentVolume for it, which it may only when "
+        "its chart is installed with nfsVolumes: true.",
+    )
+
+
 class RunnerHubClusterSpec(ApiModel):
     """A highly available RunnerHub installation. Every section has safe defaults."""
 
@@ -614,6 +707,11 @@ class RunnerHubClusterSpec(ApiModel):
     ingress: IngressSpec | None = Field(
         default=None,
         description="An Ingress to the load balancer; removing the section removes it. Default: none.",
+    )
+    shared_storage: SharedStorageSpec | None = Field(
+        default=None,
+        description="Storage that all orchestrators share, for logs and artifacts. A change renews the orchestrators. "
+        "Default: none.",
     )
     leader_election: LeaderElectionSpec = Field(
         default_factory=LeaderElectionSpec,

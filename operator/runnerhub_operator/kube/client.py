@@ -45,6 +45,7 @@ _PLURALS: Final[Mapping[str, str]] = {
     "Job": "jobs",
     "Lease": "leases",
     "Namespace": "namespaces",
+    "PersistentVolume": "persistentvolumes",
     "PersistentVolumeClaim": "persistentvolumeclaims",
     "Pod": "pods",
     "PodDisruptionBudget": "poddisruptionbudgets",

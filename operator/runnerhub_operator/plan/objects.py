@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..kube.compare import is_subset, needs_apply, with_applied_hash
 from ..resources.common import BuildContext, Images, Manifest
 from ..resources.ingress import ingress_manifests
 from ..resources.redis import ADDRESS_PREFIX, state_config_map_name
+from ..resources.storage import claim_name, storage_manifests
 from ..snapshot import Scaled, Snapshot
 from . import credentials, layout, volumes
 from .migration import Migration, is_finished
@@ -93,12 +94,22 @@ def desired(context: BuildContext, snapshot: Snapshot) -> Desired:
     if context.credentials_hash is None:
         withheld = "Deployment", names.child(context.name, names.ORCHESTRATOR)
         manifests = [item for item in manifests if (item["kind"], item["metadata"]["name"]) != withheld]
+    manifests = [*_storage(context, snapshot), *manifests]
     return Desired(
         (*manifests, *ingress_manifests(context)),
         tuple(waiting),
         contexts[names.POSTGRES],
         contexts[names.ORCHESTRATOR],
     )
+
+
+def _storage(context: BuildContext, snapshot: Snapshot) -> Iterator[Manifest]:
+    """What is missing of the shared storage: a claim that is there is only enlarged, and its volume is its own."""
+    name = claim_name(context)
+    there = snapshot.volume(name) if name is not None else None
+    for manifest in storage_manifests(context):
+        if there is None or (manifest["kind"] == "PersistentVolume" and not there.bound):
+            yield manifest
 
 
 # Hash of a manifest and digest of the live object that was found to be as it says, by kind and name.

@@ -32,6 +32,7 @@ from .common import (
     service_account,
 )
 from .loadbalancer import orchestrator_pods_service
+from .storage import storage_environment, storage_mounts, storage_volumes
 
 # Balancers need this long to see that the pod is going, so that no new request meets a closed port.
 DRAIN_SECONDS: Final = 5
@@ -284,6 +285,7 @@ def _pod_spec(context: BuildContext) -> Manifest:
             {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
             secret_volume("credentials", names.credentials(context.name, names.POSTGRES), (_DATABASE_KEY,)),
             _token_volume(),
+            *storage_volumes(context),
             *volumes(context.cluster.spec.orchestrator.volumes),
         ],
     }
@@ -295,7 +297,11 @@ def _orchestrator(context: BuildContext) -> Manifest:
     return {
         "name": names.ORCHESTRATOR,
         "image": spec.image or context.images.orchestrator,
-        "env": [*orchestrator_environment(context), *variables(spec.env)],
+        "env": [
+            *orchestrator_environment(context),
+            *storage_environment(context),
+            *variables(spec.env),
+        ],
         **container_additions(spec),
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in _PORTS.items()],
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
@@ -316,6 +322,7 @@ def _orchestrator(context: BuildContext) -> Manifest:
             {"name": "run", "mountPath": RUN_FOLDER, "readOnly": True},
             _CREDENTIALS_MOUNT,
             TEMPORARY_MOUNT,
+            *storage_mounts(context),
             *(dump(mount) for mount in spec.volume_mounts),
         ],
     }
@@ -326,7 +333,7 @@ def _agent(context: BuildContext) -> Manifest:
         "name": "ha-agent",
         "image": context.images.operator,
         "command": ["tini", "--", "python", "-m", "runnerhub_operator.agent"],
-        "env": agent_environment(context),
+        "env": [*agent_environment(context), *storage_environment(context)],
         "ports": [{"name": _AGENT_PORT, "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
         # No preStop hook: leadership is given back at the very beginning of the end.
         # On a busy machine the start alone may take longer than the patience of the liveness probe.
@@ -353,6 +360,7 @@ def _agent(context: BuildContext) -> Manifest:
         "volumeMounts": [
             {"name": "run", "mountPath": RUN_FOLDER},
             _CREDENTIALS_MOUNT,
+            *storage_mounts(context),
             {"name": "kubernetes-api", "mountPath": SERVICE_ACCOUNT_FOLDER, "readOnly": True},
         ],
     }
