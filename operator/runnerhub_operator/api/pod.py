@@ -450,7 +450,7 @@ class Toleration(ApiModel):
     )
 
 
-_AFFINITY = {"x-kubernetes-preserve-unknown-fields": True}
+_AFFINITY: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
 
 
 class Affinity(ApiModel):

@@ -84,6 +84,28 @@ def _size(replicas: int, scaled: Scaled | None) -> tuple[int, str]:
     return scaled.replicas, f" (scaled by {scaled.by}; the spec says {replicas})"
 
 
+def _refused(cluster: RunnerHubCluster, snapshot: Snapshot, component: str) -> str:
+    """Why the API server lets a Deployment have no more pods, such as a quota; "" when it does.
+
+    Such a pod does not exist, so no pod can tell.
+    """
+    live = snapshot.children.live("Deployment", names.child(cluster.name, component))
+    conditions = (live.status().get("conditions") or ()) if live is not None else ()
+    found = next(
+        (
+            item
+            for item in conditions
+            if item.get("type") == "ReplicaFailure" and item.get("status") == "True"
+        ),
+        None,
+    )
+    return f"pods of {component} are refused: {found.get('message', '')[:400]}" if found is not None else ""
+
+
+def _clauses(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
+
+
 def _ready(pods: tuple[Pod, ...]) -> int:
     return sum(pod.ready for pod in pods)
 
@@ -122,6 +144,7 @@ def postgres_verdict(
         f"{primary}, {_ready(members)} of {wanted} members ready, {streaming} of {wanted - 1} replicas streaming, "
         f"{ready_poolers} of {wanted_poolers} poolers ready"
     )
+    detail = _clauses(detail, _refused(cluster, snapshot, names.POOLER))
     detail = "; ".join((detail, *broken, *fullness.told(status.instances, fullness.POSTGRES_SIZE)))
     return _verdict(
         ConditionType.POSTGRES,
@@ -177,8 +200,10 @@ def orchestrators_verdict(
     pods = snapshot.pods_of(names.ORCHESTRATOR)
     full = status.ready >= max(wanted, 1) and status.leader is not None
     leader = f"leader {status.leader}" if status.leader else "no leader"
-    detail = "; ".join(
-        part for part in (f"{status.ready} of {wanted} ready{told}, {leader}", migration) if part
+    detail = _clauses(
+        f"{status.ready} of {wanted} ready{told}, {leader}",
+        _refused(cluster, snapshot, names.ORCHESTRATOR),
+        migration,
     )
     return _verdict(
         ConditionType.ORCHESTRATORS,
@@ -202,7 +227,7 @@ def load_balancer_verdict(
         serves=ready > 0,
         full=ready >= max(wanted, 1),
         creating=creating,
-        detail=f"{ready} of {wanted} ready{told}",
+        detail=_clauses(f"{ready} of {wanted} ready{told}", _refused(cluster, snapshot, names.LOAD_BALANCER)),
         pods=pods,
     )
 

@@ -104,7 +104,7 @@ def _result(live: LiveObject | None) -> str:
 
 def _message(live: LiveObject | None) -> str:
     conditions = live.status().get("conditions") or () if live is not None else ()
-    found = next((item for item in conditions if item.get("type") == "Failed"), {})
+    found: Mapping[str, Any] = next((item for item in conditions if item.get("type") == "Failed"), {})
     return f"{found.get('reason') or 'Failed'}: {found.get('message') or 'no reason given'}"[:LONGEST_WORDS]
 
 
