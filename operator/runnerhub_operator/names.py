@@ -22,6 +22,8 @@ LABEL_ROLE: Final = f"{API_GROUP}/role"
 LABEL_LEADER: Final = f"{API_GROUP}/leader"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 ANNOTATION_APPLIED: Final = f"{API_GROUP}/applied-hash"
+# On the orchestrators' Deployment: an autoscaler of ours sets its size.
+ANNOTATION_AUTOSCALED: Final = f"{API_GROUP}/autoscaled"
 ANNOTATION_LAYOUT: Final = f"{API_GROUP}/layout"
 ANNOTATION_TEMPLATE: Final = f"{API_GROUP}/template-hash"
 ANNOTATION_CREDENTIALS: Final = f"{API_GROUP}/credentials-hash"
@@ -39,6 +41,8 @@ REDIS: Final = "redis"
 ORCHESTRATOR: Final = "orchestrator"
 LOAD_BALANCER: Final = "loadbalancer"
 INGRESS: Final = "ingress"
+MIGRATION: Final = "migration"
+SHARED: Final = "shared"
 
 # The volume of each stateful pod, and the claim template that it is made from.
 CLAIM_TEMPLATE: Final = "data"
@@ -94,6 +98,16 @@ def pooler_pods_service(cluster: str) -> str:
 def load_balancer_service(cluster: str) -> str:
     """Name of the Service that people and runners use: the cluster's own name."""
     return cluster
+
+
+def shared_claim(cluster: str) -> str:
+    """Name of the claim of the shared storage."""
+    return child(cluster, SHARED)
+
+
+def leader_service(cluster: str) -> str:
+    """Service of the leading orchestrator."""
+    return child(cluster, "leader")
 
 
 def leader_lease(cluster: str) -> str:

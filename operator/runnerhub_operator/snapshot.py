@@ -155,7 +155,8 @@ class Children:
 class Pod:
     """The parts of a pod that decisions are made from; two that are equal give no reason to look again.
 
-    `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator.
+    `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator. `ended`: its containers have
+    ended for good; `last_words` is what one of them left that ended badly.
     """
 
     name: str
@@ -171,6 +172,8 @@ class Pod:
     leads: bool
     waiting_reason: str
     message: str
+    ended: bool = False
+    last_words: str = ""
 
     @classmethod
     def of(cls, body: Manifest) -> Pod:
@@ -205,6 +208,15 @@ class Pod:
             leads=labels.get(names.LABEL_LEADER) == "true",
             waiting_reason=waiting.get("reason", "") or unscheduled.get("reason", ""),
             message=waiting.get("message", "") or unscheduled.get("message", ""),
+            ended=status.get("phase") in ("Succeeded", "Failed"),
+            last_words=next(
+                (
+                    ended.get("message", "")
+                    for item in status.get("containerStatuses", ())
+                    if (ended := item.get("state", {}).get("terminated", {})).get("exitCode", 0) != 0
+                ),
+                "",
+            ),
         )
 
     @property
@@ -266,10 +278,15 @@ def _bytes(amounts: Mapping[str, str]) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """The size of a Deployment that somebody set through its scale subresource."""
+    """The size of a Deployment that somebody sets through its scale subresource.
+
+    `asked_for`: by the spec, which has an autoscaler. `left_alone`: it has been set so, and is not ours to write.
+    """
 
     replicas: int
     by: str
+    asked_for: bool = False
+    left_alone: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ _OURS: Final = f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER},{names.LABEL_CLU
 _QUIET_LEASES: Final = f"{_OURS},{names.LABEL_COMPONENT}!={names.ORCHESTRATOR}"
 
 # Claims of the StatefulSets' templates carry the labels of their pods' selector, and those of Redis no others.
-_CLAIMS: Final = f"{names.LABEL_CLUSTER},{names.LABEL_COMPONENT} in ({names.POSTGRES},{names.REDIS})"
+_CLAIMS: Final = (
+    f"{names.LABEL_CLUSTER},{names.LABEL_COMPONENT} in ({names.POSTGRES},{names.REDIS},{names.SHARED})"
+)
 
 _KINDS: Final = (
     ("v1", "ConfigMap", _OURS),
@@ -26,6 +28,8 @@ _KINDS: Final = (
     ("v1", "ServiceAccount", _OURS),
     ("apps/v1", "Deployment", _OURS),
     ("apps/v1", "StatefulSet", _OURS),
+    ("autoscaling/v2", "HorizontalPodAutoscaler", _OURS),
+    ("batch/v1", "Job", _OURS),
     ("coordination.k8s.io/v1", "Lease", _QUIET_LEASES),
     ("networking.k8s.io/v1", "Ingress", _OURS),
     ("policy/v1", "PodDisruptionBudget", _OURS),

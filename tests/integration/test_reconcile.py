@@ -11,7 +11,10 @@ import yaml
 
 from e2e.lab.hub import Hub
 from e2e.lab.kubectl import Kubectl, KubectlError, wait_for
-from tests.generate import ROOT, context, desired_objects
+from runnerhub_operator.api import parse_cluster
+from runnerhub_operator.resources.common import BuildContext
+from runnerhub_operator.resources.migration import migration_job
+from tests.generate import IMAGES, ROOT, context, desired_objects
 from tests.integration.conftest import Operator, wait_until_time_passed
 
 
@@ -100,6 +103,56 @@ def test_an_edit_reaches_the_children_and_a_removed_section_goes(
     )
     wait_for("the Ingress to go", lambda: namespace.get("ingress", "hub-ingress") is None, 10)
     wait_for("the status", lambda: hub.status()["observedGeneration"] == 2, 10)
+
+
+def migration_jobs(kubectl: Kubectl) -> list[dict[str, Any]]:
+    return kubectl.items("job")
+
+
+def ended(kubectl: Kubectl, job: str, kind: str) -> None:
+    """What the Job controller writes of a Job that has ended."""
+    at = "2026-01-01T00:00:00Z"
+    before = "SuccessCriteriaMet" if kind == "Complete" else "FailureTarget"
+    conditions = [
+        {"type": name, "status": "True", "reason": "Played", "message": "by a test", "lastTransitionTime": at}
+        for name in (before, kind)
+    ]
+    status: dict[str, Any] = {"conditions": conditions, "startTime": at, "ready": 0}
+    status |= {"succeeded": 1, "completionTime": at} if kind == "Complete" else {"failed": 4}
+    patch = json.dumps({"status": status})
+    kubectl("patch", "job", job, "--subresource=status", "--type=merge", "-p", patch)
+
+
+def test_no_orchestrator_starts_before_its_migration_has_ended_well(
+    operator: Operator, namespace: Kubectl
+) -> None:
+    wanted = {"orchestrator": {"image": "example.test/hub:2", "migrations": {"command": ["migrate"]}}}
+    namespace.apply(manifest("hub", wanted))
+    hub = Hub(namespace, "hub")
+
+    def told(words: str) -> bool:
+        return words in hub.condition("OrchestratorsReady").get("message", "")
+
+    wait_for("the wait for the database", lambda: told("waits for the database"), 40)
+    assert migration_jobs(namespace) == []
+    # Without a database the operator starts no migration, so its Job is made here as the operator would.
+    uid = (namespace.get("rhc", "hub") or {})["metadata"]["uid"]
+    body = {"metadata": {"namespace": namespace.namespace, "name": "hub", "uid": uid, "generation": 1}}
+    job = migration_job(BuildContext(parse_cluster({**body, "spec": wanted}), IMAGES))
+    name = job["metadata"]["name"]
+    namespace("apply", "--server-side", "-f", "-", stdin=json.dumps(job))
+    wait_for("the migration to be told", lambda: told(f"Job {name} migrates the database"), 20)
+    ended(namespace, name, "Failed")
+    wait_for("the failure", lambda: told("failed, so its pods are not started: Played: by a test"), 20)
+    assert hub.condition("Accepted")["status"] == "True"
+    namespace("delete", "job", name)
+    wait_for("the next try", lambda: told("waits for the database"), 20)
+    assert namespace.get("deployment", "hub-orchestrator") is None
+    namespace("apply", "--server-side", "-f", "-", stdin=json.dumps(job))
+    ended(namespace, name, "Complete")
+    wait_for("the orchestrators", lambda: namespace.get("deployment", "hub-orchestrator"), 20)
+    wait_until_time_passed(3)
+    assert [item["metadata"]["name"] for item in migration_jobs(namespace)] == [name], "it is the record"
 
 
 def test_passwords_are_made_once(operator: Operator, namespace: Kubectl) -> None:

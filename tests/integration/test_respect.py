@@ -162,3 +162,19 @@ def test_a_plan_tells_what_would_change_and_restart_and_changes_nothing(
     refused = plan(server.kubeconfig, namespace, {"redis": {"replicas": 4}})
     assert refused.returncode == 1
     assert "redis.replicas must be odd" in refused.stderr
+
+
+def test_the_autoscaler_of_the_spec_takes_the_size_over_and_gives_it_back(
+    operator: Operator, namespace: Kubectl
+) -> None:
+    created(namespace)
+    edit(namespace, {"orchestrator": {"autoscaling": {"minReplicas": 2, "maxReplicas": 9}}})
+    wait_for("the autoscaler", lambda: namespace.get("hpa", "hub-orchestrator"), 20)
+    wait_until_time_passed(3)
+    assert replicas(namespace) == 3, "nothing was lost on the way"
+    namespace("scale", "deployment", "hub-orchestrator", "--replicas=6")
+    wait_until_time_passed(5)
+    assert replicas(namespace) == 6
+    edit(namespace, {"orchestrator": {"autoscaling": None, "replicas": 4}})
+    wait_for("the size of the spec", lambda: replicas(namespace) == 4, 20)
+    wait_for("the autoscaler to go", lambda: namespace.get("hpa", "hub-orchestrator") is None, 20)

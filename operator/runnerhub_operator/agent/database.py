@@ -136,6 +136,10 @@ class DatabaseProbe:
             "lagSeconds": round(self.lag_seconds, 3),
         }
 
+    async def connect_primary(self) -> AsyncConnection[Any]:
+        """A new connection through the read-write route."""
+        return await self._connect(self._url)
+
     async def _connect(self, url: str) -> AsyncConnection[Any]:
         """Log in by the password of the moment; while a new one comes into effect, also by the one before."""
         *others, last = self._passwords.candidates() or (None,)

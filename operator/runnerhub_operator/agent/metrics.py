@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import (
@@ -15,6 +15,8 @@ from prometheus_client import (
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from .queues import QueueView
 
 GAP_BUCKETS: Final = (1, 2, 3, 5, 8, 10, 12, 15, 20, 26, 30, 45, 60, 120, 300, 600)
 LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -29,6 +31,8 @@ class Readings:
     sentinel_masters: int | None
     nodes_healthy: int | None
     up: dict[str, bool]
+    queues: Mapping[str, QueueView] = field(default_factory=dict)
+    deaf: frozenset[str] = frozenset()
 
 
 class _Gauges(Collector):
@@ -51,6 +55,7 @@ class _Gauges(Collector):
         for name, value in readings.up.items():
             up.add_metric([name], 1.0 if value else 0.0)
         yield up
+        yield from _queue_gauges(readings)
         for name, text, number in (
             (
                 "runnerhub_ha_database_replication_lag_seconds",
@@ -70,6 +75,22 @@ class _Gauges(Collector):
         ):
             if number is not None:
                 yield GaugeMetricFamily(name, text, value=float(number))
+
+
+def _queue_gauges(readings: Readings) -> Iterator[Metric]:
+    for name, text, values in (
+        ("waiting", "Jobs of a BullMQ queue that wait.", {q: v.waiting for q, v in readings.queues.items()}),
+        ("workers", "Connections of its workers.", {q: v.workers for q, v in readings.queues.items()}),
+        (
+            "deaf",
+            "1 when its workers take no job although jobs wait and none is active.",
+            {queue: int(queue in readings.deaf) for queue in readings.queues},
+        ),
+    ):
+        gauge = GaugeMetricFamily(f"runnerhub_ha_queue_{name}", text, labels=["queue"])
+        for queue, value in values.items():
+            gauge.add_metric([queue], float(value))
+        yield gauge
 
 
 class AgentMetrics:

@@ -57,12 +57,10 @@ class RedisProbe:
 
     async def __call__(self) -> Details:
         """Probe once; ProbeError when there is no agreement or the write is not acknowledged."""
-        answers = await asyncio.gather(*(self._ask(sentinel) for sentinel in self._sentinels))
-        counts = [count for count, _ in answers if count is not None]
+        counts, master, votes = await self._find()
         self.masters_known = max(counts, default=None)
-        master, votes = agreed_master([address for _, address in answers], len(self._sentinels))
         if master is None:
-            raise ProbeError(f"{votes} of {len(self._sentinels)} Sentinels agree on a master")
+            raise self._no_agreement(votes)
         await self._write(master)
         name = f"{master[0]}:{master[1]}"
         if self._master is not None and name != self._master:
@@ -80,6 +78,26 @@ class RedisProbe:
         for sentinel in self._sentinels:
             await sentinel.aclose()
 
+    async def master(self) -> Address:
+        """The master that most Sentinels name; ProbeError when there is no agreement."""
+        _, master, votes = await self._find()
+        if master is None:
+            raise self._no_agreement(votes)
+        return master
+
+    def connect(self, master: Address) -> Redis:
+        """A client of the master, whose connections are opened when they are used."""
+        return self._client(*master, self._login)
+
+    async def _find(self) -> tuple[list[int], Address | None, int]:
+        """How many masters each Sentinel that answers knows, where ours is, and how many say so."""
+        answers = await asyncio.gather(*(self._ask(sentinel) for sentinel in self._sentinels))
+        counts = [count for count, _ in answers if count is not None]
+        return counts, *agreed_master([address for _, address in answers], len(self._sentinels))
+
+    def _no_agreement(self, votes: int) -> ProbeError:
+        return ProbeError(f"{votes} of {len(self._sentinels)} Sentinels agree on a master")
+
     async def _ask(self, sentinel: Redis) -> tuple[int | None, Address | None]:
         """How many masters a Sentinel knows, and where it says that ours is."""
         try:
@@ -91,7 +109,7 @@ class RedisProbe:
 
     async def _write(self, master: Address) -> None:
         # A new connection each time: that is what a client of a new master has to do.
-        client = self._client(*master, self._login)
+        client = self.connect(master)
         try:
             await client.set(self._key, "1", ex=KEY_LIFETIME_SECONDS)
         except (RedisError, OSError) as error:

@@ -9,6 +9,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from .leadership import Leadership
+from .queues import QueuesProbe
 
 
 class Dependency(Protocol):
@@ -33,11 +34,14 @@ class HttpServer:
         leadership: Leadership,
         dependencies: Mapping[str, Dependency],
         registry: CollectorRegistry,
+        *,
+        queues: QueuesProbe | None = None,
     ) -> None:
         self._node = node
         self._leadership = leadership
         self._dependencies = dependencies
         self._registry = registry
+        self._queues = queues
         self.ready = False
 
     def application(self) -> web.Application:
@@ -48,7 +52,8 @@ class HttpServer:
                 web.get("/leader", self._leader),
                 web.get("/health", self._health),
                 web.get("/health/leadership", self._health_leadership),
-                web.get("/health/{dependency:database|redis|storage}", self._health_dependency),
+                web.get("/health/{dependency:database|redis|storage|canary}", self._health_dependency),
+                web.get("/health/queues", self._health_queues),
                 web.get("/metrics", self._metrics),
                 web.get("/livez", self._livez),
                 web.get("/readyz", self._readyz),
@@ -61,23 +66,30 @@ class HttpServer:
         return _json(answer, healthy=answer["leader"])
 
     async def _health(self, _: web.Request) -> web.Response:
-        """503 when something is broken that requests need; without a leader requests are still served."""
+        """503 when something is broken that requests need; without a leader, or with a deaf worker, they are served."""
         led, leadership = self._leadership.health()
         healthy = all(check.healthy for check in self._dependencies.values())
         body = {
-            "status": ("ok" if led else "degraded") if healthy else "down",
+            "status": ("ok" if led and not self._deaf() else "degraded") if healthy else "down",
             "node": self._node,
             "leader": leadership["isLeader"],
             "dependencies": {
                 **{name: check.render() for name, check in self._dependencies.items()},
                 "leadership": leadership,
             },
+            "queues": self._queues.render() if self._queues else {},
         }
         return _json(body, healthy=healthy)
 
     async def _health_leadership(self, _: web.Request) -> web.Response:
         healthy, body = self._leadership.health()
         return _json(body, healthy=healthy)
+
+    def _deaf(self) -> set[str]:
+        return self._queues.deaf if self._queues else set()
+
+    async def _health_queues(self, _: web.Request) -> web.Response:
+        return _json(self._queues.render() if self._queues else {}, healthy=not self._deaf())
 
     async def _health_dependency(self, request: web.Request) -> web.Response:
         check = self._dependencies.get(request.match_info["dependency"])

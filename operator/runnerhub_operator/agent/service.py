@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp import web
 
 from .. import __version__, names
+from .canary import CanaryProbe
 from .candidacy import Orchestrator, Outcome
 from .checks import Check, Details
 from .database import DatabaseProbe
@@ -21,6 +22,7 @@ from .leadership import Leadership
 from .metrics import AgentMetrics, Readings
 from .nodes import NodesProbe
 from .queue_probe import RedisProbe
+from .queues import QueuesProbe
 from .server import Dependency, HttpServer
 from .settings import AgentSettings
 from .storage import StorageProbe
@@ -51,7 +53,7 @@ class Agent:
                 settings.node,
                 settings.database_url,
                 settings.replica_url,
-                settings.checks.timeout_seconds,
+                settings.timing_of("database").timeout_seconds,
                 password_file=settings.database_password_file,
                 on_moved=partial(self._moved, names.POSTGRES),
             )
@@ -62,22 +64,40 @@ class Agent:
             RedisProbe(
                 settings.node,
                 settings.redis,
-                settings.checks.timeout_seconds,
+                settings.timing_of("redis").timeout_seconds,
                 on_moved=partial(self._moved, names.REDIS),
             )
             if settings.redis
             else None
         )
         storage = StorageProbe(settings.node, settings.storage_path) if settings.storage_path else None
+        canary = (
+            CanaryProbe(
+                settings.node, self._database, self._redis, settings.timing_of("canary").timeout_seconds
+            )
+            if self._database and self._redis
+            else None
+        )
+        self._queues = QueuesProbe(self._redis) if self._redis else None
+        self._queues_check = (
+            Check("queues", self._queues, settings.timing_of("redis")) if self._queues else None
+        )
         self._nodes = NodesProbe(settings.nodes, settings.app_health_url, session)
         self._nodes_check = Check("nodes", self._nodes, settings.checks)
         self._checks = {
             name: self._check(name, probe)
-            for name, probe in (("database", self._database), ("redis", self._redis), ("storage", storage))
+            for name, probe in (
+                ("database", self._database),
+                ("redis", self._redis),
+                ("storage", storage),
+                ("canary", canary),
+            )
             if probe is not None
         }
         dependencies: dict[str, Dependency] = {names.ORCHESTRATOR: self._orchestrator, **self._checks}
-        self._server = HttpServer(settings.node, self._leadership, dependencies, self._metrics.registry)
+        self._server = HttpServer(
+            settings.node, self._leadership, dependencies, self._metrics.registry, queues=self._queues
+        )
 
     async def run(self) -> None:
         """Run until a signal; then give leadership back at once and end with the orchestrator."""
@@ -99,6 +119,7 @@ class Agent:
                         self._orchestrator.run(),
                         self._nodes_check.run(),
                         *(check.run() for check in self._checks.values()),
+                        *([self._queues_check.run()] if self._queues_check else []),
                     )
                 ]
                 self._server.ready = True
@@ -127,7 +148,9 @@ class Agent:
         self._leadership.elector.poke()
 
     def _check(self, name: str, probe: Callable[[], Awaitable[Details]]) -> Check:
-        return Check(name, probe, self._settings.checks, on_success=partial(self._metrics.checked, name))
+        return Check(
+            name, probe, self._settings.timing_of(name), on_success=partial(self._metrics.checked, name)
+        )
 
     def _moved(self, component: str, old: str, new: str) -> None:
         log.info("%s moved from %s to %s", component, old, new, extra={"component": component})
@@ -143,6 +166,8 @@ class Agent:
                 names.ORCHESTRATOR: self._orchestrator.healthy,
                 **{name: check.healthy for name, check in self._checks.items()},
             },
+            queues=self._queues.views if self._queues else {},
+            deaf=frozenset(self._queues.deaf) if self._queues else frozenset(),
         )
 
 

@@ -11,6 +11,8 @@ from .. import names
 from ..errors import InvalidSpecError
 from ..kube.lease import ElectionTiming
 
+# Checks with a timing that can be their own.
+CHECKS: Final = ("database", "redis", "storage", "canary")
 DEFAULT_LEADER_FILE: Final = "/run/runnerhub/leader.json"
 
 
@@ -56,6 +58,11 @@ class AgentSettings:
     redis: RedisSettings | None = None
     storage_path: Path | None = None
     log_level: str = "INFO"
+    own_checks: Mapping[str, CheckTiming] = field(default_factory=dict)
+
+    def timing_of(self, check: str) -> CheckTiming:
+        """Timing of one check: its own, or that of all."""
+        return self.own_checks.get(check, self.checks)
 
 
 def read_settings(environment: Mapping[str, str]) -> AgentSettings:
@@ -75,17 +82,15 @@ def read_settings(environment: Mapping[str, str]) -> AgentSettings:
         )
     except ValueError as error:
         raise InvalidSpecError(f"LEADER_ELECTION_*: {error}") from error
+    checks = _timing(environment, "HEALTH_CHECK", CheckTiming())
     return AgentSettings(
         cluster=_needed(environment, "RUNNERHUB_CLUSTER"),
         cluster_uid=environment.get("RUNNERHUB_CLUSTER_UID", ""),
         namespace=_needed(environment, "POD_NAMESPACE"),
         node=_needed(environment, "HA_NODE_ID"),
         timing=timing,
-        checks=CheckTiming(
-            _seconds(environment, "HEALTH_CHECK_INTERVAL", 10_000),
-            _seconds(environment, "HEALTH_CHECK_TIMEOUT", 5_000),
-            _number(environment, "HEALTH_CHECK_RETRIES", 3),
-        ),
+        checks=checks,
+        own_checks={check: _timing(environment, f"HEALTH_CHECK_{check.upper()}", checks) for check in CHECKS},
         leader_file=Path(environment.get("RUNNERHUB_LEADER_FILE", DEFAULT_LEADER_FILE)),
         port=_number(environment, "RUNNERHUB_AGENT_PORT", names.PORT_AGENT),
         app_health_url=environment.get("RUNNERHUB_APP_HEALTH_URL")
@@ -107,6 +112,15 @@ def read_settings(environment: Mapping[str, str]) -> AgentSettings:
         ),
         storage_path=Path(storage) if storage else None,
         log_level=environment.get("RUNNERHUB_LOG_LEVEL", "INFO").upper(),
+    )
+
+
+def _timing(environment: Mapping[str, str], prefix: str, default: CheckTiming) -> CheckTiming:
+    """Interval, timeout and retries of the variables that begin with the prefix."""
+    return CheckTiming(
+        _seconds(environment, f"{prefix}_INTERVAL", round(default.interval_seconds * 1000)),
+        _seconds(environment, f"{prefix}_TIMEOUT", round(default.timeout_seconds * 1000)),
+        _number(environment, f"{prefix}_RETRIES", default.retries),
     )
 
 

@@ -2,8 +2,10 @@
 
 from .base import ResourceRequirements, Storage
 from .cluster import RunnerHubCluster, parse_cluster, parse_status
+from .pod import InitContainer, Variable, Volume
 from .spec import (
     AppendFsync,
+    CheckTimingSpec,
     HealthChecksSpec,
     IngressSpec,
     LeaderElectionSpec,
@@ -37,6 +39,7 @@ from .status import (
 
 __all__ = [
     "AppendFsync",
+    "CheckTimingSpec",
     "Condition",
     "ConditionReason",
     "ConditionType",
@@ -44,6 +47,7 @@ __all__ = [
     "Failover",
     "HealthChecksSpec",
     "IngressSpec",
+    "InitContainer",
     "LeaderElectionSpec",
     "LoadBalancerSpec",
     "OrchestratorSpec",
@@ -67,6 +71,8 @@ __all__ = [
     "SwitchoverStatus",
     "Synchronous",
     "UpdatePolicy",
+    "Variable",
+    "Volume",
     "parse_cluster",
     "parse_status",
 ]

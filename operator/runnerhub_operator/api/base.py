@@ -30,7 +30,7 @@ class Rule:
     """A constraint that plain JSON Schema cannot say, once in CEL for the API server and once for the operator.
 
     `field`: path of the field to blame, such as `.replicas`, inside the object that carries the rule. `holds` gets
-    that object, whose other constraints hold already.
+    that object, whose other constraints hold already. `cel` is empty where the schema itself says it.
     """
 
     cel: str
@@ -51,8 +51,8 @@ def cel_string(text: str) -> str:
 
 def _with_rules(schema: JsonDict, model: type[BaseModel]) -> None:
     rules: tuple[Rule, ...] = getattr(model, "rules", ())
-    if rules:
-        schema[RULES] = [{**rule.as_validation()} for rule in rules]
+    if any(rule.cel for rule in rules):
+        schema[RULES] = [{**rule.as_validation()} for rule in rules if rule.cel]
 
 
 class ApiModel(BaseModel):

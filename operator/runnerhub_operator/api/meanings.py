@@ -131,6 +131,19 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
         "Set allowVolumeExpansion: true in the StorageClass if its driver can enlarge volumes, or replace the volumes "
         "one at a time, as operations.md tells.",
     ),
+    ConditionReason.MIGRATING: Meaning(
+        "Progressing",
+        "A Job brings the database's schema to a new orchestrator image, or waits for its turn; the pods of the former "
+        "image serve meanwhile.",
+        "Wait; `kubectl logs job/NAME`, with the name in the message, tells how far it is.",
+    ),
+    ConditionReason.MIGRATION_FAILED: Meaning(
+        "Progressing",
+        "The migration of the database for a new orchestrator image failed, so its pods are not started. The pods of "
+        "the former image go on serving.",
+        "The message has the end of its log. Correct the image or spec.orchestrator.migrations.command, or delete the "
+        "Job that it names to try again.",
+    ),
     ConditionReason.SETTLED: Meaning(
         "Progressing",
         "What the spec asks for is in effect, and nothing is being changed.",

@@ -28,8 +28,21 @@ from .base import (
     ResourceRequirements,
     Rule,
     Storage,
+    StorageSize,
     cel_string,
 )
+from .pod import (
+    POD_RULES,
+    Environment,
+    InitContainer,
+    Mounts,
+    PodTemplate,
+    VariablesSource,
+    Volume,
+    exactly_one,
+    map_of,
+)
+from .pod import Text as CommandPart
 
 # Only the API server knows the old object, so the operator has no counterpart of these rules. Whether the class is set
 # at all only the section around it can compare: a rule of a field is not asked when the field comes or goes.
@@ -89,8 +102,51 @@ class ServiceType(StrEnum):
     LOAD_BALANCER = "LoadBalancer"
 
 
+class MigrationsSpec(ApiModel):
+    """How the database's schema comes to the version of the orchestrators' image."""
+
+    command: tuple[CommandPart, ...] | None = Field(
+        default=None,
+        max_length=50,
+        description="Program and arguments that bring the schema to the image's version, run in the image by a Job "
+        "once for each image and command, before pods of that image start; it must do nothing when there is nothing "
+        "to do. An empty list: none. Default: with the operator's own image what that brings, with another image none.",
+    )
+    timeout_seconds: Integer = Field(
+        default=3600,
+        ge=30,
+        le=604800,
+        description="Time in seconds after which a migration counts as failed, with its retries.",
+    )
+
+
+class AutoscalingSpec(ApiModel):
+    """A HorizontalPodAutoscaler for the orchestrators."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.minReplicas <= self.maxReplicas",
+            "autoscaling.minReplicas must not be above autoscaling.maxReplicas",
+            lambda spec: spec.min_replicas <= spec.max_replicas,
+            ".minReplicas",
+        ),
+    )
+
+    min_replicas: Integer = Field(default=3, ge=1, le=50, description="Least number of orchestrators.")
+    max_replicas: Integer = Field(ge=1, le=50, description="Largest number of orchestrators.")
+    target_cpu_utilization_percentage: Integer = Field(
+        default=70,
+        ge=1,
+        le=1000,
+        alias="targetCPUUtilizationPercentage",
+        description="Use of CPU that is aimed at, in percent of what the orchestrator container requests.",
+    )
+
+
 class OrchestratorSpec(ApiModel):
     """The orchestrators: stateless instances of the RunnerHub service with an elected leader."""
+
+    rules: ClassVar[tuple[Rule, ...]] = POD_RULES
 
     replicas: Integer = Field(
         default=3,
@@ -107,6 +163,41 @@ class OrchestratorSpec(ApiModel):
     resources: ResourceRequirements = Field(
         default_factory=ResourceRequirements,
         description="CPU and memory of the orchestrator container. Default requests: 50m CPU, 128Mi memory.",
+    )
+    autoscaling: AutoscalingSpec | None = Field(
+        default=None,
+        description="A HorizontalPodAutoscaler that sets the number of orchestrators instead of replicas; it needs the "
+        "metrics of pods in Kubernetes, as of metrics-server. Default: none.",
+    )
+    migrations: MigrationsSpec = Field(
+        default_factory=MigrationsSpec,
+        description="Migrations of the database; one that fails keeps the pods of the former image serving.",
+    )
+    env: Environment = Field(
+        default=(),
+        description="Further variables of the orchestrator's environment; those that the operator sets are refused.",
+    )
+    env_from: tuple[VariablesSource, ...] = Field(
+        default=(),
+        max_length=20,
+        description="Secrets and ConfigMaps whose keys become variables; what the operator and env set comes first.",
+    )
+    volumes: tuple[Volume, ...] = Field(
+        default=(),
+        max_length=20,
+        description="Further volumes of the pods.",
+        json_schema_extra=map_of("name"),
+    )
+    volume_mounts: Mounts = Field(default=(), description="Where the orchestrator sees these volumes.")
+    init_containers: tuple[InitContainer, ...] = Field(
+        default=(),
+        max_length=10,
+        description="Containers that must end well, one after the other, before the orchestrator starts.",
+        json_schema_extra=map_of("name"),
+    )
+    pod_template: PodTemplate = Field(
+        default_factory=PodTemplate,
+        description="What the pods have beside what the operator decides: labels, placement, identity.",
     )
 
 
@@ -457,6 +548,29 @@ class LeaderElectionSpec(ApiModel):
     )
 
 
+class CheckTimingSpec(ApiModel):
+    """Timing of one check; what is left out is as for all."""
+
+    interval_seconds: Integer | None = Field(
+        default=None,
+        ge=1,
+        le=300,
+        description="Time in seconds from the end of this check to the next. Default: as for all checks.",
+    )
+    timeout_seconds: Integer | None = Field(
+        default=None,
+        ge=1,
+        le=60,
+        description="Deadline of this check in seconds. Default: as for all checks.",
+    )
+    retries: Integer | None = Field(
+        default=None,
+        ge=1,
+        le=10,
+        description="Failures of this check in a row that count. Default: as for all checks.",
+    )
+
+
 class HealthChecksSpec(ApiModel):
     """Timing of the ha-agent's checks behind /health, /health/database, /health/redis."""
 
@@ -474,6 +588,104 @@ class HealthChecksSpec(ApiModel):
         ge=1,
         le=10,
         description="Failed checks in a row after which a dependency counts as down.",
+    )
+    database: CheckTimingSpec = Field(
+        default_factory=CheckTimingSpec,
+        description="The check that writes a row through the pooler.",
+    )
+    redis: CheckTimingSpec = Field(
+        default_factory=CheckTimingSpec,
+        description="The check that asks the Sentinels and writes to the master; also when the queues are looked at.",
+    )
+    storage: CheckTimingSpec = Field(
+        default_factory=CheckTimingSpec,
+        description="The check that writes a file to the shared storage and reads it.",
+    )
+    canary: CheckTimingSpec = Field(
+        default_factory=CheckTimingSpec,
+        description="The check that sends a job of its own through database and queue and back.",
+    )
+
+
+NfsServer = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9.:]*[A-Za-z0-9])?$", min_length=1, max_length=253),
+]
+NfsPath = Annotated[
+    str, StringConstraints(pattern=r"^(/|(/\.?[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*)+)$", max_length=255)
+]
+
+
+class NfsSpec(ApiModel):
+    """A share of an NFS server."""
+
+    server: NfsServer = Field(description="Host name or address of the server, as nodes reach it.")
+    path: NfsPath = Field(
+        description="The exported folder; user and group 1001, or those of podTemplate, must be able to write there."
+    )
+
+
+class SharedClaimSpec(ApiModel):
+    """A PersistentVolumeClaim whose volume several nodes may mount (ReadWriteMany)."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one("sharedStorage.claim", "name", "size"),
+        Rule(
+            "!has(self.storageClassName) || has(self.size)",
+            "sharedStorage.claim.storageClassName goes with size: an existing claim has its class",
+            lambda given: given.storage_class_name is None or given.size is not None,
+        ),
+    )
+
+    name: ObjectName | None = Field(
+        default=None,
+        description="An existing claim in the cluster's namespace. Default: one is made of size.",
+    )
+    size: StorageSize | None = Field(
+        default=None,
+        description="Size in Mi, Gi or Ti of a claim that the operator makes; it may grow, and never shrink. The claim "
+        "survives the deletion of the cluster.",
+    )
+    storage_class_name: ObjectName | None = Field(
+        default=None,
+        description="StorageClass of the claim that is made; its volumes must allow ReadWriteMany. Default: the "
+        "default class of the Kubernetes cluster.",
+    )
+
+
+_GROWING_CLAIM: dict[str, Any] = {
+    RULES: [
+        {
+            "rule": "!has(self.size) || !has(oldSelf.size) || "
+            "quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0",
+            "message": "sharedStorage.claim.size may only grow, because Kubernetes cannot shrink a volume",
+            "fieldPath": ".size",
+        },
+        {
+            "rule": "!has(self.size) || !has(oldSelf.size) || "
+            "(has(self.storageClassName) == has(oldSelf.storageClassName) && "
+            "(!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName))",
+            "message": "sharedStorage.claim.storageClassName is immutable while there is a size",
+            "fieldPath": ".storageClassName",
+        },
+    ]
+}
+
+
+class SharedStorageSpec(ApiModel):
+    """Storage that all orchestrators share, for logs and artifacts; mounted at /mnt/shared/runnerhub."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("sharedStorage", "claim", "nfs"),)
+
+    claim: SharedClaimSpec | None = Field(
+        default=None,
+        description="A PersistentVolumeClaim, existing or made by the operator.",
+        json_schema_extra=_GROWING_CLAIM,
+    )
+    nfs: NfsSpec | None = Field(
+        default=None,
+        description="A share of an NFS server. The operator makes a PersistentVolume for it, which it may only when "
+        "its chart is installed with nfsVolumes: true.",
     )
 
 
@@ -512,6 +724,11 @@ class RunnerHubClusterSpec(ApiModel):
     ingress: IngressSpec | None = Field(
         default=None,
         description="An Ingress to the load balancer; removing the section removes it. Default: none.",
+    )
+    shared_storage: SharedStorageSpec | None = Field(
+        default=None,
+        description="Storage that all orchestrators share, for logs and artifacts. A change renews the orchestrators. "
+        "Default: none.",
     )
     leader_election: LeaderElectionSpec = Field(
         default_factory=LeaderElectionSpec,

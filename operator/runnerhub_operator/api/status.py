@@ -65,6 +65,8 @@ class ConditionReason(StrEnum):
     CHANGING = "Changing"
     VOLUMES_GROWING = "VolumesGrowing"
     VOLUME_GROWTH_REFUSED = "VolumeGrowthRefused"
+    MIGRATING = "Migrating"
+    MIGRATION_FAILED = "MigrationFailed"
     SETTLED = "Settled"
     PAUSED = "Paused"
     # Of Degraded

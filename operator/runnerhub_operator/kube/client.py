@@ -40,9 +40,12 @@ _PLURALS: Final[Mapping[str, str]] = {
     "ConfigMap": "configmaps",
     "Deployment": "deployments",
     "Event": "events",
+    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
     "Ingress": "ingresses",
+    "Job": "jobs",
     "Lease": "leases",
     "Namespace": "namespaces",
+    "PersistentVolume": "persistentvolumes",
     "PersistentVolumeClaim": "persistentvolumeclaims",
     "Pod": "pods",
     "PodDisruptionBudget": "poddisruptionbudgets",
@@ -90,6 +93,9 @@ def _error_for(status: int, message: str, retry_after: str = "") -> KubeError:
         return ConflictError(message, status)
     if status == 410:
         return ExpiredError(message, status)
+    # A field that the server does not know is its own mistake by status only: it will say so for ever.
+    if "failed to create typed patch object" in message:
+        return RefusedError(message, status)
     # 401: the token has just been renewed or the server has just started. A namespace that goes refuses for now.
     if status in (401, 408, 429) or status >= 500 or (status == 403 and "being terminated" in message):
         return UnavailableError(message, status, float(retry_after) if retry_after.isdigit() else 0.0)

@@ -26,6 +26,7 @@ from ..api import (
 from ..snapshot import Pod, Scaled, Snapshot
 from . import fullness
 from .fullness import FULL_PERCENT, fullest
+from .migration import Migration
 from .volumes import Growth
 
 ConditionStatus = Literal["True", "False", "Unknown"]
@@ -78,7 +79,31 @@ def _size(replicas: int, scaled: Scaled | None) -> tuple[int, str]:
     """The wanted size, and a word about who wants it when it is not the spec."""
     if scaled is None:
         return replicas, ""
+    if scaled.asked_for:
+        return scaled.replicas, " (set by the autoscaler)"
     return scaled.replicas, f" (scaled by {scaled.by}; the spec says {replicas})"
+
+
+def _refused(cluster: RunnerHubCluster, snapshot: Snapshot, component: str) -> str:
+    """Why the API server lets a Deployment have no more pods, such as a quota; "" when it does.
+
+    Such a pod does not exist, so no pod can tell.
+    """
+    live = snapshot.children.live("Deployment", names.child(cluster.name, component))
+    conditions = (live.status().get("conditions") or ()) if live is not None else ()
+    found = next(
+        (
+            item
+            for item in conditions
+            if item.get("type") == "ReplicaFailure" and item.get("status") == "True"
+        ),
+        None,
+    )
+    return f"pods of {component} are refused: {found.get('message', '')[:400]}" if found is not None else ""
+
+
+def _clauses(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
 
 
 def _ready(pods: tuple[Pod, ...]) -> int:
@@ -119,6 +144,7 @@ def postgres_verdict(
         f"{primary}, {_ready(members)} of {wanted} members ready, {streaming} of {wanted - 1} replicas streaming, "
         f"{ready_poolers} of {wanted_poolers} poolers ready"
     )
+    detail = _clauses(detail, _refused(cluster, snapshot, names.POOLER))
     detail = "; ".join((detail, *broken, *fullness.told(status.instances, fullness.POSTGRES_SIZE)))
     return _verdict(
         ConditionType.POSTGRES,
@@ -164,13 +190,21 @@ def orchestrators_verdict(
     status: OrchestratorStatus,
     creating: bool,
     scaled: Scaled | None = None,
+    migration: str = "",
 ) -> Verdict:
-    """OrchestratorsReady: at least one serves; full with all ready and a leader."""
+    """OrchestratorsReady: at least one serves; full with all ready and a leader.
+
+    `migration`: what a new image waits for.
+    """
     wanted, told = _size(cluster.spec.orchestrator.replicas, scaled)
     pods = snapshot.pods_of(names.ORCHESTRATOR)
     full = status.ready >= max(wanted, 1) and status.leader is not None
     leader = f"leader {status.leader}" if status.leader else "no leader"
-    detail = f"{status.ready} of {wanted} ready{told}, {leader}"
+    detail = _clauses(
+        f"{status.ready} of {wanted} ready{told}, {leader}",
+        _refused(cluster, snapshot, names.ORCHESTRATOR),
+        migration,
+    )
     return _verdict(
         ConditionType.ORCHESTRATORS,
         serves=status.ready > 0,
@@ -193,7 +227,7 @@ def load_balancer_verdict(
         serves=ready > 0,
         full=ready >= max(wanted, 1),
         creating=creating,
-        detail=f"{ready} of {wanted} ready{told}",
+        detail=_clauses(f"{ready} of {wanted} ready{told}", _refused(cluster, snapshot, names.LOAD_BALANCER)),
         pods=pods,
     )
 
@@ -245,6 +279,7 @@ def progressing_verdict(
     components: list[Verdict],
     rollout: Rollout | None,
     growth: Growth,
+    migration: Migration,
     behind: Sequence[str] = (),
     *,
     paused: bool,
@@ -270,6 +305,10 @@ def progressing_verdict(
         message = f"rolling change of {rollout.component}, waiting for {rollout.waiting_for}"
         message = "; ".join(part for part in (message, grows) if part)
         return Verdict(kind, "True", ConditionReason.ROLLING_CHANGE, message)
+    if migration.holds:
+        reason = ConditionReason.MIGRATION_FAILED if migration.failed else ConditionReason.MIGRATING
+        message = "; ".join(part for part in (migration.told, grows) if part)
+        return Verdict(kind, "False" if migration.failed else "True", reason, message)
     if growth.under_way:
         return Verdict(kind, "True", ConditionReason.VOLUMES_GROWING, grows)
     if differing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,18 @@ from ..kube.compare import is_subset, needs_apply, with_applied_hash
 from ..resources.common import BuildContext, Images, Manifest
 from ..resources.ingress import ingress_manifests
 from ..resources.redis import ADDRESS_PREFIX, state_config_map_name
+from ..resources.storage import claim_name, storage_manifests
 from ..snapshot import Scaled, Snapshot
 from . import credentials, layout, volumes
+from .migration import Migration, is_finished
 
 _PRUNED_KINDS = frozenset(
     {
         "ConfigMap",
         "Deployment",
+        "HorizontalPodAutoscaler",
         "Ingress",
+        "Job",
         "PodDisruptionBudget",
         "Role",
         "RoleBinding",
@@ -36,12 +40,14 @@ _SCALABLE = (names.ORCHESTRATOR, names.LOAD_BALANCER)
 class Desired:
     """What there should be, in the order of application.
 
-    `waiting`: components whose pods keep an older layout for now. `postgres` is the context of the database's part.
+    `waiting`: components whose pods keep an older layout for now. `postgres` and `orchestrator` are the contexts of
+    their parts.
     """
 
     manifests: tuple[Manifest, ...]
     waiting: tuple[str, ...]
     postgres: BuildContext
+    orchestrator: BuildContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,8 @@ def context_of(
         redis_bootstrapped=redis_bootstrapped or _had_redis_master(cluster, snapshot),
         redis_addresses=_redis_addresses(cluster, snapshot),
         credentials_hash=credentials.credentials_hash(cluster, snapshot),
-        scaled={component: size.replicas for component, size in scaled.items()},
+        scaled={component: size.replicas for component, size in scaled.items() if size.left_alone},
+        autoscaled=next((size.replicas for size in scaled.values() if size.asked_for), None),
         postgres_volume_bytes=volumes.smallest_postgres_volume(cluster, snapshot),
     )
 
@@ -87,7 +94,22 @@ def desired(context: BuildContext, snapshot: Snapshot) -> Desired:
     if context.credentials_hash is None:
         withheld = "Deployment", names.child(context.name, names.ORCHESTRATOR)
         manifests = [item for item in manifests if (item["kind"], item["metadata"]["name"]) != withheld]
-    return Desired((*manifests, *ingress_manifests(context)), tuple(waiting), contexts[names.POSTGRES])
+    manifests = [*_storage(context, snapshot), *manifests]
+    return Desired(
+        (*manifests, *ingress_manifests(context)),
+        tuple(waiting),
+        contexts[names.POSTGRES],
+        contexts[names.ORCHESTRATOR],
+    )
+
+
+def _storage(context: BuildContext, snapshot: Snapshot) -> Iterator[Manifest]:
+    """What is missing of the shared storage: a claim that is there is only enlarged, and its volume is its own."""
+    name = claim_name(context)
+    there = snapshot.volume(name) if name is not None else None
+    for manifest in storage_manifests(context):
+        if there is None or (manifest["kind"] == "PersistentVolume" and not there.bound):
+            yield manifest
 
 
 # Hash of a manifest and digest of the live object that was found to be as it says, by kind and name.
@@ -128,7 +150,16 @@ def renews_pods(manifest: Manifest, snapshot: Snapshot) -> bool:
     if manifest["kind"] != "Deployment":
         return False
     live = snapshot.child("Deployment", manifest["metadata"]["name"])
-    return live is not None and not is_subset(manifest["spec"]["template"], live["spec"].get("template"))
+    return live is not None and has_other_template(manifest, live)
+
+
+def has_other_template(manifest: Manifest, live: Mapping[str, Any]) -> bool:
+    """Whether writing a workload changes its pod template, also by leaving something out that was written before."""
+    told = (live["metadata"].get("annotations") or {}).get(names.ANNOTATION_TEMPLATE)
+    wanted = manifest["metadata"].get("annotations", {}).get(names.ANNOTATION_TEMPLATE)
+    if told is not None and wanted is not None and told != wanted:
+        return True
+    return not is_subset(manifest["spec"]["template"], live["spec"].get("template"))
 
 
 def scaled(cluster: RunnerHubCluster, snapshot: Snapshot) -> dict[str, Scaled]:
@@ -140,17 +171,33 @@ def scaled(cluster: RunnerHubCluster, snapshot: Snapshot) -> dict[str, Scaled]:
     }
     for component in _SCALABLE:
         live = snapshot.children.live("Deployment", names.child(cluster.name, component))
-        if live is None or not live.scaled_by:
+        if live is None:
             continue
-        replicas = live.body()["spec"].get("replicas")
-        if isinstance(replicas, int) and replicas != wanted[component]:
+        asked_for = component == names.ORCHESTRATOR and cluster.spec.orchestrator.autoscaling is not None
+        if not live.scaled_by and not asked_for:
+            continue
+        body = live.body()
+        replicas = body["spec"].get("replicas")
+        if not isinstance(replicas, int):
+            continue
+        if asked_for:
+            by = live.scaled_by or "nobody yet"
+            found[component] = Scaled(replicas, by, asked_for=True, left_alone=bool(live.scaled_by))
+            continue
+        # An autoscaler that the spec no longer asks for has no say any more.
+        if names.ANNOTATION_AUTOSCALED in (body["metadata"].get("annotations") or {}):
+            continue
+        if replicas != wanted[component]:
             found[component] = Scaled(replicas, live.scaled_by)
     return found
 
 
-def surplus(cluster: RunnerHubCluster, snapshot: Snapshot, objects: Iterable[Manifest]) -> Surplus:
+def surplus(
+    cluster: RunnerHubCluster, snapshot: Snapshot, objects: Iterable[Manifest], migration: Migration
+) -> Surplus:
     """Our objects that the spec no longer asks for."""
     wanted = {(item["kind"], item["metadata"]["name"]) for item in objects}
+    wanted.add(("Job", migration.wanted))
     wanted.add(("Deployment", names.child(cluster.name, names.ORCHESTRATOR)))
     prune = []
     held = False
@@ -163,6 +210,10 @@ def surplus(cluster: RunnerHubCluster, snapshot: Snapshot, objects: Iterable[Man
             continue
         # A member that is going still hands its role over, under the address of its own Service.
         if kind == "Service" and snapshot.pod(name) is not None:
+            held = True
+            continue
+        # A migration is not torn down in its middle.
+        if kind == "Job" and not is_finished(snapshot.children.live(kind, name)):
             held = True
             continue
         prune.append(dict(snapshot.child(kind, name) or {}))

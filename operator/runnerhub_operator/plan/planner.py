@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -31,6 +31,7 @@ from . import (
     failovers,
     fullness,
     leases,
+    migration,
     objects,
     repair,
     rotation,
@@ -60,8 +61,8 @@ class ClusterMemory:
     `rejection`: reason and message of the last apply that was refused, until one passes.
     `since`: since when components have not been full, by condition type. `matches`: objects that were found to be as
     they should be. `repair`: members of the database that are broken or were made anew. `refusals`: claims that were
-    not allowed to grow. `passwords`: the database's Secret as it was. `marked_settings`: the queue's settings that pods
-    were marked for.
+    not allowed to grow. `passwords`: the Secrets as they were. `marked_settings`: the queue's settings that pods were
+    marked for. `failed_migration`: the Job whose failure was told.
     """
 
     roles: failovers.Memory
@@ -75,6 +76,7 @@ class ClusterMemory:
     refusals: volumes.Refusals = field(default_factory=dict)
     passwords: rotation.Known = field(default_factory=rotation.Known)
     marked_settings: str = ""
+    failed_migration: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ class _Changes:
     patroni: Mapping[str, Any] = field(default_factory=dict)
     unchanged: Unchanged | None = None
     matches: Matches = field(default_factory=dict)
+    migration: migration.Migration = field(default_factory=migration.Migration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,9 @@ def make_plan(
     causes = {rollout.component: "RollingChange"} if rollout is not None and not rollout.repairs else {}
     if switchover.is_followed(cluster.status.postgres.switchover, request.status):
         causes[names.POSTGRES] = "Requested"
+    failed = changes.migration.failed
+    if failed and failed != memory.failed_migration and not cluster.spec.paused:
+        notes.events.append(EventNote("Warning", ConditionReason.MIGRATION_FAILED, changes.migration.told))
     roles = _track_roles(memory, snapshot, sections, causes, notes)
     _condition_events(cluster.status.conditions, written, notes)
     new_status = RunnerHubClusterStatus(
@@ -225,6 +231,7 @@ def make_plan(
         or changes.anew
         or growth.steps
         or in_use.behind
+        or (changes.migration.holds and not failed)
     )
     return Plan(
         secrets=() if paused else changes.secrets,
@@ -251,6 +258,7 @@ def make_plan(
             refusals=growth.refusals,
             passwords=memory.passwords if paused else passwords.known,
             marked_settings=memory.marked_settings if paused else in_use.marked,
+            failed_migration=failed,
         ),
         settled=full and sections.patience == Patience() and (paused or not under_way),
     )
@@ -299,10 +307,14 @@ def _changes(
         cluster, snapshot, images, redis_bootstrapped=sections.redis.bootstrapped, scaled=sections.scaled
     )
     desired = objects.desired(context, snapshot)
-    compared = objects.compare(desired.manifests, snapshot, memory.matches)
+    serves = sections.postgres.primary is not None and any(
+        pod.ready for pod in snapshot.pods_of(names.POOLER)
+    )
+    migrating = migration.look(desired.orchestrator, snapshot, database_serves=serves)
+    compared = objects.compare(_without_held(desired.manifests, migrating), snapshot, memory.matches)
     anew = tuple(item for item in compared.pending if volumes.is_in_the_way(item, snapshot))
     pending = tuple(item for item in compared.pending if item not in anew)
-    surplus = objects.surplus(cluster, snapshot, desired.manifests)
+    surplus = objects.surplus(cluster, snapshot, desired.manifests, migrating)
     found = _Changes(
         secrets=tuple(credentials.missing_secrets(context, snapshot)),
         lost=credentials.lost_credentials(context, snapshot),
@@ -313,10 +325,23 @@ def _changes(
         waiting=desired.waiting,
         patroni=patroni_dynamic_config(desired.postgres),
         matches=compared.matches,
+        migration=migrating,
     )
+    if migrating.holds:
+        return found
     if compared.pending or found.secrets or found.lost or found.prune or surplus.held:
         return found
     return replace(found, unchanged=Unchanged(inputs, found.waiting, found.patroni))
+
+
+def _without_held(manifests: Sequence[Manifest], migrating: migration.Migration) -> Iterator[Manifest]:
+    """All but the orchestrators' Deployment while the schema is not ready for it, and the Job that makes it so."""
+    if migrating.job is not None:
+        yield migrating.job
+    for manifest in manifests:
+        component = manifest["metadata"]["labels"][names.LABEL_COMPONENT]
+        if not (migrating.holds and manifest["kind"] == "Deployment" and component == names.ORCHESTRATOR):
+            yield manifest
 
 
 def _rollout(
@@ -357,7 +382,12 @@ def _verdicts(
         conditions.postgres_verdict(cluster, snapshot, sections.postgres, creating, broken),
         conditions.redis_verdict(cluster, snapshot, sections.redis, creating),
         conditions.orchestrators_verdict(
-            cluster, snapshot, sections.orchestrator, creating, sections.scaled.get(names.ORCHESTRATOR)
+            cluster,
+            snapshot,
+            sections.orchestrator,
+            creating,
+            sections.scaled.get(names.ORCHESTRATOR),
+            changes.migration.told,
         ),
         conditions.load_balancer_verdict(
             cluster, snapshot, creating, sections.scaled.get(names.LOAD_BALANCER)
@@ -373,6 +403,7 @@ def _verdicts(
         components,
         rollout,
         growth,
+        changes.migration,
         behind,
         paused=cluster.spec.paused,
         creating=creating,

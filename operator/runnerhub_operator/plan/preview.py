@@ -8,11 +8,11 @@ from typing import Any
 
 from .. import names
 from ..api import RunnerHubCluster
-from ..kube.compare import differences, is_subset
+from ..kube.compare import differences
 from ..resources.common import Images, Manifest
 from ..resources.patroni import dynamic_config_patch, patroni_dynamic_config
 from ..snapshot import Snapshot
-from . import credentials, layout, objects, volumes
+from . import credentials, layout, migration, objects, volumes
 
 # Annotations that the operator keeps for itself.
 _OWN = f"metadata.annotations.{names.API_GROUP}/"
@@ -61,9 +61,11 @@ def preview(cluster: RunnerHubCluster, snapshot: Snapshot, images: Images) -> Pr
     written = tuple(
         change for manifest in desired.manifests if (change := _change(manifest, snapshot)) is not None
     )
+    migrating = migration.look(desired.orchestrator, snapshot, database_serves=True)
+    jobs = () if migrating.job is None else (Change("create", "Job", migrating.wanted),)
     removed = tuple(
         Change("remove", body["kind"], body["metadata"]["name"])
-        for body in objects.surplus(cluster, snapshot, desired.manifests).prune
+        for body in objects.surplus(cluster, snapshot, desired.manifests, migrating).prune
     )
     restarts = tuple(
         restart
@@ -78,7 +80,9 @@ def preview(cluster: RunnerHubCluster, snapshot: Snapshot, images: Images) -> Pr
         Change("change", "PersistentVolumeClaim", name, ("spec.resources.requests.storage",))
         for name in volumes.small_claims(cluster, snapshot)
     )
-    return Preview((*secrets, *written, *grown, *removed), restarts, tuple(_leaves(patch)), desired.waiting)
+    return Preview(
+        (*secrets, *jobs, *written, *grown, *removed), restarts, tuple(_leaves(patch)), desired.waiting
+    )
 
 
 # As plan.rollout goes: stateful components first.
@@ -102,7 +106,7 @@ def _restart(
     if kind not in layout.WORKLOADS or metadata["labels"][names.LABEL_COMPONENT] != component:
         return None
     live = snapshot.child(kind, metadata["name"])
-    if live is None or is_subset(manifest["spec"]["template"], live["spec"].get("template")):
+    if live is None or not objects.has_other_template(manifest, live):
         return None
     pods = [pod.name for pod in reversed(snapshot.pods_of(component))]
     if kind == "Deployment":

@@ -162,10 +162,17 @@ def _components(
         (names.POSTGRES, postgres.instances, postgres.storage.size),
         (names.REDIS, redis.replicas, redis.storage.size),
     )
-    return [
+    found = [
         _Component(name, size, tuple(_members(cluster.name, snapshot, name, count, holders.get(name))))
         for name, count, size in sizes
     ]
+    shared = cluster.spec.shared_storage
+    if shared is not None and shared.claim is not None and shared.claim.size is not None:
+        claim = names.shared_claim(cluster.name)
+        volume = snapshot.volume(claim)
+        members = () if volume is None else (_Member(claim, volume, placed=False),)
+        found.append(_Component("the shared storage", shared.claim.size, members))
+    return found
 
 
 def _members(

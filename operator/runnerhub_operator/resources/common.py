@@ -44,6 +44,7 @@ class BuildContext:
     `redis_addresses`: ClusterIP of each Redis pod's own Service, by name, once it is known.
     `credentials_hash`: of the credentials that orchestrators read only when they start; None while they are not known.
     `scaled`: replicas of the Deployments that somebody else scales, such as a HorizontalPodAutoscaler, by component.
+    `autoscaled`: replicas that the orchestrators' Deployment has now, where an autoscaler of the spec sets them.
     `postgres_volume_bytes`: the smallest volume of a Postgres member; None while there is none.
     `layout`: the version of the pod templates to build, OLDEST_LAYOUT to LAYOUT.
     """
@@ -54,6 +55,7 @@ class BuildContext:
     redis_addresses: Mapping[str, str] = field(default_factory=dict)
     credentials_hash: str | None = None
     scaled: Mapping[str, int] = field(default_factory=dict)
+    autoscaled: int | None = None
     postgres_volume_bytes: int | None = None
     layout: int = LAYOUT
 
@@ -187,8 +189,10 @@ def service_account(context: BuildContext, component: str) -> Manifest:
     }
 
 
-def role_with_binding(context: BuildContext, component: str, rules: list[Manifest]) -> list[Manifest]:
-    """Role with the given rules, bound to the component's ServiceAccount."""
+def role_with_binding(
+    context: BuildContext, component: str, rules: list[Manifest], *, account: str | None = None
+) -> list[Manifest]:
+    """Role with the given rules, bound to a ServiceAccount, the component's own unless another is given."""
     name = names.child(context.name, component)
     return [
         {
@@ -202,6 +206,8 @@ def role_with_binding(context: BuildContext, component: str, rules: list[Manifes
             "kind": "RoleBinding",
             "metadata": metadata(context, name, component),
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": context.cluster.namespace}],
+            "subjects": [
+                {"kind": "ServiceAccount", "name": account or name, "namespace": context.cluster.namespace}
+            ],
         },
     ]

@@ -42,7 +42,11 @@ def loadbalancer_manifests(context: BuildContext) -> list[Manifest]:
 
 def configuration(context: BuildContext) -> str:
     """haproxy.cfg."""
-    replicas = context.scaled.get(names.ORCHESTRATOR, context.cluster.spec.orchestrator.replicas)
+    spec = context.cluster.spec.orchestrator
+    replicas = context.scaled.get(names.ORCHESTRATOR, spec.replicas)
+    if spec.autoscaling is not None:
+        # The largest, so that no change of size restarts HAProxy.
+        replicas = spec.autoscaling.max_replicas
     return haproxy_config.render(pods_service=orchestrator_pods_service(context.name), replicas=replicas)
 
 

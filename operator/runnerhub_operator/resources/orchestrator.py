@@ -5,6 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 from .. import names
+from ..api import CheckTimingSpec
+from .additions import (
+    TEMPORARY_MOUNT,
+    account_name,
+    container_additions,
+    dump,
+    init_containers,
+    placement,
+    template_metadata,
+    variables,
+    volumes,
+)
+from .autoscaler import autoscaler_manifests
 from .common import (
     BuildContext,
     Manifest,
@@ -12,15 +25,14 @@ from .common import (
     disruption_budget,
     field_env,
     metadata,
-    pod_security_context,
     resource_requirements,
     role_with_binding,
     secret_env,
     secret_volume,
     service_account,
-    spread,
 )
 from .loadbalancer import orchestrator_pods_service
+from .storage import storage_environment, storage_mounts, storage_volumes
 
 # Balancers need this long to see that the pod is going, so that no new request meets a closed port.
 DRAIN_SECONDS: Final = 5
@@ -50,12 +62,21 @@ _CREDENTIALS_MOUNTS: Final = (
 def orchestrator_manifests(context: BuildContext) -> list[Manifest]:
     """All objects of the orchestrators, in the order of their application."""
     return [
-        service_account(context, names.ORCHESTRATOR),
-        *role_with_binding(context, names.ORCHESTRATOR, agent_rules(context.name)),
+        *_own_account(context),
+        *role_with_binding(
+            context, names.ORCHESTRATOR, agent_rules(context.name), account=account_name(context)
+        ),
         pods_service(context),
+        leader_service(context),
         disruption_budget(context, names.ORCHESTRATOR),
         deployment(context),
+        *autoscaler_manifests(context),
     ]
+
+
+def _own_account(context: BuildContext) -> list[Manifest]:
+    given = context.cluster.spec.orchestrator.pod_template.service_account_name
+    return [service_account(context, names.ORCHESTRATOR)] if given is None else []
 
 
 def agent_rules(cluster: str) -> list[Manifest]:
@@ -95,29 +116,67 @@ def pods_service(context: BuildContext) -> Manifest:
     }
 
 
+def leader_service(context: BuildContext) -> Manifest:
+    """Service with the pod of the leading orchestrator: what only the leader answers goes there."""
+    selector = {**names.selector_labels(context.name, names.ORCHESTRATOR), names.LABEL_LEADER: "true"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(context, names.leader_service(context.name), names.ORCHESTRATOR),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": selector,
+            "ports": [
+                {"name": name, "port": port, "protocol": "TCP", "targetPort": name}
+                for name, port in {**_PORTS, _AGENT_PORT: names.PORT_AGENT}.items()
+            ],
+        },
+    }
+
+
 def deployment(context: BuildContext) -> Manifest:
     """The pods; a new one is ready before an old one goes."""
+    spec = context.cluster.spec.orchestrator
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(context, names.child(context.name, names.ORCHESTRATOR), names.ORCHESTRATOR),
+        "metadata": metadata(
+            context,
+            names.child(context.name, names.ORCHESTRATOR),
+            names.ORCHESTRATOR,
+            annotations=None if spec.autoscaling is None else {names.ANNOTATION_AUTOSCALED: "true"},
+        ),
         "spec": {
-            **context.replicas_field(names.ORCHESTRATOR, context.cluster.spec.orchestrator.replicas),
+            **context.replicas_field(names.ORCHESTRATOR, _replicas(context)),
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": names.selector_labels(context.name, names.ORCHESTRATOR)},
             "template": {
-                "metadata": {
-                    "labels": names.labels(context.name, names.ORCHESTRATOR),
-                    "annotations": {
-                        "kubectl.kubernetes.io/default-container": names.ORCHESTRATOR,
-                        # All pods must know the same key, also after somebody deleted the Secret.
-                        names.ANNOTATION_CREDENTIALS: context.credentials_hash or "",
+                "metadata": template_metadata(
+                    context,
+                    {
+                        "labels": names.labels(context.name, names.ORCHESTRATOR),
+                        "annotations": {
+                            "kubectl.kubernetes.io/default-container": names.ORCHESTRATOR,
+                            # All pods must know the same key, also after somebody deleted the Secret.
+                            names.ANNOTATION_CREDENTIALS: context.credentials_hash or "",
+                        },
                     },
-                },
+                ),
                 "spec": _pod_spec(context),
             },
         },
     }
+
+
+def _replicas(context: BuildContext) -> int:
+    """The size to write. Until an autoscaler has set one, it is what is there.
+
+    A field that is left out before somebody else has set it falls back to one pod.
+    """
+    spec = context.cluster.spec.orchestrator
+    if spec.autoscaling is None:
+        return spec.replicas
+    return context.autoscaled or spec.autoscaling.min_replicas
 
 
 def dependency_environment(context: BuildContext, *, reads_files: bool) -> list[Manifest]:
@@ -202,8 +261,25 @@ def agent_environment(context: BuildContext) -> list[Manifest]:
         field_env("POD_NAMESPACE", "metadata.namespace"),
         _env("RUNNERHUB_CLUSTER", context.name),
         _env("RUNNERHUB_CLUSTER_UID", context.cluster.uid),
+        *_own_timings(context),
         _env("LEADER_ELECTION_RENEW_DEADLINE", str(election.renew_deadline_seconds * 1000)),
     ]
+
+
+def _own_timings(context: BuildContext) -> list[Manifest]:
+    """Variables for the checks whose timing is not that of all."""
+    checks = context.cluster.spec.health_checks
+    found = []
+    for name in ("database", "redis", "storage", "canary"):
+        own: CheckTimingSpec = getattr(checks, name)
+        for what, value in (
+            ("INTERVAL", own.interval_seconds and own.interval_seconds * 1000),
+            ("TIMEOUT", own.timeout_seconds and own.timeout_seconds * 1000),
+            ("RETRIES", own.retries),
+        ):
+            if value is not None:
+                found.append(_env(f"HEALTH_CHECK_{name.upper()}_{what}", str(value)))
+    return found
 
 
 def _env(name: str, value: str) -> Manifest:
@@ -212,13 +288,12 @@ def _env(name: str, value: str) -> Manifest:
 
 def _pod_spec(context: BuildContext) -> Manifest:
     return {
-        "serviceAccountName": names.child(context.name, names.ORCHESTRATOR),
+        **placement(context),
         # Only the agent talks to the API server; its container mounts the token by itself.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
-        "securityContext": pod_security_context(),
-        "topologySpreadConstraints": spread(context.name, names.ORCHESTRATOR),
+        **init_containers(context),
         "containers": [_orchestrator(context), _agent(context)],
         "volumes": [
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
@@ -230,6 +305,8 @@ def _pod_spec(context: BuildContext) -> Manifest:
                 (_QUEUE_KEY, _SENTINEL_KEY),
             ),
             _token_volume(),
+            *storage_volumes(context),
+            *volumes(context.cluster.spec.orchestrator.volumes),
         ],
     }
 
@@ -240,7 +317,12 @@ def _orchestrator(context: BuildContext) -> Manifest:
     return {
         "name": names.ORCHESTRATOR,
         "image": spec.image or context.images.orchestrator,
-        "env": orchestrator_environment(context),
+        "env": [
+            *orchestrator_environment(context),
+            *storage_environment(context),
+            *variables(spec.env),
+        ],
+        **container_additions(spec),
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in _PORTS.items()],
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
         # A restart heals no dependency: an image may wait for its database before it listens, for ten minutes
@@ -259,7 +341,9 @@ def _orchestrator(context: BuildContext) -> Manifest:
         "volumeMounts": [
             {"name": "run", "mountPath": RUN_FOLDER, "readOnly": True},
             *_CREDENTIALS_MOUNTS,
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own emptyDir
+            TEMPORARY_MOUNT,
+            *storage_mounts(context),
+            *(dump(mount) for mount in spec.volume_mounts),
         ],
     }
 
@@ -269,7 +353,7 @@ def _agent(context: BuildContext) -> Manifest:
         "name": "ha-agent",
         "image": context.images.operator,
         "command": ["tini", "--", "python", "-m", "runnerhub_operator.agent"],
-        "env": agent_environment(context),
+        "env": [*agent_environment(context), *storage_environment(context)],
         "ports": [{"name": _AGENT_PORT, "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
         # No preStop hook: leadership is given back at the very beginning of the end.
         # On a busy machine the start alone may take longer than the patience of the liveness probe.
@@ -296,6 +380,7 @@ def _agent(context: BuildContext) -> Manifest:
         "volumeMounts": [
             {"name": "run", "mountPath": RUN_FOLDER},
             *_CREDENTIALS_MOUNTS,
+            *storage_mounts(context),
             {"name": "kubernetes-api", "mountPath": SERVICE_ACCOUNT_FOLDER, "readOnly": True},
         ],
     }

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from runnerhub_operator import names
-from runnerhub_operator.agent.settings import read_settings
+from runnerhub_operator.agent.settings import CheckTiming, read_settings
 from runnerhub_operator.api import parse_cluster
 from runnerhub_operator.resources.common import BuildContext, Images
 from runnerhub_operator.resources.credentials import credential_secrets
@@ -25,7 +25,9 @@ IMAGES = Images(
 def build(**spec: Any) -> dict[str, dict[str, Any]]:
     """The manifests of a cluster `hub` by kind."""
     body = {"metadata": {"namespace": "team", "name": "hub", "uid": "1234", "generation": 1}, "spec": spec}
-    return {m["kind"]: m for m in orchestrator_manifests(BuildContext(parse_cluster(body), IMAGES))}
+    found = orchestrator_manifests(BuildContext(parse_cluster(body), IMAGES))
+    # The one of the leader comes after it.
+    return {m["kind"]: m for m in reversed(found)}
 
 
 def pod(manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -203,6 +205,30 @@ def test_the_headless_service_shows_ready_pods_only() -> None:
     assert service["spec"]["clusterIP"] == "None"
     assert "publishNotReadyAddresses" not in service["spec"]
     assert [port["port"] for port in service["spec"]["ports"]] == [3001, 3002, 9808]
+
+
+def test_the_leaders_service_selects_by_the_label_that_the_agent_moves() -> None:
+    body = {"metadata": {"namespace": "team", "name": "hub", "uid": "1", "generation": 1}}
+    found = orchestrator_manifests(BuildContext(parse_cluster(body), IMAGES))
+    service = next(item for item in found if item["metadata"]["name"] == "hub-leader")
+    assert service["kind"] == "Service"
+    assert service["spec"]["selector"] == {
+        "runnerhub.io/cluster": "hub",
+        "runnerhub.io/component": "orchestrator",
+        "runnerhub.io/leader": "true",
+    }
+
+
+def test_a_check_has_the_timing_of_all_unless_it_has_its_own() -> None:
+    own = {
+        "timeoutSeconds": 8,
+        "canary": {"intervalSeconds": 3},
+        "storage": {"timeoutSeconds": 20, "retries": 1},
+    }
+    settings = read_settings(environment(build(healthChecks=own), "ha-agent"))
+    assert settings.timing_of("database") == settings.checks
+    assert settings.timing_of("canary") == CheckTiming(3, 8, 3)
+    assert settings.timing_of("storage") == CheckTiming(10, 20, 1)
 
 
 def test_another_image_is_a_field_away_and_the_agent_stays() -> None:

@@ -229,16 +229,27 @@ def test_the_full_example_names_every_field() -> None:
         for name, inner in value.items() if isinstance(value, dict) else ():
             yield f"{path}.{name}"
             yield from names(inner, f"{path}.{name}")
+        for inner in value if isinstance(value, list) else ():
+            yield from names(inner, f"{path}[]")
 
     told = set(names(example("full")["spec"]))
     # Told once, in a comment at the top.
     repeated = (".image", ".resources")
+    # Of the same form as that of the orchestrator, or as that of a Secret.
+    # One of several is chosen, and the others are told in a comment.
+    others = {
+        ".sharedStorage.claim.name",
+        ".sharedStorage.nfs",
+        ".sharedStorage.nfs.server",
+        ".sharedStorage.nfs.path",
+    }
+    alike = (".initContainers[].env", ".initContainers[].volumeMounts[].", ".volumes[].configMap.")
     every = {
         path
         for path, _ in walk(schema()["properties"]["spec"])
         if path and not path.endswith(("[]", *repeated)) and ".resources." not in path
     }
-    assert every - told == set()
+    assert {path for path in every - told - others if not any(form in path for form in alike)} == set()
 
 
 @pytest.mark.parametrize(("replicas", "pool_size"), [(1, 1), (2, 20), (3, 115), (20, 500)])

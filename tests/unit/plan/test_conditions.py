@@ -6,7 +6,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from runnerhub_operator.api import RunnerHubCluster
+import pytest
+
+from runnerhub_operator.api import ConditionType, RunnerHubCluster
 from runnerhub_operator.plan import make_plan, rejected_status
 from tests.generate import IMAGES
 from tests.unit.plan.builders import NOW, children, cluster, patroni, pod, pods, sentinels, snapshot
@@ -233,3 +235,22 @@ def test_a_refused_apply_is_told_until_one_passes() -> None:
     assert by_type(done.status)["Accepted"].reason == "NameTaken"
     assert done.status.phase == "Invalid"
     assert "NameTaken" in [note.reason for note in done.events]
+
+
+@pytest.mark.parametrize(
+    ("component", "kind"),
+    [
+        ("orchestrator", ConditionType.ORCHESTRATORS),
+        ("loadbalancer", ConditionType.LOAD_BALANCER),
+        ("pooler", ConditionType.POSTGRES),
+    ],
+)
+def test_pods_that_the_api_server_refuses_are_told_although_none_exists(
+    component: str, kind: ConditionType
+) -> None:
+    refused = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: team"}
+    status = {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "conditions": [refused]}
+    body = {"kind": "Deployment", "metadata": {"name": f"hub-{component}"}, "status": status}
+    found = make_plan(cluster(), snapshot(children=children(body)), IMAGES, None)
+    told = next(item.message for item in found.status.conditions if item.type == kind)
+    assert f"pods of {component} are refused: exceeded quota: team" in told

@@ -45,6 +45,13 @@ def test_a_changed_template_waits_for_its_turn_and_the_lease() -> None:
     assert found.disruption_lease["spec"]["holderIdentity"] == "operator/rolling-change-orchestrator"
 
 
+def test_a_template_that_only_loses_something_waits_for_its_turn_too() -> None:
+    labelled = {"orchestrator": {"podTemplate": {"labels": {"team": "platform"}}}}
+    found = plan(children=children(spec=labelled))
+    assert written(found) == set()
+    assert renewed(found) == "hub-orchestrator"
+
+
 def test_the_next_deployment_waits_until_the_last_one_is_complete() -> None:
     other = plan(BOTH, children=children(deployment("pooler", updatedReplicas=1)))
     assert renewed(other) is None

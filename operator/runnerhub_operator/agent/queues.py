@@ -1,0 +1,170 @@
+"""BullMQ queues whose workers have gone deaf: jobs wait, workers are connected, and nobody takes one.
+
+A worker whose blocking connection died silently looks alive: it is connected, and does nothing until it is started
+anew. Only looking at the queue over some time tells it from one that is busy or has nothing to do. The queues of the
+application are only read: a job of ours in them would be run by its workers.
+
+Source of the keys and names: https://docs.bullmq.io and BullMQ's queue-keys and getWorkers.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from ..errors import ProbeError
+from ..kube.lease import boot_clock
+from .checks import Details
+from .database import first_line
+from .queue_probe import RedisProbe
+
+log = logging.getLogger(__name__)
+
+PREFIX: Final = "bull"
+DEAF_SECONDS: Final = 30.0
+# More would cost the master more than it tells.
+MAX_QUEUES: Final = 50
+_META: Final = ":meta"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """One look at a queue. `first` is the job whose turn is next; `held`: it is paused, or its rate is limited."""
+
+    waiting: int
+    active: int
+    workers: int
+    first: str = ""
+    held: bool = False
+
+    @property
+    def stands(self) -> bool:
+        """Whether somebody should take a job and nobody has one."""
+        return self.waiting > 0 and self.active == 0 and self.workers > 0 and not self.held
+
+
+@dataclass(frozen=True, slots=True)
+class Standstill:
+    """Since when, on any monotonic clock, the same job has been next in a queue that stands."""
+
+    view: QueueView
+    since: float | None = None
+
+    def after(self, view: QueueView, now: float) -> Standstill:
+        """Take in one more look."""
+        if not view.stands:
+            return Standstill(view)
+        same = self.since is not None and self.view.first == view.first
+        return Standstill(view, self.since if same else now)
+
+    def is_deaf(self, now: float) -> bool:
+        """Whether it has lasted longer than a worker needs to wake up."""
+        return self.since is not None and now - self.since >= DEAF_SECONDS
+
+
+class QueuesProbe:
+    """Looks at each BullMQ queue of the master."""
+
+    def __init__(self, queue: RedisProbe, *, clock: Callable[[], float] = boot_clock) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._known: dict[str, Standstill] = {}
+        self._told: set[str] = set()
+
+    async def __call__(self) -> Details:
+        """Look once; ProbeError when the master does not answer."""
+        client = self._queue.connect(await self._queue.master())
+        try:
+            found = await self._look(client)
+        except (RedisError, OSError) as error:
+            raise ProbeError(f"queues: {first_line(error)}") from error
+        finally:
+            await client.aclose()
+        now = self._clock()
+        self._known = {
+            name: self._known.get(name, Standstill(view)).after(view, now) for name, view in found.items()
+        }
+        self._tell()
+        return {"deaf": sorted(self.deaf)}
+
+    @property
+    def deaf(self) -> set[str]:
+        """Queues whose workers take nothing although jobs wait."""
+        now = self._clock()
+        return {name for name, state in self._known.items() if state.is_deaf(now)}
+
+    @property
+    def views(self) -> Mapping[str, QueueView]:
+        """The last look at each queue."""
+        return {name: state.view for name, state in self._known.items()}
+
+    def render(self) -> dict[str, Any]:
+        """For the JSON answers."""
+        deaf = self.deaf
+        return {
+            name: {
+                "status": "deaf" if name in deaf else "up",
+                "waiting": view.waiting,
+                "active": view.active,
+                "workers": view.workers,
+            }
+            for name, view in self.views.items()
+        }
+
+    def _tell(self) -> None:
+        deaf = self.deaf
+        for name in deaf - self._told:
+            view = self._known[name].view
+            log.warning(
+                "the workers of queue %s take no job: restart them",
+                name,
+                extra={"queue": name, "waiting": view.waiting, "workers": view.workers},
+            )
+        for name in self._told - deaf:
+            log.info("jobs of queue %s are taken again", name, extra={"queue": name})
+        self._told = deaf
+
+    async def _look(self, client: Redis) -> dict[str, QueueView]:
+        names = await self._names(client)
+        clients: Any = await client.client_list() if names else []
+        connected = [str(item.get("name", "")) for item in clients]
+        return {name: await self._view(client, name, workers_of(name, connected)) for name in names}
+
+    async def _names(self, client: Redis) -> list[str]:
+        found: set[str] = set()
+        async for key in client.scan_iter(match=f"{PREFIX}:*{_META}", count=1000):
+            text = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
+            found.add(text[len(PREFIX) + 1 : -len(_META)])
+        return sorted(found)[:MAX_QUEUES]
+
+    async def _view(self, client: Redis, name: str, workers: int) -> QueueView:
+        key = f"{PREFIX}:{name}"
+        async with client.pipeline(transaction=True) as pipe:
+            pipe.llen(f"{key}:wait")
+            pipe.zcard(f"{key}:prioritized")
+            pipe.llen(f"{key}:active")
+            pipe.lindex(f"{key}:wait", -1)
+            pipe.zrange(f"{key}:prioritized", 0, 0)
+            pipe.hexists(f"{key}{_META}", "paused")
+            pipe.exists(f"{key}:limiter")
+            waiting, prioritized, active, next_job, next_prioritized, paused, limited = await pipe.execute()
+        return QueueView(
+            waiting=waiting + prioritized,
+            active=active,
+            workers=workers,
+            first=f"{next_job!r} {next_prioritized!r}",
+            held=bool(paused or limited),
+        )
+
+
+def workers_of(queue: str, connected: list[str]) -> int:
+    """Connections whose name tells that they are of the queue's workers; Node and Python name them unlike."""
+    encoded = base64.b64encode(queue.encode()).decode()
+    own = {f"{PREFIX}:{encoded}", f"{PREFIX}:{queue}"}
+    return sum(name in own or any(name.startswith(f"{prefix}:w:") for prefix in own) for name in connected)

@@ -1,0 +1,111 @@
+"""The ha-agent's canary and its look at BullMQ queues against a real Postgres, Redis and Sentinel."""
+
+import asyncio
+import base64
+import contextlib
+import time
+
+import psycopg
+import pytest
+import redis.asyncio as redis
+from bullmq import Queue, Worker
+
+from runnerhub_operator.agent.canary import TABLE, CanaryProbe
+from runnerhub_operator.agent.database import DatabaseProbe
+from runnerhub_operator.agent.queue_probe import RedisProbe
+from runnerhub_operator.agent.queues import DEAF_SECONDS, QueuesProbe
+from runnerhub_operator.agent.settings import RedisSettings
+from runnerhub_operator.errors import ProbeError
+from tests.integration.orchestrator.conftest import free_port, running
+
+NODE = "hub-orchestrator-a"
+
+
+@pytest.fixture
+async def queue_probe(redis_port, tmp_path):
+    port = free_port()
+    configuration = tmp_path / "sentinel.conf"
+    configuration.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor hub 127.0.0.1 {redis_port} 1\n")
+    with running(["redis-server", str(configuration), "--sentinel"], port, cwd=tmp_path):
+        probe = RedisProbe(NODE, RedisSettings((("127.0.0.1", port),), "hub"), 3)
+        yield probe
+        await probe.close()
+
+
+@pytest.fixture
+async def database_probe(postgres_url):
+    probe = DatabaseProbe(NODE, postgres_url, None, 3)
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(ProbeError):
+                await probe()
+                break
+            await asyncio.sleep(0.1)
+    return probe
+
+
+async def test_the_canary_goes_through_database_and_queue_and_back(database_probe, queue_probe, postgres_url):
+    canary = CanaryProbe(NODE, database_probe, queue_probe, 3)
+    for _ in range(2):
+        told = await canary()
+        assert list(told["steps"]) == ["database", "queue", "worker", "result"]
+        assert 0 < told["steps"]["database"] < told["seconds"]
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute(f"SELECT node, done FROM {TABLE}").fetchall() == [(NODE, True)]  # noqa: S608
+
+
+async def test_the_canary_names_the_step_at_which_it_did_not_go_on(database_probe, queue_probe, redis_port):
+    canary = CanaryProbe(NODE, database_probe, queue_probe, 3)
+    client = redis.Redis(port=redis_port)
+    await client.config_set("min-replicas-to-write", "1")
+    try:
+        with pytest.raises(ProbeError, match=r"^queue: .*NOREPLICAS"):
+            await canary()
+    finally:
+        await client.config_set("min-replicas-to-write", "0")
+        await client.aclose()
+    nowhere = DatabaseProbe(NODE, f"postgresql://app@127.0.0.1:{free_port()}/postgres", None, 3)
+    with pytest.raises(ProbeError, match=r"^database: "):
+        await CanaryProbe(NODE, nowhere, queue_probe, 3)()
+
+
+async def test_entries_of_canaries_that_got_stuck_are_thrown_away(database_probe, queue_probe, redis_port):
+    client = redis.Redis(port=redis_port)
+    await client.rpush(f"runnerhub:ha:canary:{NODE}", 1, 2)
+    await CanaryProbe(NODE, database_probe, queue_probe, 3)()
+    assert await client.llen(f"runnerhub:ha:canary:{NODE}") == 0
+    await client.aclose()
+
+
+async def test_a_worker_that_takes_nothing_is_told_until_one_does(queue_probe, redis_port):
+    now = [0.0]
+    probe = QueuesProbe(queue_probe, clock=lambda: now[0])
+    queue = Queue("deaf-jobs", {"connection": f"redis://127.0.0.1:{redis_port}"})
+    for number in range(2):
+        await queue.add("job", {"number": number}, {})
+    # Connected under a worker's name, as one whose blocking connection has died.
+    name = f"bull:{base64.b64encode(b'deaf-jobs').decode()}"
+    deaf = redis.Redis(port=redis_port, client_name=name, single_connection_client=True)
+    await deaf.ping()
+    await probe()
+    assert probe.render()["deaf-jobs"] == {"status": "up", "waiting": 2, "active": 0, "workers": 1}
+    now[0] = DEAF_SECONDS
+    await probe()
+    assert probe.deaf == {"deaf-jobs"}
+    done = []
+
+    async def process(job, _token):
+        done.append(job.data["number"])
+
+    worker = Worker("deaf-jobs", process, {"connection": f"redis://127.0.0.1:{redis_port}"})
+    deadline = time.monotonic() + 10
+    while len(done) < 2:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    await probe()
+    assert probe.deaf == set()
+    found = probe.render()["deaf-jobs"]
+    assert (found["waiting"], found["workers"] >= 2) == (0, True), "the real one is seen by its name too"
+    await worker.close(True)
+    await queue.close()
+    await deaf.aclose()
