@@ -117,6 +117,10 @@ def _map(schema: Schema, rules: tuple[Mapping[str, str], ...], words: list[list[
 
 def _with_rules(name: str, schema: Schema, rules: tuple[Mapping[str, str], ...]) -> Schema:
     """The schema of a text with the pattern that a rule of its section asks of it, and the amount that one names."""
+    if schema["type"] == "array" and schema["items"]["type"] == "string":
+        told = [re.search(rf"self\.{name}\.all\((\w+),", rule["rule"]) for rule in rules]
+        of_items = [text for found in told if found for text in _patterns(found[1], *rules)]
+        return {**schema, "items": {**schema["items"], **({"pattern": of_items[0]} if of_items else {})}}
     if schema["type"] != "string":
         return schema
     asked = _patterns(f"self.{name}", *rules)

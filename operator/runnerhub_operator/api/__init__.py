@@ -3,11 +3,13 @@
 from .base import ResourceRequirements, Storage
 from .cluster import RunnerHubCluster, parse_cluster, parse_status
 from .spec import (
+    GatewaySpec,
     HealthChecksSpec,
     IngressSpec,
     LeaderElectionSpec,
     LoadBalancerSpec,
     OrchestratorSpec,
+    PathType,
     PoolerSpec,
     PostgresSpec,
     RedisSpec,
@@ -39,12 +41,14 @@ __all__ = [
     "ConditionType",
     "Endpoints",
     "Failover",
+    "GatewaySpec",
     "HealthChecksSpec",
     "IngressSpec",
     "LeaderElectionSpec",
     "LoadBalancerSpec",
     "OrchestratorSpec",
     "OrchestratorStatus",
+    "PathType",
     "PoolerSpec",
     "PostgresInstanceStatus",
     "PostgresSpec",

@@ -19,6 +19,7 @@ _PRUNED_KINDS = frozenset(
     {
         "ConfigMap",
         "Deployment",
+        names.HTTP_ROUTE,
         "Ingress",
         "PodDisruptionBudget",
         "Role",
@@ -69,6 +70,7 @@ def context_of(
         credentials_hash=credentials.credentials_hash(cluster, snapshot),
         scaled={component: size.replicas for component, size in scaled.items()},
         postgres_volume_bytes=volumes.smallest_postgres_volume(cluster, snapshot),
+        serves_http_routes=snapshot.http_routes,
     )
 
 
@@ -165,8 +167,17 @@ def surplus(cluster: RunnerHubCluster, snapshot: Snapshot, objects: Iterable[Man
         if kind == "Service" and snapshot.pod(name) is not None:
             held = True
             continue
+        # The old way in stays until the new one can be made.
+        if kind == "Ingress" and _waits_for_gateway_api(cluster, snapshot):
+            held = True
+            continue
         prune.append(dict(snapshot.child(kind, name) or {}))
     return Surplus(tuple(prune), held)
+
+
+def _waits_for_gateway_api(cluster: RunnerHubCluster, snapshot: Snapshot) -> bool:
+    ingress = cluster.spec.ingress
+    return ingress is not None and ingress.gateway is not None and not snapshot.http_routes
 
 
 def _had_redis_master(cluster: RunnerHubCluster, snapshot: Snapshot) -> bool:

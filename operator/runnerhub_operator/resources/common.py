@@ -20,7 +20,7 @@ Manifest = dict[str, Any]
 
 # Version of what the builders make of an unchanged spec. Raise it with each change of a pod template or of what its
 # containers read, and keep building the older ones down to OLDEST_LAYOUT: an operator upgrade restarts no pod.
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 OLDEST_LAYOUT: Final = 1
 
 
@@ -45,6 +45,7 @@ class BuildContext:
     `credentials_hash`: of the credentials that orchestrators read only when they start; None while they are not known.
     `scaled`: replicas of the Deployments that somebody else scales, such as a HorizontalPodAutoscaler, by component.
     `postgres_volume_bytes`: the smallest volume of a Postgres member; None while there is none.
+    `serves_http_routes`: whether the API server has HTTPRoutes of the Gateway API.
     `layout`: the version of the pod templates to build, OLDEST_LAYOUT to LAYOUT.
     """
 
@@ -55,6 +56,7 @@ class BuildContext:
     credentials_hash: str | None = None
     scaled: Mapping[str, int] = field(default_factory=dict)
     postgres_volume_bytes: int | None = None
+    serves_http_routes: bool = True
     layout: int = LAYOUT
 
     @property
@@ -151,9 +153,16 @@ def secret_env(variable: str, secret: str, key: str) -> Manifest:
     return {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
 
 
-def secret_volume(name: str, secret: str, keys: Sequence[str] = ()) -> Manifest:
-    """Volume with a file for each key of a Secret, or for some; Kubernetes renews the files when the Secret changes."""
-    source: Manifest = {"secretName": secret, "defaultMode": 0o440}
+def secret_volume(name: str, secret: str, keys: Sequence[str] = (), *, optional: bool = False) -> Manifest:
+    """Volume with a file for each key of a Secret, or for some; Kubernetes renews the files when the Secret changes.
+
+    `optional`: the pod starts without the Secret, and then finds no files.
+    """
+    source: Manifest = {
+        "secretName": secret,
+        "defaultMode": 0o440,
+        **({"optional": True} if optional else {}),
+    }
     if keys:
         source["items"] = [{"key": key, "path": key} for key in keys]
     return {"name": name, "secret": source}

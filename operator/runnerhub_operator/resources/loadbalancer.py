@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from .. import names
-from . import haproxy_config
+from ..api import LoadBalancerSpec, RunnerHubCluster
+from . import haproxy_config, haproxy_config_first
 from .common import (
     BuildContext,
     Manifest,
@@ -15,18 +16,31 @@ from .common import (
     metadata,
     pod_security_context,
     resource_requirements,
+    secret_volume,
     service_account,
     spread,
 )
 
 # Endpoints leave the Services of all nodes meanwhile, so that no new connection meets a closed port.
 DRAIN_SECONDS: Final = 5
-TERMINATION_GRACE_SECONDS: Final = DRAIN_SECONDS + haproxy_config.HARD_STOP_SECONDS + 5
+TLS_KEYS: Final = ("tls.crt", "tls.key")
+# A drain that WebSockets keep open ends here, well before the kubelet kills the pod.
+HARD_STOP_SECONDS: Final = 20
+TERMINATION_GRACE_SECONDS: Final = DRAIN_SECONDS + HARD_STOP_SECONDS + 5
+
+# What the spec had in the first layout.
+_FIRST_FIELDS: Final = frozenset({"replicas", "image", "service", "resources"})
 
 
 def orchestrator_pods_service(cluster: str) -> str:
     """Name of the headless Service by which HAProxy finds the orchestrators."""
     return names.child(cluster, f"{names.ORCHESTRATOR}-pods")
+
+
+def inside_url(cluster: RunnerHubCluster, host: str) -> str:
+    """The HTTP API for use inside Kubernetes; with TLS, port 80 would send on to a name that only outside is known."""
+    port = f":{names.PORT_ORCHESTRATOR}" if cluster.spec.load_balancer.tls else ""
+    return f"http://{host}{port}"
 
 
 def loadbalancer_manifests(context: BuildContext) -> list[Manifest]:
@@ -43,7 +57,25 @@ def loadbalancer_manifests(context: BuildContext) -> list[Manifest]:
 def configuration(context: BuildContext) -> str:
     """haproxy.cfg."""
     replicas = context.scaled.get(names.ORCHESTRATOR, context.cluster.spec.orchestrator.replicas)
-    return haproxy_config.render(pods_service=orchestrator_pods_service(context.name), replicas=replicas)
+    service = orchestrator_pods_service(context.name)
+    if not reloads(context):
+        return haproxy_config_first.render(pods_service=service, slots=haproxy_config.server_slots(replicas))
+    return haproxy_config.render(context.cluster.spec.load_balancer, pods_service=service, replicas=replicas)
+
+
+def reloads(context: BuildContext) -> bool:
+    """Whether the pods take up a new configuration by themselves; in the first layout they were renewed for it.
+
+    A setting that came later makes pods of the first layout move to today's.
+    """
+    spec = context.cluster.spec.load_balancer
+    return context.layout > 1 or any(
+        getattr(spec, name) != getattr(_DEFAULTS, name)
+        for name in set(type(spec).model_fields) - _FIRST_FIELDS
+    )
+
+
+_DEFAULTS: Final = LoadBalancerSpec()
 
 
 def config_map(context: BuildContext) -> Manifest:
@@ -57,8 +89,13 @@ def config_map(context: BuildContext) -> Manifest:
 
 
 def service(context: BuildContext) -> Manifest:
-    """The Service with the cluster's own name: HTTP on 80, the API on 3001 too, WebSockets on 3002."""
+    """The Service with the cluster's own name: HTTP on 80, TLS on 443, the API on 3001 too, WebSockets on 3002."""
     spec = context.cluster.spec.load_balancer.service
+    given: Manifest = {
+        "externalTrafficPolicy": spec.external_traffic_policy and spec.external_traffic_policy.value,
+        "loadBalancerClass": spec.load_balancer_class,
+        "loadBalancerSourceRanges": list(spec.load_balancer_source_ranges),
+    }
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -70,9 +107,11 @@ def service(context: BuildContext) -> Manifest:
         ),
         "spec": {
             "type": spec.type.value,
+            **{name: value for name, value in given.items() if value},
             "selector": names.selector_labels(context.name, names.LOAD_BALANCER),
             "ports": [
                 _service_port("http", 80),
+                *([_service_port("https", 443)] if context.cluster.spec.load_balancer.tls else []),
                 _service_port("api", names.PORT_ORCHESTRATOR),
                 _service_port("ws", names.PORT_WEBSOCKET),
             ],
@@ -93,12 +132,16 @@ def deployment(context: BuildContext) -> Manifest:
             "template": {
                 "metadata": {
                     "labels": names.labels(context.name, names.LOAD_BALANCER),
-                    "annotations": {names.ANNOTATION_CONFIG: config_hash(configuration(context))},
+                    **({} if reloads(context) else {"annotations": _first_annotations(context)}),
                 },
                 "spec": _pod_spec(context),
             },
         },
     }
+
+
+def _first_annotations(context: BuildContext) -> Manifest:
+    return {names.ANNOTATION_CONFIG: config_hash(configuration(context))}
 
 
 def _service_port(name: str, port: int) -> Manifest:
@@ -107,6 +150,9 @@ def _service_port(name: str, port: int) -> Manifest:
 
 def _pod_spec(context: BuildContext) -> Manifest:
     name = names.child(context.name, names.LOAD_BALANCER)
+    tls = context.cluster.spec.load_balancer.tls
+    # Without the Secret the pod starts all the same, and its log tells what is missing.
+    certificate = [secret_volume("tls", tls.secret_name, TLS_KEYS, optional=True)] if tls else []
     return {
         "serviceAccountName": name,
         "automountServiceAccountToken": False,
@@ -117,23 +163,33 @@ def _pod_spec(context: BuildContext) -> Manifest:
         "containers": [_container(context)],
         "volumes": [
             {"name": "configuration", "configMap": {"name": name}},
-            {"name": "runtime", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            *certificate,
+            {
+                "name": "runtime",
+                "emptyDir": {"medium": "Memory", "sizeLimit": "4Mi" if reloads(context) else "1Mi"},
+            },
         ],
     }
 
 
 def _container(context: BuildContext) -> Manifest:
     spec = context.cluster.spec.load_balancer
+    reloading = reloads(context)
     ports = {
         "http": names.PORT_LB_HTTP,
+        **({"https": names.PORT_LB_HTTPS} if spec.tls else {}),
         "api": names.PORT_ORCHESTRATOR,
         "ws": names.PORT_WEBSOCKET,
         "stats": names.PORT_LB_STATS,
+        **({"state": names.PORT_LB_STATE} if reloading else {}),
     }
+    stop = {"name": "HARD_STOP_SECONDS", "value": str(HARD_STOP_SECONDS)}
+    certificate = [{"name": "tls", "mountPath": "/etc/haproxy-tls", "readOnly": True}] if spec.tls else []
     health = {"httpGet": {"path": "/healthz", "port": "stats"}}
     return {
         "name": "haproxy",
         "image": spec.image or context.images.haproxy,
+        **({"env": [stop]} if reloading else {}),
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
         "livenessProbe": {**health, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 3},
@@ -149,6 +205,7 @@ def _container(context: BuildContext) -> Manifest:
         "securityContext": container_security_context(),
         "volumeMounts": [
             {"name": "configuration", "mountPath": "/etc/haproxy", "readOnly": True},
+            *certificate,
             {"name": "runtime", "mountPath": "/run/haproxy"},
         ],
     }

@@ -83,7 +83,24 @@ def test_the_defaults_of_the_schema_are_those_of_the_models() -> None:
         ({"postgres": {"instances": 0}}, "greater than or equal to 1"),
         ({"postgres": {"storage": {"size": "much"}}}, "spec.postgres.storage.size"),
         ({"ingress": {"host": "no_host"}}, "spec.ingress: ingress.host must be a DNS name"),
-        ({"ingress": {}}, "spec.ingress.host"),
+        ({"ingress": {}}, "spec.ingress: ingress needs host or hosts"),
+        ({"ingress": {"hosts": ["a.example.com", "b"]}}, "each of ingress.hosts must be a DNS name"),
+        ({"ingress": {"host": "x.y", "gateway": {}}}, "spec.ingress.gateway.parentRefs"),
+        (
+            {"ingress": {"host": "x.y", "className": "c", "gateway": {"parentRefs": [{"name": "g"}]}}},
+            "className, tlsSecretName and pathType must be left out",
+        ),
+        ({"loadBalancer": {"tls": {}}}, "spec.loadBalancer.tls.secretName"),
+        ({"loadBalancer": {"maxConnections": 99}}, "greater than or equal to 100"),
+        ({"loadBalancer": {"trustedProxies": ["10.0.0.1/8"]}}, "no bit set behind the prefix"),
+        ({"loadBalancer": {"trustedProxies": ["10.0.0.0"]}}, "spec.loadBalancer.trustedProxies"),
+        ({"loadBalancer": {"trustedProxies": ["::ffff:a00:0/104"]}}, "must be networks"),
+        ({"loadBalancer": {"service": {"externalTrafficPolicy": "Local"}}}, "NodePort or LoadBalancer"),
+        ({"loadBalancer": {"service": {"loadBalancerClass": "a.b/c"}}}, "needs service.type LoadBalancer"),
+        (
+            {"loadBalancer": {"service": {"loadBalancerSourceRanges": ["10.0.0.0/8"]}}},
+            "needs service.type LoadBalancer",
+        ),
         ({"surprise": 1}, "spec.surprise"),
         ({"leaderElection": {"leaseDurationSeconds": 5}}, "leaseDurationSeconds > renewDeadlineSeconds"),
         ({"orchestrator": {"image": "no image"}}, "spec.orchestrator.image"),
@@ -224,13 +241,16 @@ def test_every_condition_and_every_reason_is_explained() -> None:
     assert set(REASONS) == set(ConditionReason)
 
 
-def test_the_full_example_names_every_field() -> None:
+def test_the_examples_name_every_field() -> None:
     def names(value: Any, path: str = "") -> Iterator[str]:
+        for item in value if isinstance(value, list) else ():
+            yield from names(item, f"{path}[]")
         for name, inner in value.items() if isinstance(value, dict) else ():
             yield f"{path}.{name}"
             yield from names(inner, f"{path}.{name}")
 
-    told = set(names(example("full")["spec"]))
+    # An HTTPRoute and an Ingress exclude each other.
+    told = {*names(example("full")["spec"]), *names(example("gateway")["spec"])}
     # Told once, in a comment at the top.
     repeated = (".image", ".resources")
     every = {
