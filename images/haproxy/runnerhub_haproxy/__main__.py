@@ -31,8 +31,8 @@ def main() -> int:
     seen = files.read(settings)
     if not _first_files(settings, seen, state):
         return 1
-    master = Master(settings)
     serve(state, settings.state_port)
+    master = Master(settings)
     _follow(settings, master, state, seen, stop)
     if not stop.is_set():
         log("HAProxy ended by itself", exit_code=master.exit_code)

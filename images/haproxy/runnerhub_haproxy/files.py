@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ Files = Mapping[str, bytes]
 
 CHECK_SECONDS = 30.0
 _LONGEST_REASON = 1000
+_ALERT = re.compile(r"^\[ALERT\]\s+\(\d+\) : (config : )?")
+_SUMMARY = re.compile(r"^(Error\(s\) found in configuration file|Fatal errors found in configuration)")
 
 
 def read(settings: Settings) -> Files:
@@ -64,8 +67,10 @@ def check(settings: Settings, folder: Path) -> str | None:
         return f"haproxy -c did not end within {CHECK_SECONDS:.0f} s"
     if done.returncode == 0:
         return None
-    alerts = [line for line in done.stderr.splitlines() if line.startswith("[ALERT]")]
-    return "; ".join(alerts or [f"haproxy -c ended with {done.returncode}"])[:_LONGEST_REASON]
+    # Without process id and folder, so that the same reason has the same words each time.
+    alerts = [_ALERT.sub("", line) for line in done.stderr.splitlines() if _ALERT.match(line)]
+    told = "; ".join(line for line in alerts if not _SUMMARY.search(line)).replace(f"{folder}/", "")
+    return (told or f"haproxy -c ended with {done.returncode}")[:_LONGEST_REASON]
 
 
 def keep(settings: Settings) -> None:

@@ -107,6 +107,8 @@ def _ask(path: Path, command: str) -> str:
         link.settimeout(COMMAND_SECONDS)
         link.connect(os.fspath(path))
         link.sendall(f"{command}\n".encode())
+        # The master's would wait for another command.
+        link.shutdown(socket.SHUT_WR)
         answer = bytearray()
         while part := link.recv(65536):
             answer += part

@@ -577,7 +577,7 @@ class IngressSpec(ApiModel):
         Rule(
             f"!has(self.hosts) || self.hosts.all(host, host.matches({cel_string(HOST_PATTERN)}))",
             f"each of ingress.hosts must be {_A_HOST}",
-            lambda spec: all(re.fullmatch(HOST_PATTERN, host) for host in spec.hosts),
+            lambda spec: all(re.fullmatch(HOST_PATTERN, host) for host in spec.hosts or ()),
             ".hosts",
         ),
         *ANNOTATION_RULES,
@@ -604,8 +604,8 @@ class IngressSpec(ApiModel):
         description="Host name that people and runners use, such as runnerhub.example.com or *.example.com; a DNS "
         "name of at least two labels in lower case, without port or path. host or hosts is required.",
     )
-    hosts: tuple[Host, ...] = Field(
-        default=(), max_length=15, description="Several host names, beside or instead of host."
+    hosts: tuple[Host, ...] | None = Field(
+        default=None, max_length=15, description="Several host names, beside or instead of host."
     )
     path_type: PathType | None = Field(
         default=None,
@@ -634,7 +634,7 @@ class IngressSpec(ApiModel):
     @property
     def every_host(self) -> tuple[str, ...]:
         """All host names, each once."""
-        return tuple(dict.fromkeys([*([self.host] if self.host is not None else []), *self.hosts]))
+        return tuple(dict.fromkeys([*([self.host] if self.host is not None else []), *(self.hosts or ())]))
 
 
 class LeaderElectionSpec(ApiModel):

@@ -1,0 +1,105 @@
+"""The way in by the Gateway API, whose definitions an API server may have, get or lose."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from e2e.lab.kubectl import Kubectl, wait_for
+from tests.integration.conftest import Operator, wait_until_time_passed
+from tests.integration.test_reconcile import created, manifest
+
+GROUP = "gateway.networking.k8s.io"
+GATEWAY: dict[str, Any] = {
+    "ingress": {
+        "host": "hub.example.com",
+        "gateway": {"parentRefs": [{"name": "public", "namespace": "gateways"}]},
+    }
+}
+# As far as the operator uses it.
+DEFINITION: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {
+        "name": f"httproutes.{GROUP}",
+        "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/3328"},
+    },
+    "spec": {
+        "group": GROUP,
+        "scope": "Namespaced",
+        "names": {
+            "kind": "HTTPRoute", "listKind": "HTTPRouteList", "plural": "httproutes", "singular": "httproute"
+        },
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            name: {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+                            for name in ("spec", "status")
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def no_gateway_api(admin: Kubectl) -> Iterator[None]:
+    yield
+    admin("delete", "crd", f"httproutes.{GROUP}", "--ignore-not-found", "--wait=true")
+
+
+def requests_for_routes(operator: Operator) -> float:
+    """How often the operator has asked for HTTPRoutes."""
+    found = re.findall(
+        r"^runnerhub_operator_api_calls_total\{.*HTTPRoute.*\} (\S+)$", operator.metrics(), re.MULTILINE
+    )
+    return sum(map(float, found))
+
+
+def test_a_route_follows_the_definitions_of_the_gateway_api(
+    operator: Operator, namespace: Kubectl, admin: Kubectl, no_gateway_api: None
+) -> None:
+    hub = created(namespace, GATEWAY)
+    wait_for("the reason", lambda: hub.condition("IngressReady")["reason"] == "GatewayApiMissing", 20)
+    before = requests_for_routes(operator)
+    assert before > 0, "the metric has another name"
+    wait_until_time_passed(8)
+    assert requests_for_routes(operator) - before <= 1, "it is not tried again and again"
+    assert hub.condition("Accepted")["status"] == "True"
+
+    admin("apply", "--server-side", "-f", "-", stdin=json.dumps(DEFINITION))
+    # The operator looks again after a minute.
+    wait_for("the HTTPRoute", lambda: route(namespace) is not None, 90)
+    assert route(namespace)["spec"]["hostnames"] == ["hub.example.com"]
+    wait_for("nobody's answer", lambda: hub.condition("IngressReady")["reason"] == "RouteNotAccepted", 10)
+    conditions = [
+        {"type": kind, "status": "True", "reason": "x", "message": ""}
+        for kind in ("Accepted", "ResolvedRefs")
+    ]
+    parents = [{"parentRef": {"name": "public", "namespace": "gateways"}, "conditions": conditions}]
+    patch = json.dumps({"status": {"parents": parents}})
+    namespace("patch", "httproute", "hub-ingress", "--subresource=status", "--type=merge", "-p", patch)
+    wait_for("the Gateway's yes", lambda: hub.condition("IngressReady")["status"] == "True", 10)
+
+    admin("delete", "crd", f"httproutes.{GROUP}", "--wait=true")
+    wait_for("the reason", lambda: hub.condition("IngressReady")["reason"] == "GatewayApiMissing", 60)
+    namespace.apply(manifest("hub", {"ingress": {"host": "hub.example.com"}}))
+    wait_for("the Ingress", lambda: namespace.get("ingress", "hub-ingress") is not None, 40)
+
+
+def route(kubectl: Kubectl) -> Any:
+    """The HTTPRoute, None as long as there is none or none of the kind."""
+    return next(iter(kubectl.items("httproute")), None)
