@@ -30,7 +30,6 @@ from .base import (
     Rule,
     Storage,
     cel_string,
-    networks_rule,
 )
 
 # Only the API server knows the old object, so the operator has no counterpart of these rules. Whether the class is set
@@ -392,7 +391,6 @@ class LoadBalancerServiceSpec(ApiModel):
             lambda spec: not spec.load_balancer_source_ranges or spec.type is ServiceType.LOAD_BALANCER,
             ".loadBalancerSourceRanges",
         ),
-        networks_rule("load_balancer_source_ranges", "service.loadBalancerSourceRanges"),
     )
 
     type: ServiceType = Field(
@@ -420,8 +418,8 @@ class LoadBalancerServiceSpec(ApiModel):
     load_balancer_source_ranges: tuple[Network, ...] = Field(
         default=(),
         max_length=50,
-        description="Networks of clients that may connect, for type LoadBalancer and where the cloud supports it. "
-        "Without any, all may.",
+        description="Networks of clients that may connect, such as 192.0.2.0/24, for type LoadBalancer and where the "
+        "cloud supports it. Without any, all may.",
     )
 
 
@@ -468,8 +466,6 @@ class LoadBalancerTimeoutsSpec(ApiModel):
 
 class LoadBalancerSpec(ApiModel):
     """HAProxy in front of the orchestrators."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (networks_rule("trusted_proxies", "loadBalancer.trustedProxies"),)
 
     replicas: Integer = Field(default=2, ge=1, le=20, description="Number of HAProxy pods.")
     image: ImageReference | None = Field(
