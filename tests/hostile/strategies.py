@@ -156,7 +156,8 @@ def valid(
             optional={name: value for name, value in inner.items() if name not in needed},
         )
     if kind == "array":
-        return st.lists(valid(schema["items"], (), words), max_size=min(schema.get("maxItems", 3), 3))
+        most = min(schema.get("maxItems", 3), 3)
+        return st.lists(valid(schema["items"], (), words), min_size=schema.get("minItems", 0), max_size=most)
     simple = {"boolean": st.booleans(), "number": st.floats(allow_nan=False, allow_infinity=False)}
     if kind == "string" and schema.get("format") == "date-time":
         return st.datetimes().map(lambda moment: moment.strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0"))
@@ -261,7 +262,7 @@ def _loose(schema: Schema, tight: Strategy, words: list[list[str]]) -> Strategy:
 
 
 def _on_rules(schema: Schema, words: list[list[str]]) -> list[Strategy]:
-    """For each rule, values of just those fields that it speaks of."""
+    """For each rule, values of just those fields that it speaks of, or of some of them."""
     found: list[Strategy] = []
     for section in fields(schema):
         rules = tuple(section.schema.get(RULES, ()))
@@ -272,7 +273,8 @@ def _on_rules(schema: Schema, words: list[list[str]]) -> list[Strategy]:
                 name: _loose(inside[name], valid(_with_rules(name, inside[name], rules), rules, words), words)
                 for name in sorted(spoken_of & set(inside))
             }
-            found.append(st.tuples(st.just(section.path), st.fixed_dictionaries(values)))
+            some = st.one_of(st.fixed_dictionaries(values), st.fixed_dictionaries({}, optional=values))
+            found.append(st.tuples(st.just(section.path), some))
     return found
 
 

@@ -11,48 +11,15 @@ import pytest
 
 from e2e.lab.kubectl import Kubectl, wait_for
 from tests.integration.conftest import Operator, Start, wait_until_time_passed
+from tests.integration.gateway_api import DEFINITION, GROUP
 from tests.integration.test_reconcile import created, manifest
 
-GROUP = "gateway.networking.k8s.io"
 GATEWAY: dict[str, Any] = {
     "ingress": {
         "host": "hub.example.com",
         "gateway": {"parentRefs": [{"name": "public", "namespace": "gateways"}]},
     }
 }
-# As far as the operator uses it.
-DEFINITION: dict[str, Any] = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {
-        "name": f"httproutes.{GROUP}",
-        "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/3328"},
-    },
-    "spec": {
-        "group": GROUP,
-        "scope": "Namespaced",
-        "names": {
-            "kind": "HTTPRoute", "listKind": "HTTPRouteList", "plural": "httproutes", "singular": "httproute"
-        },
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "subresources": {"status": {}},
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            name: {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-                            for name in ("spec", "status")
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}  # fmt: skip
 
 
 @pytest.fixture
