@@ -61,16 +61,19 @@ async def wait_until(what: str, condition: Callable[[], Awaitable[bool]], second
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Answers each question for an IPv4 address with the same addresses."""
+    """Answers each question for an IPv4 address with the same addresses, or nobody while it is `silent`."""
 
     def __init__(self) -> None:
         self.addresses: list[str] = []
+        self.silent = False
         self._transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
+        if self.silent:
+            return
         end = data.index(b"\0", 12) + 5
         question = data[12:end]
         found = self.addresses if question[-4:-2] == b"\0\1" else []
