@@ -126,7 +126,7 @@ def _venv(options: argparse.Namespace) -> None:
 
 
 def _servers(_options: argparse.Namespace) -> None:
-    """Install the servers that the integration tests start for themselves: Postgres, Redis, and those of the pooler."""
+    """Install the servers that the integration tests start for themselves: Postgres, Redis, PgBouncer, HAProxy."""
     # Debian keeps Postgres' programs out of PATH; what starts them is in it.
     prerequisites.ensure_packages(
         {
@@ -134,6 +134,7 @@ def _servers(_options: argparse.Namespace) -> None:
             "redis-server": "redis-server",
             "pgbouncer": "pgbouncer",
             "haproxy": "haproxy",
+            "openssl": "openssl",
         }
     )
 

@@ -36,16 +36,20 @@ class ObjectCache:
         self._revisions = itertools.count(1)
         # Which cluster each object of a source belonged to, by namespace and name: its label may change.
         self._known: dict[Source, dict[tuple[str, str], Key]] = {}
+        # Namespaces, "" for all, whose HTTPRoutes have been listed.
+        self._http_routes: set[str] = set()
 
     def observed(self, key: Key) -> Observed:
         """The objects of a cluster as they are at this moment."""
         entry = self._entries.get(key)
+        routes = not self._http_routes.isdisjoint(("", key[0]))
         if entry is None:
-            return Observed()
+            return Observed(http_routes=routes)
         return Observed(
             Children(dict(entry.objects), entry.revision),
             tuple(entry.pods.values()),
             tuple(entry.volumes.values()),
+            routes,
         )
 
     def count(self) -> int:
@@ -94,6 +98,13 @@ class ObjectCache:
         """Only these objects, by namespace and name, are there: forget all others of the source."""
         for namespace, name in [at for at in self._known.get(source, {}) if at not in present]:
             self.drop(source, namespace, name)
+        if source.kind == names.HTTP_ROUTE:
+            self._http_routes.add(source.namespace)
+
+    def forget(self, source: Source) -> None:
+        """The API server does not have the kind any more."""
+        self.retain(source, set())
+        self._http_routes.discard(source.namespace)
 
     def _put_object(self, entry: _Entry, kind: str, name: str, live: LiveObject) -> bool:
         before = entry.objects.get((kind, name))

@@ -44,6 +44,10 @@ INGRESS: Final = "ingress"
 MIGRATION: Final = "migration"
 SHARED: Final = "shared"
 
+# Not part of Kubernetes itself: it is there when somebody has installed the Gateway API's definitions.
+GATEWAY_API: Final = "gateway.networking.k8s.io/v1"
+HTTP_ROUTE: Final = "HTTPRoute"
+
 # The volume of each stateful pod, and the claim template that it is made from.
 CLAIM_TEMPLATE: Final = "data"
 
@@ -67,7 +71,9 @@ PORT_ORCHESTRATOR: Final = 3001
 PORT_WEBSOCKET: Final = 3002
 PORT_AGENT: Final = 9808
 PORT_LB_HTTP: Final = 8080
+PORT_LB_HTTPS: Final = 8443
 PORT_LB_STATS: Final = 8404
+PORT_LB_STATE: Final = 8405
 
 
 def child(cluster: str, component: str) -> str:

@@ -13,7 +13,7 @@ import aiohttp
 from . import names
 from .api import PostgresStatus, RunnerHubCluster
 from .errors import ProbeError
-from .probes import patroni, redis_pod, sentinel
+from .probes import haproxy, patroni, redis_pod, sentinel
 from .resources.patroni import MAX_REPLICA_LAG_BYTES
 from .snapshot import Children, Observed, Pod, Snapshot
 
@@ -31,10 +31,12 @@ async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.Cl
     running = [pod for pod in objects.pods if pod.ip]
     databases = [pod for pod in running if pod.component == names.POSTGRES]
     queues = {pod.name: pod.ip for pod in running if pod.component == names.REDIS}
-    (members, config, alive), sentinels, redis_pods = await asyncio.gather(
+    balancers = {pod.name: pod.ip for pod in running if pod.component == names.LOAD_BALANCER}
+    (members, config, alive), sentinels, redis_pods, balancer_states = await asyncio.gather(
         _patroni(cluster, databases, http),
         _sentinels(cluster, queues, objects.children),
         redis_pod.read_states(http, queues, deadline_seconds=DETAILS_DEADLINE_SECONDS),
+        haproxy.read_states(http, balancers, deadline_seconds=DETAILS_DEADLINE_SECONDS),
     )
     return Snapshot(
         now=datetime.now(UTC),
@@ -46,6 +48,8 @@ async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.Cl
         sentinels=sentinels,
         redis_pods=redis_pods,
         alive=alive,
+        http_routes=objects.http_routes,
+        balancers=balancer_states,
     )
 
 

@@ -18,10 +18,11 @@ from .api import RunnerHubCluster, parse_cluster
 from .cache import ObjectCache
 from .errors import InvalidSpecError, KubeError, NotFoundError, RefusedError
 from .kube.client import KubeClient, ObjectRef
+from .kube.reflector import Source
 from .observe import observe
 from .plan.preview import Preview, preview
 from .settings import read_settings
-from .watches import sources
+from .watches import optional_sources, sources
 
 FORBIDDEN = 403
 _API = f"{names.API_GROUP}/{names.API_VERSION}"
@@ -59,17 +60,29 @@ async def _plan_of(
         await _check(client, {**manifest, "metadata": metadata})
         cluster = await _as_wanted(client, manifest, metadata)
         store = ObjectCache(lambda _: None)
-        for source in sources((metadata["namespace"],)):
-            for body in await client.list_objects(
-                source.api_version, source.kind, source.namespace, source.label_selector
-            ):
-                store.put(source, {"apiVersion": source.api_version, "kind": source.kind, **body})
+        watched = (metadata["namespace"],)
+        for source in (*sources(watched), *optional_sources(watched)):
+            await _read(client, source, store)
     finally:
         await client.close()
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
         snapshot = await observe(cluster, store.observed(cluster.key), http)
     plan = preview(cluster, snapshot, read_settings().images)
     return cluster, plan, snapshot.patroni_config is not None
+
+
+async def _read(client: KubeClient, source: Source, store: ObjectCache) -> None:
+    try:
+        bodies = await client.list_objects(
+            source.api_version, source.kind, source.namespace, source.label_selector
+        )
+    except (NotFoundError, RefusedError):
+        if source.optional:
+            return
+        raise
+    for body in bodies:
+        store.put(source, {"apiVersion": source.api_version, "kind": source.kind, **body})
+    store.retain(source, {(source.namespace, body["metadata"]["name"]) for body in bodies})
 
 
 async def _check(client: KubeClient, manifest: dict[str, Any]) -> None:

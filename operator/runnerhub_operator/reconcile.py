@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -117,12 +117,14 @@ class Reconciler:
         images: Images,
         reporter: str,
         steady_seconds: float,
+        want_http_routes: Callable[[], None],
     ) -> None:
         self._clusters = clusters
         self._objects = objects
         self._http = http
         self._images = images
         self._steady_seconds = steady_seconds
+        self._want_http_routes = want_http_routes
         self._actor = Actor(client, http, reporter)
         # By uid too: a new cluster of the same name is another one.
         self._memories: dict[Key, tuple[str, ClusterMemory]] = {}
@@ -159,6 +161,9 @@ class Reconciler:
         if written is not None and written.uid == cluster.uid:
             cluster = replace(cluster, status=written.status)
         objects = self._objects.observed(key)
+        ingress = cluster.spec.ingress
+        if ingress is not None and ingress.gateway is not None and not objects.http_routes:
+            self._want_http_routes()
         with metrics.PHASE_SECONDS.labels("observe").time():
             snapshot = await observe(cluster, objects, self._http)
         uid, memory = self._memories.get(key, (cluster.uid, None))

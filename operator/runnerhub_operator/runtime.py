@@ -192,7 +192,9 @@ class Controller:
     ) -> None:
         objects = ObjectCache(self.changed)
         metrics.CACHED_OBJECTS.set_function(objects.count)
-        self._watches = Watches(client, objects, settings.watch_namespaces, metrics.count_watch_restart)
+        self._watches = Watches(
+            client, objects, settings.watch_namespaces, metrics.count_watch_restart, objects.forget
+        )
         reconciler = Reconciler(
             clusters,
             objects,
@@ -201,6 +203,7 @@ class Controller:
             images=settings.images,
             reporter=settings.identity,
             steady_seconds=settings.probe_interval_seconds,
+            want_http_routes=self._watches.want_http_routes,
         )
         self._queue: WorkQueue[Key] = WorkQueue(
             reconciler.visit, failed=_report_failure, workers=settings.workers, depth=metrics.QUEUE_DEPTH.set

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from . import names
+from .probes.haproxy import BalancerState
 from .probes.patroni import PatroniCluster
 from .probes.redis_pod import RedisPodState
 from .probes.sentinel import SentinelView
@@ -291,11 +292,15 @@ class Scaled:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The objects of a cluster, as cached from the watches."""
+    """The objects of a cluster, as cached from the watches.
+
+    `http_routes`: whether the API server has HTTPRoutes, and they have been listed.
+    """
 
     children: Children = field(default_factory=lambda: Children({}))
     pods: tuple[Pod, ...] = ()
     volumes: tuple[Volume, ...] = ()
+    http_routes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +309,8 @@ class Snapshot:
 
     `children` are the live objects as cached from the watches. A probe that did not succeed is None
     (Patroni) or empty (Sentinel, `redis_pods`). `alive`: Postgres members out of step whose pods are not ready, but
-    whose own Patroni answers.
+    whose own Patroni answers. `http_routes`: whether the API server has HTTPRoutes. `balancers`: what the programs of
+    the load balancer's pods tell.
     """
 
     now: datetime
@@ -316,6 +322,8 @@ class Snapshot:
     sentinels: tuple[SentinelView, ...] = ()
     redis_pods: tuple[RedisPodState, ...] = ()
     alive: frozenset[str] = frozenset()
+    http_routes: bool = False
+    balancers: tuple[BalancerState, ...] = ()
 
     def child(self, kind: str, name: str) -> Manifest | None:
         """A live object of the cluster, None when the cache has none."""

@@ -121,6 +121,9 @@ class WorkQueue(Generic[K]):
                 delay = await self._work(key)
                 entry.failures = 0
             except Exception as error:
+                # What fails while a cancelled visit clears up must not hide that it was cancelled.
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise asyncio.CancelledError from error
                 entry.failures += 1
                 asked = getattr(error, "retry_after_seconds", 0.0)
                 delay = max(backoff_seconds(entry.failures), asked)

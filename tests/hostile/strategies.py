@@ -117,6 +117,10 @@ def _map(schema: Schema, rules: tuple[Mapping[str, str], ...], words: list[list[
 
 def _with_rules(name: str, schema: Schema, rules: tuple[Mapping[str, str], ...]) -> Schema:
     """The schema of a text with the pattern that a rule of its section asks of it, and the amount that one names."""
+    if schema["type"] == "array" and schema["items"]["type"] == "string":
+        told = [re.search(rf"self\.{name}\.all\((\w+),", rule["rule"]) for rule in rules]
+        of_items = [text for found in told if found for text in _patterns(found[1], *rules)]
+        return {**schema, "items": {**schema["items"], **({"pattern": of_items[0]} if of_items else {})}}
     if schema["type"] != "string":
         return schema
     asked = _patterns(f"self.{name}", *rules)
@@ -152,7 +156,8 @@ def valid(
             optional={name: value for name, value in inner.items() if name not in needed},
         )
     if kind == "array":
-        return st.lists(valid(schema["items"], (), words), max_size=min(schema.get("maxItems", 3), 3))
+        most = min(schema.get("maxItems", 3), 3)
+        return st.lists(valid(schema["items"], (), words), min_size=schema.get("minItems", 0), max_size=most)
     simple = {"boolean": st.booleans(), "number": st.floats(allow_nan=False, allow_infinity=False)}
     if kind == "string" and schema.get("format") == "date-time":
         return st.datetimes().map(lambda moment: moment.strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0"))
@@ -257,7 +262,7 @@ def _loose(schema: Schema, tight: Strategy, words: list[list[str]]) -> Strategy:
 
 
 def _on_rules(schema: Schema, words: list[list[str]]) -> list[Strategy]:
-    """For each rule, values of just those fields that it speaks of."""
+    """For each rule, values of just those fields that it speaks of, or of some of them."""
     found: list[Strategy] = []
     for section in fields(schema):
         rules = tuple(section.schema.get(RULES, ()))
@@ -268,7 +273,8 @@ def _on_rules(schema: Schema, words: list[list[str]]) -> list[Strategy]:
                 name: _loose(inside[name], valid(_with_rules(name, inside[name], rules), rules, words), words)
                 for name in sorted(spoken_of & set(inside))
             }
-            found.append(st.tuples(st.just(section.path), st.fixed_dictionaries(values)))
+            some = st.one_of(st.fixed_dictionaries(values), st.fixed_dictionaries({}, optional=values))
+            found.append(st.tuples(st.just(section.path), some))
     return found
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from runnerhub_operator import names
 from runnerhub_operator.api import RunnerHubCluster
 from runnerhub_operator.kube.compare import with_applied_hash
+from runnerhub_operator.probes.haproxy import BalancerState
 from runnerhub_operator.probes.patroni import PatroniCluster, PatroniMember
 from runnerhub_operator.probes.sentinel import ReplicaView, SentinelView
 from runnerhub_operator.resources.common import BuildContext, Images
@@ -46,6 +47,8 @@ class World:
     patroni: PatroniCluster | None = None
     patroni_config: Body | None = None
     sentinels: tuple[SentinelView, ...] = ()
+    http_routes: bool = True
+    balancers: tuple[BalancerState, ...] = ()
     now: datetime = field(default=NOW)
 
     def snapshot(self, revision: int = 0) -> Snapshot:
@@ -58,6 +61,8 @@ class World:
             patroni=self.patroni,
             patroni_config=self.patroni_config,
             sentinels=self.sentinels,
+            http_routes=self.http_routes,
+            balancers=self.balancers,
         )
 
 
@@ -219,6 +224,21 @@ _statuses = st.fixed_dictionaries(
         ),
         "loadBalancer": st.sampled_from(
             ({}, {"ingress": []}, {"ingress": [{}]}, {"ingress": [{"ip": "1.2.3.4"}]})
+        ),
+        "parents": st.lists(
+            st.fixed_dictionaries(
+                {"parentRef": st.fixed_dictionaries({"name": texts}, optional={"sectionName": texts})},
+                optional={
+                    "conditions": st.lists(
+                        st.fixed_dictionaries(
+                            {"type": st.sampled_from(("Accepted", "x")), "status": texts},
+                            optional={"message": texts, "observedGeneration": _COUNTS},
+                        ),
+                        max_size=2,
+                    )
+                },
+            ),
+            max_size=2,
         ),
     },
 )
@@ -674,6 +694,10 @@ def happenings(cluster: str) -> Strategy:
         _patroni(cluster).map(_setter("patroni")),
         _patroni_configs.map(_setter("patroni_config")),
         _sentinels(cluster).map(_setter("sentinels")),
+        st.booleans().map(_setter("http_routes")),
+        st.lists(st.builds(BalancerState, texts, texts, st.one_of(st.none(), texts)), max_size=2).map(
+            lambda states: _setter("balancers")(tuple(states))
+        ),
         st.one_of(_member_names(cluster, names.POSTGRES), st.none(), texts).map(
             lambda wanted: (
                 lambda world: setattr(

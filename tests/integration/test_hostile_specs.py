@@ -22,7 +22,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from apiserver import ApiServer
-from e2e.lab.kubectl import Kubectl
+from e2e.lab.kubectl import Kubectl, wait_for
 from kindbed import paths
 from runnerhub_operator import names
 from runnerhub_operator.api import RunnerHubCluster, parse_cluster
@@ -33,10 +33,11 @@ from runnerhub_operator.kube.compare import needs_apply, with_applied_hash
 from runnerhub_operator.plan import make_plan
 from runnerhub_operator.resources.common import BuildContext, Manifest, config_hash
 from runnerhub_operator.snapshot import Snapshot
-from tests.generate import IMAGES, desired_objects
+from tests.generate import IMAGES, desired_objects, example
 from tests.hostile.effort import FULL, try_all
 from tests.hostile.strategies import any_values, fields, leaves, valid
 from tests.hostile.worlds import NOW, Happening, happenings, peaceful
+from tests.integration.gateway_api import DEFINITION
 
 SPEC, STATUS = spec_schema(), status_schema()
 REPORT = paths.BUILD_DIR / "reports" / "hostile.json"
@@ -115,6 +116,8 @@ def apply(server: ApiServer, admin: Kubectl) -> Iterator[Applier]:
 @pytest.fixture(scope="module")
 def space(admin: Kubectl) -> str:
     admin("create", "namespace", "hostile")
+    admin("apply", "--server-side", "-f", "-", stdin=json.dumps(DEFINITION))
+    wait_for("HTTPRoutes to be served", lambda: admin("get", "httproutes", "-A") is not None, 30)
     return "hostile"
 
 
@@ -248,6 +251,17 @@ def test_what_is_accepted_is_built_and_the_objects_are_accepted(
     started = time.monotonic()
     try_all(build, any_values(SPEC), short=30, full=1500)
     tally.seconds["objects"] = round(time.monotonic() - started, 1)
+
+
+@pytest.mark.parametrize("name", ["minimal", "full", "gateway"])
+def test_the_examples_are_accepted_and_written_once(
+    requests: Requests, apply: Applier, space: str, name: str
+) -> None:
+    spec = example(name).get("spec", {})
+    status, answer = requests.create(spec, f"example-{name}", space, strict=True)
+    assert status == 201, answer
+    for manifest in objects_of(parse_cluster(answer)):
+        assert not needs_apply(manifest, apply(manifest)), manifest
 
 
 def test_every_status_that_is_written_holds_the_schema(

@@ -161,3 +161,23 @@ async def test_a_server_that_asks_for_patience_gets_it() -> None:
         queue.add("a", 0.0)
         await until(lambda: len(runs) == 2)
     assert runs[1] - runs[0] >= 1.5
+
+
+async def test_a_run_that_fails_while_it_clears_up_does_not_outlive_the_queue() -> None:
+    started = asyncio.Event()
+
+    async def work(_key: str) -> None:
+        try:
+            started.set()
+            await asyncio.sleep(60)
+        finally:
+            raise UnavailableError("the last write failed too")
+
+    queue = WorkQueue(work, failed=ignore, workers=1)
+    task = asyncio.create_task(queue.run())
+    queue.add("a", 0)
+    await started.wait()
+    task.cancel()
+    async with asyncio.timeout(3):
+        await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()

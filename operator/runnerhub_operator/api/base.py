@@ -105,6 +105,16 @@ IMAGE_PATTERN = (
     r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
     r"(:[a-zA-Z0-9_][-a-zA-Z0-9_.]{0,127})?(@sha256:[a-f0-9]{64})?$"
 )
+# CEL knows networks only from Kubernetes 1.31 on, so the pattern says all: IPv4, or IPv6 without an IPv4 part, and the
+# length of the prefix. Bits behind the prefix are ignored, as HAProxy and Kubernetes do.
+_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_GROUP = "[0-9a-f]{1,4}"
+_SHORTENED = "|".join(f"({_GROUP}:){{1,{left}}}(:{_GROUP}){{1,{7 - left}}}" for left in range(1, 7))
+NETWORK_PATTERN = (
+    rf"^({_OCTET}(\.{_OCTET}){{3}}/(3[0-2]|[12]?[0-9])"
+    rf"|(({_GROUP}:){{7}}{_GROUP}|({_GROUP}:){{1,7}}:|{_SHORTENED}|:((:{_GROUP}){{1,7}}|:))"
+    r"/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))$"
+)
 # Source: https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/
 ANNOTATION_NAME_PATTERN = (
     r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
@@ -119,6 +129,7 @@ Cpu = Annotated[str, StringConstraints(pattern=CPU_PATTERN, max_length=10)]
 Memory = Annotated[str, StringConstraints(pattern=MEMORY_PATTERN, max_length=15)]
 StorageSize = Annotated[str, StringConstraints(pattern=STORAGE_PATTERN, max_length=8)]
 ObjectName = Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN_PATTERN, min_length=1, max_length=253)]
+Network = Annotated[str, StringConstraints(pattern=NETWORK_PATTERN, max_length=43)]
 ImageReference = Annotated[str, StringConstraints(pattern=IMAGE_PATTERN, min_length=1, max_length=255)]
 
 

@@ -20,7 +20,10 @@ CONDITIONS: Final[Mapping[ConditionType, str]] = {
     ConditionType.REDIS: "A majority of Sentinels agrees on a master that has a replica.",
     ConditionType.ORCHESTRATORS: "At least one orchestrator serves.",
     ConditionType.LOAD_BALANCER: "At least one HAProxy serves.",
-    ConditionType.INGRESS: "The Ingress has an address, or none is asked for. Ready does not wait for it.",
+    ConditionType.INGRESS: (
+        "The Ingress has an address, or every Gateway has taken the HTTPRoute, or neither is asked for. Ready does not "
+        "wait for it."
+    ),
 }
 
 
@@ -41,8 +44,9 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
     ),
     ConditionReason.REDUCED_REDUNDANCY: Meaning(
         "components, Degraded",
-        "It serves, but a member, replica or pod of it is missing, so one more fault can stop it.",
-        "Look at the pod or node that the message names. The operator and Kubernetes go on repairing.",
+        "It serves, but a member, replica or pod of it is missing, so one more fault can stop it; or HAProxy refuses "
+        "its new settings or certificate.",
+        "Look at the pod, node or setting that the message names. The operator and Kubernetes go on repairing.",
     ),
     ConditionReason.CREATING: Meaning(
         "Ready, components, Progressing, Degraded, IngressReady",
@@ -66,13 +70,26 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
     ),
     ConditionReason.NOT_REQUESTED: Meaning(
         "IngressReady",
-        "The spec asks for no Ingress.",
+        "The spec asks for no way in from outside.",
         "Nothing; set spec.ingress to have one.",
     ),
     ConditionReason.NO_ADDRESS: Meaning(
         "IngressReady",
         "The Ingress exists, but no controller has given it an address.",
         "Check that an ingress controller runs for the class of spec.ingress.className.",
+    ),
+    ConditionReason.GATEWAY_API_MISSING: Meaning(
+        "IngressReady",
+        "spec.ingress.gateway asks for an HTTPRoute, and the API server has no such objects. An Ingress that was there "
+        "before stays meanwhile.",
+        "Install the definitions of the Gateway API and a controller, which is noticed within a minute or two; or "
+        "leave spec.ingress.gateway out.",
+    ),
+    ConditionReason.ROUTE_NOT_ACCEPTED: Meaning(
+        "IngressReady",
+        "A Gateway has not taken the HTTPRoute, or does not find the Service behind it.",
+        "See the message, which has the Gateway's own words; check the names in spec.ingress.gateway.parentRefs, and "
+        "whether the Gateway's listener allows routes from the namespace.",
     ),
     ConditionReason.NOT_OBSERVED: Meaning(
         "all",

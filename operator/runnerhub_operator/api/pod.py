@@ -55,15 +55,25 @@ OPERATOR_OWNED_VARIABLES: Final = (
     "REDIS_ENABLE_SENTINEL",
     "REDIS_MASTER_NAME",
     "REDIS_PASSWORD",
+    "REDIS_PASSWORD_FILE",
     "REDIS_SENTINEL_HOSTS",
     "REDIS_SENTINEL_PASSWORD",
+    "REDIS_SENTINEL_PASSWORD_FILE",
+    "REDIS_USER",
     "RUNNERHUB_AGENT_URL",
     "RUNNERHUB_LEADER_FILE",
     "SHARED_STORAGE_PATH",
     "WEBSOCKET_PORT",
 )
 # Volumes and folders of the operator's own in these pods.
-OPERATOR_OWNED_VOLUMES: Final = ("credentials", "kubernetes-api", "run", "shared-storage", "tmp")
+OPERATOR_OWNED_VOLUMES: Final = (
+    "credentials",
+    "kubernetes-api",
+    "queue-credentials",
+    "run",
+    "shared-storage",
+    "tmp",
+)
 OPERATOR_OWNED_FOLDERS: Final = (
     "/etc/runnerhub",
     "/mnt/shared/runnerhub",

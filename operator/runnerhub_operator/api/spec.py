@@ -23,6 +23,7 @@ from .base import (
     Boolean,
     ImageReference,
     Integer,
+    Network,
     ObjectName,
     QueueStorage,
     ResourceRequirements,
@@ -141,6 +142,27 @@ class AutoscalingSpec(ApiModel):
         alias="targetCPUUtilizationPercentage",
         description="Use of CPU that is aimed at, in percent of what the orchestrator container requests.",
     )
+
+
+class ExternalTrafficPolicy(StrEnum):
+    """Which nodes hand traffic from outside on."""
+
+    CLUSTER = "Cluster"
+    LOCAL = "Local"
+
+
+class Balance(StrEnum):
+    """How the load balancer chooses the orchestrator of a request."""
+
+    ROUND_ROBIN = "roundrobin"
+    LEAST_CONNECTIONS = "leastconn"
+
+
+class PathType(StrEnum):
+    """How an Ingress controller compares paths."""
+
+    PREFIX = "Prefix"
+    IMPLEMENTATION_SPECIFIC = "ImplementationSpecific"
 
 
 class OrchestratorSpec(ApiModel):
@@ -438,10 +460,46 @@ ANNOTATION_RULES = (
 )
 
 
+# As the API server does of a Service that stays one of this type.
+_SAME_CLASS: dict[str, Any] = {
+    RULES: [
+        {
+            "rule": 'self.type != "LoadBalancer" || oldSelf.type != "LoadBalancer" || '
+            "(has(self.loadBalancerClass) == has(oldSelf.loadBalancerClass) && "
+            "(!has(self.loadBalancerClass) || self.loadBalancerClass == oldSelf.loadBalancerClass))",
+            "message": "service.loadBalancerClass cannot be changed while the type is LoadBalancer; set the type to "
+            "ClusterIP first",
+            "fieldPath": ".loadBalancerClass",
+        }
+    ]
+}
+
+
 class LoadBalancerServiceSpec(ApiModel):
     """The Service in front of HAProxy."""
 
-    rules: ClassVar[tuple[Rule, ...]] = ANNOTATION_RULES
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *ANNOTATION_RULES,
+        Rule(
+            '!has(self.externalTrafficPolicy) || self.type != "ClusterIP"',
+            "service.externalTrafficPolicy needs service.type NodePort or LoadBalancer",
+            lambda spec: spec.external_traffic_policy is None or spec.type is not ServiceType.CLUSTER_IP,
+            ".externalTrafficPolicy",
+        ),
+        Rule(
+            '!has(self.loadBalancerClass) || self.type == "LoadBalancer"',
+            "service.loadBalancerClass needs service.type LoadBalancer",
+            lambda spec: spec.load_balancer_class is None or spec.type is ServiceType.LOAD_BALANCER,
+            ".loadBalancerClass",
+        ),
+        Rule(
+            "!has(self.loadBalancerSourceRanges) || self.loadBalancerSourceRanges.size() == 0 || "
+            'self.type == "LoadBalancer"',
+            "service.loadBalancerSourceRanges needs service.type LoadBalancer",
+            lambda spec: not spec.load_balancer_source_ranges or spec.type is ServiceType.LOAD_BALANCER,
+            ".loadBalancerSourceRanges",
+        ),
+    )
 
     type: ServiceType = Field(
         default=ServiceType.CLUSTER_IP,
@@ -452,6 +510,65 @@ class LoadBalancerServiceSpec(ApiModel):
         default_factory=dict,
         max_length=50,
         description="Annotations of the Service, for a cloud's load balancer.",
+    )
+    external_traffic_policy: ExternalTrafficPolicy | None = Field(
+        default=None,
+        description="Local: only nodes with an HAProxy pod take traffic from outside, so that HAProxy sees the "
+        "addresses of clients. Cluster: every node does. For type NodePort or LoadBalancer. Default: that of "
+        "Kubernetes, Cluster.",
+    )
+    load_balancer_class: AnnotationName | None = Field(
+        default=None,
+        pattern=ANNOTATION_NAME_PATTERN,
+        description="Which implementation provides the load balancer, such as example.com/internal, for type "
+        "LoadBalancer. Default: the cloud's own.",
+    )
+    load_balancer_source_ranges: tuple[Network, ...] = Field(
+        default=(),
+        max_length=50,
+        description="Networks of clients that may connect, such as 192.0.2.0/24, for type LoadBalancer and where the "
+        "cloud supports it. Without any, all may.",
+    )
+
+
+class LoadBalancerTlsSpec(ApiModel):
+    """TLS that ends at HAProxy."""
+
+    secret_name: ObjectName = Field(
+        description="Secret of type kubernetes.io/tls, in the cluster's namespace. HAProxy takes a renewed certificate "
+        "up within two minutes and drops no connection."
+    )
+
+
+class LoadBalancerTimeoutsSpec(ApiModel):
+    """HAProxy's timeouts. A change is reloaded and drops no connection."""
+
+    connect_seconds: Integer = Field(
+        default=1, ge=1, le=60, description="Time in seconds for a connection to an orchestrator to open."
+    )
+    client_seconds: Integer = Field(
+        default=60,
+        ge=1,
+        le=3600,
+        description="Time in seconds that a client may be silent in a request or while it takes an answer.",
+    )
+    server_seconds: Integer = Field(
+        default=60,
+        ge=1,
+        le=3600,
+        description="Time in seconds that an orchestrator may be silent before it answers.",
+    )
+    queue_seconds: Integer = Field(
+        default=10,
+        ge=1,
+        le=600,
+        description="Time in seconds that a request waits for an orchestrator with room.",
+    )
+    tunnel_seconds: Integer = Field(
+        default=3600,
+        ge=10,
+        le=604800,
+        description="Time in seconds that a WebSocket may be silent in both directions.",
     )
 
 
@@ -464,7 +581,45 @@ class LoadBalancerSpec(ApiModel):
         description="Container image. A change renews the pods. Default: the operator's own.",
     )
     service: LoadBalancerServiceSpec = Field(
-        default_factory=LoadBalancerServiceSpec, description="The Service in front of HAProxy."
+        default_factory=LoadBalancerServiceSpec,
+        description="The Service in front of HAProxy.",
+        json_schema_extra=_SAME_CLASS,
+    )
+    tls: LoadBalancerTlsSpec | None = Field(
+        default=None,
+        description="TLS that ends at HAProxy: port 443 is served, and port 80 redirects to it but for /health; 3001 "
+        "and 3002 stay plain, for use inside Kubernetes. Setting or removing it renews the pods. Default: none.",
+    )
+    balance: Balance = Field(
+        default=Balance.ROUND_ROBIN,
+        description="How the orchestrator of a request is chosen: each in turn, or the one with the fewest "
+        "connections. WebSockets always stick to the client's address. A change is reloaded.",
+    )
+    max_connections: Integer = Field(
+        default=4096,
+        ge=100,
+        le=50000,
+        description="Client connections that each HAProxy pod serves at once; more wait in the kernel's queue. Busy "
+        "ones take up to 70 KiB of memory each. A change is reloaded.",
+    )
+    slow_start_seconds: Integer = Field(
+        default=10,
+        ge=0,
+        le=600,
+        description="Time in seconds over which an orchestrator that has come up gets its full share of requests. "
+        "0: at once. A change is reloaded.",
+    )
+    timeouts: LoadBalancerTimeoutsSpec = Field(
+        default_factory=LoadBalancerTimeoutsSpec,
+        description="HAProxy's timeouts. A change is reloaded and drops no connection.",
+    )
+    trusted_proxies: tuple[Network, ...] | None = Field(
+        default=None,
+        max_length=50,
+        description="Networks of proxies whose X-Forwarded-* headers are believed, such as that of the ingress "
+        "controller's pods; an empty list: of nobody. The first address in X-Forwarded-For is then the client. "
+        "Default: of everybody while service.type is ClusterIP, where only pods can connect, otherwise of nobody. A "
+        "change is reloaded.",
     )
     resources: ResourceRequirements = Field(
         default_factory=ResourceRequirements,
@@ -475,18 +630,59 @@ class LoadBalancerSpec(ApiModel):
 # The last label starts with a letter, or an IP address would pass for a name.
 HOST_PATTERN = r"^(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
 Host = Annotated[str, StringConstraints(max_length=253)]
+_A_HOST = (
+    "a DNS name of at least two labels, such as runnerhub.example.com or *.example.com, in lower case and without a "
+    "port or path"
+)
+# Source: https://gateway-api.sigs.k8s.io/reference/spec/, SectionName; Namespace
+LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+
+
+class ParentRefSpec(ApiModel):
+    """A Gateway that an HTTPRoute is attached to."""
+
+    name: ObjectName = Field(description="Name of the Gateway.")
+    namespace: str | None = Field(
+        default=None,
+        pattern=LABEL_PATTERN,
+        min_length=1,
+        max_length=63,
+        description="Namespace of the Gateway, whose listener must allow routes from the cluster's. Default: the "
+        "cluster's own.",
+    )
+    section_name: ObjectName | None = Field(
+        default=None, description="Listener of the Gateway. Default: all that fit the hosts."
+    )
+
+
+class GatewaySpec(ApiModel):
+    """An HTTPRoute of the Gateway API."""
+
+    parent_refs: tuple[ParentRefSpec, ...] = Field(
+        min_length=1, max_length=8, description="The Gateways; TLS ends there, or not at all."
+    )
 
 
 class IngressSpec(ApiModel):
-    """An Ingress to the load balancer."""
+    """The way in to the load balancer from outside."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            f"self.host.matches({cel_string(HOST_PATTERN)})",
-            "ingress.host must be a DNS name of at least two labels, such as runnerhub.example.com or *.example.com, "
-            "in lower case and without a port or path",
-            lambda spec: re.fullmatch(HOST_PATTERN, spec.host) is not None,
+            "has(self.host) || has(self.hosts) && self.hosts.size() > 0",
+            "ingress needs host or hosts",
+            lambda spec: bool(spec.every_host),
+        ),
+        Rule(
+            f"!has(self.host) || self.host.matches({cel_string(HOST_PATTERN)})",
+            f"ingress.host must be {_A_HOST}",
+            lambda spec: spec.host is None or re.fullmatch(HOST_PATTERN, spec.host) is not None,
             ".host",
+        ),
+        Rule(
+            f"!has(self.hosts) || self.hosts.all(host, host.matches({cel_string(HOST_PATTERN)}))",
+            f"each of ingress.hosts must be {_A_HOST}",
+            lambda spec: all(re.fullmatch(HOST_PATTERN, host) for host in spec.hosts or ()),
+            ".hosts",
         ),
         *ANNOTATION_RULES,
         Rule(
@@ -495,11 +691,30 @@ class IngressSpec(ApiModel):
             lambda spec: INGRESS_CLASS_ANNOTATION not in spec.annotations,
             ".annotations",
         ),
+        Rule(
+            "!has(self.gateway) || !has(self.className) && !has(self.tlsSecretName) && !has(self.pathType)",
+            "ingress.gateway makes an HTTPRoute instead of an Ingress, so className, tlsSecretName and pathType must "
+            "be left out; TLS is set at the Gateway",
+            lambda spec: (
+                spec.gateway is None
+                or (spec.class_name is None and spec.tls_secret_name is None and spec.path_type is None)
+            ),
+            ".gateway",
+        ),
     )
 
-    host: Host = Field(
+    host: Host | None = Field(
+        default=None,
         description="Host name that people and runners use, such as runnerhub.example.com or *.example.com; a DNS "
-        "name of at least two labels in lower case, without port or path."
+        "name of at least two labels in lower case, without port or path. host or hosts is required.",
+    )
+    hosts: tuple[Host, ...] | None = Field(
+        default=None, max_length=15, description="Several host names, beside or instead of host."
+    )
+    path_type: PathType | None = Field(
+        default=None,
+        description="How the Ingress controller compares the path /, which is all paths with both; some controllers "
+        "want ImplementationSpecific. Default: Prefix.",
     )
     class_name: ObjectName | None = Field(
         default=None,
@@ -507,12 +722,23 @@ class IngressSpec(ApiModel):
     )
     tls_secret_name: ObjectName | None = Field(
         default=None,
-        description="Secret of type kubernetes.io/tls with the certificate of the host, in the cluster's namespace. "
-        "Default: no TLS.",
+        description="Secret of type kubernetes.io/tls with the certificate of all hosts, in the cluster's namespace, "
+        "for TLS that ends at the Ingress controller. Default: no TLS there.",
     )
     annotations: dict[AnnotationName, AnnotationValue] = Field(
-        default_factory=dict, max_length=50, description="Annotations of the Ingress, for its controller."
+        default_factory=dict,
+        max_length=50,
+        description="Annotations of the Ingress or HTTPRoute, for its controller.",
     )
+    gateway: GatewaySpec | None = Field(
+        default=None,
+        description="An HTTPRoute of the Gateway API instead of an Ingress. Default: an Ingress.",
+    )
+
+    @property
+    def every_host(self) -> tuple[str, ...]:
+        """All host names, each once."""
+        return tuple(dict.fromkeys([*([self.host] if self.host is not None else []), *(self.hosts or ())]))
 
 
 class LeaderElectionSpec(ApiModel):
@@ -723,7 +949,7 @@ class RunnerHubClusterSpec(ApiModel):
     )
     ingress: IngressSpec | None = Field(
         default=None,
-        description="An Ingress to the load balancer; removing the section removes it. Default: none.",
+        description="An Ingress or HTTPRoute to the load balancer; removing the section removes it. Default: none.",
     )
     shared_storage: SharedStorageSpec | None = Field(
         default=None,

@@ -52,6 +52,8 @@ class ConditionReason(StrEnum):
     CREDENTIALS_MISSING = "CredentialsMissing"
     NOT_REQUESTED = "NotRequested"
     NO_ADDRESS = "NoAddress"
+    GATEWAY_API_MISSING = "GatewayApiMissing"
+    ROUTE_NOT_ACCEPTED = "RouteNotAccepted"
     NOT_OBSERVED = "NotObserved"
     # Of a component whose pods cannot start, in the words of Kubernetes
     UNSCHEDULABLE = "Unschedulable"

@@ -41,6 +41,7 @@ _PLURALS: Final[Mapping[str, str]] = {
     "Deployment": "deployments",
     "Event": "events",
     "HorizontalPodAutoscaler": "horizontalpodautoscalers",
+    names.HTTP_ROUTE: "httproutes",
     "Ingress": "ingresses",
     "Job": "jobs",
     "Lease": "leases",

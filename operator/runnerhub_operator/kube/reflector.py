@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from ..errors import ExpiredError, KubeError
+from ..errors import ExpiredError, KubeError, NotFoundError, RefusedError
 from .client import KubeClient
 
 logger = logging.getLogger(__name__)
@@ -30,12 +30,16 @@ SHORT_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What one reflector follows: a kind, in one namespace or in all (""), narrowed by labels on the server."""
+    """What one reflector follows: a kind, in one namespace or in all (""), narrowed by labels on the server.
+
+    `optional`: the API server may not have the kind.
+    """
 
     api_version: str
     kind: str
     namespace: str
     label_selector: str
+    optional: bool = False
 
 
 class Store(Protocol):
@@ -76,7 +80,10 @@ class Reflector:
         self.synced = asyncio.Event()
 
     async def run(self) -> None:
-        """List and watch for ever; errors of the API server are waited out with backoff and jitter."""
+        """List and watch for ever; errors of the API server are waited out with backoff and jitter.
+
+        Of an optional kind, NotFoundError or RefusedError: the API server does not have it, or not for us.
+        """
         failures = 0
         while True:
             started = time.monotonic()
@@ -96,6 +103,9 @@ class Reflector:
                 # A server whose every version has expired must not be listed in a tight loop.
                 await asyncio.sleep(_jittered(FIRST_RETRY_SECONDS))
             except KubeError as error:
+                if self._source.optional and isinstance(error, NotFoundError | RefusedError):
+                    self._version = ""
+                    raise
                 paced = self._told or time.monotonic() - started > SHORT_SECONDS
                 failures = 1 if paced else failures + 1
                 self._restarted(self._source.kind, error.reason)

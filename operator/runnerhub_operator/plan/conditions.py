@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from .. import names
 from ..actions import Rollout
@@ -23,6 +23,7 @@ from ..api import (
     RunnerHubCluster,
     RunnerHubClusterStatus,
 )
+from ..probes.haproxy import configuration_digest
 from ..snapshot import Pod, Scaled, Snapshot
 from . import fullness
 from .fullness import FULL_PERCENT, fullest
@@ -218,40 +219,31 @@ def orchestrators_verdict(
 def load_balancer_verdict(
     cluster: RunnerHubCluster, snapshot: Snapshot, creating: bool, scaled: Scaled | None = None
 ) -> Verdict:
-    """LoadBalancerReady: at least one HAProxy serves."""
+    """LoadBalancerReady: at least one HAProxy serves; full with all ready, none of which refuses its settings."""
     wanted, told = _size(cluster.spec.load_balancer.replicas, scaled)
     pods = snapshot.pods_of(names.LOAD_BALANCER)
     ready = _ready(pods)
+    refusals = sorted({state.refused for state in snapshot.balancers if state.refused})
+    parts = [f"{ready} of {wanted} ready{told}"]
+    if refusals:
+        parts.append(f"HAProxy goes on with its former settings: {refusals[0]}")
+    elif late := _without_latest_settings(cluster, snapshot):
+        parts.append(f"{late} of {len(pods)} will load the latest settings within two minutes")
     return _verdict(
         ConditionType.LOAD_BALANCER,
         serves=ready > 0,
-        full=ready >= max(wanted, 1),
+        full=ready >= max(wanted, 1) and not refusals,
         creating=creating,
-        detail=_clauses(f"{ready} of {wanted} ready{told}", _refused(cluster, snapshot, names.LOAD_BALANCER)),
+        detail=_clauses(*parts, _refused(cluster, snapshot, names.LOAD_BALANCER)),
         pods=pods,
     )
 
 
-def ingress_verdict(cluster: RunnerHubCluster, snapshot: Snapshot) -> Verdict:
-    """IngressReady: the address that the ingress controller gave, or why there is none. It does not gate Ready."""
-    kind = ConditionType.INGRESS
-    if cluster.spec.ingress is None:
-        return Verdict(kind, "True", ConditionReason.NOT_REQUESTED, "spec.ingress is not set")
-    ingress = snapshot.child("Ingress", names.child(cluster.name, names.INGRESS))
-    if ingress is None:
-        return Verdict(kind, "False", ConditionReason.CREATING, "the Ingress does not exist yet")
-    points: list[dict[str, Any]] = ingress.get("status", {}).get("loadBalancer", {}).get("ingress", [])
-    addresses = ", ".join(point.get("hostname") or point.get("ip") or "?" for point in points)
-    if addresses:
-        return Verdict(kind, "True", ConditionReason.AVAILABLE, f"{cluster.spec.ingress.host} at {addresses}")
-    name = cluster.spec.ingress.class_name
-    wanted = f"class {name}" if name else "the default class"
-    return Verdict(
-        kind,
-        "False",
-        ConditionReason.NO_ADDRESS,
-        f"no ingress controller has given {cluster.spec.ingress.host} an address; is one running for {wanted}?",
-    )
+def _without_latest_settings(cluster: RunnerHubCluster, snapshot: Snapshot) -> int:
+    """Number of HAProxy pods that tell of another configuration than the one in their ConfigMap."""
+    name = names.child(cluster.name, names.LOAD_BALANCER)
+    text = ((snapshot.child("ConfigMap", name) or {}).get("data") or {}).get("haproxy.cfg", "")
+    return sum(state.loaded != configuration_digest(text) for state in snapshot.balancers)
 
 
 def overall_verdicts(components: list[Verdict], creating: bool, progressing: Verdict) -> list[Verdict]:

@@ -22,6 +22,7 @@ _PRUNED_KINDS = frozenset(
         "ConfigMap",
         "Deployment",
         "HorizontalPodAutoscaler",
+        names.HTTP_ROUTE,
         "Ingress",
         "Job",
         "PodDisruptionBudget",
@@ -76,6 +77,7 @@ def context_of(
         scaled={component: size.replicas for component, size in scaled.items() if size.left_alone},
         autoscaled=next((size.replicas for size in scaled.values() if size.asked_for), None),
         postgres_volume_bytes=volumes.smallest_postgres_volume(cluster, snapshot),
+        serves_http_routes=snapshot.http_routes,
     )
 
 
@@ -216,8 +218,17 @@ def surplus(
         if kind == "Job" and not is_finished(snapshot.children.live(kind, name)):
             held = True
             continue
+        # The old way in stays until the new one can be made.
+        if kind == "Ingress" and _waits_for_gateway_api(cluster, snapshot):
+            held = True
+            continue
         prune.append(dict(snapshot.child(kind, name) or {}))
     return Surplus(tuple(prune), held)
+
+
+def _waits_for_gateway_api(cluster: RunnerHubCluster, snapshot: Snapshot) -> bool:
+    ingress = cluster.spec.ingress
+    return ingress is not None and ingress.gateway is not None and not snapshot.http_routes
 
 
 def _had_redis_master(cluster: RunnerHubCluster, snapshot: Snapshot) -> bool:

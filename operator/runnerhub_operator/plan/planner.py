@@ -28,6 +28,7 @@ from ..snapshot import Scaled, Snapshot
 from . import (
     conditions,
     credentials,
+    entrance,
     failovers,
     fullness,
     leases,
@@ -292,6 +293,7 @@ def _changes(
         cluster.uid,
         cluster.generation,
         snapshot.children.revision,
+        snapshot.http_routes,
         sections.redis.bootstrapped,
         volumes.smallest_postgres_volume(cluster, snapshot),
     )
@@ -413,7 +415,7 @@ def _verdicts(
         *conditions.overall_verdicts(components, creating, progressing),
         _accepted(memory.rejection),
         *components,
-        conditions.ingress_verdict(cluster, snapshot),
+        entrance.ingress_verdict(cluster, snapshot),
     ]
     return verdicts, since, all(verdict.full for verdict in components)
 

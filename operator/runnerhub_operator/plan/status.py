@@ -18,6 +18,7 @@ from ..api import (
 )
 from ..probes.patroni import PatroniMember
 from ..probes.sentinel import agreed_master
+from ..resources.loadbalancer import inside_url
 from ..resources.patroni import MAX_REPLICA_LAG_BYTES
 from ..snapshot import Snapshot
 from .conditions import stamp
@@ -179,7 +180,7 @@ def endpoints(cluster: RunnerHubCluster) -> Endpoints:
     domain = f"{cluster.namespace}.svc"
     database = f"{names.child(cluster.name, names.POSTGRES)}.{domain}"
     return Endpoints(
-        api=f"http://{names.load_balancer_service(cluster.name)}.{domain}",
+        api=inside_url(cluster, f"{names.load_balancer_service(cluster.name)}.{domain}"),
         database=f"{database}:{names.PORT_POSTGRES}",
         database_read_only=f"{database}:{names.PORT_POSTGRES_READ_ONLY}",
         sentinels=",".join(

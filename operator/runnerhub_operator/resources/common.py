@@ -46,6 +46,7 @@ class BuildContext:
     `scaled`: replicas of the Deployments that somebody else scales, such as a HorizontalPodAutoscaler, by component.
     `autoscaled`: replicas that the orchestrators' Deployment has now, where an autoscaler of the spec sets them.
     `postgres_volume_bytes`: the smallest volume of a Postgres member; None while there is none.
+    `serves_http_routes`: whether the API server has HTTPRoutes of the Gateway API.
     `layout`: the version of the pod templates to build, OLDEST_LAYOUT to LAYOUT.
     """
 
@@ -57,6 +58,7 @@ class BuildContext:
     scaled: Mapping[str, int] = field(default_factory=dict)
     autoscaled: int | None = None
     postgres_volume_bytes: int | None = None
+    serves_http_routes: bool = True
     layout: int = LAYOUT
 
     @property
@@ -153,9 +155,16 @@ def secret_env(variable: str, secret: str, key: str) -> Manifest:
     return {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
 
 
-def secret_volume(name: str, secret: str, keys: Sequence[str] = ()) -> Manifest:
-    """Volume with a file for each key of a Secret, or for some; Kubernetes renews the files when the Secret changes."""
-    source: Manifest = {"secretName": secret, "defaultMode": 0o440}
+def secret_volume(name: str, secret: str, keys: Sequence[str] = (), *, optional: bool = False) -> Manifest:
+    """Volume with a file for each key of a Secret, or for some; Kubernetes renews the files when the Secret changes.
+
+    `optional`: the pod starts without the Secret, and then finds no files.
+    """
+    source: Manifest = {
+        "secretName": secret,
+        "defaultMode": 0o440,
+        **({"optional": True} if optional else {}),
+    }
     if keys:
         source["items"] = [{"key": key, "path": key} for key in keys]
     return {"name": name, "secret": source}

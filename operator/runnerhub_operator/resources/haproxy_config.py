@@ -1,67 +1,93 @@
 """The load balancer's HAProxy configuration, section by section.
 
+The pod's program (images/haproxy) checks a new one and has it reloaded, so nothing here renews a pod.
 Source of the directives: https://docs.haproxy.org/3.0/configuration.html
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from .. import names
+from ..api import LoadBalancerSpec, ServiceType
 
 # Idempotent by its jobId, so a second try of the same request is the same job.
 DELEGATE_PATH: Final = "/api/jobs/delegate"
-HARD_STOP_SECONDS: Final = 20
 
 SLOT_STEP: Final = 10
 MAX_SLOTS: Final = 100
+
+# Beyond those of clients: probes, metrics and the stats page must be answered when clients have taken all theirs.
+SPARE_CONNECTIONS: Final = 100
+# A worker that WebSockets keep alive outlives so many reloads, each about 20 MB of memory.
+MAX_RELOADS: Final = 10
+FORWARDED_HEADERS: Final = (
+    "Forwarded",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+)
 
 
 def server_slots(replicas: int) -> int:
     """Servers that the template prepares: room for a rollout and for names that DNS still has.
 
-    In steps, because HAProxy reads them only at its start and most changes of size should not restart it.
+    In steps, because HAProxy reads them only at its start and most changes of size should not reload it.
     """
     return min(MAX_SLOTS, -(-2 * replicas // SLOT_STEP) * SLOT_STEP)
 
 
-def render(*, pods_service: str, replicas: int) -> str:
-    """The whole configuration; `pods_service` is the headless Service of the orchestrators."""
+def render(spec: LoadBalancerSpec, *, pods_service: str, replicas: int) -> str:
+    """The whole configuration; `pods_service` is the headless Service of the orchestrators, `replicas` their number."""
 
     def servers(port: int) -> str:
         # Quoted, or HAProxy would not put the variable's value in.
         return f'server-template pod {server_slots(replicas)} "{pods_service}.${{SERVICE_DOMAIN}}:{port}"'
 
+    slowly = f" slowstart {spec.slow_start_seconds}s" if spec.slow_start_seconds else ""
+    orchestrators = f"{servers(names.PORT_ORCHESTRATOR)}{slowly}"
     sections = [
-        _global(),
-        _defaults(),
+        _global(spec),
+        _defaults(spec),
         _resolvers(),
         _stats(),
-        _http_frontend(),
-        _websocket_frontend(),
-        _orchestrators(servers(names.PORT_ORCHESTRATOR)),
-        _any_orchestrator(servers(names.PORT_ORCHESTRATOR)),
+        _frontend(spec),
+        _orchestrators(spec, orchestrators),
+        _any_orchestrator(spec, orchestrators),
         _websockets(servers(names.PORT_WEBSOCKET)),
         _agents(servers(names.PORT_AGENT)),
     ]
     return "\n\n".join("\n    ".join(section) for section in sections) + "\n"
 
 
-def _global() -> list[str]:
+def trusted_proxies(spec: LoadBalancerSpec) -> Sequence[str] | None:
+    """Networks whose X-Forwarded-* headers are believed; None: everybody's are."""
+    if spec.trusted_proxies is None and spec.service.type is not ServiceType.CLUSTER_IP:
+        return ()
+    return spec.trusted_proxies
+
+
+def _global(spec: LoadBalancerSpec) -> list[str]:
     return [
         "global",
         "log stdout format raw local0 info",
-        "maxconn 4096",
-        # A drain that WebSockets keep open ends here, well before the kubelet kills the pod.
-        f"hard-stop-after {HARD_STOP_SECONDS}s",
+        f"maxconn {spec.max_connections + SPARE_CONNECTIONS}",
+        f"mworker-max-reloads {MAX_RELOADS}",
         "stats socket /run/haproxy/haproxy.sock mode 600 level admin",
+        # Where the pods are and how they were, written before a reload: the new worker need not wait for DNS.
         "server-state-base /run/haproxy",
+        "server-state-file server-state",
         # Two threads serve far more than an orchestrator; one per core of a big node would only cost memory.
         "nbthread 2",
+        *(["ssl-default-bind-options ssl-min-ver TLSv1.2", "ssl-load-extra-del-ext"] if spec.tls else []),
     ]
 
 
-def _defaults() -> list[str]:
+def _defaults(spec: LoadBalancerSpec) -> list[str]:
+    timeouts = spec.timeouts
     return [
         "defaults",
         "mode http",
@@ -70,20 +96,21 @@ def _defaults() -> list[str]:
         "option dontlognull",
         # Only what went wrong is logged; the metrics have the rest.
         "option dontlog-normal",
-        "timeout connect 1s",
-        "timeout client 60s",
-        "timeout server 60s",
-        "timeout tunnel 1h",
+        f"timeout connect {timeouts.connect_seconds}s",
+        f"timeout client {timeouts.client_seconds}s",
+        f"timeout server {timeouts.server_seconds}s",
+        f"timeout tunnel {timeouts.tunnel_seconds}s",
         "timeout http-request 10s",
         "timeout http-keep-alive 30s",
-        "timeout queue 10s",
+        f"timeout queue {timeouts.queue_seconds}s",
         "timeout check 1s",
         "option redispatch 1",
         "retries 3",
         "retry-on conn-failure",
+        "load-server-state-from-file global",
         # Where CoreDNS caches, it names dead pods for 30 s, so the checks must be quick, and one failed
         # connection takes a pod out until its next good check.
-        "default-server resolvers cluster resolve-prefer ipv4 init-addr none check inter 1s fastinter 500ms "
+        "default-server resolvers cluster resolve-prefer ipv4 init-addr last,none check inter 1s fastinter 500ms "
         "downinter 1s fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down",
     ]
 
@@ -118,31 +145,59 @@ def _stats() -> list[str]:
     ]
 
 
-def _forwarded() -> list[str]:
+def _forwarded(spec: LoadBalancerSpec) -> list[str]:
     """What the pods learn of the client, and what stickiness goes by."""
+    trusted = trusted_proxies(spec)
+    believed = [] if trusted is None else [f"acl trusted src {network}" for network in trusted]
+    if trusted is not None:
+        unless = " unless trusted" if trusted else ""
+        believed += [f"http-request del-header {name}{unless}" for name in FORWARDED_HEADERS]
     return [
-        # Behind an Ingress all connections come from few addresses: the client is the first in the list.
+        *believed,
+        # Behind a proxy all connections come from few addresses: the client is the first in the list.
         "http-request set-var(txn.client) src",
         "acl forwarded req.hdr(x-forwarded-for) -m found",
         "http-request set-var(txn.client) req.hdr(x-forwarded-for,1) if forwarded",
-        "http-request set-header X-Forwarded-Proto http unless { req.hdr(x-forwarded-proto) -m found }",
+        *(_redirect() if spec.tls else []),
+        "acl told_proto req.hdr(x-forwarded-proto) -m found",
+        "http-request set-header X-Forwarded-Proto https if { ssl_fc } !told_proto",
+        "http-request set-header X-Forwarded-Proto http if !{ ssl_fc } !told_proto",
         "http-request set-header X-Forwarded-Host %[req.hdr(host)] unless { req.hdr(x-forwarded-host) -m found }",
         "option forwardfor",
     ]
 
 
-def _http_frontend() -> list[str]:
+def _redirect() -> list[str]:
+    """From port 80 to TLS, but for probes and for what a trusted proxy got by TLS already. 308 keeps the method."""
+    return [
+        "acl secure req.hdr(x-forwarded-proto) -i https",
+        "acl health path /health",
+        "acl health path_beg /health/",
+        "http-request redirect scheme https code 308 if { so_name -m str http } !secure !health",
+    ]
+
+
+def _frontend(spec: LoadBalancerSpec) -> list[str]:
+    secure = f'bind *:{names.PORT_LB_HTTPS} name https ssl crt "${{CONFIG_DIR}}/tls.crt" alpn h2,http/1.1'
     return [
         "frontend http",
         f"bind *:{names.PORT_LB_HTTP} name http",
+        *([secure] if spec.tls else []),
         f"bind *:{names.PORT_ORCHESTRATOR} name api",
-        *_forwarded(),
+        f"bind *:{names.PORT_WEBSOCKET} name ws",
+        f"maxconn {spec.max_connections}",
+        # At a reload, connections that wait for their next request end with its answer, not in its way.
+        "option idle-close-on-response",
+        # A client that vanished without a word is noticed also where no data is due, as on a WebSocket.
+        *_keep_alive("cli"),
+        *_forwarded(spec),
         "acl agent path /health /metrics /leader",
         "acl agent path_beg /health/",
+        "acl websocket so_name -m str ws",
         "acl websocket req.hdr(upgrade) -i websocket",
         # socket.io polls by plain HTTP first, and both must reach the same pod.
         "acl websocket path_beg /socket.io/",
-        "use_backend agents if agent",
+        "use_backend agents if agent !{ so_name -m str ws }",
         "use_backend websockets if websocket",
         # When no pod calls itself healthy the database is failing over: a pod that waits is better than 503.
         "use_backend any_orchestrator if { nbsrv(orchestrators) eq 0 }",
@@ -150,23 +205,29 @@ def _http_frontend() -> list[str]:
     ]
 
 
-def _websocket_frontend() -> list[str]:
+def _keep_alive(side: str) -> list[str]:
+    """TCP keep-alive of the clients' ("cli") or servers' ("srv") side: a peer that is gone is noticed in a minute."""
     return [
-        "frontend websocket",
-        f"bind *:{names.PORT_WEBSOCKET} name ws",
-        *_forwarded(),
-        "default_backend websockets",
+        f"option {side}tcpka",
+        f"{side}tcpka-idle 30s",
+        f"{side}tcpka-intvl 10s",
+        f"{side}tcpka-cnt 3",
     ]
 
 
 def _request_retries() -> list[str]:
-    """A request that reached a pod is tried again only where twice is the same as once."""
+    """A request that reached a pod is tried again only where twice is the same as once.
+
+    One that reached none, because the connection failed, is always tried again, at another pod.
+    Source of the methods: RFC 9110, 9.2.2
+    """
     return [
         "retry-on conn-failure empty-response 503",
         f"acl delegate path {DELEGATE_PATH}",
+        "acl repeatable method GET HEAD OPTIONS PUT DELETE",
         # Only a request that is here as a whole can be sent again, and bodies come after their headers.
-        "http-request wait-for-body time 2s if { method POST } delegate",
-        "http-request disable-l7-retry unless { method GET HEAD } || { method POST } delegate",
+        "http-request wait-for-body time 2s if { method POST } delegate or { method PUT }",
+        "http-request disable-l7-retry unless repeatable or { method POST } delegate",
     ]
 
 
@@ -175,20 +236,20 @@ def _alive_check(path: str) -> list[str]:
     return [f"option httpchk GET {path}", "http-check expect status 200-599"]
 
 
-def _orchestrators(servers: str) -> list[str]:
+def _orchestrators(spec: LoadBalancerSpec, servers: str) -> list[str]:
     return [
         "backend orchestrators",
-        "balance roundrobin",
+        f"balance {spec.balance.value}",
         *_request_retries(),
         "option httpchk GET /health",
         servers,
     ]
 
 
-def _any_orchestrator(servers: str) -> list[str]:
+def _any_orchestrator(spec: LoadBalancerSpec, servers: str) -> list[str]:
     return [
         "backend any_orchestrator",
-        "balance roundrobin",
+        f"balance {spec.balance.value}",
         *_request_retries(),
         *_alive_check("/"),
         servers,
@@ -201,6 +262,8 @@ def _websockets(servers: str) -> list[str]:
         # By client and by the pods' addresses: all load balancers choose alike, whatever order DNS gives.
         "balance hash var(txn.client)",
         "hash-type consistent sdbm avalanche",
+        # Also for workers that a reload has left with their WebSockets only: they check no pod any more.
+        *_keep_alive("srv"),
         # An outage of the database must not cut WebSockets off: only a dead process does.
         *_alive_check("/"),
         f"{servers} port {names.PORT_ORCHESTRATOR} hash-key addr on-marked-down shutdown-sessions",

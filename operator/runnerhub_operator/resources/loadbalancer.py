@@ -5,28 +5,38 @@ from __future__ import annotations
 from typing import Final
 
 from .. import names
+from ..api import RunnerHubCluster
 from . import haproxy_config
 from .common import (
     BuildContext,
     Manifest,
-    config_hash,
     container_security_context,
     disruption_budget,
     metadata,
     pod_security_context,
     resource_requirements,
+    secret_volume,
     service_account,
     spread,
 )
 
 # Endpoints leave the Services of all nodes meanwhile, so that no new connection meets a closed port.
 DRAIN_SECONDS: Final = 5
-TERMINATION_GRACE_SECONDS: Final = DRAIN_SECONDS + haproxy_config.HARD_STOP_SECONDS + 5
+TLS_KEYS: Final = ("tls.crt", "tls.key")
+# A drain that WebSockets keep open ends here, well before the kubelet kills the pod.
+HARD_STOP_SECONDS: Final = 20
+TERMINATION_GRACE_SECONDS: Final = DRAIN_SECONDS + HARD_STOP_SECONDS + 5
 
 
 def orchestrator_pods_service(cluster: str) -> str:
     """Name of the headless Service by which HAProxy finds the orchestrators."""
     return names.child(cluster, f"{names.ORCHESTRATOR}-pods")
+
+
+def inside_url(cluster: RunnerHubCluster, host: str) -> str:
+    """The HTTP API for use inside Kubernetes; with TLS, port 80 would send on to a name that only outside is known."""
+    port = f":{names.PORT_ORCHESTRATOR}" if cluster.spec.load_balancer.tls else ""
+    return f"http://{host}{port}"
 
 
 def loadbalancer_manifests(context: BuildContext) -> list[Manifest]:
@@ -47,7 +57,8 @@ def configuration(context: BuildContext) -> str:
     if spec.autoscaling is not None:
         # The largest, so that no change of size restarts HAProxy.
         replicas = spec.autoscaling.max_replicas
-    return haproxy_config.render(pods_service=orchestrator_pods_service(context.name), replicas=replicas)
+    service = orchestrator_pods_service(context.name)
+    return haproxy_config.render(context.cluster.spec.load_balancer, pods_service=service, replicas=replicas)
 
 
 def config_map(context: BuildContext) -> Manifest:
@@ -61,8 +72,13 @@ def config_map(context: BuildContext) -> Manifest:
 
 
 def service(context: BuildContext) -> Manifest:
-    """The Service with the cluster's own name: HTTP on 80, the API on 3001 too, WebSockets on 3002."""
+    """The Service with the cluster's own name: HTTP on 80, TLS on 443, the API on 3001 too, WebSockets on 3002."""
     spec = context.cluster.spec.load_balancer.service
+    given: Manifest = {
+        "externalTrafficPolicy": spec.external_traffic_policy and spec.external_traffic_policy.value,
+        "loadBalancerClass": spec.load_balancer_class,
+        "loadBalancerSourceRanges": list(spec.load_balancer_source_ranges),
+    }
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -74,9 +90,11 @@ def service(context: BuildContext) -> Manifest:
         ),
         "spec": {
             "type": spec.type.value,
+            **{name: value for name, value in given.items() if value},
             "selector": names.selector_labels(context.name, names.LOAD_BALANCER),
             "ports": [
                 _service_port("http", 80),
+                *([_service_port("https", 443)] if context.cluster.spec.load_balancer.tls else []),
                 _service_port("api", names.PORT_ORCHESTRATOR),
                 _service_port("ws", names.PORT_WEBSOCKET),
             ],
@@ -97,7 +115,6 @@ def deployment(context: BuildContext) -> Manifest:
             "template": {
                 "metadata": {
                     "labels": names.labels(context.name, names.LOAD_BALANCER),
-                    "annotations": {names.ANNOTATION_CONFIG: config_hash(configuration(context))},
                 },
                 "spec": _pod_spec(context),
             },
@@ -111,6 +128,9 @@ def _service_port(name: str, port: int) -> Manifest:
 
 def _pod_spec(context: BuildContext) -> Manifest:
     name = names.child(context.name, names.LOAD_BALANCER)
+    tls = context.cluster.spec.load_balancer.tls
+    # Without the Secret the pod starts all the same, and its log tells what is missing.
+    certificate = [secret_volume("tls", tls.secret_name, TLS_KEYS, optional=True)] if tls else []
     return {
         "serviceAccountName": name,
         "automountServiceAccountToken": False,
@@ -121,7 +141,11 @@ def _pod_spec(context: BuildContext) -> Manifest:
         "containers": [_container(context)],
         "volumes": [
             {"name": "configuration", "configMap": {"name": name}},
-            {"name": "runtime", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            *certificate,
+            {
+                "name": "runtime",
+                "emptyDir": {"medium": "Memory", "sizeLimit": "4Mi"},
+            },
         ],
     }
 
@@ -130,14 +154,19 @@ def _container(context: BuildContext) -> Manifest:
     spec = context.cluster.spec.load_balancer
     ports = {
         "http": names.PORT_LB_HTTP,
+        **({"https": names.PORT_LB_HTTPS} if spec.tls else {}),
         "api": names.PORT_ORCHESTRATOR,
         "ws": names.PORT_WEBSOCKET,
         "stats": names.PORT_LB_STATS,
+        "state": names.PORT_LB_STATE,
     }
+    stop = {"name": "HARD_STOP_SECONDS", "value": str(HARD_STOP_SECONDS)}
+    certificate = [{"name": "tls", "mountPath": "/etc/haproxy-tls", "readOnly": True}] if spec.tls else []
     health = {"httpGet": {"path": "/healthz", "port": "stats"}}
     return {
         "name": "haproxy",
         "image": spec.image or context.images.haproxy,
+        "env": [stop],
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
         "livenessProbe": {**health, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 3},
@@ -153,6 +182,7 @@ def _container(context: BuildContext) -> Manifest:
         "securityContext": container_security_context(),
         "volumeMounts": [
             {"name": "configuration", "mountPath": "/etc/haproxy", "readOnly": True},
+            *certificate,
             {"name": "runtime", "mountPath": "/run/haproxy"},
         ],
     }

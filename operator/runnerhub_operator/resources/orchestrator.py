@@ -33,6 +33,7 @@ from .common import (
 )
 from .loadbalancer import orchestrator_pods_service
 from .storage import storage_environment, storage_mounts, storage_volumes
+from .loadbalancer import inside_url, orchestrator_pods_service
 
 # Balancers need this long to see that the pod is going, so that no new request meets a closed port.
 DRAIN_SECONDS: Final = 5
@@ -246,7 +247,7 @@ def orchestrator_environment(context: BuildContext) -> list[Manifest]:
         _env("REDIS_ENABLE_SENTINEL", "true"),
         secret_env("JWT_SECRET", names.credentials(cluster, names.ORCHESTRATOR), "jwt-secret"),
         _env("LEADER_ELECTION_ENABLED", "true"),
-        _env("LOAD_BALANCER_URL", f"http://{names.load_balancer_service(cluster)}"),
+        _env("LOAD_BALANCER_URL", inside_url(context.cluster, names.load_balancer_service(cluster))),
         _env("LOAD_BALANCER_HEALTH_CHECK", "/health"),
         _env("LOG_DIR", "/tmp"),  # noqa: S108 - the pod's own emptyDir
         _env("RUNNERHUB_AGENT_URL", f"http://127.0.0.1:{names.PORT_AGENT}"),

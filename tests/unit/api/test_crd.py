@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runnerhub_operator.api import ConditionReason, ConditionType, RunnerHubClusterSpec, parse_cluster
+from runnerhub_operator.api.base import NETWORK_PATTERN
 from runnerhub_operator.api.crd import SCALE, custom_resource_definition
 from runnerhub_operator.api.meanings import CONDITIONS, REASONS
 from runnerhub_operator.errors import InvalidSpecError
@@ -83,7 +88,22 @@ def test_the_defaults_of_the_schema_are_those_of_the_models() -> None:
         ({"postgres": {"instances": 0}}, "greater than or equal to 1"),
         ({"postgres": {"storage": {"size": "much"}}}, "spec.postgres.storage.size"),
         ({"ingress": {"host": "no_host"}}, "spec.ingress: ingress.host must be a DNS name"),
-        ({"ingress": {}}, "spec.ingress.host"),
+        ({"ingress": {}}, "spec.ingress: ingress needs host or hosts"),
+        ({"ingress": {"hosts": ["a.example.com", "b"]}}, "each of ingress.hosts must be a DNS name"),
+        ({"ingress": {"host": "x.y", "gateway": {}}}, "spec.ingress.gateway.parentRefs"),
+        (
+            {"ingress": {"host": "x.y", "className": "c", "gateway": {"parentRefs": [{"name": "g"}]}}},
+            "className, tlsSecretName and pathType must be left out",
+        ),
+        ({"loadBalancer": {"tls": {}}}, "spec.loadBalancer.tls.secretName"),
+        ({"loadBalancer": {"maxConnections": 99}}, "greater than or equal to 100"),
+        ({"loadBalancer": {"trustedProxies": ["10.0.0.0"]}}, "spec.loadBalancer.trustedProxies"),
+        ({"loadBalancer": {"service": {"externalTrafficPolicy": "Local"}}}, "NodePort or LoadBalancer"),
+        ({"loadBalancer": {"service": {"loadBalancerClass": "a.b/c"}}}, "needs service.type LoadBalancer"),
+        (
+            {"loadBalancer": {"service": {"loadBalancerSourceRanges": ["10.0.0.0/8"]}}},
+            "needs service.type LoadBalancer",
+        ),
         ({"surprise": 1}, "spec.surprise"),
         ({"leaderElection": {"leaseDurationSeconds": 5}}, "leaseDurationSeconds > renewDeadlineSeconds"),
         ({"orchestrator": {"image": "no image"}}, "spec.orchestrator.image"),
@@ -224,15 +244,41 @@ def test_every_condition_and_every_reason_is_explained() -> None:
     assert set(REASONS) == set(ConditionReason)
 
 
-def test_the_full_example_names_every_field() -> None:
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+@given(
+    st.one_of(
+        st.from_regex(NETWORK_PATTERN, fullmatch=True),
+        st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,3}", fullmatch=True),
+        st.from_regex(r"[0-9a-f:]{2,39}/(0|[1-9][0-9]{0,2})", fullmatch=True),
+        st.builds("{}/{}".format, st.ip_addresses(), st.integers(0, 140)),
+    )
+)
+def test_the_pattern_of_networks_takes_what_is_one(text: str) -> None:
+    length = text.rsplit("/", 1)[1]
+    both = "." in text and ":" in text
+    wanted = _is_network(text) and str(int(length)) == length and not both
+    assert (re.fullmatch(NETWORK_PATTERN, text) is not None) == wanted
+
+
+def test_the_examples_name_every_field() -> None:
     def names(value: Any, path: str = "") -> Iterator[str]:
+        for item in value if isinstance(value, list) else ():
+            yield from names(item, f"{path}[]")
         for name, inner in value.items() if isinstance(value, dict) else ():
             yield f"{path}.{name}"
             yield from names(inner, f"{path}.{name}")
         for inner in value if isinstance(value, list) else ():
             yield from names(inner, f"{path}[]")
 
-    told = set(names(example("full")["spec"]))
+    # An HTTPRoute and an Ingress exclude each other.
+    told = {*names(example("full")["spec"]), *names(example("gateway")["spec"])}
     # Told once, in a comment at the top.
     repeated = (".image", ".resources")
     # Of the same form as that of the orchestrator, or as that of a Secret.

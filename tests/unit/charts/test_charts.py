@@ -259,7 +259,7 @@ WRONG_CLUSTER = {
     "enum": ("spec.postgres.synchronous=maybe", "synchronous"),
     "quantity": ("spec.postgres.storage.size=big", "size"),
     "type": ("spec.orchestrator.replicas=three", "replicas"),
-    "required": ("spec.ingress.className=nginx", "host"),
+    "required": ("spec.ingress.gateway.parentRefs[0].namespace=gateways", "name"),
     "name": ("name=Hub", "name"),
     "beside the spec": ("postgres.instances=3", "postgres"),
 }

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from runnerhub_operator import names
 from runnerhub_operator.api import parse_cluster
 from runnerhub_operator.resources import haproxy_config
 from runnerhub_operator.resources.common import BuildContext, Images, Manifest
 from runnerhub_operator.resources.ingress import ingress_manifests
-from runnerhub_operator.resources.loadbalancer import configuration, loadbalancer_manifests
+from runnerhub_operator.resources.loadbalancer import configuration, inside_url, loadbalancer_manifests
 
 IMAGES = Images(
     operator="operator",
@@ -66,7 +66,8 @@ def test_a_new_pod_is_ready_before_an_old_one_goes() -> None:
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     pod = spec["template"]["spec"]
     drain = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert drain + haproxy_config.HARD_STOP_SECONDS < pod["terminationGracePeriodSeconds"]
+    stop = {item["name"]: item["value"] for item in pod["containers"][0]["env"]}["HARD_STOP_SECONDS"]
+    assert drain + int(stop) < pod["terminationGracePeriodSeconds"]
 
 
 def test_pods_are_restricted_and_use_unprivileged_ports() -> None:
@@ -77,14 +78,92 @@ def test_pods_are_restricted_and_use_unprivileged_ports() -> None:
     assert all(port["containerPort"] > 1024 for port in pod["containers"][0]["ports"])
 
 
-def test_a_changed_configuration_changes_the_pod_template() -> None:
-    def template(**spec: Any) -> Manifest:
-        result: Manifest = one(loadbalancer_manifests(context(**spec)), "Deployment")["spec"]["template"]
-        return result
+SETTINGS: list[dict[str, Any]] = [
+    {"balance": "leastconn"},
+    {"maxConnections": 100},
+    {"slowStartSeconds": 0},
+    {"timeouts": {"tunnelSeconds": 10}},
+    {"trustedProxies": ["10.0.0.0/8"]},
+    {"service": {"type": "NodePort"}},
+]
 
-    assert template() != template(orchestrator={"replicas": 9})
-    assert template() == template(redis={"replicas": 5})
-    assert names.ANNOTATION_CONFIG in template()["metadata"]["annotations"]
+
+def template(built: BuildContext) -> Manifest:
+    result: Manifest = one(loadbalancer_manifests(built), "Deployment")["spec"]["template"]
+    return result
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_settings_are_reloaded_and_renew_no_pod(settings: dict[str, Any]) -> None:
+    changed = context(loadBalancer=settings)
+    assert configuration(changed) != configuration(context())
+    assert template(changed) == template(context())
+
+
+def test_room_for_more_orchestrators_renews_no_pod() -> None:
+    assert template(context(orchestrator={"replicas": 9})) == template(context())
+
+
+def test_tls_serves_443_from_the_files_of_the_secret() -> None:
+    built = context(loadBalancer={"tls": {"secretName": "hub-tls"}})
+    manifests = loadbalancer_manifests(built)
+    ports = {port["name"]: port["port"] for port in one(manifests, "Service")["spec"]["ports"]}
+    assert ports == {"http": 80, "https": 443, "api": 3001, "ws": 3002}
+    pod = template(built)["spec"]
+    secret = next(volume["secret"] for volume in pod["volumes"] if volume["name"] == "tls")
+    assert secret["secretName"] == "hub-tls"
+    assert [item["key"] for item in secret["items"]] == ["tls.crt", "tls.key"]
+    assert secret["optional"] is True, "the pod starts and tells what is missing"
+    assert {"name": "tls", "mountPath": "/etc/haproxy-tls", "readOnly": True} in pod["containers"][0][
+        "volumeMounts"
+    ]
+    frontend = section(configuration(built), "frontend http")
+    assert any(line.startswith("bind *:8443 name https ssl crt") for line in frontend)
+    assert (
+        "http-request redirect scheme https code 308 if { so_name -m str http } !secure !health" in frontend
+    )
+
+
+def test_without_tls_nothing_redirects(config: str) -> None:
+    assert "redirect" not in config
+    assert "ssl crt" not in config
+
+
+def test_inside_kubernetes_the_api_is_reached_without_tls() -> None:
+    cluster = context(loadBalancer={"tls": {"secretName": "hub-tls"}}).cluster
+    assert inside_url(cluster, "hub") == "http://hub:3001"
+    assert inside_url(context().cluster, "hub") == "http://hub"
+
+
+def test_the_fields_of_the_service_come_from_the_spec() -> None:
+    given = {
+        "type": "LoadBalancer",
+        "externalTrafficPolicy": "Local",
+        "loadBalancerClass": "example.com/internal",
+        "loadBalancerSourceRanges": ["192.0.2.0/24"],
+    }
+    spec = one(loadbalancer_manifests(context(loadBalancer={"service": given})), "Service")["spec"]
+    assert {name: spec[name] for name in given} == given
+    plain = one(loadbalancer_manifests(context()), "Service")["spec"]
+    assert set(plain) == {"type", "selector", "ports"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "believed"),
+    [
+        ({}, None),
+        ({"service": {"type": "NodePort"}}, ()),
+        ({"service": {"type": "NodePort"}, "trustedProxies": ["10.0.0.0/8"]}, ("10.0.0.0/8",)),
+        ({"trustedProxies": []}, ()),
+    ],
+)
+def test_who_is_believed_about_the_client(spec: dict[str, Any], believed: object) -> None:
+    built = context(loadBalancer=spec)
+    assert haproxy_config.trusted_proxies(built.cluster.spec.load_balancer) == believed
+    lines = section(configuration(built), "frontend http")
+    deletes = [line for line in lines if line.startswith("http-request del-header")]
+    assert len(deletes) == (0 if believed is None else len(haproxy_config.FORWARDED_HEADERS))
+    assert all(line.endswith(" unless trusted") == bool(believed) for line in deletes)
 
 
 @pytest.mark.parametrize(("replicas", "slots"), [(1, 10), (3, 10), (5, 10), (6, 20), (50, 100)])
@@ -103,7 +182,8 @@ def test_routes(config: str) -> None:
     assert "acl agent path /health /metrics /leader" in http
     order = [line.split()[1] for line in http if line.startswith(("use_backend", "default_backend"))]
     assert order == ["agents", "websockets", "any_orchestrator", "orchestrators"]
-    assert "default_backend websockets" in section(config, "frontend websocket")
+    assert "bind *:3002 name ws" in http
+    assert "acl websocket so_name -m str ws" in http
 
 
 def test_websockets_stick_to_the_client_on_every_load_balancer(config: str) -> None:
@@ -117,7 +197,8 @@ def test_only_what_may_happen_twice_is_sent_twice(config: str) -> None:
     for backend in ("backend orchestrators", "backend any_orchestrator"):
         lines = section(config, backend)
         assert "acl delegate path /api/jobs/delegate" in lines
-        assert "http-request disable-l7-retry unless { method GET HEAD } || { method POST } delegate" in lines
+        assert "acl repeatable method GET HEAD OPTIONS PUT DELETE" in lines
+        assert "http-request disable-l7-retry unless repeatable or { method POST } delegate" in lines
     assert "retry-on conn-failure" in section(config, "defaults")
     assert not any(line.startswith("retry-on") for line in section(config, "backend agents"))
 
@@ -152,3 +233,39 @@ def test_ingress_leaves_out_what_is_not_given() -> None:
     ingress = one(ingress_manifests(context(ingress={"host": "hub.example.com"})), "Ingress")
     assert set(ingress["spec"]) == {"rules"}
     assert "annotations" not in ingress["metadata"]
+
+
+def test_an_ingress_has_all_hosts_once_and_the_path_type_of_the_spec() -> None:
+    spec = {
+        "host": "a.example.com",
+        "hosts": ["b.example.com", "a.example.com"],
+        "pathType": "ImplementationSpecific",
+        "tlsSecretName": "tls",
+    }
+    ingress = one(ingress_manifests(context(ingress=spec)), "Ingress")["spec"]
+    assert [rule["host"] for rule in ingress["rules"]] == ["a.example.com", "b.example.com"]
+    assert {rule["http"]["paths"][0]["pathType"] for rule in ingress["rules"]} == {"ImplementationSpecific"}
+    assert ingress["tls"] == [{"hosts": ["a.example.com", "b.example.com"], "secretName": "tls"}]
+
+
+GATEWAY = {
+    "hosts": ["hub.example.com"],
+    "annotations": {"example.com/a": "b"},
+    "gateway": {
+        "parentRefs": [{"name": "public", "namespace": "gateways", "sectionName": "https"}, {"name": "own"}]
+    },
+}
+
+
+def test_a_gateway_gets_an_http_route_instead_of_an_ingress() -> None:
+    (route,) = ingress_manifests(context(ingress=GATEWAY))
+    assert (route["apiVersion"], route["kind"]) == ("gateway.networking.k8s.io/v1", "HTTPRoute")
+    assert route["metadata"]["annotations"] == {"example.com/a": "b"}
+    assert route["spec"]["parentRefs"] == GATEWAY["gateway"]["parentRefs"]
+    assert route["spec"]["hostnames"] == ["hub.example.com"]
+    (rule,) = route["spec"]["rules"]
+    assert rule["backendRefs"] == [{"name": "hub", "port": 80}]
+
+
+def test_no_http_route_where_the_api_server_knows_none() -> None:
+    assert ingress_manifests(replace(context(ingress=GATEWAY), serves_http_routes=False)) == []

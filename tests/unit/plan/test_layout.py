@@ -10,7 +10,7 @@ import pytest
 from runnerhub_operator import names
 from runnerhub_operator.actions import RenewDeployment
 from runnerhub_operator.plan import Plan, layout, make_plan
-from runnerhub_operator.resources.common import Images
+from runnerhub_operator.resources.common import LAYOUT, Images
 from tests.generate import IMAGES
 from tests.unit.plan.builders import children, cluster, snapshot
 
@@ -70,7 +70,7 @@ def test_a_new_layout_of_the_builders_waits_too(monkeypatch: pytest.MonkeyPatch)
 
     def build(context: Any) -> list[Any]:
         manifests = old.build(context)
-        if context.layout >= 2:
+        if context.layout > LAYOUT:
             for item in manifests:
                 if item["kind"] == "StatefulSet":
                     item["spec"]["template"]["metadata"]["annotations"]["new"] = "1"
@@ -82,7 +82,7 @@ def test_a_new_layout_of_the_builders_waits_too(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         make_plan.__globals__["objects"],
         "context_of",
-        lambda *args, **more: replace(context_of(*args, **more), layout=2),
+        lambda *args, **more: replace(context_of(*args, **more), layout=LAYOUT + 1),
     )
     waiting = make_plan(cluster(), snapshot(), IMAGES, None)
     assert waiting.status.pending_updates == (names.REDIS,)

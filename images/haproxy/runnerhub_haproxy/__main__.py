@@ -1,0 +1,95 @@
+"""Start HAProxy, follow the files, stop it in peace."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+
+from . import files
+from .log import log
+from .master import Master
+from .settings import Settings, read_settings
+from .state_server import State, serve
+
+# What was refused may have been refused for want of memory.
+TRY_AGAIN_SECONDS = 60.0
+
+
+def main() -> int:
+    """Run until told to stop; gives the exit code."""
+    try:
+        settings = read_settings()
+    except (OSError, ValueError) as error:
+        log(str(error))
+        return 1
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, lambda *_: stop.set())
+    state = State()
+    seen = files.read(settings)
+    if not _first_files(settings, seen, state):
+        return 1
+    serve(state, settings.state_port)
+    master = Master(settings)
+    _follow(settings, master, state, seen, stop)
+    if not stop.is_set():
+        log("HAProxy ended by itself", exit_code=master.exit_code)
+        return 1
+    log("stopping: no new connections")
+    master.stop()
+    return 0
+
+
+def _first_files(settings: Settings, mounted: files.Files, state: State) -> bool:
+    """Choose what to start with: what is mounted, or what an earlier container of this pod worked by."""
+    state.refused = files.refusal(settings, mounted)
+    if state.refused is None:
+        files.keep(settings)
+    elif not settings.current.is_dir() or files.check(settings, settings.current) is not None:
+        log(
+            "HAProxy refuses these files, and there are no former ones",
+            why=state.refused,
+            files=sorted(mounted),
+        )
+        return False
+    else:
+        log("HAProxy refuses the new files and starts with the former ones", why=state.refused)
+    state.loaded = files.digest(files.read_folder(settings.current))
+    return True
+
+
+def _follow(
+    settings: Settings, master: Master, state: State, seen: files.Files, stop: threading.Event
+) -> None:
+    """Take up new files until told to stop, or until HAProxy has ended."""
+    tried_at = time.monotonic()
+    while not stop.wait(settings.poll_seconds) and master.exit_code is None:
+        try:
+            found = files.read(settings)
+        except OSError:
+            # Kubernetes is just putting others in their place.
+            continue
+        again = state.refused is not None and time.monotonic() - tried_at > TRY_AGAIN_SECONDS
+        if found == seen and not again:
+            continue
+        seen, tried_at = found, time.monotonic()
+        _take_up(settings, master, state, found)
+
+
+def _take_up(settings: Settings, master: Master, state: State, found: files.Files) -> None:
+    refused = files.refusal(settings, found)
+    if refused is None:
+        files.keep(settings)
+        refused = master.reload()
+    if refused is None:
+        state.loaded, state.refused = files.digest(found), None
+        log("HAProxy works by the new files")
+    else:
+        state.refused = refused
+        log("HAProxy refuses the new files and goes on with the former ones", why=refused)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

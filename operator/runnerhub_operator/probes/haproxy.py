@@ -1,0 +1,66 @@
+"""Asks the programs of the load balancer's pods whether HAProxy has taken up its settings."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+
+from .. import names
+from ..errors import ProbeError
+from .http import Program
+
+_log = logging.getLogger(__name__)
+
+_PROGRAM: Final = Program("the load balancer's program", names.PORT_LB_STATE)
+# What a pod says is not to be trusted with the size of the status.
+_LONGEST_REASON: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class BalancerState:
+    """What one pod tells.
+
+    `loaded`: digest of the configuration that HAProxy works by; `refused`: why it does not work by the latest files.
+    """
+
+    pod: str
+    loaded: str
+    refused: str | None = None
+
+
+def configuration_digest(text: str) -> str:
+    """As the pod's program makes it of haproxy.cfg."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def read_states(
+    http: aiohttp.ClientSession, hosts: Mapping[str, str], *, deadline_seconds: float
+) -> tuple[BalancerState, ...]:
+    """Ask all at once; `hosts` maps pods to addresses. Those that do not answer in time are left out."""
+
+    async def ask(pod: str, host: str) -> BalancerState | None:
+        try:
+            text = await _PROGRAM.call(http, "GET", host, "/state", deadline_seconds=deadline_seconds)
+            return parse_state(pod, json.loads(text))
+        except (ProbeError, ValueError) as error:
+            _log.debug("%s: %s", pod, error)
+            return None
+
+    found = await asyncio.gather(*(ask(pod, host) for pod, host in hosts.items()))
+    return tuple(state for state in found if state is not None)
+
+
+def parse_state(pod: str, body: object) -> BalancerState:
+    """Read an answer of GET /state. Raises ValueError when it is none."""
+    told = body if isinstance(body, Mapping) else {}
+    loaded, refused = told.get("loaded"), told.get("refused")
+    if not isinstance(loaded, str):
+        raise ValueError("the answer tells no configuration")  # noqa: TRY004 - it comes from a program in a pod
+    return BalancerState(pod, loaded, refused[:_LONGEST_REASON] if isinstance(refused, str) else None)

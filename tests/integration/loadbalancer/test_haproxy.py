@@ -1,0 +1,274 @@
+"""The load balancer's pod with a real HAProxy: what clients meet while settings, certificates and pods change."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import subprocess
+from typing import Any
+
+import aiohttp
+import pytest
+
+from runnerhub_operator import names
+from tests.integration.loadbalancer.bench import HOST, Bench, Load, trusting_all, wait_until
+
+TLS = {"tls": {"secretName": "hub-tls"}}
+MANY = [f"10.{number}.0.0/16" for number in range(48)] + ["2001:db8::/32", "::1/128"]
+EDGES: dict[str, list[Any]] = {
+    "tls": [None, TLS["tls"]],
+    "balance": ["roundrobin", "leastconn"],
+    "trustedProxies": [None, [], MANY],
+    "slowStartSeconds": [0, 600],
+    "maxConnections": [100, 50000],
+}
+TIMEOUTS = (
+    {"connectSeconds": 1, "clientSeconds": 1, "serverSeconds": 1, "queueSeconds": 1, "tunnelSeconds": 10},
+    {"connectSeconds": 60, "clientSeconds": 3600, "serverSeconds": 3600, "queueSeconds": 600,
+     "tunnelSeconds": 604800},
+)  # fmt: skip
+
+
+async def test_haproxy_takes_every_combination_without_a_word(bench: Bench) -> None:
+    bench.certify(1)
+    (bench.runtime / "server-state").write_text("1\n")
+    said = {}
+    for number, values in enumerate(itertools.product(*EDGES.values())):
+        spec = {**dict(zip(EDGES, values, strict=True)), "timeouts": TIMEOUTS[number % 2]}
+        bench.configure(bench.configuration(spec, orchestrators=(1, 50)[number % 2]))
+        if complaints := _complaints(bench):
+            said[str(spec)] = complaints
+    assert said == {}
+
+
+def _complaints(bench: Bench) -> list[str]:
+    """What HAProxy has against the configuration, but for limits of this machine."""
+    done = subprocess.run(
+        ["haproxy", "-c", "-f", bench.sources[0] / "haproxy.cfg"],
+        env={**os.environ, "SERVICE_DOMAIN": "x.svc", "CONFIG_DIR": str(bench.sources[1])},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    lines = [line for line in done.stderr.splitlines() if "WARNING" in line or "ALERT" in line]
+    return [line for line in lines if "maxconn" not in line and "ulimit" not in line]
+
+
+async def test_tls_ends_here_and_port_80_redirects_to_it(bench: Bench) -> None:
+    bench.certify(7)
+    await bench.start(TLS)
+    host = {"Host": HOST}
+    status, _, told = await bench.get(names.PORT_LB_HTTP, "/api/jobs/1?a=b", headers=host)
+    assert (status, told["location"]) == (308, f"https://{HOST}/api/jobs/1?a=b")
+    for path in ("/health", "/health/database"):
+        status, _, _ = await bench.get(names.PORT_LB_HTTP, path, headers=host)
+        assert status == 200, path
+    status, body, _ = await bench.get(names.PORT_LB_HTTPS, "/api/jobs/1", scheme="https", headers=host)
+    assert status == 200
+    assert body["headers"]["X-Forwarded-Proto"] == "https"
+    assert body["headers"]["X-Forwarded-Host"] == HOST
+    status, body, _ = await bench.get(names.PORT_ORCHESTRATOR, "/api/jobs/1", headers=host)
+    assert (status, body["headers"]["X-Forwarded-Proto"]) == (200, "http")
+    # What a proxy in front got by TLS is not sent round in a circle.
+    status, _, _ = await bench.get(names.PORT_LB_HTTP, "/", headers={**host, "X-Forwarded-Proto": "https"})
+    assert status == 200
+    assert bench.serial() == 7
+
+
+async def test_no_request_and_no_connection_is_lost_while_settings_and_certificate_change(
+    bench: Bench,
+) -> None:
+    bench.certify(1)
+    await bench.start(TLS)
+    async with aiohttp.ClientSession() as client:
+        plain = await client.ws_connect(bench.url(names.PORT_WEBSOCKET, "/", "ws"))
+        secure = await client.ws_connect(bench.url(names.PORT_LB_HTTPS, "/", "wss"), ssl=trusting_all())
+        homes = [await _say(socket, "before") for socket in (plain, secure)]
+        async with Load(bench, tls=True) as load:
+            for turn in range(3):
+                # A new worker must not depend on an answer.
+                bench.names.silent = turn == 1
+                text = bench.configuration({**TLS, "maxConnections": 1000 + turn}, orchestrators=3 + 5 * turn)
+                bench.configure(text)
+                await bench.loaded(text)
+                await load.go_on(100)
+                bench.certify(10 + turn)
+
+                async def renewed(serial: int = 10 + turn) -> bool:
+                    return await asyncio.to_thread(bench.serial) == serial
+
+                await wait_until("the new certificate", renewed)
+                await load.go_on(100)
+        assert load.failures == []
+        assert [await _say(socket, "after") for socket in (plain, secure)] == homes
+        assert (await bench.state())["refused"] is None
+        await plain.close()
+        await secure.close()
+
+
+async def test_websockets_stick_to_their_client_also_over_a_reload(bench: Bench) -> None:
+    await bench.start({})
+    clients = [f"198.51.100.{number}" for number in range(30)]
+    before = {client: await _home(bench, client) for client in clients}
+    assert len(set(before.values())) == 3
+    assert {client: await _home(bench, client) for client in clients} == before
+    polls = {}
+    for client in clients:
+        headers = {"X-Forwarded-For": client}
+        _, body, _ = await bench.get(names.PORT_WEBSOCKET, "/socket.io/?x", headers=headers)
+        polls[client] = body["pod"]
+    assert polls == before
+    text = bench.configuration({"maxConnections": 500})
+    bench.configure(text)
+    await bench.loaded(text)
+    assert {client: await _home(bench, client) for client in clients} == before
+
+
+async def test_a_pod_that_refuses_connections_costs_no_request(bench: Bench) -> None:
+    await bench.start({"slowStartSeconds": 0})
+    async with Load(bench, tls=False) as load:
+        await bench.orchestrators[1].stop()
+        await load.go_on(200)
+        await bench.orchestrators[1].start()
+        await load.go_on(50)
+    assert load.failures == []
+
+    async def all_back() -> bool:
+        return len(await bench.pods_that_answer()) == 3
+
+    await wait_until("the pod to be used again", all_back)
+
+
+async def test_a_bad_configuration_is_refused_and_told_and_the_next_good_one_taken(bench: Bench) -> None:
+    await bench.start({})
+    good = (await bench.state())["loaded"]
+    async with Load(bench, tls=False) as load:
+        bench.configure(bench.configuration({}).replace("balance roundrobin", "balance magic", 1))
+
+        async def told() -> bool:
+            return (await bench.state())["refused"] is not None
+
+        await wait_until("the refusal", told)
+        state = await bench.state()
+        assert state["loaded"] == good
+        assert state["refused"].startswith("parsing [haproxy.cfg:")
+        assert "only supports" in state["refused"]
+        await load.go_on(50)
+        text = bench.configuration({"balance": "leastconn"})
+        bench.configure(text)
+        await bench.loaded(text)
+        await load.go_on(50)
+    assert load.failures == []
+    assert (await bench.state())["refused"] is None
+
+
+async def test_a_container_that_starts_anew_has_the_last_good_files(bench: Bench) -> None:
+    await bench.start({})
+    good = (await bench.state())["loaded"]
+    bench.signal(signal.SIGTERM)
+    assert await bench.exit_code() == 0
+    bench.configure("nonsense\n")
+    bench.start_program()
+
+    async def serves() -> bool:
+        return "503" not in (found := await bench.pods_that_answer(3)) and sum(found.values()) == 3
+
+    await wait_until("HAProxy to serve", serves)
+    state = await bench.state()
+    assert state["loaded"] == good
+    assert "nonsense" in state["refused"]
+
+
+async def test_a_pod_without_its_certificate_says_so_and_ends(bench: Bench) -> None:
+    bench.configure(bench.configuration(TLS))
+    bench.start_program()
+    assert await bench.exit_code() == 1
+    assert "tls.crt" in bench.log.read_text()
+
+
+async def test_a_stop_lets_requests_end(bench: Bench) -> None:
+    await bench.start({})
+    for orchestrator in bench.orchestrators:
+        orchestrator.delay_seconds = 1.5
+    request = asyncio.create_task(bench.get(names.PORT_ORCHESTRATOR, "/api/jobs/1"))
+
+    async def arrived() -> bool:
+        return any(item.requests for item in bench.orchestrators)
+
+    for orchestrator in bench.orchestrators:
+        orchestrator.requests = 0
+    await wait_until("the request to arrive", arrived)
+    bench.signal(signal.SIGUSR1)
+    status, _, _ = await request
+    assert status == 200
+    assert await bench.exit_code(5) == 0
+
+
+async def test_a_stop_does_not_wait_for_websockets_for_ever(bench: Bench) -> None:
+    await bench.start({})
+    bench.signal(signal.SIGTERM)
+    await bench.exit_code()
+    bench.start_program(HARD_STOP_SECONDS="1")
+
+    async def serves() -> bool:
+        return sum((await bench.pods_that_answer(1)).values()) == 1
+
+    await wait_until("HAProxy to serve", serves)
+    url = bench.url(names.PORT_WEBSOCKET, "/", "ws")
+    async with aiohttp.ClientSession() as client, client.ws_connect(url) as socket:
+        await _say(socket, "hello")
+        bench.signal(signal.SIGUSR1)
+        assert await bench.exit_code(8) == 0
+
+
+async def test_forwarded_headers_of_strangers_are_not_believed(bench: Bench) -> None:
+    await bench.start({"trustedProxies": ["192.0.2.0/24"]})
+    headers = {
+        "X-Forwarded-For": "198.51.100.1",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "evil.example.com",
+        "Forwarded": "for=198.51.100.1",
+        "Host": HOST,
+    }
+    _, body, _ = await bench.get(names.PORT_ORCHESTRATOR, "/api/jobs/1", headers=headers)
+    assert body["headers"]["X-Forwarded-For"] == "127.0.0.1"
+    assert body["headers"]["X-Forwarded-Proto"] == "http"
+    assert body["headers"]["X-Forwarded-Host"] == HOST
+    assert "Forwarded" not in body["headers"]
+    text = bench.configuration({"trustedProxies": ["192.0.2.0/24", "127.0.0.0/8"]})
+    bench.configure(text)
+    await bench.loaded(text)
+    _, body, _ = await bench.get(names.PORT_ORCHESTRATOR, "/api/jobs/1", headers=headers)
+    assert body["headers"]["X-Forwarded-Proto"] == "https"
+    assert body["headers"]["X-Forwarded-Host"] == "evil.example.com"
+    assert body["headers"]["Forwarded"] == "for=198.51.100.1"
+
+
+async def test_probes_are_answered_when_clients_have_taken_all_connections(bench: Bench) -> None:
+    await bench.start({"maxConnections": 100})
+    opened = [await asyncio.open_connection("127.0.0.1", bench.ports[names.PORT_LB_HTTP]) for _ in range(120)]
+    for _, writer in opened:
+        writer.write(b"GET /api/jobs/1 HTTP/1.1\r\nHost: x\r\n")
+    status, _, _ = await bench.get(names.PORT_LB_STATS, "/healthz")
+    assert status == 200
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await bench.get(names.PORT_LB_HTTP, "/api/jobs/1")
+    for _, writer in opened:
+        writer.close()
+
+
+async def _say(socket: aiohttp.ClientWebSocketResponse, text: str) -> str:
+    """Which pod answers."""
+    await socket.send_str(text)
+    answer = await socket.receive_str(timeout=5)
+    pod, echo = answer.split()
+    assert echo == text
+    return pod
+
+
+async def _home(bench: Bench, client: str) -> str:
+    headers = {"X-Forwarded-For": client}
+    url = bench.url(names.PORT_WEBSOCKET, "/", "ws")
+    async with aiohttp.ClientSession() as session, session.ws_connect(url, headers=headers) as socket:
+        return await _say(socket, "hello")

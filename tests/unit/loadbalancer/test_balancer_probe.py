@@ -1,0 +1,26 @@
+"""What the load balancer's program tells is read with care, and what it says of resolv.conf is understood."""
+
+from __future__ import annotations
+
+import pytest
+
+from images.haproxy.runnerhub_haproxy.settings import service_domain
+from runnerhub_operator.probes.haproxy import BalancerState, parse_state
+
+
+def test_a_state_is_read() -> None:
+    assert parse_state("pod", {"loaded": "a", "refused": None}) == BalancerState("pod", "a")
+    assert parse_state("pod", {"loaded": "a", "refused": "x" * 1000}).refused == "x" * 300
+
+
+@pytest.mark.parametrize("body", [None, [], {}, {"loaded": 1}, "text"])
+def test_what_is_no_state_is_none(body: object) -> None:
+    with pytest.raises(ValueError, match="tells no configuration"):
+        parse_state("pod", body)
+
+
+def test_the_domain_of_services_is_the_first_that_is_searched() -> None:
+    text = "nameserver 10.96.0.10\nsearch hub.svc.cluster.local svc.cluster.local\noptions ndots:5\n"
+    assert service_domain(text) == "hub.svc.cluster.local"
+    with pytest.raises(ValueError, match="dnsPolicy"):
+        service_domain("nameserver 10.96.0.10\nsearch\n")

@@ -1,0 +1,146 @@
+"""IngressReady tells the address, or why there is none and what to do; HAProxy's refusals are told with the pods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runnerhub_operator.plan import Plan, make_plan
+from runnerhub_operator.probes.haproxy import BalancerState, configuration_digest
+from tests.generate import IMAGES
+from tests.unit.plan.builders import children, cluster, snapshot
+
+PARENTS = [{"name": "public", "namespace": "gateways", "sectionName": "https"}, {"name": "own"}]
+GATEWAY = {"ingress": {"host": "hub.example.com", "gateway": {"parentRefs": PARENTS}}}
+INGRESS = {"ingress": {"hosts": ["a.example.com", "b.example.com"]}}
+
+
+def plan(spec: dict[str, Any], **changes: Any) -> Plan:
+    return make_plan(cluster(spec), snapshot(**changes), IMAGES, None)
+
+
+def told(found: Plan, kind: str = "IngressReady") -> tuple[str, str, str]:
+    item = next(item for item in found.status.conditions if item.type == kind)
+    return item.status, item.reason, item.message
+
+
+def route(*parents: dict[str, Any], generation: int = 1) -> dict[tuple[str, str], dict[str, Any]]:
+    status = {"status": {"parents": list(parents)}} if parents else {}
+    body = {"kind": "HTTPRoute", "metadata": {"name": "hub-ingress", "generation": generation}, **status}
+    return children(body, spec=GATEWAY)
+
+
+def answer(ref: dict[str, Any], observed: int = 1, **conditions: tuple[str, str]) -> dict[str, Any]:
+    """What the controller of one Gateway writes; it fills in group and kind."""
+    both = {"Accepted": ("True", ""), "ResolvedRefs": ("True", ""), **conditions}
+    return {
+        "parentRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", **ref},
+        "controllerName": "example.com/controller",
+        "conditions": [
+            {"type": kind, "status": status, "message": message, "observedGeneration": observed}
+            for kind, (status, message) in both.items()
+        ],
+    }
+
+
+def test_an_ingress_tells_the_address_of_all_hosts() -> None:
+    points = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}
+    live = children({"kind": "Ingress", "metadata": {"name": "hub-ingress"}, "status": points}, spec=INGRESS)
+    found = plan(INGRESS, children=live)
+    assert told(found) == ("True", "Available", "a.example.com, b.example.com at 192.0.2.1")
+
+
+def test_where_the_gateway_api_is_missing_nothing_is_written_and_it_is_told() -> None:
+    found = plan(GATEWAY, children=children(spec={}))
+    assert "HTTPRoute" not in {item["kind"] for item in found.objects}
+    status, reason, message = told(found)
+    assert (status, reason) == ("False", "GatewayApiMissing")
+    assert "install" in message
+    assert told(found, "Ready")[0] == "True"
+    assert found.settled, "it is not tried again and again"
+
+
+def test_where_the_gateway_api_is_the_route_is_written() -> None:
+    found = plan(GATEWAY, children=children(spec={}), http_routes=True)
+    assert [item["metadata"]["name"] for item in found.objects if item["kind"] == "HTTPRoute"] == [
+        "hub-ingress"
+    ]
+    assert told(found)[1] == "Creating"
+
+
+def test_the_ingress_stays_until_the_route_can_be_made() -> None:
+    owner = {"metadata": {"name": "hub-ingress", "uid": "1", "ownerReferences": [{"uid": "u"}]}}
+    live = children({"kind": "Ingress", **owner}, spec={})
+    assert not plan(GATEWAY, children=live).prune
+    later = plan(GATEWAY, children=live, http_routes=True)
+    assert [item["kind"] for item in later.prune] == ["Ingress"]
+
+
+def test_a_route_that_is_no_longer_asked_for_goes() -> None:
+    owner = {"metadata": {"name": "hub-ingress", "uid": "1", "ownerReferences": [{"uid": "u"}]}}
+    live = children({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", **owner}, spec={})
+    assert [item["kind"] for item in plan({}, children=live, http_routes=True).prune] == ["HTTPRoute"]
+
+
+def test_a_route_is_ready_when_every_gateway_has_taken_it() -> None:
+    everyone = route(answer({**PARENTS[0]}), answer({"name": "own"}))
+    status, reason, message = told(plan(GATEWAY, children=everyone, http_routes=True))
+    assert (status, reason) == ("True", "Available")
+    assert message == "hub.example.com through Gateway gateways/public, d/own"
+
+
+@pytest.mark.parametrize(
+    ("parents", "words"),
+    [
+        ([], "Gateway gateways/public has not answered; does it exist"),
+        ([answer({**PARENTS[0]})], "Gateway d/own has not answered"),
+        (
+            [answer({"name": "public", "namespace": "gateways"}), answer({"name": "own"})],
+            "public has not answered",
+        ),
+        (
+            [answer({**PARENTS[0]}, Accepted=("False", "not allowed by listener")), answer({"name": "own"})],
+            "Gateway gateways/public, Accepted=False: not allowed by listener",
+        ),
+        (
+            [answer({**PARENTS[0]}), answer({"name": "own"}, ResolvedRefs=("False", "no Service"))],
+            "Gateway d/own, ResolvedRefs=False: no Service",
+        ),
+        (
+            [answer({**PARENTS[0]}, observed=0), answer({"name": "own"})],
+            "has not told yet whether it has Accepted",
+        ),
+        ([{"parentRef": {"name": "own"}}], "has not told yet whether it has Accepted"),
+    ],
+)
+def test_a_route_that_a_gateway_has_not_taken_tells_why(parents: list[dict[str, Any]], words: str) -> None:
+    status, reason, message = told(plan(GATEWAY, children=route(*parents), http_routes=True))
+    assert (status, reason) == ("False", "RouteNotAccepted")
+    assert words in message
+
+
+def _loaded() -> str:
+    return configuration_digest(children()["ConfigMap", "hub-loadbalancer"]["data"]["haproxy.cfg"])
+
+
+def test_settings_that_haproxy_refuses_are_told_and_degrade_the_cluster() -> None:
+    states = (
+        BalancerState("hub-loadbalancer-0", _loaded(), "no certificate in tls.crt"),
+        BalancerState("hub-loadbalancer-1", _loaded()),
+    )
+    ready = cluster({}, plan({}).status.model_dump(mode="json", by_alias=True, exclude_none=True))
+    found = make_plan(ready, snapshot(balancers=states), IMAGES, None)
+    status, reason, message = told(found, "LoadBalancerReady")
+    assert (status, reason) == ("True", "ReducedRedundancy")
+    assert "goes on with its former settings: no certificate in tls.crt" in message
+    assert told(found, "Degraded")[0] == "True"
+
+
+def test_settings_on_their_way_are_told_and_degrade_nothing() -> None:
+    states = (BalancerState("hub-loadbalancer-0", "older"), BalancerState("hub-loadbalancer-1", _loaded()))
+    found = plan({}, balancers=states)
+    status, reason, message = told(found, "LoadBalancerReady")
+    assert (status, reason) == ("True", "Available")
+    assert "1 of 2 will load the latest settings" in message
+    assert told(plan({}), "LoadBalancerReady")[2] == "2 of 2 ready"
