@@ -2,6 +2,7 @@
 
 from .base import ResourceRequirements, Storage
 from .cluster import RunnerHubCluster, parse_cluster, parse_status
+from .runners import GithubSpec, RunnerPoolSpec, TaintEffect, Toleration, ZoneSpread
 from .spec import (
     HealthChecksSpec,
     IngressSpec,
@@ -29,6 +30,8 @@ from .status import (
     RedisReplicaStatus,
     RedisStatus,
     RunnerHubClusterStatus,
+    RunnerPoolStatus,
+    RunnersStatus,
     SwitchoverResult,
     SwitchoverStatus,
 )
@@ -39,6 +42,7 @@ __all__ = [
     "ConditionType",
     "Endpoints",
     "Failover",
+    "GithubSpec",
     "HealthChecksSpec",
     "IngressSpec",
     "LeaderElectionSpec",
@@ -57,12 +61,18 @@ __all__ = [
     "RunnerHubCluster",
     "RunnerHubClusterSpec",
     "RunnerHubClusterStatus",
+    "RunnerPoolSpec",
+    "RunnerPoolStatus",
+    "RunnersStatus",
     "ServiceType",
     "Storage",
     "SwitchoverResult",
     "SwitchoverStatus",
     "Synchronous",
+    "TaintEffect",
+    "Toleration",
     "UpdatePolicy",
+    "ZoneSpread",
     "parse_cluster",
     "parse_status",
 ]
