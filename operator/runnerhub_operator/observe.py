@@ -13,9 +13,10 @@ import aiohttp
 from . import names
 from .api import PostgresStatus, RunnerHubCluster
 from .errors import ProbeError
-from .probes import patroni, redis_pod, sentinel
+from .probes import patroni, redis_pod, runners, sentinel
 from .resources.patroni import MAX_REPLICA_LAG_BYTES
 from .snapshot import Children, Observed, Pod, Snapshot
+from .tokens import REQUEST_TOKEN_LIFETIME, mint
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +32,11 @@ async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.Cl
     running = [pod for pod in objects.pods if pod.ip]
     databases = [pod for pod in running if pod.component == names.POSTGRES]
     queues = {pod.name: pod.ip for pod in running if pod.component == names.REDIS}
-    (members, config, alive), sentinels, redis_pods = await asyncio.gather(
+    (members, config, alive), sentinels, redis_pods, (demand, demand_error) = await asyncio.gather(
         _patroni(cluster, databases, http),
         _sentinels(cluster, queues, objects.children),
         redis_pod.read_states(http, queues, deadline_seconds=DETAILS_DEADLINE_SECONDS),
+        _demand(cluster, objects, http),
     )
     return Snapshot(
         now=datetime.now(UTC),
@@ -46,7 +48,27 @@ async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.Cl
         sentinels=sentinels,
         redis_pods=redis_pods,
         alive=alive,
+        demand=demand,
+        demand_error=demand_error,
     )
+
+
+async def _demand(
+    cluster: RunnerHubCluster, objects: Observed, http: aiohttp.ClientSession
+) -> tuple[runners.Demand | None, str]:
+    """What the pools are sized by, asked of an orchestrator only where there are pools; or why nobody tells it."""
+    if not cluster.spec.runner_pools and not any(pod.component == names.RUNNER for pod in objects.pods):
+        return None, ""
+    hosts = [pod.ip for pod in objects.pods if pod.component == names.ORCHESTRATOR and pod.ip and pod.ready]
+    key = objects.children.secret_value(names.credentials(cluster.name, names.ORCHESTRATOR), "jwt-secret")
+    if not hosts or key is None:
+        return None, "no orchestrator is ready"
+    token = mint(key, names.FIELD_MANAGER, datetime.now(UTC), REQUEST_TOKEN_LIFETIME)
+    try:
+        return await runners.read_demand(http, hosts, token, deadline_seconds=PROBE_DEADLINE_SECONDS), ""
+    except ProbeError as error:
+        logger.debug("demand of %s/%s: %s", cluster.namespace, cluster.name, error)
+        return None, str(error)
 
 
 async def _patroni(

@@ -14,6 +14,7 @@ from typing import Any, Final
 from . import names
 from .probes.patroni import PatroniCluster
 from .probes.redis_pod import RedisPodState
+from .probes.runners import Demand
 from .probes.sentinel import SentinelView
 from .quantities import parse_quantity
 
@@ -155,7 +156,9 @@ class Children:
 class Pod:
     """The parts of a pod that decisions are made from; two that are equal give no reason to look again.
 
-    `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator.
+    `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator. Of runners: `pool`, the
+    `template` and `layout` that they were made from, `marked_busy`, the mark of those that have a job, and `since` when
+    they have been ready or not. `ended`: the containers have ended for good, as after an eviction.
     """
 
     name: str
@@ -171,12 +174,19 @@ class Pod:
     leads: bool
     waiting_reason: str
     message: str
+    pool: str = ""
+    template: str = ""
+    layout: str = ""
+    marked_busy: bool = False
+    ended: bool = False
+    since: str = ""
 
     @classmethod
     def of(cls, body: Manifest) -> Pod:
         """Read a pod as the API server sent it."""
         metadata, status = body["metadata"], body.get("status", {})
-        labels = metadata.get("labels", {})
+        labels, annotations = metadata.get("labels", {}), metadata.get("annotations", {})
+        pool = labels.get(names.LABEL_POOL, "")
         conditions = {item["type"]: item for item in status.get("conditions", ())}
         ready = conditions.get("Ready", {})
         scheduled = conditions.get("PodScheduled", {})
@@ -205,6 +215,12 @@ class Pod:
             leads=labels.get(names.LABEL_LEADER) == "true",
             waiting_reason=waiting.get("reason", "") or unscheduled.get("reason", ""),
             message=waiting.get("message", "") or unscheduled.get("message", ""),
+            pool=sys.intern(pool),
+            template=sys.intern(annotations.get(names.ANNOTATION_TEMPLATE, "")) if pool else "",
+            layout=sys.intern(annotations.get(names.ANNOTATION_LAYOUT, "")) if pool else "",
+            marked_busy=labels.get(names.LABEL_BUSY) == "true",
+            ended=status.get("phase") in ("Failed", "Succeeded"),
+            since=(ready.get("lastTransitionTime") or metadata.get("creationTimestamp", "")) if pool else "",
         )
 
     @property
@@ -287,7 +303,7 @@ class Snapshot:
 
     `children` are the live objects as cached from the watches. A probe that did not succeed is None
     (Patroni) or empty (Sentinel, `redis_pods`). `alive`: Postgres members out of step whose pods are not ready, but
-    whose own Patroni answers.
+    whose own Patroni answers. `demand` is None, with the reason in `demand_error`, while no orchestrator tells it.
     """
 
     now: datetime
@@ -299,6 +315,8 @@ class Snapshot:
     sentinels: tuple[SentinelView, ...] = ()
     redis_pods: tuple[RedisPodState, ...] = ()
     alive: frozenset[str] = frozenset()
+    demand: Demand | None = None
+    demand_error: str = ""
 
     def child(self, kind: str, name: str) -> Manifest | None:
         """A live object of the cluster, None when the cache has none."""

@@ -19,6 +19,7 @@ IMAGES = Images(
     redis="redis",
     haproxy="haproxy",
     orchestrator="app",
+    runner="runner",
 )
 
 
