@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import SettingsError
+from .github import api_url
 
 DEFAULT_COMMAND = f"{sys.executable} -m runnerhub_runner.job"
 PORT = 9810
@@ -85,6 +86,11 @@ class Settings:
             github_check_seconds=seconds("GITHUB_CHECK_SECONDS", 600),
             log_level=text("LOG_LEVEL", "INFO").upper(),
         )
+        if settings.github_token:
+            try:
+                api_url(settings.github_url)
+            except ValueError as error:
+                mistakes.append(f"GITHUB_URL: {error}")
         if mistakes:
             raise SettingsError("; ".join(mistakes))
         return settings

@@ -299,11 +299,11 @@ def _abandoned(pods: list[Pod], demand: Demand | None, now: datetime) -> list[St
     """Runners of a pool that the spec no longer has."""
     found = []
     for pod in pods:
-        if pod.terminating:
+        if pod.terminating or (demand is not None and pod.name in demand.busy and not pod.ended):
             continue
         if pod.ended or (not pod.node and not pod.ready):
             found.append(_stop(pod, "its pool is gone", ask=False))
-        elif demand is not None and pod.name not in demand.busy:
+        elif demand is not None:
             found.append(_stop(pod, "its pool is gone", force=not pod.ready and _is_late(pod, now)))
     return found[:STOPS_PER_POOL]
 

@@ -228,7 +228,9 @@ def test_the_default_requests_that_the_fields_tell_are_those_of_the_pods() -> No
 
 def test_the_default_requests_of_a_runner_are_those_of_its_pod() -> None:
     built = context("hub", {"runnerPools": [{"name": "a"}]})
-    asked = runner_pod(built, built.cluster.spec.runner_pools[0], 0)["spec"]["containers"][0]["resources"]["requests"]
+    asked = runner_pod(built, built.cluster.spec.runner_pools[0], 0)["spec"]["containers"][0]["resources"][
+        "requests"
+    ]
     told = at(schema(), ".spec.runnerPools")["items"]["properties"]["resources"]["description"]
     assert told.endswith(f"Default requests: {asked['cpu']} CPU, {asked['memory']} memory.")
 
