@@ -170,13 +170,14 @@ class Actor:
 
         Raises RefusedError, and ForeignObjectError when the name is somebody else's.
         """
+        ref = ObjectRef.of(manifest)
         try:
             await self._client.create(dict(manifest))
         except ConflictError:
-            ref = ObjectRef.of(manifest)
             with contextlib.suppress(NotFoundError):
                 _check_owner(cluster, ref, await self._client.get(ref))
             return False
+        logger.info("started runner %s", ref)
         return True
 
     async def stop_runner(
