@@ -21,6 +21,8 @@ _ORCHESTRATOR: Final = Program("the orchestrator", names.PORT_ORCHESTRATOR)
 _RUNNER: Final = Program("the runner", names.PORT_RUNNER)
 # One that hangs must not be the only one that is asked.
 _ASKED: Final = 2
+# More are as many: all sums of them fit into a status.
+MOST_JOBS: Final = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def _waiting(entry: Any) -> tuple[frozenset[str], int]:
     labels, jobs = (entry.get("labels"), entry.get("jobs")) if isinstance(entry, Mapping) else (None, None)
     if not isinstance(labels, list) or not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 0:
         raise ValueError("an entry of the jobs that wait cannot be read")
-    return frozenset(str(label) for label in labels), jobs
+    return frozenset(str(label) for label in labels), min(jobs, MOST_JOBS)
 
 
 def _has_runner(entry: Any) -> bool:
