@@ -182,7 +182,8 @@ def reference() -> str:
             "when the status does; `observedGeneration` tells which spec was looked at.\n",
             _table(("Condition", "True means"), conditions),
             "### Reasons\n",
-            "Components are PostgresReady, RedisReady, OrchestratorsReady and LoadBalancerReady.\n",
+            "Components are PostgresReady, RedisReady, OrchestratorsReady and LoadBalancerReady; runners have the "
+            "same reasons where they are named.\n",
             _table(("Reason", "Of", "Meaning", "What to do"), reasons),
             "## Scale\n",
             _SCALE_TEXT,
