@@ -225,3 +225,15 @@ async def test_without_a_token_a_runner_does_not_register(
     await hub.delegate(1, "linux")
     await hub.job_is(1, "completed")
     assert github.calls == []
+
+
+async def test_jobs_that_no_runner_can_take_hold_others_up_for_moments_only(
+    hub: Hub, start_runner: Start
+) -> None:
+    for first in range(1, 201, 20):
+        await asyncio.gather(*(hub.delegate(number, "gpu") for number in range(first, first + 20)))
+    runner = await start_runner()
+    await runner.tells(ready=True)
+    for number in range(1001, 1004):
+        await hub.delegate(number, "linux")
+        await hub.job_is(number, "completed", 8)
