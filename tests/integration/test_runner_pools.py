@@ -63,7 +63,7 @@ def hub(stage: Stage) -> Kubectl:
     apply(kubectl, LINUX, GPU)
     wait_for("the cluster to be Ready", lambda: status(kubectl).get("phase") == "Ready", 90)
     tell(kubectl)
-    wait_for("one runner", lambda: runners(kubectl) == {"hub-runner-linux-0"}, 60)
+    wait_for("one runner", lambda: len(runners(kubectl)) == 1, 60)
     return kubectl
 
 
@@ -120,7 +120,7 @@ def test_a_pool_follows_the_jobs_and_one_that_cannot_be_scheduled_holds_no_other
     assert (told["queued"], told["pools"][0]["ready"], told["pools"][0]["desired"]) == (90, 6, 6)
     assert status(hub)["phase"] == "Ready", "pools do not gate the rest"
     tell(hub)
-    wait_for("pools at their least number", lambda: runners(hub) == {"hub-runner-linux-0"}, 60)
+    wait_for("pools at their least number", lambda: len(runners(hub)) == 1, 60)
     assert condition(hub)["status"] == "True"
 
 
@@ -186,12 +186,13 @@ def test_a_new_template_replaces_idle_runners_and_leaves_busy_ones_until_their_j
 
 def test_pools_that_are_taken_away_go_with_all_that_they_shared(hub: Kubectl) -> None:
     assert hub.get("secret", "hub-runner-token") is not None
-    tell(hub, "hub-runner-linux-0")
-    wait_for("the mark", lambda: marked(hub) == {"hub-runner-linux-0"}, 60)
+    (busy,) = runners(hub)
+    tell(hub, busy)
+    wait_for("the mark", lambda: marked(hub) == {busy}, 60)
     apply(hub)
     wait_for("it to be told", lambda: condition(hub)["reason"] == "NotRequested", 60)
     wait_until_time_passed(4)
-    assert runners(hub) == {"hub-runner-linux-0"}, "it has a job"
+    assert runners(hub) == {busy}, "it has a job"
     tell(hub)
     wait_for("no runner", lambda: not runners(hub), 60)
     for kind, name in (
