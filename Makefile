@@ -19,11 +19,17 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 venv: $(VENV)/.installed ## Make the Python environment with all tools
 
 .PHONY: generate
-generate: venv ## Write the CRD and the golden files anew
+generate: venv ## Write the CRD, the golden files and what is made from the charts anew
 	$(BIN)/python -m tests.generate
 
+# NAMESPACE=name for another one than runnerhub-system, HELM="--set image.registry=... --values FILE" for other values.
+NAMESPACE ?= runnerhub-system
+.PHONY: manifest
+manifest: venv ## Write build/manifest/runnerhub-operator.yaml, which installs the operator without Helm
+	$(BIN)/python -m tests.manifest build/manifest/runnerhub-operator.yaml --namespace $(NAMESPACE) $(HELM)
+
 .PHONY: lint
-lint: venv ## Check format, types, layers, Dockerfiles, chart and workflow
+lint: venv ## Check format, types, layers, Dockerfiles, charts and workflow
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -1,10 +1,11 @@
-"""Write the generated files: the CRD (twice: for kubectl and for the chart), its reference, the golden manifests.
+"""Write the generated files: the CRD (for kubectl and for the charts), its reference, the golden manifests.
 
-`make generate` runs it; a unit test fails when a committed file differs from what this would write.
+`make generate` runs it; unit tests fail when a committed file differs from what this would write.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from runnerhub_operator.plan.objects import desired
 from runnerhub_operator.resources.common import BuildContext, Images
 from runnerhub_operator.resources.runners import runner_pod
 from runnerhub_operator.snapshot import Snapshot
+from tests import charts
 from tests.reference import reference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,11 +75,12 @@ def example(name: str) -> dict[str, Any]:
 def generated() -> dict[Path, str]:
     """All generated files with their content."""
     crd = custom_resource_definition()
-    # Uninstalling the chart must not delete every cluster with the definition.
-    kept = {**crd["metadata"], "annotations": {"helm.sh/resource-policy": "keep"}}
+    values = charts.values_schema(crd)
     files = {
         ROOT / "crds" / CRD_FILE: to_yaml(crd),
-        ROOT / "charts" / "runnerhub-operator" / "files" / CRD_FILE: to_yaml({**crd, "metadata": kept}),
+        # The chart writes the metadata itself.
+        charts.OPERATOR / "files" / "runnerhubclusters.spec.yaml": to_yaml({"spec": crd["spec"]}),
+        charts.CLUSTER / "values.schema.json": json.dumps(values, indent=2, ensure_ascii=False) + "\n",
         ROOT / "docs" / "reference" / "api.md": reference(),
     }
     for path in sorted((ROOT / "examples").glob("*.yaml")):
@@ -90,12 +93,17 @@ def generated() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Write the files."""
-    for path, text in generated().items():
+    """Write the files: first those that the charts consist of, then what the charts give."""
+    _write(generated())
+    _write({path: to_yaml(*documents) for path, documents in charts.rendered_files().items()})
+    return 0
+
+
+def _write(files: dict[Path, str]) -> None:
+    for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         sys.stdout.write(f"{path.relative_to(ROOT)}\n")
-    return 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from e2e.stage.roles import PlayedCluster
 from runnerhub_operator import names
-from runnerhub_operator.resources.redis import PORT_STATE
 
 _HEAD_END: Final = b"\r\n\r\n"
 
@@ -218,7 +217,7 @@ def _flat(fields: Mapping[str, str]) -> list[str]:
 _SERVED: Final[Mapping[str, Mapping[int, type[_Protocol]]]] = {
     names.POSTGRES: {names.PORT_PATRONI: PatroniProtocol},
     names.POOLER: {names.PORT_POOLER_AGENT: PoolerProtocol},
-    names.REDIS: {names.PORT_SENTINEL: SentinelProtocol, PORT_STATE: RedisPodProtocol},
+    names.REDIS: {names.PORT_SENTINEL: SentinelProtocol, names.PORT_REDIS_STATE: RedisPodProtocol},
     names.ORCHESTRATOR: {names.PORT_ORCHESTRATOR: OrchestratorProtocol},
     names.RUNNER: {names.PORT_RUNNER: RunnerProtocol},
 }

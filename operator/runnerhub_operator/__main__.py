@@ -1,4 +1,4 @@
-"""Command line: `run` the operator, show the `plan` of a manifest, or print the CustomResourceDefinition."""
+"""Command line: `run` or `check` the operator, show the `plan` of a manifest, or print the definition."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="run the operator (settings come from the environment)")
     commands.add_parser("crd", help="print the CustomResourceDefinition as JSON")
+    check = commands.add_parser(
+        "check", help="tell whether the definition is served and an operator is active"
+    )
+    check.add_argument("--timeout", type=float, default=60, help="seconds until it must be so (60)")
     plan = commands.add_parser(
         "plan", help="print what a RunnerHubCluster manifest would change and restart; writes nothing"
     )
@@ -25,6 +29,10 @@ def main() -> int:
 
         json.dump(custom_resource_definition(), sys.stdout, indent=2)
         return 0
+    if arguments.command == "check":
+        from .check import run as run_check
+
+        return run_check(arguments.timeout)
     if arguments.command == "plan":
         from .preview import run as run_plan
 

@@ -61,6 +61,8 @@ PORT_PATRONI: Final = 8008
 PORT_POOLER_AGENT: Final = 8406
 PORT_REDIS: Final = 6379
 PORT_SENTINEL: Final = 26379
+# Of the program in each Redis pod: probes, and what it tells of its volume and its Redis.
+PORT_REDIS_STATE: Final = 6380
 PORT_ORCHESTRATOR: Final = 3001
 PORT_WEBSOCKET: Final = 3002
 PORT_AGENT: Final = 9808

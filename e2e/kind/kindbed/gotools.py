@@ -32,7 +32,7 @@ NODE_BINARIES = ("kubelet", "kubeadm", "kubectl")
 NODE_IMAGE_TOOLS = (*CONTROL_PLANE, *NODE_BINARIES, "kube-proxy", "coredns", "local-path-provisioner")
 API_SERVER_TOOLS = ("etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kwok")
 CLUSTER_TOOLS = ("kind", "kubectl")
-DEVELOPER_TOOLS = ("helm", "actionlint")
+DEVELOPER_TOOLS = ("helm", "helm3", "actionlint")
 
 TOOLS = {
     tool.binary: tool
@@ -50,6 +50,8 @@ TOOLS = {
         Tool("kind", "kind", "sigs.k8s.io/kind"),
         Tool("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
         Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm"),
+        # Many installations still use the former major version; the charts are checked with both.
+        Tool("helm3", "helm3", "helm.sh/helm/v3/cmd/helm"),
         Tool("actionlint", "actionlint", "github.com/rhysd/actionlint/cmd/actionlint"),
     )
 }

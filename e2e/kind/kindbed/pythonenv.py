@@ -35,8 +35,8 @@ def make(venv: Path) -> None:
 
 
 def lint(venv: Path) -> None:
-    """Check Dockerfiles, the chart and the workflows; raises TestBedError when one of the checks fails."""
-    tools = gotools.ensure("actionlint", "helm")
+    """Check Dockerfiles, the charts and the workflows; raises TestBedError when one of the checks fails."""
+    tools = gotools.ensure("actionlint", "helm", "helm3")
     hadolint = venv / "bin" / "hadolint"
     dockerfiles = sorted(REPOSITORY.glob("images/*/Dockerfile"))
     charts = sorted(path.parent for path in REPOSITORY.glob("charts/*/Chart.yaml"))
@@ -46,6 +46,7 @@ def lint(venv: Path) -> None:
     checks: list[tuple[str, list[Word]]] = [
         ("hadolint", [hadolint, "--failure-threshold", "warning", *dockerfiles]),
         ("helm lint", [tools["helm"], "lint", "--strict", *charts]),
+        ("helm 3 lint", [tools["helm3"], "lint", "--strict", *charts]),
         # shellcheck and pyflakes are optional helpers of actionlint; results must not depend on their presence.
         ("actionlint", [tools["actionlint"], "-shellcheck=", "-pyflakes=", *workflows]),
     ]

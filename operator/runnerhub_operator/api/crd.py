@@ -202,7 +202,8 @@ def custom_resource_definition() -> Schema:
                             "name": name,
                             "type": kind,
                             "jsonPath": path,
-                            "priority": priority,
+                            # The API server stores no 0, and what it stores must not differ from what was applied.
+                            **({"priority": priority} if priority else {}),
                             "description": text,
                         }
                         for name, kind, path, priority, text in PRINTER_COLUMNS

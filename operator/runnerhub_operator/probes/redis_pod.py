@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import aiohttp
 
+from .. import names
 from ..errors import ProbeError
-from ..resources.redis import PORT_STATE
 from .http import Program
 
 _log = logging.getLogger(__name__)
 
-_PROGRAM: Final = Program("the Redis pod's program", PORT_STATE)
+_PROGRAM: Final = Program("the Redis pod's program", names.PORT_REDIS_STATE)
 # More than the image ever keeps; what a pod says is not to be trusted with the size of the status.
 _MOST_SNAPSHOTS: Final = 8
 _LONGEST_NAME: Final = 100

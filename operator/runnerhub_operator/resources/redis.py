@@ -28,9 +28,6 @@ from .common import (
     unowned,
 )
 
-# Port of the pod's start program: probes, and what it tells the other pods of its volume.
-PORT_STATE: Final = 6380
-
 DATA_PATH: Final = "/data"
 RUNTIME_PATH: Final = "/run/redis"
 CONFIGURATION_PATH: Final = "/etc/runnerhub/redis"
@@ -188,7 +185,7 @@ def pod_service(context: BuildContext, ordinal: int) -> Manifest:
             "ports": [
                 _service_port("redis", names.PORT_REDIS),
                 _service_port("sentinel", names.PORT_SENTINEL),
-                _service_port("state", PORT_STATE),
+                _service_port("state", names.PORT_REDIS_STATE),
             ],
         },
     }
@@ -315,7 +312,7 @@ def _redis_container(context: BuildContext) -> Manifest:
         "env": _identity_env(),
         "ports": [
             {"name": "redis", "containerPort": names.PORT_REDIS, "protocol": "TCP"},
-            {"name": "state", "containerPort": PORT_STATE, "protocol": "TCP"},
+            {"name": "state", "containerPort": names.PORT_REDIS_STATE, "protocol": "TCP"},
         ],
         # Alive also while it waits for its role or loads; a Redis that answers nothing for 30 s is restarted.
         "livenessProbe": {

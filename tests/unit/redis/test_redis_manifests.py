@@ -57,7 +57,7 @@ def test_each_pod_has_a_service_of_its_own(replicas: int) -> None:
         assert "clusterIP" not in service["spec"], "headless: there would be no literal address to announce"
         assert service["spec"]["publishNotReadyAddresses"] is True
         assert service["spec"]["selector"]["statefulset.kubernetes.io/pod-name"] == f"hub-redis-{ordinal}"
-        assert {port["port"] for port in service["spec"]["ports"]} == {6379, 26379, redis.PORT_STATE}
+        assert {port["port"] for port in service["spec"]["ports"]} == {6379, 26379, names.PORT_REDIS_STATE}
 
 
 @pytest.mark.parametrize(("replicas", "quorum"), [(3, 2), (5, 3), (7, 4), (9, 5)])
