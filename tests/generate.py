@@ -17,6 +17,7 @@ from runnerhub_operator.api import parse_cluster
 from runnerhub_operator.api.crd import custom_resource_definition
 from runnerhub_operator.plan.objects import desired
 from runnerhub_operator.resources.common import BuildContext, Images
+from runnerhub_operator.resources.runners import runner_pod
 from runnerhub_operator.snapshot import Snapshot
 from tests import charts
 from tests.cli_reference import cli_reference
@@ -28,7 +29,7 @@ CRD_FILE = "runnerhub.io_runnerhubclusters.yaml"
 IMAGES = Images(
     **{
         name: f"example.test/{name}:1"
-        for name in ("operator", "postgres", "pooler", "redis", "haproxy", "orchestrator")
+        for name in ("operator", "postgres", "pooler", "redis", "haproxy", "orchestrator", "runner")
     }
 )
 
@@ -88,7 +89,9 @@ def generated() -> dict[Path, str]:
     }
     for path in sorted((ROOT / "examples").glob("*.yaml")):
         body = example(path.stem)
-        objects = desired_objects(context(body["metadata"]["name"], body.get("spec", {})))
+        built = context(body["metadata"]["name"], body.get("spec", {}))
+        objects = desired_objects(built)
+        objects += [runner_pod(built, pool, 0) for pool in built.cluster.spec.runner_pools]
         files[ROOT / "tests" / "unit" / "golden" / f"{path.stem}.yaml"] = to_yaml(*objects)
     return files
 

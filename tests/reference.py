@@ -114,6 +114,7 @@ def _required(schema: Schema, path: str) -> set[str]:
     found = {f"{path}.{name}" for name in schema.get("required", ())}
     for name, value in schema.get("properties", {}).items():
         found |= _required(value, f"{path}.{name}")
+        found |= _required(value.get("items", {}), f"{path}.{name}[]")
     return found
 
 
@@ -136,7 +137,7 @@ def _spec(patterns: list[str]) -> str:
 def _rules() -> str:
     places: dict[str, list[str]] = {rule.message: ["`metadata.name`"] for rule in NAME_RULES}
     for path, schema, _ in fields(spec_schema(), "spec"):
-        for rule in schema.get(RULES, ()):
+        for rule in (*schema.get(RULES, ()), *schema.get("items", {}).get(RULES, ())):
             places.setdefault(rule["message"], []).append(f"`{path}`")
     return _table(("Rule", "Of"), [(message, ", ".join(found)) for message, found in places.items()])
 
@@ -181,7 +182,8 @@ def reference() -> str:
             "when the status does; `observedGeneration` tells which spec was looked at.\n",
             _table(("Condition", "True means"), conditions),
             "### Reasons\n",
-            "Components are PostgresReady, RedisReady, OrchestratorsReady and LoadBalancerReady.\n",
+            "Components are PostgresReady, RedisReady, OrchestratorsReady and LoadBalancerReady; runners have the "
+            "same reasons where they are named.\n",
             _table(("Reason", "Of", "Meaning", "What to do"), reasons),
             "## Scale\n",
             _SCALE_TEXT,

@@ -83,9 +83,9 @@ class Cast:
         async for kind, body in self._api.follow(_PODS, names.LABEL_CLUSTER):
             metadata = body["metadata"]
             if kind != "DELETED" and not body["spec"].get("nodeName") and "deletionTimestamp" not in metadata:
-                self._bind(metadata)
+                self._schedule(body)
             cluster, component = self._cluster(metadata), metadata["labels"].get(names.LABEL_COMPONENT, "")
-            if component in cluster.pods or component == names.POOLER:
+            if component in cluster.pods or component in (names.POOLER, names.RUNNER):
                 await self._play(cluster, component, body, gone=kind == "DELETED")
 
     def _cluster(self, metadata: Object) -> PlayedCluster:
@@ -98,6 +98,21 @@ class Cast:
     def _relabel(self, namespace: str, pod: str, labels: dict[str, str | None]) -> None:
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}"
         self._writes.put_nowait(("PATCH", path, {"metadata": {"labels": labels}}))
+
+    def _schedule(self, body: Object) -> None:
+        """Any node will do, but none has a label beside its name."""
+        metadata, status = body["metadata"], body.get("status", {})
+        if set(body["spec"].get("nodeSelector", {})) <= {"kubernetes.io/hostname"}:
+            self._bind(metadata)
+        elif not any(item["type"] == "PodScheduled" for item in status.get("conditions", ())):
+            path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/status"
+            told = {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": "no node matches",
+            }
+            self._writes.put_nowait(("PATCH", path, {"status": {"conditions": [told]}}))
 
     def _bind(self, metadata: Object) -> None:
         path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
@@ -113,17 +128,20 @@ class Cast:
         """Let a pod come on or leave."""
         metadata = body["metadata"]
         uid, ip = metadata["uid"], body.get("status", {}).get("podIP", "")
-        # A pooler has a voice and no role.
+        # A pooler and a runner have a voice and no role.
         has_role = component in cluster.pods
         if gone or "deletionTimestamp" in metadata:
             if has_role:
                 cluster.drop(component, metadata["name"])
+            cluster.drained.discard(metadata["name"])
             self._listeners.close(self._addresses.pop(uid, ""))
         elif ip:
             labels = metadata["labels"]
             role, leads = labels.get(names.LABEL_ROLE, ""), names.LABEL_LEADER in labels
             if has_role:
                 cluster.put(component, PlayedPod(metadata["name"], uid, ip, role, leads))
+            if component == names.RUNNER:
+                cluster.runners[ip] = metadata["name"]
             self._addresses[uid] = ip
             await self._listeners.open(cluster, component, ip)
 

@@ -30,6 +30,9 @@ class PlayedCluster:
     `broken` are replicas of the database that do not come to run until they are made anew, with the state that
     Patroni tells of them.
 
+    `demand` is what orchestrators tell of jobs, None when they do not know the question. `runners` are runners' pods
+    by address, `drained` those that were told to take no more jobs.
+
     `relabel(pod, labels)` is asked to set the labels that Patroni and the agents would set; None removes one.
     `addresses` are the ClusterIPs of the Redis pods' Services by pod; `config` is Patroni's dynamic configuration.
     """
@@ -41,6 +44,11 @@ class PlayedCluster:
     terms: dict[str, int] = field(default_factory=lambda: {names.POSTGRES: FIRST_TIMELINE, names.REDIS: 0})
     config: dict[str, Any] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
+    demand: dict[str, Any] | None = field(
+        default_factory=lambda: {"waiting": [], "running": [], "complete": True}
+    )
+    runners: dict[str, str] = field(default_factory=dict)
+    drained: set[str] = field(default_factory=set)
 
     def put(self, component: str, pod: PlayedPod) -> None:
         """A pod runs."""
@@ -115,6 +123,16 @@ class PlayedCluster:
                 self.pods[component][pod.name] = replace(pod, leads=leads)
 
     # --- What the programs answer ---
+
+    def drain(self, ip: str) -> str:
+        """What the runner at an address says when it is told to take no more jobs: its last request takes a moment."""
+        name = self.runners.get(ip, "")
+        if any(job["runnerId"] == name for job in (self.demand or {}).get("running", ())):
+            return "busy"
+        if name in self.drained:
+            return "drained"
+        self.drained.add(name)
+        return "draining"
 
     def patroni_members(self) -> dict[str, Any]:
         """Patroni's GET /cluster: all that are not broken stream from the primary, without lag."""

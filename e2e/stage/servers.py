@@ -85,6 +85,27 @@ class RedisPodProtocol(_HttpProtocol):
         return "200 OK", json.dumps({"volumeUsedPercent": 10, "snapshots": [], "redis": redis})
 
 
+class OrchestratorProtocol(_HttpProtocol):
+    """GET /api/runners/demand. PUT /demand is a test's."""
+
+    def _answer(self, method: str, path: str, body: bytes) -> tuple[str, str]:
+        if (method, path) == ("PUT", "/demand"):
+            self._cluster.demand = json.loads(body)
+            return "200 OK", "{}"
+        if (method, path) == ("GET", "/api/runners/demand") and self._cluster.demand is not None:
+            return "200 OK", json.dumps(self._cluster.demand)
+        return "404 Not Found", json.dumps({"message": "Not Found"})
+
+
+class RunnerProtocol(_HttpProtocol):
+    """POST /drain."""
+
+    def _answer(self, method: str, path: str, _body: bytes) -> tuple[str, str]:
+        if (method, path) != ("POST", "/drain"):
+            return "404 Not Found", "{}"
+        return "200 OK", json.dumps({"state": self._cluster.drain(self._address())})
+
+
 class PatroniProtocol(_HttpProtocol):
     """GET /cluster and /patroni, GET and PATCH /config, POST /switchover, /restart and /reinitialize.
 
@@ -197,6 +218,8 @@ _SERVED: Final[Mapping[str, Mapping[int, type[_Protocol]]]] = {
     names.POSTGRES: {names.PORT_PATRONI: PatroniProtocol},
     names.POOLER: {names.PORT_POOLER_AGENT: PoolerProtocol},
     names.REDIS: {names.PORT_SENTINEL: SentinelProtocol, names.PORT_REDIS_STATE: RedisPodProtocol},
+    names.ORCHESTRATOR: {names.PORT_ORCHESTRATOR: OrchestratorProtocol},
+    names.RUNNER: {names.PORT_RUNNER: RunnerProtocol},
 }
 
 

@@ -34,6 +34,7 @@ def test_all_conditions_are_there_with_reason_and_message(hub: Hub) -> None:
         "OrchestratorsReady",
         "LoadBalancerReady",
         "IngressReady",
+        "RunnersReady",
     ]
     assert all(item["reason"] and item["message"] for item in conditions)
     assert {item["observedGeneration"] for item in conditions} == {hub.body()["metadata"]["generation"]}

@@ -121,13 +121,10 @@ def redis_cli(view: View, arguments: Sequence[str], *, sentinel: bool, terminal:
             "there is no Redis master now; `kubectl runnerhub redis-cli --sentinel` asks a Sentinel",
             Exit.CRITICAL,
         )
-    container, port, key = (
-        ("sentinel", names.PORT_SENTINEL, "sentinel-password")
-        if sentinel
-        else ("redis", names.PORT_REDIS, "password")
-    )
+    container, port = ("sentinel", names.PORT_SENTINEL) if sentinel else ("redis", names.PORT_REDIS)
     # redis-cli reads the password from its environment, where `ps` does not show it, in the pod either.
-    script = f'REDISCLI_AUTH="$(cat {CREDENTIALS_PATH}/{key})" exec redis-cli -p {port} "$@"'
+    user = names.REDIS_OPERATOR_USER
+    script = f'REDISCLI_AUTH="$(cat {CREDENTIALS_PATH}/{user}-password)" exec redis-cli --user {user} -p {port} "$@"'
     command = ["sh", "-c", script, "redis-cli", *arguments]
     note = f"{pod}, the Sentinel there" if sentinel else f"{pod}, the master"
     return Session(_exec(pod, container, command, terminal=terminal), note)

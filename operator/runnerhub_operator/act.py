@@ -24,11 +24,12 @@ from .errors import (
 )
 from .kube.client import KubeClient, ObjectRef
 from .kube.events import EventNote, event_manifest
-from .probes import patroni, pgbouncer
+from .probes import patroni, pgbouncer, runners
 from .probes.http import Login
 from .resources.common import Manifest
 from .resources.credentials import CredentialSecret
 from .resources.patroni import POOLER_ADMIN_USER, REST_USER
+from .resources.runners import CONTROL_KEY
 from .snapshot import LiveObject, Snapshot
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ PASSWORD_LENGTH = 32
 ACTION_DEADLINE_SECONDS = 20.0
 # Patroni only begins, and answers when it has read its store.
 REINITIALIZE_DEADLINE_SECONDS = 5.0
+# Shorter by far than a runner heeds it.
+DRAIN_DEADLINE_SECONDS = 2.0
 
 
 class Actor:
@@ -161,6 +164,56 @@ class Actor:
             return False
         logger.info("%s", step)
         return True
+
+    async def create_runner(self, cluster: RunnerHubCluster, manifest: Mapping[str, Any]) -> bool:
+        """Create a runner's pod; False: its slot is taken, which the watch has not told yet.
+
+        Raises RefusedError, and ForeignObjectError when the name is somebody else's.
+        """
+        ref = ObjectRef.of(manifest)
+        try:
+            await self._client.create(dict(manifest))
+        except ConflictError:
+            with contextlib.suppress(NotFoundError):
+                _check_owner(cluster, ref, await self._client.get(ref))
+            return False
+        logger.info("started runner %s", ref)
+        return True
+
+    async def stop_runner(
+        self, cluster: RunnerHubCluster, snapshot: Snapshot, step: actions.StopRunner
+    ) -> bool:
+        """Delete a runner's pod, after it has said that it has no job and takes no more; False: not yet."""
+        if step.ask and not await self._is_drained(cluster, snapshot, step):
+            return False
+        ref = ObjectRef("v1", "Pod", cluster.namespace, step.pod)
+        try:
+            await self._client.delete(ref, uid=step.uid)
+        except (NotFoundError, ConflictError):
+            return False
+        logger.info("stopped runner %s: %s", ref, step.reason)
+        return True
+
+    async def _is_drained(
+        self, cluster: RunnerHubCluster, snapshot: Snapshot, step: actions.StopRunner
+    ) -> bool:
+        key = snapshot.children.secret_value(names.runner_token(cluster.name), CONTROL_KEY)
+        if key is None or not step.ip:
+            return step.force
+        try:
+            state = await runners.drain(self._http, step.ip, key, deadline_seconds=DRAIN_DEADLINE_SECONDS)
+        except ProbeError as error:
+            logger.info("%s: %s", step.pod, error)
+            return step.force
+        return state == "drained"
+
+    async def mark_runner(self, cluster: RunnerHubCluster, mark: actions.MarkRunner) -> None:
+        """Protect a runner that has a job from evictions, or one that has none no longer."""
+        labels = {names.LABEL_BUSY: "true" if mark.busy else None}
+        annotations = {names.ANNOTATION_SAFE_TO_EVICT: "false" if mark.busy else "true"}
+        patch = {"metadata": {"uid": mark.uid, "labels": labels, "annotations": annotations}}
+        with contextlib.suppress(NotFoundError, ConflictError):
+            await self._client.merge_patch(ObjectRef("v1", "Pod", cluster.namespace, mark.pod), patch)
 
     async def take_lease(
         self, cluster: RunnerHubCluster, manifest: Manifest, live: LiveObject | None

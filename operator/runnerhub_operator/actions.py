@@ -119,6 +119,44 @@ class GrowVolume:
         return f"grow the volume of {self.pod} to {self.size}"
 
 
+@dataclass(frozen=True, slots=True)
+class StopRunner:
+    """Delete the pod of a runner.
+
+    `ask`: tell the runner to take no more jobs first, and delete it only when it says that it has none. `force`: also
+    when it says nothing; never when it says that it has a job.
+    """
+
+    pod: str
+    uid: str
+    pool: str
+    ip: str
+    reason: str
+    ask: bool = True
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MarkRunner:
+    """Mark a runner that has a job, so that nobody evicts it, or take the mark away."""
+
+    pod: str
+    uid: str
+    busy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSteps:
+    """What is to be done with the runners: pods to create with their pool, to stop, to mark."""
+
+    create: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    stop: tuple[StopRunner, ...] = ()
+    mark: tuple[MarkRunner, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.create or self.stop or self.mark)
+
+
 Disruption = RestartPod | SwitchPostgres | RestartPostgres | ReinitializePostgres | RenewDeployment
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from .api import RunnersStatus
 
 RECONCILE_SECONDS = Histogram(
     "runnerhub_operator_reconcile_seconds",
@@ -52,7 +56,26 @@ REINITIALIZATIONS = Counter(
     ["namespace", "name", "member"],
 )
 
+RUNNERS = Gauge(
+    "runnerhub_cluster_runners",
+    "Runners of each pool: desired, ready, busy; and queued, the jobs that it could take.",
+    ["namespace", "name", "pool", "state"],
+)
+RUNNERS_STARTED = Counter(
+    "runnerhub_cluster_runners_started_total",
+    "Runners that the operator started.",
+    ["namespace", "name", "pool"],
+)
+RUNNERS_STOPPED = Counter(
+    "runnerhub_cluster_runners_stopped_total",
+    "Runners that the operator stopped.",
+    ["namespace", "name", "pool"],
+)
+
 _CONDITION_VALUES = {"True": 1.0, "False": 0.0}
+_POOL_STATES = ("desired", "ready", "busy", "queued")
+# The pools whose series there are, by cluster.
+_POOLS: dict[tuple[str, str], set[str]] = {}
 
 
 def observe_api_call(verb: str, kind: str, status: int) -> None:
@@ -70,8 +93,33 @@ def set_condition(namespace: str, name: str, condition_type: str, status: str) -
     CONDITION.labels(namespace, name, condition_type).set(_CONDITION_VALUES.get(status, -1.0))
 
 
+def set_runners(namespace: str, name: str, status: RunnersStatus) -> None:
+    """Set the gauges of a cluster's pools, and remove those of pools that are gone."""
+    pools = {pool.name: pool for pool in status.pools}
+    for gone in _POOLS.get((namespace, name), set()) - set(pools):
+        _forget_pool(namespace, name, gone)
+    if pools:
+        _POOLS[namespace, name] = set(pools)
+    else:
+        _POOLS.pop((namespace, name), None)
+    for pool in pools.values():
+        for state in _POOL_STATES:
+            RUNNERS.labels(namespace, name, pool.name, state).set(getattr(pool, state))
+
+
+def _forget_pool(namespace: str, name: str, pool: str) -> None:
+    for state in _POOL_STATES:
+        with contextlib.suppress(KeyError):
+            RUNNERS.remove(namespace, name, pool, state)
+    for counter in (RUNNERS_STARTED, RUNNERS_STOPPED):
+        with contextlib.suppress(KeyError):
+            counter.remove(namespace, name, pool)
+
+
 def forget_cluster(namespace: str, name: str, condition_types: tuple[str, ...]) -> None:
     """Remove the series of a cluster that is gone."""
+    for pool in _POOLS.pop((namespace, name), set()):
+        _forget_pool(namespace, name, pool)
     for condition_type in condition_types:
         try:
             CONDITION.remove(namespace, name, condition_type)

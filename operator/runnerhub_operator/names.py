@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 API_GROUP: Final = "runnerhub.io"
@@ -20,6 +21,9 @@ LABEL_CLUSTER: Final = f"{API_GROUP}/cluster"
 LABEL_COMPONENT: Final = f"{API_GROUP}/component"
 LABEL_ROLE: Final = f"{API_GROUP}/role"
 LABEL_LEADER: Final = f"{API_GROUP}/leader"
+# On runner pods: the pool, and, while they have a job, "true".
+LABEL_POOL: Final = f"{API_GROUP}/pool"
+LABEL_BUSY: Final = f"{API_GROUP}/busy"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 ANNOTATION_APPLIED: Final = f"{API_GROUP}/applied-hash"
 # On the orchestrators' Deployment: an autoscaler of ours sets its size.
@@ -32,6 +36,8 @@ ANNOTATION_CONFIG: Final = f"{API_GROUP}/config-hash"
 ANNOTATION_MOUNTED: Final = f"{API_GROUP}/mounted-version"
 # On a Secret, by a person: the keys for which a new password is to be made, or "all".
 ANNOTATION_ROTATE: Final = f"{API_GROUP}/rotate"
+# Source: https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md
+ANNOTATION_SAFE_TO_EVICT: Final = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 # On a RunnerHubCluster, by people: the Postgres member that shall become the primary.
 ANNOTATION_SWITCH_PRIMARY: Final = f"{API_GROUP}/switch-primary-to"
 
@@ -47,6 +53,7 @@ SHARED: Final = "shared"
 # Not part of Kubernetes itself: it is there when somebody has installed the Gateway API's definitions.
 GATEWAY_API: Final = "gateway.networking.k8s.io/v1"
 HTTP_ROUTE: Final = "HTTPRoute"
+RUNNER: Final = "runner"
 
 # The volume of each stateful pod, and the claim template that it is made from.
 CLAIM_TEMPLATE: Final = "data"
@@ -74,6 +81,12 @@ PORT_LB_HTTP: Final = 8080
 PORT_LB_HTTPS: Final = 8443
 PORT_LB_STATS: Final = 8404
 PORT_LB_STATE: Final = 8405
+PORT_RUNNER: Final = 9810
+
+# GitHub's bound for the name of a runner is 64, that of a host name 63.
+MAX_RUNNER_NAME_LENGTH: Final = 63
+# More than any size of a pool has.
+MAX_SLOT_DIGITS: Final = 6
 
 
 def child(cluster: str, component: str) -> str:
@@ -94,6 +107,27 @@ def claim(cluster: str, component: str, ordinal: int) -> str:
 def credentials(cluster: str, component: str) -> str:
     """Name of the Secret with a component's generated passwords."""
     return f"{cluster}-{component}-credentials"
+
+
+def runner(cluster: str, pool: str, slot: int) -> str:
+    """Name of a runner and of its pod: `<cluster>-runner-<pool>-<slot>`, shortened by a hash when too long."""
+    name = f"{cluster}-{RUNNER}-{pool}-{slot}"
+    if len(name) <= MAX_RUNNER_NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(f"{cluster}/{pool}".encode()).hexdigest()[:8]
+    end = f"-{digest}-{slot}"
+    return f"{cluster}-{RUNNER}-{pool}"[: MAX_RUNNER_NAME_LENGTH - len(end)].rstrip("-") + end
+
+
+def runner_slot(name: str) -> int:
+    """The slot that the name of a runner's pod ends with; -1 when it has none."""
+    last = name.rpartition("-")[2]
+    return int(last) if last.isascii() and last.isdigit() and len(last) < MAX_SLOT_DIGITS else -1
+
+
+def runner_token(cluster: str) -> str:
+    """Secret with the token by which runners log in to the orchestrators."""
+    return f"{cluster}-runner-token"
 
 
 def pooler_pods_service(cluster: str) -> str:

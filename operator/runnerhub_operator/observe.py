@@ -13,9 +13,10 @@ import aiohttp
 from . import names
 from .api import PostgresStatus, RunnerHubCluster
 from .errors import ProbeError
-from .probes import haproxy, patroni, redis_pod, sentinel
+from .probes import haproxy, patroni, redis_pod, runners, sentinel
 from .resources.patroni import MAX_REPLICA_LAG_BYTES
 from .snapshot import Children, Observed, Pod, Snapshot
+from .tokens import REQUEST_TOKEN_LIFETIME, mint
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +33,12 @@ async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.Cl
     databases = [pod for pod in running if pod.component == names.POSTGRES]
     queues = {pod.name: pod.ip for pod in running if pod.component == names.REDIS}
     balancers = {pod.name: pod.ip for pod in running if pod.component == names.LOAD_BALANCER}
-    (members, config, alive), sentinels, redis_pods, balancer_states = await asyncio.gather(
+    (members, config, alive), sentinels, redis_pods, balancer_states, demanded = await asyncio.gather(
         _patroni(cluster, databases, http),
         _sentinels(cluster, queues, objects.children),
         redis_pod.read_states(http, queues, deadline_seconds=DETAILS_DEADLINE_SECONDS),
         haproxy.read_states(http, balancers, deadline_seconds=DETAILS_DEADLINE_SECONDS),
+        _demand(cluster, objects, http),
     )
     return Snapshot(
         now=datetime.now(UTC),
@@ -50,7 +52,27 @@ async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.Cl
         alive=alive,
         http_routes=objects.http_routes,
         balancers=balancer_states,
+        demand=demanded[0],
+        demand_error=demanded[1],
     )
+
+
+async def _demand(
+    cluster: RunnerHubCluster, objects: Observed, http: aiohttp.ClientSession
+) -> tuple[runners.Demand | None, str]:
+    """What the pools are sized by, asked of an orchestrator only where there are pools; or why nobody tells it."""
+    if not cluster.spec.runner_pools and not any(pod.component == names.RUNNER for pod in objects.pods):
+        return None, ""
+    hosts = [pod.ip for pod in objects.pods if pod.component == names.ORCHESTRATOR and pod.ip and pod.ready]
+    key = objects.children.secret_value(names.credentials(cluster.name, names.ORCHESTRATOR), "jwt-secret")
+    if not hosts or key is None:
+        return None, "no orchestrator is ready"
+    token = mint(key, names.FIELD_MANAGER, datetime.now(UTC), REQUEST_TOKEN_LIFETIME)
+    try:
+        return await runners.read_demand(http, hosts, token, deadline_seconds=PROBE_DEADLINE_SECONDS), ""
+    except ProbeError as error:
+        logger.debug("demand of %s/%s: %s", cluster.namespace, cluster.name, error)
+        return None, str(error)
 
 
 async def _patroni(

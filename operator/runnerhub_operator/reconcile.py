@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -193,6 +195,8 @@ class Reconciler:
             return self._pace(settled=False)
         if plan.growth:
             plan = await self._grow(cluster, plan)
+        if plan.runners:
+            plan = await self._crew(cluster, snapshot, plan)
         if rejection is None and plan.memory.rejection is None:
             try:
                 await self._disrupt(cluster, snapshot, plan)
@@ -261,6 +265,37 @@ class Reconciler:
         grown = replace(plan, memory=replace(plan.memory, refusals=refusals))
         self._remember(cluster, grown.memory)
         return grown
+
+    async def _crew(self, cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan) -> Plan:
+        """Mark, stop and start runners. What is refused for one pool is remembered, told, and stops no other pool."""
+        steps, refused = plan.runners, dict(plan.memory.runners.refused)
+        started, stopped = Counter[str](), Counter[tuple[str, str]]()
+        await asyncio.gather(*(self._actor.mark_runner(cluster, mark) for mark in steps.mark))
+        gone = await asyncio.gather(
+            *(self._actor.stop_runner(cluster, snapshot, step) for step in steps.stop)
+        )
+        stopped.update((step.pool, step.reason) for step, done in zip(steps.stop, gone, strict=True) if done)
+        for pool, manifest in steps.create:
+            if pool in refused:
+                continue
+            try:
+                started[pool] += await self._actor.create_runner(cluster, manifest)
+            except (ForeignObjectError, RefusedError) as error:
+                logger.warning("%s", error, extra={"cluster": f"{cluster.namespace}/{cluster.name}"})
+                refused[pool] = (str(error), datetime.now(UTC))
+        memory = replace(plan.memory, runners=replace(plan.memory.runners, refused=refused))
+        self._remember(cluster, memory)
+        now = datetime.now(UTC)
+        for pool, count in started.items():
+            if count:
+                metrics.RUNNERS_STARTED.labels(*cluster.key, pool).inc(count)
+                note = EventNote("Normal", "RunnersStarted", f"pool {pool}: {count} started")
+                await self._actor.emit(cluster, note, now)
+        for (pool, reason), count in stopped.items():
+            metrics.RUNNERS_STOPPED.labels(*cluster.key, pool).inc(count)
+            note = EventNote("Normal", "RunnersStopped", f"pool {pool}: {count} stopped, {reason}")
+            await self._actor.emit(cluster, note, now)
+        return replace(plan, memory=memory)
 
     async def _disrupt(self, cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan) -> None:
         """Patroni's configuration, then one step of a rolling change under the disruption Lease."""
@@ -343,6 +378,7 @@ class Reconciler:
         """Write the status when it differs; False: somebody changed the cluster meanwhile, look again."""
         for condition in status.conditions:
             metrics.set_condition(*key, condition.type, condition.status)
+        metrics.set_runners(*key, status.runners)
         metadata = body["metadata"]
         read: str = metadata["resourceVersion"]
         written = self._written.get(key)

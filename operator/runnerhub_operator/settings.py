@@ -59,6 +59,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             redis=_image(environment, "redis"),
             haproxy=_image(environment, "haproxy"),
             orchestrator=_image(environment, "orchestrator"),
+            runner=_image(environment, "runner"),
         ),
         log_format="json" if log_format == "json" else "text",
         log_level=environment.get("RUNNERHUB_LOG_LEVEL", "INFO").upper(),

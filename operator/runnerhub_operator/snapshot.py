@@ -15,6 +15,7 @@ from . import names
 from .probes.haproxy import BalancerState
 from .probes.patroni import PatroniCluster
 from .probes.redis_pod import RedisPodState
+from .probes.runners import Demand
 from .probes.sentinel import SentinelView
 from .quantities import parse_quantity
 
@@ -156,8 +157,10 @@ class Children:
 class Pod:
     """The parts of a pod that decisions are made from; two that are equal give no reason to look again.
 
-    `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator. `ended`: its containers have
-    ended for good; `last_words` is what one of them left that ended badly.
+    `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator. `ended`: the containers have
+    ended for good, as after an eviction; `last_words` is what one of them left that ended badly. Of runners: `pool`,
+    the `template` and `layout` that they were made from, `marked_busy`, the mark of those that have a job, and `since`
+    when they have been ready or not.
     """
 
     name: str
@@ -175,12 +178,18 @@ class Pod:
     message: str
     ended: bool = False
     last_words: str = ""
+    pool: str = ""
+    template: str = ""
+    layout: str = ""
+    marked_busy: bool = False
+    since: str = ""
 
     @classmethod
     def of(cls, body: Manifest) -> Pod:
         """Read a pod as the API server sent it."""
         metadata, status = body["metadata"], body.get("status", {})
-        labels = metadata.get("labels", {})
+        labels, annotations = metadata.get("labels", {}), metadata.get("annotations", {})
+        pool = labels.get(names.LABEL_POOL, "")
         conditions = {item["type"]: item for item in status.get("conditions", ())}
         ready = conditions.get("Ready", {})
         scheduled = conditions.get("PodScheduled", {})
@@ -218,6 +227,11 @@ class Pod:
                 ),
                 "",
             ),
+            pool=sys.intern(pool),
+            template=sys.intern(annotations.get(names.ANNOTATION_TEMPLATE, "")) if pool else "",
+            layout=sys.intern(annotations.get(names.ANNOTATION_LAYOUT, "")) if pool else "",
+            marked_busy=labels.get(names.LABEL_BUSY) == "true",
+            since=(ready.get("lastTransitionTime") or metadata.get("creationTimestamp", "")) if pool else "",
         )
 
     @property
@@ -310,7 +324,7 @@ class Snapshot:
     `children` are the live objects as cached from the watches. A probe that did not succeed is None
     (Patroni) or empty (Sentinel, `redis_pods`). `alive`: Postgres members out of step whose pods are not ready, but
     whose own Patroni answers. `http_routes`: whether the API server has HTTPRoutes. `balancers`: what the programs of
-    the load balancer's pods tell.
+    the load balancer's pods tell. `demand` is None, with the reason in `demand_error`, while no orchestrator tells it.
     """
 
     now: datetime
@@ -324,6 +338,8 @@ class Snapshot:
     alive: frozenset[str] = frozenset()
     http_routes: bool = False
     balancers: tuple[BalancerState, ...] = ()
+    demand: Demand | None = None
+    demand_error: str = ""
 
     def child(self, kind: str, name: str) -> Manifest | None:
         """A live object of the cluster, None when the cache has none."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.alias_generators import to_camel
 
 from .errors import InvalidRequestError
-from .jobs import Job, NewJob
+from .jobs import Demand, Job, NewJob
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -105,6 +105,22 @@ def render(job: Job) -> dict[str, Any]:
 def render_claim(job: Job, lease_seconds: float) -> dict[str, Any]:
     """A claimed job as its runner sees it, with the lease."""
     return {**render(job), "token": str(job.lease_token), "leaseSeconds": lease_seconds}
+
+
+def render_demand(demand: Demand) -> dict[str, Any]:
+    """The answer of GET /api/runners/demand."""
+    return {
+        "waiting": [{"labels": list(labels), "jobs": jobs} for labels, jobs in demand.waiting],
+        "running": [
+            {
+                "runnerId": job.runner_id,
+                "jobId": job.job_id,
+                "leaseUntil": job.lease_until.isoformat() if job.lease_until else None,
+            }
+            for job in demand.running
+        ],
+        "complete": demand.complete,
+    }
 
 
 def _has_null_character(value: Any) -> bool:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 AFTER_ERROR_SECONDS = 0.5
 # Jobs that no runner of this pod can take are put back; more than this per round would starve the others.
-UNSUITABLE_PER_ROUND = 20
+UNSUITABLE_PER_ROUND = 100
 
 
 @dataclass(eq=False, slots=True)

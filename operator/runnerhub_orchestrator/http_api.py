@@ -20,6 +20,7 @@ from .api_models import (
     parse,
     render,
     render_claim,
+    render_demand,
 )
 from .auth import Authenticator
 from .dispatch import Dispatcher
@@ -48,6 +49,10 @@ PROTECTED_PREFIXES = ("/api/jobs", "/api/runners")
 METRICS_DEADLINE_SECONDS = 3.0
 MARK_DEADLINE_SECONDS = 1.0
 REDIS_HEALTH_DEADLINE_SECONDS = 3.0
+# Whoever sizes the pools asks again soon, and waits for no longer.
+DEMAND_DEADLINE_SECONDS = 1.5
+# More than all pools together may have runners.
+DEMAND_ROWS = 25_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class Api:
                 web.post("/api/jobs/{id}/heartbeat", self.heartbeat),
                 web.post("/api/jobs/{id}/complete", self.complete),
                 web.post("/api/runners/claim", self.claim),
+                web.get("/api/runners/demand", self.get_demand),
             ]
         )
         application.on_response_prepare.append(self._close_when_draining)
@@ -290,6 +296,11 @@ class Api:
             self.events.publish("started", job)
             return self._claimed(job)
         return web.Response(status=204)
+
+    async def get_demand(self, _request: web.Request) -> web.Response:
+        """How many jobs wait for which labels, and which runners have a job: what pools of runners are sized by."""
+        demand = await self.repository.demand(limit=DEMAND_ROWS, deadline_seconds=DEMAND_DEADLINE_SECONDS)
+        return web.json_response(render_demand(demand))
 
     async def _claim_entry(self, entry: Entry, body: ClaimRequest) -> Job | None:
         """Make the entry's row ours; None when the row does not wait any more."""

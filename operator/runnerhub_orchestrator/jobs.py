@@ -61,6 +61,19 @@ class Job:
         return cls(**{**values, "labels": tuple(row["labels"])})
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What decides how many runners there should be.
+
+    `waiting`: jobs that no runner has, by the labels that they ask for. `running`: rows of jobs that a runner has.
+    `complete`: False when there is more than was read.
+    """
+
+    waiting: tuple[tuple[tuple[str, ...], int], ...]
+    running: tuple[Job, ...]
+    complete: bool
+
+
 class JobRepository:
     """The statements on single jobs. Each is idempotent, because a transaction may be tried twice."""
 
@@ -247,6 +260,36 @@ class JobRepository:
 
         rows = await self._database.run(work, deadline_seconds=deadline_seconds)
         return dict.fromkeys(STATUSES, 0) | {row["status"]: row["jobs"] for row in rows}
+
+    async def demand(self, *, limit: int, deadline_seconds: float) -> Demand:
+        """What waits and what runs, seen at one moment; of each at most `limit` rows are read.
+
+        The label sets of jobs that wait are counted over the oldest ones.
+        """
+
+        async def work(connection: Connection) -> tuple[list[DictRow], list[DictRow]]:
+            # One moment for both: a job that is claimed in between would be in neither, or in both.
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            waiting = await fetch_all(
+                connection,
+                """
+                SELECT labels, count(*) AS jobs FROM (
+                    SELECT labels FROM jobs WHERE status IN ('pending', 'queued') ORDER BY created_at LIMIT %(limit)s
+                ) AS oldest GROUP BY labels ORDER BY labels
+                """,
+                {"limit": limit},
+            )
+            running = await fetch_all(
+                connection,
+                "SELECT * FROM jobs WHERE status = 'running' ORDER BY lease_until LIMIT %(limit)s",
+                {"limit": limit},
+            )
+            return waiting, running
+
+        waiting, running = await self._database.run(work, deadline_seconds=deadline_seconds)
+        counted = tuple((tuple(row["labels"]), int(row["jobs"])) for row in waiting)
+        # More jobs than are counted change nothing for pools that have bounds; a busy runner that is not seen would.
+        return Demand(counted, tuple(Job.from_row(row) for row in running), len(running) < limit)
 
     async def _by_latest_token(self, identifier: str, row: DictRow | None) -> Job:
         if row:

@@ -20,6 +20,7 @@ from runnerhub_operator.api import RunnerHubCluster
 from runnerhub_operator.kube.compare import with_applied_hash
 from runnerhub_operator.probes.haproxy import BalancerState
 from runnerhub_operator.probes.patroni import PatroniCluster, PatroniMember
+from runnerhub_operator.probes.runners import MOST_JOBS, Demand
 from runnerhub_operator.probes.sentinel import ReplicaView, SentinelView
 from runnerhub_operator.resources.common import BuildContext, Images
 from runnerhub_operator.resources.credentials import credential_secrets
@@ -49,6 +50,7 @@ class World:
     sentinels: tuple[SentinelView, ...] = ()
     http_routes: bool = True
     balancers: tuple[BalancerState, ...] = ()
+    demand: Demand | None = None
     now: datetime = field(default=NOW)
 
     def snapshot(self, revision: int = 0) -> Snapshot:
@@ -63,6 +65,7 @@ class World:
             sentinels=self.sentinels,
             http_routes=self.http_routes,
             balancers=self.balancers,
+            demand=self.demand,
         )
 
 
@@ -402,22 +405,29 @@ _pod_statuses = st.fixed_dictionaries(
 )
 
 
+_pool_names = st.sampled_from(("a", "linux", "gone", ""))
+
+
 def _pods(cluster: str) -> Strategy:
-    name = st.one_of([_member_names(cluster, component) for component in _COMPONENTS])
+    runner = st.builds(lambda pool, slot: names.runner(cluster, pool, slot), _pool_names, st.integers(0, 3))
+    name = st.one_of([runner, *(_member_names(cluster, component) for component in _COMPONENTS)])
     labels = st.fixed_dictionaries(
         {},
         optional={
-            names.LABEL_COMPONENT: st.sampled_from((*_COMPONENTS, "stranger", "")),
+            names.LABEL_COMPONENT: st.sampled_from((*_COMPONENTS, names.RUNNER, "stranger", "")),
+            names.LABEL_POOL: _pool_names,
+            names.LABEL_BUSY: st.sampled_from(("true", "x")),
             names.LABEL_ROLE: st.sampled_from(("primary", "replica", "x")),
             names.LABEL_LEADER: st.sampled_from(("true", "false", "x")),
             "controller-revision-hash": texts,
         },
     )
     return st.builds(
-        lambda name, labels, status, going: {
+        lambda name, labels, annotations, status, going: {
             "metadata": {
                 "name": name,
                 "uid": f"uid-{name}",
+                "annotations": annotations,
                 **({"labels": labels} if labels else {}),
                 **({"deletionTimestamp": "2026-01-01T00:00:00Z"} if going else {}),
             },
@@ -426,8 +436,18 @@ def _pods(cluster: str) -> Strategy:
         },
         name,
         labels,
+        _annotations,
         _pod_statuses,
         st.booleans(),
+    )
+
+
+def _demands(cluster: str) -> Strategy:
+    runner = st.builds(lambda pool, slot: names.runner(cluster, pool, slot), _pool_names, st.integers(0, 3))
+    labels = st.frozensets(st.one_of(st.sampled_from(("self-hosted", "linux")), texts), max_size=3)
+    waiting = st.lists(st.tuples(labels, st.integers(0, MOST_JOBS)), max_size=4).map(tuple)
+    return st.one_of(
+        st.none(), st.builds(Demand, waiting, st.frozensets(st.one_of(runner, texts), max_size=4))
     )
 
 
@@ -698,6 +718,7 @@ def happenings(cluster: str) -> Strategy:
         st.lists(st.builds(BalancerState, texts, texts, st.one_of(st.none(), texts)), max_size=2).map(
             lambda states: _setter("balancers")(tuple(states))
         ),
+        _demands(cluster).map(_setter("demand")),
         st.one_of(_member_names(cluster, names.POSTGRES), st.none(), texts).map(
             lambda wanted: (
                 lambda world: setattr(

@@ -13,12 +13,17 @@ from e2e.stage.stage import Stage
 from e2e.stage.sweep import KEPT, Ending, Scenario, Sweep
 from kindbed.paths import BUILD_DIR
 
-SMALL = {"postgres": {"instances": 2}, "ingress": {"host": "hub.example.com"}}
+SMALL = {
+    "postgres": {"instances": 2},
+    "ingress": {"host": "hub.example.com"},
+    "runnerPools": [{"name": "linux", "minReplicas": 2}],
+}
 GROWN = {
     "postgres": {"instances": 3},
     "redis": {"replicas": 5},
     "orchestrator": {"replicas": 5},
     "ingress": {"host": "hub.example.com"},
+    "runnerPools": [{"name": "linux", "minReplicas": 4}, {"name": "gpu", "minReplicas": 1}],
 }
 UPDATED = {
     "postgres": {"instances": 2, "image": "example.test/postgres:2", "parameters": {"work_mem": "8MB"}},
@@ -29,6 +34,7 @@ ENLARGED = {
     "postgres": {"instances": 2, "storage": {"size": "20Gi"}},
     "redis": {"storage": {"size": "6Gi"}},
     "ingress": {"host": "hub.example.com"},
+    "runnerPools": [{"name": "linux", "minReplicas": 2}],
 }
 # Volumes grow, for which both StatefulSets are made anew.
 ENLARGE = Scenario("enlarge", SMALL, ENLARGED)
@@ -37,7 +43,7 @@ ENLARGE_AND_ABANDON = Scenario("enlarge-abandon", SMALL, ENLARGED, abandoned=Tru
 SCENARIOS = (
     Scenario("create", None, SMALL),
     Scenario("scale", SMALL, GROWN),
-    # Rolling changes of three components, and the Ingress goes.
+    # Rolling changes of three components, and the Ingress and the runners go.
     Scenario("update", SMALL, UPDATED),
     Scenario("abandon", None, SMALL, abandoned=True),
 )

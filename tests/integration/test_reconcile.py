@@ -62,7 +62,7 @@ def test_every_child_is_written_with_the_rights_of_the_chart(operator: Operator,
 def test_conditions_are_there_from_the_first_visit(operator: Operator, namespace: Kubectl) -> None:
     hub = created(namespace)
     conditions = {item["type"]: item for item in hub.status()["conditions"]}
-    assert len(conditions) == 9
+    assert len(conditions) == 10
     assert conditions["Ready"]["status"] == "False"
     assert conditions["Accepted"]["status"] == "True"
     assert hub.status()["phase"] == "Creating"

@@ -28,6 +28,8 @@ def _pod_templates() -> list[tuple[str, dict]]:
             if "template" in manifest.get("spec", {}):
                 name = f"{path.stem}/{manifest['metadata']['name']}"
                 found.append((name, manifest["spec"]["template"]["spec"]))
+            if manifest["kind"] == "Pod":
+                found.append((f"{path.stem}/{manifest['metadata']['name']}", manifest["spec"]))
     return found
 
 

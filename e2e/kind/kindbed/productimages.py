@@ -20,7 +20,7 @@ from kindbed.paths import BUILD_DIR, REPOSITORY, content_hash, files_below
 IMAGES_DIR = REPOSITORY / "images"
 BASE = "base"
 # What the operator's defaults name; a folder of another name below images/ is built as well.
-EXPECTED = (BASE, "client", "haproxy", "operator", "orchestrator", "pooler", "postgres", "redis")
+EXPECTED = (BASE, "client", "haproxy", "operator", "orchestrator", "pooler", "postgres", "redis", "runner")
 
 _FLAGS = re.compile(r"^(--\S+\s+)+")
 INPUTS_LABEL = "runnerhub.io/inputs"

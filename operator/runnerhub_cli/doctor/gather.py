@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -290,7 +290,7 @@ def _parsed(body: Manifest, *, strict: bool) -> RunnerHubCluster | None:
 def _wanted(cluster: RunnerHubCluster, picture: Picture) -> tuple[Wanted, ...]:
     """Each pod of the spec, as the operator's own builders would make it."""
     # The images do not matter here.
-    images = Images("-", "-", "-", "-", "-", "-")
+    images = Images(**{image.name: "-" for image in fields(Images)})
     context = BuildContext(cluster, images, credentials_hash="")
     found = []
     for component, build in _BUILDERS.items():

@@ -3,6 +3,7 @@
 from .base import ResourceRequirements, Storage
 from .cluster import RunnerHubCluster, parse_cluster, parse_status
 from .pod import InitContainer, Variable, Volume
+from .runners import GithubSpec, RunnerPoolSpec, TaintEffect, Toleration, ZoneSpread
 from .spec import (
     AppendFsync,
     CheckTimingSpec,
@@ -35,6 +36,8 @@ from .status import (
     RedisReplicaStatus,
     RedisStatus,
     RunnerHubClusterStatus,
+    RunnerPoolStatus,
+    RunnersStatus,
     SwitchoverResult,
     SwitchoverStatus,
 )
@@ -48,6 +51,7 @@ __all__ = [
     "Endpoints",
     "Failover",
     "GatewaySpec",
+    "GithubSpec",
     "HealthChecksSpec",
     "IngressSpec",
     "InitContainer",
@@ -69,14 +73,20 @@ __all__ = [
     "RunnerHubCluster",
     "RunnerHubClusterSpec",
     "RunnerHubClusterStatus",
+    "RunnerPoolSpec",
+    "RunnerPoolStatus",
+    "RunnersStatus",
     "ServiceType",
     "Storage",
     "SwitchoverResult",
     "SwitchoverStatus",
     "Synchronous",
+    "TaintEffect",
+    "Toleration",
     "UpdatePolicy",
     "Variable",
     "Volume",
+    "ZoneSpread",
     "parse_cluster",
     "parse_status",
 ]

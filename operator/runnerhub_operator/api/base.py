@@ -120,6 +120,10 @@ ANNOTATION_NAME_PATTERN = (
     r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
     r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 )
+# Source: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
+LABEL_VALUE_PATTERN = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
+# Kubernetes allows 253 characters before the slash; nobody uses them, and CEL counts what could be there.
+MAX_LABEL_NAME_LENGTH = 127
 
 
 # JSON tells 3 from "3" and true, and so does the API server; 3.0 it stores as 3 where it takes it.
@@ -131,6 +135,12 @@ StorageSize = Annotated[str, StringConstraints(pattern=STORAGE_PATTERN, max_leng
 ObjectName = Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN_PATTERN, min_length=1, max_length=253)]
 Network = Annotated[str, StringConstraints(pattern=NETWORK_PATTERN, max_length=43)]
 ImageReference = Annotated[str, StringConstraints(pattern=IMAGE_PATTERN, min_length=1, max_length=255)]
+LabelKey = Annotated[str, StringConstraints(max_length=MAX_LABEL_NAME_LENGTH)]
+LabelName = Annotated[
+    str,
+    StringConstraints(pattern=ANNOTATION_NAME_PATTERN, min_length=1, max_length=MAX_LABEL_NAME_LENGTH),
+]
+LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN, max_length=63)]
 
 
 def _memory_is_enough(given: ResourceList) -> bool:

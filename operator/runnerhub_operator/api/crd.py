@@ -42,6 +42,7 @@ PRINTER_COLUMNS = (
     ("Primary", "string", ".status.postgres.primary", 0, "The Postgres primary."),
     ("Master", "string", ".status.redis.master", 0, "The Redis master."),
     ("Leader", "string", ".status.orchestrator.leader", 0, "The leading orchestrator."),
+    ("Runners", "integer", ".status.runners.ready", 0, "Runners that are ready."),
     ("Age", "date", ".metadata.creationTimestamp", 0, "Time since creation."),
     ("Paused", "boolean", ".spec.paused", 1, "Whether the operator leaves everything as it is."),
     ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1, "Why it is ready or not."),
@@ -103,6 +104,8 @@ def _fill_defaults(schema: Schema) -> Schema:
         section = value.get("type") == "object" and "properties" in value and not value.get("required")
         if section and name not in schema.get("required", ()) and (default := _fill_defaults(value)):
             value["default"] = default
+        # Kubernetes fills the entries of a list from the defaults of their fields.
+        _fill_defaults(value.get("items", {}))
         if "default" in value:
             inside[name] = value["default"]
     return inside
@@ -131,6 +134,7 @@ def _tell_facts(schema: Schema, *, immutable: bool = False) -> None:
         facts = [*_bounds(value), *_default(value), *(["Immutable in this version."] if fixed else [])]
         value["description"] = " ".join([value["description"], *facts])
         _tell_facts(value, immutable=fixed)
+        _tell_facts(value.get("items", {}), immutable=fixed)
 
 
 def _bounds(schema: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,10 @@ CONDITIONS: Final[Mapping[ConditionType, str]] = {
         "The Ingress has an address, or every Gateway has taken the HTTPRoute, or neither is asked for. Ready does not "
         "wait for it."
     ),
+    ConditionType.RUNNERS: (
+        "Each pool has its least number of runners ready, and no runner that cannot start, or there are no pools. "
+        "Ready does not wait for it."
+    ),
 }
 
 
@@ -38,7 +42,7 @@ class Meaning:
 
 REASONS: Final[Mapping[ConditionReason, Meaning]] = {
     ConditionReason.AVAILABLE: Meaning(
-        "Ready, components, IngressReady",
+        "Ready, components, IngressReady, RunnersReady",
         "It serves, and nothing of it is missing. Of Ready: every component serves.",
         "Nothing.",
     ),
@@ -49,12 +53,12 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
         "Look at the pod, node or setting that the message names. The operator and Kubernetes go on repairing.",
     ),
     ConditionReason.CREATING: Meaning(
-        "Ready, components, Progressing, Degraded, IngressReady",
+        "Ready, components, Progressing, Degraded, IngressReady, RunnersReady",
         "It is being made for the first time and is not complete.",
         "Wait; when it stands still, the message names the pod and why it does not start.",
     ),
     ConditionReason.UNAVAILABLE: Meaning(
-        "components",
+        "components, RunnersReady",
         "It does not serve: no primary, no master, or no pod that is ready.",
         "See the message; an election needs a majority, so bring back the missing pods or nodes.",
     ),
@@ -69,9 +73,9 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
         "Restore the Secret from a backup, with its labels. New passwords would lock everybody out.",
     ),
     ConditionReason.NOT_REQUESTED: Meaning(
-        "IngressReady",
-        "The spec asks for no way in from outside.",
-        "Nothing; set spec.ingress to have one.",
+        "IngressReady, RunnersReady",
+        "The spec asks for no way in from outside, or for no runner pool.",
+        "Nothing; set spec.ingress or spec.runnerPools to have them.",
     ),
     ConditionReason.NO_ADDRESS: Meaning(
         "IngressReady",
@@ -96,33 +100,40 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
         "The operator has not looked at it yet, or cannot while the spec is not accepted.",
         "Wait; when it stays, see Accepted and whether the operator runs.",
     ),
+    ConditionReason.DEMAND_UNKNOWN: Meaning(
+        "RunnersReady",
+        "No orchestrator tells which jobs wait and which runners have one. Pools keep their size, or grow to their "
+        "least number; no runner is stopped.",
+        "Wait while orchestrators or the database are away. An orchestrator image of your own must answer GET "
+        "/api/runners/demand for pools to follow the jobs.",
+    ),
     ConditionReason.UNSCHEDULABLE: Meaning(
-        "components",
+        "components, RunnersReady",
         "No node has room for a pod, or its volume cannot be made.",
         "Add or free nodes, check the StorageClass, or ask for less in the spec's resources.",
     ),
     ConditionReason.ERR_IMAGE_PULL: Meaning(
-        "components",
+        "components, RunnersReady",
         "A node cannot pull an image.",
         "Check the image in the spec and the node's access to its registry.",
     ),
     ConditionReason.IMAGE_PULL_BACK_OFF: Meaning(
-        "components",
+        "components, RunnersReady",
         "A node could not pull an image and waits before it tries again.",
         "Check the image in the spec and the node's access to its registry.",
     ),
     ConditionReason.INVALID_IMAGE_NAME: Meaning(
-        "components",
+        "components, RunnersReady",
         "The container runtime does not understand the name of an image.",
         "Correct the image in the spec.",
     ),
     ConditionReason.CREATE_CONTAINER_CONFIG_ERROR: Meaning(
-        "components",
+        "components, RunnersReady",
         "A container needs a Secret or ConfigMap, or a key of one, that is not there.",
         "Restore what the message names.",
     ),
     ConditionReason.CRASH_LOOP_BACK_OFF: Meaning(
-        "components",
+        "components, RunnersReady",
         "A container ends soon after each start.",
         "Read its last words with kubectl logs --previous.",
     ),
@@ -192,7 +203,7 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
         "Remove that object, or give the cluster another name.",
     ),
     ConditionReason.REFUSED_BY_API_SERVER: Meaning(
-        "Accepted",
+        "Accepted, RunnersReady",
         "The API server, a quota or an admission policy refused an object that the operator made from the spec.",
         "See the message; change the spec, the quota or the policy.",
     ),

@@ -10,9 +10,9 @@ import json
 import re
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from .. import names
 from .base import (
@@ -44,6 +44,7 @@ from .pod import (
     map_of,
 )
 from .pod import Text as CommandPart
+from .runners import GithubSpec, RunnerPoolSpec
 
 # Only the API server knows the old object, so the operator has no counterpart of these rules. Whether the class is set
 # at all only the section around it can compare: a rule of a field is not asked when the field comes or goes.
@@ -956,6 +957,15 @@ class RunnerHubClusterSpec(ApiModel):
         description="Storage that all orchestrators share, for logs and artifacts. A change renews the orchestrators. "
         "Default: none.",
     )
+    github: GithubSpec = Field(
+        default_factory=GithubSpec, description="GitHub, where the runners of the pools register."
+    )
+    runner_pools: tuple[RunnerPoolSpec, ...] = Field(
+        default=(),
+        max_length=20,
+        description="Pools of runners, each with its labels and its size, which follows the jobs that wait.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
     leader_election: LeaderElectionSpec = Field(
         default_factory=LeaderElectionSpec,
         description="Timing of the orchestrators' leader election over the Lease `<cluster>-leader`. A change renews "
@@ -966,3 +976,11 @@ class RunnerHubClusterSpec(ApiModel):
         description="Timing of the checks behind /health, /health/database and /health/redis. A change renews the "
         "orchestrators.",
     )
+
+    @model_validator(mode="after")
+    def _pools_differ(self) -> Self:
+        """The API server takes the name for the key of a list of maps."""
+        names_of_pools = [pool.name for pool in self.runner_pools]
+        if len(set(names_of_pools)) < len(names_of_pools):
+            raise ValueError("runnerPools must have distinct names")
+        return self

@@ -38,6 +38,7 @@ class ConditionType(StrEnum):
     ORCHESTRATORS = "OrchestratorsReady"
     LOAD_BALANCER = "LoadBalancerReady"
     INGRESS = "IngressReady"
+    RUNNERS = "RunnersReady"
 
 
 class ConditionReason(StrEnum):
@@ -55,6 +56,7 @@ class ConditionReason(StrEnum):
     GATEWAY_API_MISSING = "GatewayApiMissing"
     ROUTE_NOT_ACCEPTED = "RouteNotAccepted"
     NOT_OBSERVED = "NotObserved"
+    DEMAND_UNKNOWN = "DemandUnknown"
     # Of a component whose pods cannot start, in the words of Kubernetes
     UNSCHEDULABLE = "Unschedulable"
     ERR_IMAGE_PULL = "ErrImagePull"
@@ -245,6 +247,28 @@ class OrchestratorStatus(StatusModel):
     )
 
 
+class RunnerPoolStatus(StatusModel):
+    """One pool of runners as observed."""
+
+    name: str = Field(description="Name of the pool.")
+    desired: Count = Field(default=0, description="Runners that the pool should have now.")
+    ready: Count = Field(
+        default=0, description="Runners that are ready: registered, and in touch with an orchestrator."
+    )
+    busy: Count = Field(default=0, description="Runners that have a job.")
+    queued: Count = Field(default=0, description="Jobs that wait and that the pool could take.")
+
+
+class RunnersStatus(StatusModel):
+    """The runners as observed."""
+
+    desired: Count = Field(default=0, description="Runners that all pools should have now.")
+    ready: Count = Field(default=0, description="Runners that are ready.")
+    busy: Count = Field(default=0, description="Runners that have a job.")
+    queued: Count = Field(default=0, description="Jobs that wait, also those that no pool can take.")
+    pools: tuple[RunnerPoolStatus, ...] = Field(default=(), max_length=64, description="The pools.")
+
+
 class Failover(StatusModel):
     """One election that the operator saw."""
 
@@ -298,6 +322,7 @@ class RunnerHubClusterStatus(StatusModel):
     orchestrator: OrchestratorStatus = Field(
         default_factory=OrchestratorStatus, description="The orchestrators."
     )
+    runners: RunnersStatus = Field(default_factory=RunnersStatus, description="The runners.")
     failovers: tuple[Failover, ...] = Field(
         default=(), max_length=10, description="The last ten elections, newest first."
     )

@@ -54,7 +54,8 @@ class Verdict:
     full: bool = True
 
 
-def _blocked(pods: tuple[Pod, ...]) -> tuple[ConditionReason, str] | None:
+def blocked_by(pods: tuple[Pod, ...]) -> tuple[ConditionReason, str] | None:
+    """Why the first pod that cannot start by itself does not, and what to do; None when there is none."""
     for reason, remedy in _REMEDIES.items():
         for pod in pods:
             if pod.waiting_reason == reason:
@@ -66,7 +67,7 @@ def _blocked(pods: tuple[Pod, ...]) -> tuple[ConditionReason, str] | None:
 def _verdict(
     kind: ConditionType, *, serves: bool, full: bool, creating: bool, detail: str, pods: tuple[Pod, ...]
 ) -> Verdict:
-    blocked = _blocked(pods)
+    blocked = blocked_by(pods)
     if full and blocked is None:
         return Verdict(kind, "True", ConditionReason.AVAILABLE, detail)
     told = f"{detail}; {blocked[1]}" if blocked else detail

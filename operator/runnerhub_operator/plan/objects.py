@@ -12,6 +12,7 @@ from ..kube.compare import is_subset, needs_apply, with_applied_hash
 from ..resources.common import BuildContext, Images, Manifest
 from ..resources.ingress import ingress_manifests
 from ..resources.redis import ADDRESS_PREFIX, state_config_map_name
+from ..resources.runners import shared_manifests
 from ..resources.storage import claim_name, storage_manifests
 from ..snapshot import Scaled, Snapshot
 from . import credentials, layout, volumes
@@ -96,6 +97,9 @@ def desired(context: BuildContext, snapshot: Snapshot) -> Desired:
     if context.credentials_hash is None:
         withheld = "Deployment", names.child(context.name, names.ORCHESTRATOR)
         manifests = [item for item in manifests if (item["kind"], item["metadata"]["name"]) != withheld]
+    # Runners that are to go still need what they share.
+    if context.cluster.spec.runner_pools or snapshot.pods_of(names.RUNNER):
+        manifests += shared_manifests(context)
     manifests = [*_storage(context, snapshot), *manifests]
     return Desired(
         (*manifests, *ingress_manifests(context)),

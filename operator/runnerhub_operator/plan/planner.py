@@ -8,7 +8,15 @@ from datetime import datetime
 from typing import Any
 
 from .. import names
-from ..actions import GeneratePasswords, GrowVolume, MarkPods, OrphanPods, PatchPatroniConfig, Rollout
+from ..actions import (
+    GeneratePasswords,
+    GrowVolume,
+    MarkPods,
+    OrphanPods,
+    PatchPatroniConfig,
+    Rollout,
+    RunnerSteps,
+)
 from ..api import (
     Condition,
     ConditionReason,
@@ -34,8 +42,10 @@ from . import (
     leases,
     migration,
     objects,
+    pools,
     repair,
     rotation,
+    runners,
     settings_in_use,
     status,
     switchover,
@@ -63,7 +73,7 @@ class ClusterMemory:
     `since`: since when components have not been full, by condition type. `matches`: objects that were found to be as
     they should be. `repair`: members of the database that are broken or were made anew. `refusals`: claims that were
     not allowed to grow. `passwords`: the Secrets as they were. `marked_settings`: the queue's settings that pods were
-    marked for. `failed_migration`: the Job whose failure was told.
+    marked for. `failed_migration`: the Job whose failure was told. `runners`: since when pools have had too many.
     """
 
     roles: failovers.Memory
@@ -78,12 +88,13 @@ class ClusterMemory:
     passwords: rotation.Known = field(default_factory=rotation.Known)
     marked_settings: str = ""
     failed_migration: str = ""
+    runners: runners.Memory = field(default_factory=runners.Memory)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What should be done, in this order: secrets, passwords, marks, objects, prune, orphan; status and Events; growth;
-    Patroni, rollout.
+    """What should be done, in this order: secrets, passwords, marks, objects, prune, orphan; status and Events; growth,
+    runners; Patroni, rollout.
 
     `objects` are those that differ from what is there. `orphan`: StatefulSets to be deleted without their pods, to be
     made anew at the next visit. `settled`: nothing is going on or missing.
@@ -96,6 +107,7 @@ class Plan:
     prune: tuple[Manifest, ...]
     orphan: tuple[OrphanPods, ...]
     growth: tuple[GrowVolume, ...]
+    runners: RunnerSteps
     patroni_patch: PatchPatroniConfig | None
     rollout: Rollout | None
     disruption_lease: Manifest | None
@@ -117,6 +129,7 @@ class Plan:
             or self.prune
             or self.orphan
             or self.growth
+            or self.runners
             or self.patroni_patch
             or self.disruption_lease is not None
             or step is not None
@@ -183,9 +196,12 @@ def make_plan(
     passwords = rotation.look(cluster, snapshot, memory.passwords)
     in_use = settings_in_use.look(cluster, snapshot, memory.marked_settings)
     growth = volumes.plan_growth(cluster, snapshot, _holders(sections), memory.refusals)
+    context = BuildContext(cluster, images)
+    crew = pools.look(context, snapshot, memory.runners)
     verdicts, since, full = _verdicts(
         cluster, snapshot, sections, changes, rollout, mending.told, growth, in_use.behind, memory
     )
+    verdicts.append(pools.verdict(cluster, snapshot, crew))
     written = conditions.with_times(verdicts, cluster.status, cluster.generation, snapshot.now)
 
     notes = _Notes(events=[*request.events, *mending.events])
@@ -212,14 +228,15 @@ def make_plan(
         postgres=sections.postgres.model_copy(update={"switchover": request.status}),
         redis=sections.redis,
         orchestrator=sections.orchestrator,
+        runners=pools.status(crew),
         failovers=tuple([*reversed(notes.failovers), *cluster.status.failovers][: failovers.MAX_FAILOVERS]),
-        pending_updates=changes.waiting,
+        pending_updates=(*changes.waiting, *crew.waiting),
         endpoints=status.endpoints(cluster),
     )
-    context = BuildContext(cluster, images)
     told_leases = objects.differing(
         leases.observed_leases(context, snapshot, sections.postgres, sections.redis), snapshot
     )
+    tokens = objects.differing(crew.secrets, snapshot)
     paused = cluster.spec.paused
     orphan = () if paused else _orphan(changes.anew, snapshot)
     notes.events += [_replacement_event(action) for action in orphan]
@@ -233,15 +250,18 @@ def make_plan(
         or growth.steps
         or in_use.behind
         or (changes.migration.holds and not failed)
+        or tokens
+        or crew.moving
     )
     return Plan(
         secrets=() if paused else changes.secrets,
         passwords=() if paused else passwords.generate,
         marks=() if paused else (*passwords.marks, *([in_use.mark] if in_use.mark is not None else ())),
-        objects=told_leases if paused else (*changes.objects, *told_leases),
-        prune=() if paused else changes.prune,
+        objects=told_leases if paused else (*tokens, *changes.objects, *told_leases),
+        prune=() if paused else (*changes.prune, *crew.prune),
         orphan=orphan,
         growth=() if paused else growth.steps,
+        runners=RunnerSteps() if paused else crew.steps,
         patroni_patch=None if paused else _patroni_patch(changes.patroni, snapshot),
         rollout=None if paused else rollout,
         disruption_lease=_disruption_lease(context, snapshot, None if paused else rollout),
@@ -260,6 +280,7 @@ def make_plan(
             passwords=memory.passwords if paused else passwords.known,
             marked_settings=memory.marked_settings if paused else in_use.marked,
             failed_migration=failed,
+            runners=crew.memory,
         ),
         settled=full and sections.patience == Patience() and (paused or not under_way),
     )

@@ -37,10 +37,13 @@ class Program:
         deadline_seconds: float,
         body: Mapping[str, Any] | None = None,
         login: Login | None = None,
+        bearer: str | None = None,
     ) -> str:
         """The body of the answer. Every failure is a ProbeError that names program, host and path."""
         bracketed = f"[{host}]" if ":" in host else host
-        headers = {"Authorization": aiohttp.encode_basic_auth(login.user, login.password)} if login else None
+        headers = {"Authorization": aiohttp.encode_basic_auth(login.user, login.password)} if login else {}
+        if bearer is not None:
+            headers = {"Authorization": f"Bearer {bearer}"}
         try:
             async with session.request(
                 method,

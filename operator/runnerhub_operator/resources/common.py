@@ -34,6 +34,7 @@ class Images:
     redis: str
     haproxy: str
     orchestrator: str
+    runner: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,8 @@ from .common import (
     secret_volume,
     service_account,
 )
-from .loadbalancer import orchestrator_pods_service
-from .storage import storage_environment, storage_mounts, storage_volumes
 from .loadbalancer import inside_url, orchestrator_pods_service
+from .storage import storage_environment, storage_mounts, storage_volumes
 
 # Balancers need this long to see that the pod is going, so that no new request meets a closed port.
 DRAIN_SECONDS: Final = 5

@@ -313,3 +313,18 @@ async def test_a_commit_that_no_standby_has_is_not_acknowledged(repository, data
     job, created = await accepting
     assert created
     assert (await repository.find("7")).delegation_id == job.delegation_id
+
+
+async def test_demand_tells_what_waits_by_labels_and_which_runners_have_a_job(repository, database):
+    for number, labels in enumerate((("gpu",), ("linux", "x64"), ("linux", "x64"), ()), start=1):
+        await repository.accept(NewJob(number, 1, "a/b", "ci", labels))
+    await repository.claim(2, "hub-runner-linux-0", uuid.uuid4(), None)
+    await alter(database, "UPDATE jobs SET status = 'completed' WHERE job_id = 4")
+    demand = await repository.demand(limit=10, deadline_seconds=2)
+    assert demand.waiting == ((("gpu",), 1), (("linux", "x64"), 1))
+    assert [(job.job_id, job.runner_id) for job in demand.running] == [(2, "hub-runner-linux-0")]
+    assert demand.complete
+    # Of the runner whose lease has run out nobody knows yet whether it is really gone.
+    await alter(database, "UPDATE jobs SET lease_until = now() - interval '1 hour' WHERE job_id = 2")
+    assert (await repository.demand(limit=10, deadline_seconds=2)).running
+    assert not (await repository.demand(limit=1, deadline_seconds=2)).complete

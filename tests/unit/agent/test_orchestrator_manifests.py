@@ -19,6 +19,7 @@ IMAGES = Images(
     redis="registry/redis:1",
     haproxy="registry/haproxy:1",
     orchestrator="registry/orchestrator:1",
+    runner="registry/runner:1",
 )
 
 

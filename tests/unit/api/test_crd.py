@@ -11,12 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runnerhub_operator.api import ConditionReason, ConditionType, RunnerHubClusterSpec, parse_cluster
+from runnerhub_operator.api import (
+    ConditionReason,
+    ConditionType,
+    RunnerHubClusterSpec,
+    RunnerPoolSpec,
+    parse_cluster,
+)
 from runnerhub_operator.api.base import NETWORK_PATTERN
 from runnerhub_operator.api.crd import SCALE, custom_resource_definition
 from runnerhub_operator.api.meanings import CONDITIONS, REASONS
 from runnerhub_operator.errors import InvalidSpecError
 from runnerhub_operator.resources.patroni import needed_connections
+from runnerhub_operator.resources.runners import runner_pod
 from tests.generate import context, desired_objects, example
 
 
@@ -237,6 +244,67 @@ def test_the_default_requests_that_the_fields_tell_are_those_of_the_pods() -> No
         told = at(schema(), f".spec.{section}.resources")["description"]
         asked = requests[container]
         assert told.endswith(f"Default requests: {asked['cpu']} CPU, {asked['memory']} memory."), section
+
+
+def test_the_default_requests_of_a_runner_are_those_of_its_pod() -> None:
+    built = context("hub", {"runnerPools": [{"name": "a"}]})
+    asked = runner_pod(built, built.cluster.spec.runner_pools[0], 0)["spec"]["containers"][0]["resources"][
+        "requests"
+    ]
+    told = at(schema(), ".spec.runnerPools")["items"]["properties"]["resources"]["description"]
+    assert told.endswith(f"Default requests: {asked['cpu']} CPU, {asked['memory']} memory.")
+
+
+def test_the_fields_of_a_pool_have_defaults_that_kubernetes_fills_in() -> None:
+    inside = at(schema(), ".spec.runnerPools")["items"]["properties"]
+    by_server = {name: value for name in inside if (value := default_of(inside[name])) is not None}
+    filled = RunnerPoolSpec.model_validate({"name": "a", **by_server})
+    assert filled == RunnerPoolSpec(name="a")
+    assert inside["maxReplicas"]["description"].endswith("1 to 1000. Default: 10.")
+
+
+@pytest.mark.parametrize(
+    ("pool", "words"),
+    [
+        ({}, "spec.runnerPools.0.name"),
+        ({"name": "Linux"}, "spec.runnerPools.0.name"),
+        ({"name": "a" * 21}, "spec.runnerPools.0.name"),
+        ({"name": "a", "labels": []}, "at least 1 item"),
+        ({"name": "a", "labels": ["a,b"]}, "spec.runnerPools.0.labels"),
+        ({"name": "a", "minReplicas": 11}, "minReplicas must not be above maxReplicas"),
+        ({"name": "a", "maxReplicas": 0}, "greater than or equal to 1"),
+        ({"name": "a", "nodeSelector": {"a b": "x"}}, "names of labels"),
+        ({"name": "a", "nodeSelector": {"a": "x y"}}, "spec.runnerPools.0.nodeSelector"),
+        (
+            {"name": "a", "region": "x", "nodeSelector": {"topology.kubernetes.io/region": "y"}},
+            "beside region",
+        ),
+        ({"name": "a", "tolerations": [{}]}, "must have operator Exists"),
+        ({"name": "a", "tolerations": [{"operator": "Exists", "value": "x"}]}, "must have no value"),
+        (
+            {"name": "a", "tolerations": [{"key": "x", "tolerationSeconds": 1, "effect": "NoSchedule"}]},
+            "must have effect NoExecute",
+        ),
+        ({"name": "a", "terminationGracePeriodSeconds": 29}, "greater than or equal to 30"),
+    ],
+)
+def test_a_bad_pool_is_told_by_field(pool: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidSpecError) as caught:
+        parse_cluster(resource({"runnerPools": [pool]}))
+    assert words in str(caught.value)
+
+
+def test_pools_of_one_name_and_a_registration_without_owner_are_refused() -> None:
+    for spec, words in (
+        ({"runnerPools": [{"name": "a"}, {"name": "a"}]}, "distinct names"),
+        ({"github": {"tokenSecretName": "x"}}, "must name an organisation or a repository"),
+        ({"github": {"url": "git@github.com:x/y"}}, "spec.github.url"),
+    ):
+        with pytest.raises(InvalidSpecError) as caught:
+            parse_cluster(resource(spec))
+        assert words in str(caught.value)
+    for url in ("https://github.com/example", "https://github.example.com:8443/example/app.js"):
+        parse_cluster(resource({"github": {"tokenSecretName": "x", "url": url}}))
 
 
 def test_every_condition_and_every_reason_is_explained() -> None:

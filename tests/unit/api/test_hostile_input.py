@@ -93,9 +93,14 @@ def check(plan: Plan, cluster: RunnerHubCluster, world: World) -> None:
         assert not plan.secrets
         assert not plan.prune
         assert plan.rollout is None
+        assert not plan.runners
+    pods = {pod["metadata"]["name"] for pod in world.pods}
+    assert {action.pod for action in (*plan.runners.stop, *plan.runners.mark)} <= pods
+    assert not {manifest["metadata"]["name"] for _, manifest in plan.runners.create} & pods
+    json.dumps(plan.runners.create)
     step = plan.rollout.step if plan.rollout is not None else None
     named = getattr(step, "pod", None)
-    assert named is None or any(pod["metadata"]["name"] == named for pod in world.pods)
+    assert named is None or named in pods
 
 
 OLDER_IMAGES = Images(**{name: f"{image}-older" for name, image in asdict(IMAGES).items()})

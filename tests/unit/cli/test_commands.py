@@ -250,12 +250,13 @@ def test_redis_cli_gets_its_password_in_the_pod(program: Program) -> None:
     assert words[:3] == ["exec", "--stdin", "hub-redis-0"]
     assert words[-4:] == [
         "-c",
-        'REDISCLI_AUTH="$(cat /etc/runnerhub/credentials/password)" exec redis-cli -p 6379 "$@"',
+        'REDISCLI_AUTH="$(cat /etc/runnerhub/credentials/operator-password)" '
+        'exec redis-cli --user operator -p 6379 "$@"',
         "redis-cli",
         "info",
     ]
     sentinel = json.loads(program("redis-cli", "--sentinel").out)
-    assert "sentinel-password" in sentinel[-2]
+    assert "-p 26379" in sentinel[-2]
     assert sentinel[sentinel.index("--container") + 1] == "sentinel"
 
 

@@ -35,6 +35,7 @@ from runnerhub_cli.objects import Lease, Pod
 from runnerhub_cli.output import text_of
 from runnerhub_cli.picture import look
 from runnerhub_operator.api.crd import custom_resource_definition
+from runnerhub_operator.resources.credentials import CREDENTIAL_KEYS
 from tests.unit.cli.scenes import no_primary, operator_gone, picture_of, recorded, set_condition
 
 GIB = Decimal(2**30)
@@ -51,7 +52,7 @@ KEYS = {
             "monitoring-password",
         }
     ),
-    "hub-redis-credentials": frozenset({"password", "sentinel-password"}),
+    "hub-redis-credentials": frozenset(CREDENTIAL_KEYS["redis"]),
     "hub-orchestrator-credentials": frozenset({"jwt-secret"}),
 }
 
@@ -392,7 +393,7 @@ def test_a_pod_reserves_its_sidecars_too_and_its_largest_init_container_at_least
 
 
 def test_a_secret_that_is_missing_or_lacks_a_key_is_an_error_that_says_restore() -> None:
-    secrets = dict(KEYS) | {"hub-redis-credentials": frozenset({"password"})}
+    secrets = dict(KEYS) | {"hub-redis-credentials": KEYS["hub-redis-credentials"] - {"sentinel-password"}}
     del secrets["hub-postgres-credentials"]
     found = bad(facts(replace(cluster_facts(), secrets=secrets)))
     assert [item.message.split(",")[0] for item in found] == [

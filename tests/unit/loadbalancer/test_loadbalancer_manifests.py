@@ -20,6 +20,7 @@ IMAGES = Images(
     redis="redis",
     haproxy="haproxy",
     orchestrator="app",
+    runner="runner",
 )
 
 

@@ -17,6 +17,7 @@ from tests.unit.plan.builders import children, cluster, snapshot
 NEWER = Images(
     **{name: f"example.test/{name}:2" for name in ("operator", "postgres", "pooler", "redis", "haproxy")},
     orchestrator="example.test/orchestrator:2",
+    runner="example.test/runner:2",
 )
 WITH_PODS = ("postgres", "pooler", "redis", "orchestrator", "loadbalancer")
 

@@ -21,5 +21,6 @@ def context(**postgres: Any) -> BuildContext:
         redis="redis:1",
         haproxy="haproxy:1",
         orchestrator="orchestrator:1",
+        runner="runner:1",
     )
     return BuildContext(cluster=parse_cluster(body), images=images)

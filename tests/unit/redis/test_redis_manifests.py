@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from runnerhub_operator import names
 from runnerhub_operator.api import parse_cluster
 from runnerhub_operator.resources import redis
 from runnerhub_operator.resources.common import BuildContext, Images, Manifest
@@ -18,6 +19,7 @@ IMAGES = Images(
     redis="redis",
     haproxy="haproxy",
     orchestrator="app",
+    runner="runner",
 )
 
 

@@ -8,7 +8,7 @@ import time
 import uuid
 from typing import Any
 
-import aiohttp
+from runnerhub_runner.hub import ERRORS, Hub, LeaseLostError
 
 from ..journal import Journal
 from ..pacing import pause
@@ -16,55 +16,47 @@ from ..record import Outcome
 from .context import Context
 
 AFTER_ERROR_SECONDS = 0.5
-# A claim is answered at the latest when its wait is over; the rest is the way there and back.
-CLAIM_SLACK_SECONDS = 5.0
-_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
 
 
 async def run(context: Context) -> None:
     """Run all loops until stopped; each finishes the job it has."""
     journal = Journal(context.directory, "runners")
-    await asyncio.gather(*(_loop(context, journal, f"load-{n}") for n in range(context.load.runners)))
+    hub = Hub(context.session, context.targets.hub_url, context.tokens.headers)
+    await asyncio.gather(*(_loop(context, hub, journal, f"load-{n}") for n in range(context.load.runners)))
     journal.close()
 
 
-async def _loop(context: Context, journal: Journal, runner_id: str) -> None:
+async def _loop(context: Context, hub: Hub, journal: Journal, runner_id: str) -> None:
     # The id of a claim stays until it is answered, so that a job whose answer was lost is not left behind.
     claim_id = str(uuid.uuid4())
     while not context.stop_runners.is_set():
         started = time.monotonic()
         try:
-            job = await _claim(context, runner_id, claim_id)
-        except _ERRORS as error:
+            job = await _claim(context, hub, runner_id, claim_id)
+        except ERRORS as error:
             journal.write("claim", Outcome.ERROR, started=started, error=error, runner=runner_id)
             await pause(context.stop_runners, AFTER_ERROR_SECONDS)
             continue
         claim_id = str(uuid.uuid4())
         if job:
-            await _execute(context, journal, job, runner_id)
+            await _execute(context, hub, journal, job, runner_id)
 
 
-async def _claim(context: Context, runner_id: str, claim_id: str) -> dict[str, Any] | None:
+async def _claim(context: Context, hub: Hub, runner_id: str, claim_id: str) -> dict[str, Any] | None:
     wait = context.load.claim_wait_seconds
-    body = {"runnerId": runner_id, "labels": [], "waitSeconds": wait, "claimId": claim_id}
-    claiming = asyncio.ensure_future(_post(context, "/api/runners/claim", body, wait + CLAIM_SLACK_SECONDS))
+    claiming = asyncio.ensure_future(hub.claim(runner_id, (), claim_id=claim_id, wait_seconds=wait))
     stopping = asyncio.ensure_future(context.stop_runners.wait())
     await asyncio.wait({claiming, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if not claiming.done():
         claiming.cancel()
-        with contextlib.suppress(asyncio.CancelledError, *_ERRORS):
+        with contextlib.suppress(asyncio.CancelledError, *ERRORS):
             await claiming
         return None
-    status, answer = claiming.result()
-    if status == 204:
-        return None
-    if status != 200:
-        raise ValueError(f"HTTP {status}: {answer}")
-    return answer
+    return claiming.result()
 
 
-async def _execute(context: Context, journal: Journal, job: dict[str, Any], runner_id: str) -> None:
+async def _execute(context: Context, hub: Hub, journal: Journal, job: dict[str, Any], runner_id: str) -> None:
     job_id, token = int(job["jobId"]), str(job["token"])
     journal.write(
         "execute",
@@ -79,61 +71,28 @@ async def _execute(context: Context, journal: Journal, job: dict[str, Any], runn
     while (remaining := ends_at - time.monotonic()) > 0:
         await asyncio.sleep(min(remaining, beat_seconds))
         if time.monotonic() < ends_at:
-            with contextlib.suppress(*_ERRORS):
-                await _post(
-                    context,
-                    f"/api/jobs/{job_id}/heartbeat",
-                    {"token": token},
-                    context.load.timeout_seconds,
-                )
-    await _complete(context, journal, job_id, token)
+            with contextlib.suppress(LeaseLostError, *ERRORS):
+                await hub.heartbeat(job_id, token, timeout_seconds=context.load.timeout_seconds)
+    await _complete(context, hub, journal, job_id, token)
     context.open_jobs.discard(job_id)
 
 
-async def _complete(context: Context, journal: Journal, job_id: int, token: str) -> None:
+async def _complete(context: Context, hub: Hub, journal: Journal, job_id: int, token: str) -> None:
     """Report until somebody listens, or until the job turns out to be somebody else's."""
     started = time.monotonic()
-    body = {"token": token, "result": {"conclusion": "success"}}
+    result, patience = {"conclusion": "success"}, context.load.timeout_seconds
     while True:
         tried = time.monotonic()
         try:
-            status, answer = await _post(
-                context, f"/api/jobs/{job_id}/complete", body, context.load.timeout_seconds
-            )
-        except _ERRORS as error:
+            await hub.complete(job_id, token, result, timeout_seconds=patience)
+        except LeaseLostError as error:
+            journal.write("superseded", Outcome.NOTE, identifier=str(job_id), token=token, why=str(error))
+            return
+        except ERRORS as error:
             journal.write("complete", Outcome.ERROR, identifier=str(job_id), started=tried, error=error)
         else:
-            if status == 200:
-                journal.write("complete", Outcome.ACKED, identifier=str(job_id), started=started, token=token)
-                return
-            if status in {404, 409} and (answer or {}).get("error") in {"LeaseLost", "JobNotFound"}:
-                journal.write("superseded", Outcome.NOTE, identifier=str(job_id), token=token, status=status)
-                return
-            journal.write(
-                "complete",
-                Outcome.ERROR,
-                identifier=str(job_id),
-                started=tried,
-                error=f"HTTP {status}: {answer}",
-            )
+            journal.write("complete", Outcome.ACKED, identifier=str(job_id), started=started, token=token)
+            return
         if context.stop_runners.is_set():
             return
         await pause(context.stop_runners, AFTER_ERROR_SECONDS)
-
-
-async def _post(
-    context: Context, path: str, body: dict[str, Any], timeout_seconds: float
-) -> tuple[int, dict[str, Any] | None]:
-    async with context.session.post(
-        context.targets.hub_url + path,
-        json=body,
-        headers=context.tokens.headers(),
-        timeout=aiohttp.ClientTimeout(total=timeout_seconds),
-    ) as response:
-        if response.status == 204:
-            return 204, None
-        # Balancers answer with pages of their own.
-        if response.content_type != "application/json":
-            return response.status, None
-        answer = await response.json()
-        return response.status, answer if isinstance(answer, dict) else None

@@ -1,0 +1,217 @@
+"""The part of the spec about runners: where they register, and the pools."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field, StringConstraints
+
+from .base import (
+    ANNOTATION_NAME_PATTERN,
+    MAX_LABEL_NAME_LENGTH,
+    ApiModel,
+    ImageReference,
+    Integer,
+    LabelKey,
+    LabelName,
+    LabelValue,
+    ObjectName,
+    ResourceRequirements,
+    Rule,
+    cel_string,
+)
+
+# A server of GitHub, and an organisation or repository there.
+_GITHUB_SERVER = r"^https?://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?(:[0-9]{1,5})?"
+_GITHUB_OWNER = r"/[A-Za-z0-9][-A-Za-z0-9_.]{0,99}(/[A-Za-z0-9_.][-A-Za-z0-9_.]{0,99})?"
+GITHUB_URL_PATTERN = f"{_GITHUB_SERVER}({_GITHUB_OWNER})?$"
+GITHUB_OWNER_PATTERN = f"{_GITHUB_SERVER}{_GITHUB_OWNER}$"
+
+
+class GithubSpec(ApiModel):
+    """GitHub, where the runners register."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"!has(self.tokenSecretName) || self.url.matches({cel_string(GITHUB_OWNER_PATTERN)})",
+            "github.url must name an organisation or a repository, such as https://github.com/example, because runners "
+            "register there; without tokenSecretName they do not register",
+            lambda spec: (
+                spec.token_secret_name is None or re.fullmatch(GITHUB_OWNER_PATTERN, spec.url) is not None
+            ),
+            ".url",
+        ),
+    )
+
+    url: Annotated[str, StringConstraints(pattern=GITHUB_URL_PATTERN, max_length=255)] = Field(
+        default="https://github.com",
+        description="Organisation or repository whose runners these are, such as https://github.com/example or "
+        "https://github.example.com/example/app. A change renews idle runners.",
+    )
+    token_secret_name: ObjectName | None = Field(
+        default=None,
+        description="Secret in the cluster's namespace whose key `token` holds a token that may manage self-hosted "
+        "runners of that organisation or repository. Default: none, then runners take jobs without being registered.",
+    )
+
+
+class ZoneSpread(StrEnum):
+    """How the runners of a pool are spread over zones."""
+
+    PREFERRED = "Preferred"
+    REQUIRED = "Required"
+    DISABLED = "Disabled"
+
+
+class TolerationOperator(StrEnum):
+    """How a toleration compares."""
+
+    EXISTS = "Exists"
+    EQUAL = "Equal"
+
+
+class TaintEffect(StrEnum):
+    """What a taint does."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+class Toleration(ApiModel):
+    """A taint of nodes that pods put up with, as Kubernetes has it."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            'self.operator != "Exists" || !has(self.value)',
+            "a toleration with operator Exists must have no value",
+            lambda given: given.operator is not TolerationOperator.EXISTS or given.value is None,
+            ".value",
+        ),
+        Rule(
+            'has(self.key) || self.operator == "Exists"',
+            "a toleration without key must have operator Exists",
+            lambda given: given.key is not None or given.operator is TolerationOperator.EXISTS,
+            ".operator",
+        ),
+        Rule(
+            '!has(self.tolerationSeconds) || has(self.effect) && self.effect == "NoExecute"',
+            "a toleration with tolerationSeconds must have effect NoExecute",
+            lambda given: given.toleration_seconds is None or given.effect is TaintEffect.NO_EXECUTE,
+            ".tolerationSeconds",
+        ),
+    )
+
+    key: LabelName | None = Field(default=None, description="Key of the taint. Default: every taint.")
+    operator: TolerationOperator = Field(
+        default=TolerationOperator.EQUAL,
+        description="Equal: the value of the taint must be this one. Exists: whatever value it has.",
+    )
+    value: LabelValue | None = Field(
+        default=None, description="Value of the taint. Default: the empty value."
+    )
+    effect: TaintEffect | None = Field(
+        default=None,
+        description="Effect of the taint: NoSchedule, PreferNoSchedule or NoExecute. Default: all.",
+    )
+    toleration_seconds: Integer | None = Field(
+        default=None,
+        ge=0,
+        le=604800,
+        description="How long in seconds a runner stays on a node with the taint, with effect NoExecute. Default: for "
+        "ever.",
+    )
+
+
+_REGION_LABEL = "topology.kubernetes.io/region"
+PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=20)]
+RunnerLabel = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=64)
+]
+MAX_RUNNERS = 1000
+
+
+class RunnerPoolSpec(ApiModel):
+    """A pool of runners that are all alike."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.minReplicas <= self.maxReplicas",
+            "runnerPools[].minReplicas must not be above maxReplicas",
+            lambda pool: pool.min_replicas <= pool.max_replicas,
+            ".minReplicas",
+        ),
+        Rule(
+            f"!has(self.nodeSelector) || self.nodeSelector.all(name, name.size() <= {MAX_LABEL_NAME_LENGTH} && "
+            f"name.matches({cel_string(ANNOTATION_NAME_PATTERN)}))",
+            "runnerPools[].nodeSelector must have names of labels like example.com/name",
+            lambda pool: all(
+                len(name) <= MAX_LABEL_NAME_LENGTH and re.fullmatch(ANNOTATION_NAME_PATTERN, name)
+                for name in pool.node_selector
+            ),
+            ".nodeSelector",
+        ),
+        Rule(
+            f'!has(self.region) || !has(self.nodeSelector) || !("{_REGION_LABEL}" in self.nodeSelector)',
+            f"runnerPools[].nodeSelector must not have {_REGION_LABEL} beside region",
+            lambda pool: pool.region is None or _REGION_LABEL not in pool.node_selector,
+            ".nodeSelector",
+        ),
+    )
+
+    name: PoolName = Field(
+        description="Name of the pool, unique in the cluster; its runners are called NAME-runner-POOL-NUMBER."
+    )
+    image: ImageReference | None = Field(
+        default=None,
+        description="Container image; any that keeps the contract of a runner works. A change replaces idle runners, "
+        "one after the other, and busy ones when their job has ended. Default: the operator's own.",
+    )
+    labels: tuple[RunnerLabel, ...] = Field(
+        default=("self-hosted",),
+        min_length=1,
+        max_length=20,
+        description="What the runners can do. They take jobs whose labels are all among these.",
+    )
+    min_replicas: Integer = Field(
+        default=0, ge=0, le=MAX_RUNNERS, description="Runners that are there also without jobs."
+    )
+    max_replicas: Integer = Field(
+        default=10, ge=1, le=MAX_RUNNERS, description="Runners that there are at most."
+    )
+    cool_down_seconds: Integer = Field(
+        default=300,
+        ge=0,
+        le=86400,
+        description="Time in seconds during which a number of runners was never needed before as many are stopped.",
+    )
+    resources: ResourceRequirements = Field(
+        default_factory=ResourceRequirements,
+        description="CPU and memory of the runner container, which are those of its jobs too. Default requests: 100m "
+        "CPU, 128Mi memory.",
+    )
+    region: LabelValue | None = Field(
+        default=None,
+        min_length=1,
+        description=f"Runners run on nodes with this value of the label {_REGION_LABEL}. Default: on any.",
+    )
+    node_selector: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict, max_length=20, description="Labels that the nodes of the runners must have."
+    )
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(), max_length=20, description="Taints of nodes that the runners put up with."
+    )
+    zone_spread: ZoneSpread = Field(
+        default=ZoneSpread.PREFERRED,
+        description="How the runners are spread over zones. Preferred: evenly as far as nodes have room. Required: "
+        "evenly, or a runner waits. Disabled: not at all.",
+    )
+    termination_grace_period_seconds: Integer = Field(
+        default=3600,
+        ge=30,
+        le=604800,
+        description="Time in seconds that a runner has to finish its job when its pod is deleted by others, as when "
+        "its node is drained. The operator itself stops no runner that has a job.",
+    )

@@ -1,0 +1,356 @@
+"""The size of the pools: which runners to start, which to stop, which to protect. A pure function.
+
+Runners are single pods in numbered slots, so that each can be chosen, and no pool can grow beyond its greatest number
+even when the cache is late: the name of a slot that is taken is refused by the API server.
+
+A runner is stopped only after it has said itself that it has no job and takes no more; what is planned here is whom to
+ask. While nobody tells which runners have a job, none is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from .. import names
+from ..actions import MarkRunner, StopRunner
+from ..api import RunnerPoolSpec
+from ..probes.runners import Demand
+from ..snapshot import Pod
+
+# In one step, over all pools: what the API server and the scheduler take in at once.
+CREATIONS_PER_STEP: Final = 25
+# Runners of a pool that no node has taken yet: the scheduler shall have judged these before more are made.
+PENDING_PER_POOL: Final = 25
+STOPS_PER_POOL: Final = 25
+MARKS_PER_STEP: Final = 50
+# A runner that is not ready for so long is replaced, and no start takes longer.
+PATIENCE_SECONDS: Final = 300.0
+# After orchestrators were away runners need a moment to find them again before any of them counts as dead.
+KNOWN_SECONDS: Final = 60.0
+# What a quota or a policy refused it may allow a little later.
+REFUSED_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """`least` runners of a pool were not needed at any time since then."""
+
+    since: datetime
+    least: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """`refused`: what the API server said when it refused a runner of a pool, and when. Losing all costs only time."""
+
+    windows: Mapping[str, Window] = field(default_factory=dict)
+    known_since: datetime | None = None
+    refused: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """What is told of a pool. `blocked`: a pod that cannot start, for whose sake the pool does not grow."""
+
+    name: str
+    least: int
+    desired: int
+    ready: int
+    busy: int
+    queued: int
+    blocked: Pod | None = None
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`create`: pool and slot of each runner to start. `unserved`: jobs whose labels no pool has.
+
+    `moving`: runners are on their way, look again soon.
+    """
+
+    create: tuple[tuple[str, int], ...]
+    stop: tuple[StopRunner, ...]
+    mark: tuple[MarkRunner, ...]
+    pools: tuple[PoolState, ...]
+    waiting: int
+    unserved: int
+    moving: bool
+    memory: Memory
+
+
+@dataclass(slots=True)
+class _View:
+    """A pool and its runners, each in one of the lists; `needed` of those without a job, and `new` ones."""
+
+    pool: RunnerPoolSpec
+    pods: list[Pod]
+    busy: list[Pod] = field(default_factory=list)
+    idle: list[Pod] = field(default_factory=list)
+    starting: list[Pod] = field(default_factory=list)
+    unscheduled: list[Pod] = field(default_factory=list)
+    sick: list[Pod] = field(default_factory=list)
+    lost: list[Pod] = field(default_factory=list)
+    ended: list[Pod] = field(default_factory=list)
+    needed: int = 0
+    new: int = 0
+    queued: int = 0
+
+    @property
+    def count(self) -> int:
+        """Runners that there are; not those that go, have ended, or are on a node that is silent."""
+        return sum(map(len, (self.busy, self.idle, self.starting, self.unscheduled, self.sick)))
+
+    @property
+    def free(self) -> int:
+        """Runners that have no job, or will soon be there."""
+        return len(self.idle) + len(self.starting)
+
+    @property
+    def headroom(self) -> int:
+        """How many more pods the pool may have: whatever has not gone yet takes room on a node."""
+        return max(0, self.pool.max_replicas - len(self.pods) - self.new)
+
+    @property
+    def blocked(self) -> Pod | None:
+        """A pod that shows that more of them would not start either."""
+        if self.unscheduled:
+            return self.unscheduled[0]
+        # One sick runner among many that are well tells nothing of the next.
+        return self.sick[0] if self.sick and len(self.sick) >= len(self.idle) + len(self.busy) else None
+
+
+def plan_pools(
+    pools: Sequence[RunnerPoolSpec],
+    pods: Iterable[Pod],
+    outdated: Collection[str],
+    demand: Demand | None,
+    memory: Memory,
+    now: datetime,
+) -> Decision:
+    """Decide one step. `outdated`: uids of runners that the spec wants to be others; `demand`: None when unknown."""
+    by_pool: dict[str, list[Pod]] = {}
+    for pod in sorted(pods, key=lambda pod: names.runner_slot(pod.name)):
+        by_pool.setdefault(pod.pool, []).append(pod)
+    views = [_sorted(pool, by_pool.pop(pool.name, []), demand, now) for pool in pools]
+    refused = {
+        name: (text, at)
+        for name, (text, at) in memory.refused.items()
+        if (now - at).total_seconds() < REFUSED_SECONDS
+    }
+    unserved = _assign(views, demand) if demand is not None else 0
+    known_since = (memory.known_since or now) if demand is not None else None
+    windows: dict[str, Window] = {}
+    stop: list[StopRunner] = []
+    for view in views:
+        _fill_up(view)
+        stop += [_stop(pod, "it has ended", ask=False) for pod in view.ended]
+        if demand is not None and known_since is not None:
+            window = _window(view, memory.windows.get(view.pool.name), now)
+            if window is not None:
+                windows[view.pool.name] = window
+            proven = (now - known_since).total_seconds() >= KNOWN_SECONDS
+            stop += _stops(view, window, outdated, now, proven=proven)
+    for abandoned in by_pool.values():
+        stop += _abandoned(abandoned, demand, now)
+    create = _creations(views, refused)
+    going = {item.uid for item in stop}
+    return Decision(
+        create=create,
+        stop=tuple(stop),
+        mark=_marks([pod for view in views for pod in view.pods if pod.uid not in going], demand),
+        pools=tuple(_state(view, demand, refused) for view in views),
+        waiting=sum(jobs for _, jobs in demand.waiting) if demand is not None else 0,
+        unserved=unserved,
+        moving=bool(create or stop or any(view.starting for view in views)),
+        memory=Memory(windows, known_since, refused),
+    )
+
+
+def _sorted(pool: RunnerPoolSpec, pods: list[Pod], demand: Demand | None, now: datetime) -> _View:
+    view = _View(pool, pods)
+    for pod in pods:
+        if pod.terminating:
+            continue
+        if pod.ended:
+            view.ended.append(pod)
+        elif demand is not None and pod.name in demand.busy:
+            view.busy.append(pod)
+        elif pod.ready:
+            view.idle.append(pod)
+        elif pod.ready_unknown:
+            view.lost.append(pod)
+        elif not pod.node and pod.waiting_reason == "Unschedulable":
+            view.unscheduled.append(pod)
+        elif pod.cannot_start or pod.waiting_reason == "CrashLoopBackOff" or _is_late(pod, now):
+            view.sick.append(pod)
+        else:
+            view.starting.append(pod)
+    return view
+
+
+def _is_late(pod: Pod, now: datetime) -> bool:
+    try:
+        since = datetime.fromisoformat(pod.since)
+    except ValueError:
+        return False
+    return since.tzinfo is not None and (now - since).total_seconds() >= PATIENCE_SECONDS
+
+
+def _assign(views: list[_View], demand: Demand) -> int:
+    """Give the jobs that wait to runners that are free, then to new ones; the number of jobs that no pool can take.
+
+    Pools that cannot grow come last: the jobs that others can take do not wait for them.
+    """
+    groups: dict[tuple[int, ...], int] = {}
+    for labels, jobs in demand.waiting:
+        able = tuple(number for number, view in enumerate(views) if labels <= set(view.pool.labels))
+        groups[able] = groups.get(able, 0) + jobs
+        for number in able:
+            views[number].queued += jobs
+    unserved = groups.pop((), 0)
+    left = dict(sorted(groups.items(), key=lambda item: (len(item[0]), item[0])))
+    for able, jobs in left.items():
+        waiting = jobs
+        for view in sorted((views[number] for number in able), key=lambda view: view.needed - view.free):
+            taken = min(waiting, view.free - view.needed)
+            view.needed += taken
+            waiting -= taken
+        left[able] = waiting
+    _grow(views, left)
+    for able, jobs in left.items():
+        waiting = jobs
+        for view in (views[number] for number in able):
+            pending = len(view.unscheduled) + len(view.sick) + view.free - view.needed
+            taken = max(0, min(waiting, pending))
+            view.needed += taken
+            waiting -= taken
+    return unserved
+
+
+def _grow(views: list[_View], left: dict[tuple[int, ...], int]) -> None:
+    """One new runner after the other, each where the fewest are new, for each group of jobs in turn."""
+    open_groups = [able for able, jobs in left.items() if jobs]
+    while open_groups:
+        for able in list(open_groups):
+            fit = [views[n] for n in able if views[n].blocked is None and views[n].headroom > 0]
+            if not fit or not left[able]:
+                open_groups.remove(able)
+                continue
+            min(fit, key=lambda view: view.new).new += 1
+            left[able] -= 1
+
+
+def _fill_up(view: _View) -> None:
+    """New runners up to the least number, unless they could not start either."""
+    if view.blocked is None:
+        view.new += min(view.headroom, max(0, view.pool.min_replicas - view.count - view.new))
+
+
+def _surplus(view: _View) -> int:
+    return view.count - max(view.pool.min_replicas, len(view.busy) + view.needed)
+
+
+def _window(view: _View, before: Window | None, now: datetime) -> Window | None:
+    surplus = _surplus(view)
+    if surplus <= 0 or view.new:
+        return None
+    return Window(now, surplus) if before is None else Window(before.since, min(before.least, surplus))
+
+
+def _stops(
+    view: _View, window: Window | None, outdated: Collection[str], now: datetime, *, proven: bool
+) -> list[StopRunner]:
+    """Runners to stop: surplus ones after the cool-down, those beyond the greatest number, outdated and dead ones."""
+    cooled = 0
+    if window is not None and (now - window.since).total_seconds() >= view.pool.cool_down_seconds:
+        cooled = window.least
+    surplus = max(cooled, view.count - view.pool.max_replicas, 0)
+    # The last slots first, and always the same ones, until they have said that they have no job.
+    idle = sorted(view.idle, key=lambda pod: (pod.uid in outdated, names.runner_slot(pod.name)), reverse=True)
+    candidates = [
+        *(_stop(pod, "it is not needed", ask=False) for pod in view.unscheduled),
+        *(_stop(pod, "it is not needed", force=True) for pod in view.sick),
+        *(_stop(pod, "it is not needed") for pod in idle),
+    ]
+    found = candidates[:surplus]
+    chosen = {item.uid for item in found}
+    for pod in (*view.unscheduled, *view.sick, *view.starting):
+        if pod.uid in outdated and pod.uid not in chosen:
+            found.append(_stop(pod, "the spec has changed", ask=bool(pod.node), force=True))
+    chosen = {item.uid for item in found}
+    old = [pod for pod in idle if pod.uid in outdated and pod.uid not in chosen]
+    if old and not found and not view.starting and not view.new:
+        # Another one comes first where the pool has room for it.
+        if view.count - 1 >= view.pool.min_replicas or not view.headroom or view.blocked is not None:
+            found.append(_stop(old[0], "the spec has changed"))
+        else:
+            view.new += 1
+    dead = [pod for pod in view.sick if _is_late(pod, now) and not pod.cannot_start and pod.uid not in chosen]
+    if proven and dead:
+        found.append(_stop(dead[0], f"it was not ready for {PATIENCE_SECONDS:g} s", force=True))
+    return found[:STOPS_PER_POOL]
+
+
+def _abandoned(pods: list[Pod], demand: Demand | None, now: datetime) -> list[StopRunner]:
+    """Runners of a pool that the spec no longer has."""
+    found = []
+    for pod in pods:
+        if pod.terminating or (demand is not None and pod.name in demand.busy and not pod.ended):
+            continue
+        if pod.ended or (not pod.node and not pod.ready):
+            found.append(_stop(pod, "its pool is gone", ask=False))
+        elif demand is not None:
+            found.append(_stop(pod, "its pool is gone", force=not pod.ready and _is_late(pod, now)))
+    return found[:STOPS_PER_POOL]
+
+
+def _stop(pod: Pod, reason: str, *, ask: bool = True, force: bool = False) -> StopRunner:
+    return StopRunner(pod.name, pod.uid, pod.pool, pod.ip, reason, ask=ask, force=force)
+
+
+def _creations(
+    views: list[_View], refused: Mapping[str, tuple[str, datetime]]
+) -> tuple[tuple[str, int], ...]:
+    """The next slots that are free, one of each pool in turn."""
+    slots = []
+    for view in views:
+        taken = {names.runner_slot(pod.name) for pod in view.pods}
+        pending = sum(not pod.node for pod in view.pods if not pod.terminating)
+        wanted = 0 if view.pool.name in refused else min(view.new, max(0, PENDING_PER_POOL - pending))
+        open_slots = (slot for slot in range(view.pool.max_replicas) if slot not in taken)
+        slots.append([(view.pool.name, slot) for slot, _ in zip(open_slots, range(wanted), strict=False)])
+    found: list[tuple[str, int]] = []
+    for turn in range(max(map(len, slots), default=0)):
+        found += [of_pool[turn] for of_pool in slots if turn < len(of_pool)]
+    return tuple(found[:CREATIONS_PER_STEP])
+
+
+def _marks(pods: Iterable[Pod], demand: Demand | None) -> tuple[MarkRunner, ...]:
+    if demand is None:
+        return ()
+    found = [
+        MarkRunner(pod.name, pod.uid, pod.name in demand.busy)
+        for pod in pods
+        if not pod.terminating and not pod.ended and pod.marked_busy != (pod.name in demand.busy)
+    ]
+    # Who has a job now comes before who had one.
+    return tuple(sorted(found, key=lambda mark: not mark.busy)[:MARKS_PER_STEP])
+
+
+def _state(view: _View, demand: Demand | None, refused: Mapping[str, tuple[str, datetime]]) -> PoolState:
+    pool = view.pool
+    wanted = len(view.busy) + view.needed + view.new if demand is not None else view.count + view.new
+    return PoolState(
+        name=pool.name,
+        least=pool.min_replicas,
+        desired=min(pool.max_replicas, max(pool.min_replicas, wanted)),
+        ready=sum(pod.ready for pod in view.pods),
+        busy=sum(pod.name in demand.busy for pod in view.pods) if demand is not None else 0,
+        queued=view.queued,
+        blocked=view.blocked,
+        refused=refused[pool.name][0] if pool.name in refused else "",
+    )

@@ -1,0 +1,1 @@
+"""A runner: registers with GitHub, takes jobs from the orchestrators one at a time, runs them, reports."""

@@ -1,0 +1,203 @@
+"""Pools of runners: a real operator and a real API server; orchestrators and runners are played."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e.lab.kubectl import Kubectl, KubectlError, wait_for
+from e2e.stage import Stage
+from runnerhub_operator import names
+from tests.integration.conftest import wait_until_time_passed
+
+LINUX: dict[str, Any] = {
+    "name": "linux",
+    "labels": ["self-hosted", "linux"],
+    "minReplicas": 1,
+    "maxReplicas": 6,
+    "coolDownSeconds": 3,
+}
+# No node of the stage has the label.
+GPU: dict[str, Any] = {
+    "name": "gpu",
+    "labels": ["self-hosted", "gpu"],
+    "maxReplicas": 4,
+    "coolDownSeconds": 0,
+    "nodeSelector": {"example.com/gpu": "true"},
+}
+
+
+def apply(kubectl: Kubectl, *pools: dict[str, Any]) -> None:
+    body = {
+        "apiVersion": f"{names.API_GROUP}/{names.API_VERSION}",
+        "kind": names.KIND,
+        "metadata": {"name": "hub"},
+        "spec": {"postgres": {"instances": 2}, "runnerPools": list(pools)},
+    }
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(body))
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with Stage() as running:
+        running.create_namespaces("pools")
+        # A busy machine must not cost the operator its Lease: it ends then, and nobody starts it anew here.
+        running.start_operator(
+            "operator-0",
+            probe_interval_seconds="1",
+            lease_duration_seconds="90",
+            renew_deadline_seconds="80",
+        )
+        yield running
+
+
+@pytest.fixture
+def hub(stage: Stage) -> Kubectl:
+    """kubectl in the namespace of a cluster that is Ready, with one idle runner."""
+    kubectl = stage.kubectl.in_namespace("pools")
+    apply(kubectl, LINUX, GPU)
+    wait_for("the cluster to be Ready", lambda: status(kubectl).get("phase") == "Ready", 90)
+    tell(kubectl)
+    wait_for("one runner", lambda: len(runners(kubectl)) == 1, 60)
+    return kubectl
+
+
+def status(hub: Kubectl) -> dict[str, Any]:
+    found: dict[str, Any] = (hub.get("runnerhubcluster", "hub") or {}).get("status", {})
+    return found
+
+
+def condition(hub: Kubectl) -> dict[str, Any]:
+    return next(item for item in status(hub)["conditions"] if item["type"] == "RunnersReady")
+
+
+def pods(hub: Kubectl, pool: str = "") -> list[dict[str, Any]]:
+    found = hub.items("pod", f"{names.LABEL_COMPONENT}={names.RUNNER}")
+    found = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+    return [pod for pod in found if not pool or pod["metadata"]["labels"][names.LABEL_POOL] == pool]
+
+
+def runners(hub: Kubectl, pool: str = "") -> set[str]:
+    return {pod["metadata"]["name"] for pod in pods(hub, pool)}
+
+
+def marked(hub: Kubectl) -> set[str]:
+    return {pod["metadata"]["name"] for pod in pods(hub) if names.LABEL_BUSY in pod["metadata"]["labels"]}
+
+
+def tell(hub: Kubectl, *busy: str, known: bool = True, **waiting: int) -> None:
+    """Have the played orchestrators tell a demand, or not know the question."""
+    demand = {
+        "waiting": [{"labels": ["self-hosted", label], "jobs": count} for label, count in waiting.items()],
+        "running": [{"runnerId": name, "jobId": number} for number, name in enumerate(busy, start=1)],
+        "complete": True,
+    }
+    orchestrator = hub.items("pod", f"{names.LABEL_COMPONENT}={names.ORCHESTRATOR}")[0]
+    url = f"http://{orchestrator['status']['podIP']}:{names.PORT_ORCHESTRATOR}/demand"
+    body = json.dumps(demand if known else None).encode()
+    with urllib.request.urlopen(urllib.request.Request(url, body, method="PUT"), timeout=5):
+        pass
+
+
+def test_a_pool_follows_the_jobs_and_one_that_cannot_be_scheduled_holds_no_other_up(hub: Kubectl) -> None:
+    assert condition(hub)["status"] == "True"
+    tell(hub, gpu=3, linux=4)
+    wait_for("runners for all jobs", lambda: len(runners(hub, "linux")) == 4, 60)
+    wait_for("the trouble to be told", lambda: condition(hub)["reason"] == "Unschedulable", 60)
+    assert "no node matches" in condition(hub)["message"]
+    assert len(runners(hub, "gpu")) <= 3
+    tell(hub, gpu=30, linux=60)
+    wait_for("the greatest number", lambda: len(runners(hub, "linux")) == 6, 60)
+    wait_until_time_passed(3)
+    assert len(runners(hub, "gpu")) <= 3, "no more is made while these wait for a node"
+    assert len(runners(hub, "linux")) == 6
+    told = status(hub)["runners"]
+    assert (told["queued"], told["pools"][0]["ready"], told["pools"][0]["desired"]) == (90, 6, 6)
+    assert status(hub)["phase"] == "Ready", "pools do not gate the rest"
+    tell(hub)
+    wait_for("pools at their least number", lambda: len(runners(hub)) == 1, 60)
+    assert condition(hub)["status"] == "True"
+
+
+def test_busy_runners_are_protected_and_only_idle_ones_are_stopped(hub: Kubectl) -> None:
+    tell(hub, linux=5)
+    wait_for("five runners", lambda: len(runners(hub)) == 5, 60)
+    busy = {"hub-runner-linux-2", "hub-runner-linux-4"}
+    before = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods(hub)}
+    tell(hub, *busy)
+    wait_for("the marks", lambda: marked(hub) == busy, 60)
+    wait_for("idle runners to go", lambda: runners(hub) == busy, 60)
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "hub-runner-linux-2"}}
+    with pytest.raises(KubectlError, match="disruption budget"):
+        hub(
+            "create", "--raw", "/api/v1/namespaces/pools/pods/hub-runner-linux-2/eviction", "-f", "-",
+            stdin=json.dumps(eviction),
+        )  # fmt: skip
+    wait_until_time_passed(5)
+    assert {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods(hub)} == {
+        name: before[name] for name in busy
+    }
+    tell(hub)
+    wait_for("the marks to go", lambda: not marked(hub), 60)
+    wait_for("one runner", lambda: len(runners(hub)) == 1, 60)
+    tell(hub, linux=1)
+    hub("delete", "pod", *runners(hub), "--wait=false")
+    wait_for("another one", lambda: len(runners(hub)) == 1 and not marked(hub), 60)
+
+
+def test_nothing_is_stopped_while_no_orchestrator_tells_the_demand(hub: Kubectl) -> None:
+    tell(hub, linux=4)
+    wait_for("four runners", lambda: len(runners(hub)) == 4, 60)
+    tell(hub, known=False)
+    wait_for("it to be told", lambda: condition(hub)["reason"] == "DemandUnknown", 60)
+    assert "answered 404 to /api/runners/demand" in condition(hub)["message"]
+    wait_until_time_passed(6)
+    assert len(runners(hub)) == 4
+    tell(hub)
+    wait_for("one runner", lambda: len(runners(hub)) == 1, 60)
+
+
+def test_a_new_template_replaces_idle_runners_and_leaves_busy_ones_until_their_job_ends(hub: Kubectl) -> None:
+    tell(hub, linux=2)
+    wait_for("two runners", lambda: len(runners(hub)) == 2, 60)
+    tell(hub, "hub-runner-linux-1")
+    wait_for("the mark", lambda: marked(hub) == {"hub-runner-linux-1"}, 60)
+    old = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods(hub)}
+    apply(hub, {**LINUX, "minReplicas": 2, "image": "example.test/runner:2"})
+
+    def images() -> dict[str, str]:
+        return {pod["metadata"]["name"]: pod["spec"]["containers"][0]["image"] for pod in pods(hub)}
+
+    wait_for(
+        "the idle one to be replaced", lambda: list(images().values()).count("example.test/runner:2") == 1, 40
+    )
+    wait_until_time_passed(5)
+    busy = next(pod for pod in pods(hub) if pod["metadata"]["name"] == "hub-runner-linux-1")
+    assert busy["metadata"]["uid"] == old["hub-runner-linux-1"]
+    tell(hub)
+    wait_for("all to be new", lambda: set(images().values()) == {"example.test/runner:2"}, 60)
+    wait_for("the least number", lambda: len(runners(hub)) == 2, 60)
+
+
+def test_pools_that_are_taken_away_go_with_all_that_they_shared(hub: Kubectl) -> None:
+    assert hub.get("secret", "hub-runner-token") is not None
+    (busy,) = runners(hub)
+    tell(hub, busy)
+    wait_for("the mark", lambda: marked(hub) == {busy}, 60)
+    apply(hub)
+    wait_for("it to be told", lambda: condition(hub)["reason"] == "NotRequested", 60)
+    wait_until_time_passed(4)
+    assert runners(hub) == {busy}, "it has a job"
+    tell(hub)
+    wait_for("no runner", lambda: not runners(hub), 60)
+    for kind, name in (
+        ("secret", "hub-runner-token"),
+        ("pdb", "hub-runner"),
+        ("serviceaccount", "hub-runner"),
+    ):
+        wait_for(f"the {kind} to go", lambda of=(kind, name): hub.get(*of) is None, 60)  # type: ignore[misc]

@@ -1,0 +1,470 @@
+"""The size of the pools: what is started, stopped and protected, and what never happens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from runnerhub_operator import names
+from runnerhub_operator.api import RunnerPoolSpec
+from runnerhub_operator.plan import runners
+from runnerhub_operator.plan.runners import Decision, Memory, plan_pools
+from runnerhub_operator.probes.runners import Demand
+from runnerhub_operator.snapshot import Pod
+from tests.unit.plan.builders import NOW
+from tests.unit.plan.builders import pod as any_pod
+
+
+def pool(name: str = "linux", **changes: Any) -> RunnerPoolSpec:
+    return RunnerPoolSpec(
+        **{"name": name, "labels": ("self-hosted", name), "cool_down_seconds": 60} | changes
+    )
+
+
+def stamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def runner(slot: int, of: str = "linux", **changes: Any) -> Pod:
+    values = {"pool": of, "since": stamp(NOW - timedelta(minutes=1)), "template": "t"} | changes
+    return any_pod(names.runner("hub", of, slot), names.RUNNER, **values)
+
+
+def pending(slot: int, of: str = "linux", **changes: Any) -> Pod:
+    return runner(slot, of, **{"ready": False, "node": "", "ip": ""} | changes)
+
+
+def unschedulable(slot: int, of: str = "linux", **changes: Any) -> Pod:
+    return pending(slot, of, **{"waiting_reason": "Unschedulable", "message": "0/3 nodes"} | changes)
+
+
+def jobs(**waiting: int) -> tuple[tuple[frozenset[str], int], ...]:
+    return tuple((frozenset({"self-hosted", label}), count) for label, count in waiting.items())
+
+
+def demand(*busy: Pod, **waiting: int) -> Demand:
+    return Demand(jobs(**waiting), frozenset(pod.name for pod in busy))
+
+
+def decide(
+    pools: list[RunnerPoolSpec],
+    pods: list[Pod],
+    told: Demand | None,
+    memory: Memory | None = None,
+    **more: Any,
+) -> Decision:
+    outdated = more.get("outdated", ())
+    return plan_pools(pools, pods, outdated, told, memory or Memory(), more.get("now", NOW))
+
+
+def stopped(found: Decision) -> list[str]:
+    return [step.pod for step in found.stop]
+
+
+def cooled(pools: list[RunnerPoolSpec], pods: list[Pod], told: Demand, **more: Any) -> Decision:
+    """The decision after the same has been seen for longer than the cool-down."""
+    first = decide(pools, pods, told, **more)
+    return decide(pools, pods, told, first.memory, now=NOW + timedelta(seconds=61), **more)
+
+
+def test_a_pool_grows_by_the_jobs_that_wait_in_the_lowest_free_slots() -> None:
+    busy = runner(1)
+    found = decide([pool()], [busy], demand(busy, linux=2))
+    assert found.create == (("linux", 0), ("linux", 2))
+    assert found.pools[0].desired == 3
+    assert found.moving
+
+
+def test_runners_that_are_free_or_on_their_way_count_against_growing() -> None:
+    assert decide([pool()], [runner(0), pending(1)], demand(linux=2)).create == ()
+    assert decide([pool()], [runner(0), pending(1)], demand(linux=3)).create == (("linux", 2),)
+
+
+def test_a_pool_never_grows_beyond_its_greatest_number_also_with_runners_that_still_go() -> None:
+    going = [runner(0, terminating=True, ready=False), runner(7, terminating=True, ready=False)]
+    found = decide([pool(max_replicas=4)], going, demand(linux=100))
+    assert found.create == (("linux", 1), ("linux", 2))
+
+
+def test_a_pool_starts_with_its_least_number_also_while_nobody_tells_the_demand() -> None:
+    found = decide([pool(min_replicas=2)], [], None)
+    assert found.create == (("linux", 0), ("linux", 1))
+    assert decide([pool(min_replicas=0)], [], None).create == ()
+
+
+def test_jobs_go_to_runners_that_have_all_their_labels() -> None:
+    gpu = pool("gpu", labels=("self-hosted", "linux", "gpu"))
+    found = decide([pool(), gpu], [], demand(gpu=2))
+    assert [name for name, _ in found.create] == ["gpu", "gpu"]
+    assert decide([pool()], [], demand(gpu=2)).unserved == 2
+
+
+def test_a_burst_is_taken_in_steps_and_shared_by_the_pools() -> None:
+    found = decide([pool("a", max_replicas=500), pool("b", max_replicas=500)], [], demand(a=400, b=400))
+    assert len(found.create) == runners.CREATIONS_PER_STEP
+    by_pool = [sum(name == which for name, _ in found.create) for which in ("a", "b")]
+    assert abs(by_pool[0] - by_pool[1]) <= 1
+
+
+def test_no_more_is_started_than_the_scheduler_has_judged() -> None:
+    waiting = [pending(slot) for slot in range(runners.PENDING_PER_POOL - 3)]
+    found = decide([pool(max_replicas=500)], waiting, demand(linux=400))
+    assert len(found.create) == 3
+
+
+def test_a_pool_that_cannot_be_scheduled_stops_growing_and_another_does_not() -> None:
+    stuck = pool("gpu", max_replicas=100)
+    found = decide([stuck, pool()], [unschedulable(0, "gpu")], demand(gpu=50, linux=3))
+    assert [name for name, _ in found.create] == ["linux"] * 3
+    assert found.pools[0].blocked is not None
+    assert found.pools[1].blocked is None
+
+
+def test_jobs_that_two_pools_can_take_do_not_wait_for_the_one_that_cannot_grow() -> None:
+    shared = ("self-hosted", "both")
+    pools = [pool("a", labels=shared), pool("b", labels=shared)]
+    pods = [unschedulable(slot, "a") for slot in range(3)]
+    found = decide(pools, pods, demand(both=3))
+    assert found.create == (("b", 0), ("b", 1), ("b", 2))
+    # Its own pods are surplus then, and go when that has lasted.
+    assert len(cooled(pools, pods, demand(both=0)).stop) == 3
+
+
+def test_new_runners_for_shared_jobs_are_divided() -> None:
+    shared = ("self-hosted", "both")
+    found = decide([pool("a", labels=shared), pool("b", labels=shared)], [], demand(both=6))
+    assert sorted(name for name, _ in found.create) == ["a"] * 3 + ["b"] * 3
+
+
+def test_one_sick_runner_among_many_does_not_stop_the_pool() -> None:
+    sick = runner(0, ready=False, since=stamp(NOW - timedelta(minutes=10)))
+    assert decide([pool()], [sick, runner(1), runner(2)], demand(linux=4)).create
+    assert not decide([pool()], [sick], demand(linux=4)).create
+
+
+def test_surplus_goes_after_the_cool_down_and_busy_runners_stay() -> None:
+    pods = [runner(slot) for slot in range(4)]
+    told = demand(pods[3], pods[1])
+    first = decide([pool()], pods, told)
+    assert first.stop == ()
+    early = decide([pool()], pods, told, first.memory, now=NOW + timedelta(seconds=59))
+    assert early.stop == ()
+    late = decide([pool()], pods, told, first.memory, now=NOW + timedelta(seconds=60))
+    assert stopped(late) == [pods[2].name, pods[0].name]
+    assert all(step.ask and not step.force for step in late.stop)
+
+
+def test_only_as_many_go_as_were_never_needed_during_the_cool_down() -> None:
+    pods = [runner(slot) for slot in range(4)]
+    memory = decide([pool()], pods, demand()).memory
+    memory = decide([pool()], pods, demand(*pods[:3]), memory, now=NOW + timedelta(seconds=30)).memory
+    late = decide([pool()], pods, demand(), memory, now=NOW + timedelta(seconds=61))
+    assert len(late.stop) == 1
+
+
+def test_a_burst_in_between_begins_the_cool_down_anew() -> None:
+    pods = [runner(slot) for slot in range(2)]
+    memory = decide([pool()], pods, demand()).memory
+    memory = decide([pool()], pods, demand(linux=2), memory, now=NOW + timedelta(seconds=30)).memory
+    assert decide([pool()], pods, demand(), memory, now=NOW + timedelta(seconds=61)).stop == ()
+
+
+def test_a_pool_shrinks_to_its_least_number_or_to_nothing() -> None:
+    pods = [runner(slot) for slot in range(3)]
+    assert len(cooled([pool(min_replicas=2)], pods, demand()).stop) == 1
+    assert len(cooled([pool(min_replicas=0)], pods, demand()).stop) == 3
+
+
+def test_nothing_is_stopped_while_nobody_tells_who_has_a_job() -> None:
+    pods = [runner(0), runner(1), runner(2, ready=False, since=stamp(NOW - timedelta(hours=1)))]
+    memory = cooled([pool()], pods, demand()).memory
+    found = decide([pool()], pods, None, memory, now=NOW + timedelta(hours=1), outdated={pods[0].uid})
+    assert found.stop == ()
+    assert found.mark == ()
+    assert found.memory.windows == {}, "the cool-down begins when it is known again"
+
+
+def test_a_smaller_greatest_number_stops_idle_runners_at_once() -> None:
+    pods = [runner(slot) for slot in range(4)]
+    found = decide([pool(max_replicas=2)], pods, demand(*pods[:1]))
+    assert stopped(found) == [pods[3].name, pods[2].name]
+
+
+def test_runners_of_a_pool_that_is_gone_are_stopped_but_for_busy_ones() -> None:
+    pods = [runner(0, "old"), runner(1, "old"), unschedulable(2, "old")]
+    found = decide([pool()], pods, demand(pods[0]))
+    assert stopped(found) == [pods[1].name, pods[2].name]
+    assert decide([pool()], pods[:2], None).stop == ()
+
+
+def test_a_runner_that_has_ended_is_removed_and_replaced() -> None:
+    ended = runner(0, ready=False, ended=True)
+    found = decide([pool(min_replicas=1)], [ended], demand())
+    assert [(step.pod, step.ask) for step in found.stop] == [(ended.name, False)]
+    assert found.create == (("linux", 1),)
+
+
+def test_a_runner_on_a_silent_node_is_replaced_in_another_slot() -> None:
+    lost = runner(0, ready=False, ready_unknown=True)
+    found = decide([pool(min_replicas=1)], [lost], demand())
+    assert found.create == (("linux", 1),)
+    assert found.stop == ()
+
+
+def test_a_dead_runner_is_replaced_one_at_a_time_once_the_demand_is_known_for_a_while() -> None:
+    sick = [runner(slot, ready=False, since=stamp(NOW - timedelta(minutes=10))) for slot in range(2)]
+    pods = [*sick, *(runner(slot) for slot in range(2, 5))]
+    spec = [pool(min_replicas=5)]
+    first = decide(spec, pods, demand())
+    assert first.stop == (), "orchestrators may have been away, and runners need a moment to find them"
+    found = decide(spec, pods, demand(), first.memory, now=NOW + timedelta(seconds=60))
+    assert [(step.pod, step.ask, step.force) for step in found.stop] == [(sick[0].name, True, True)]
+
+
+def test_outdated_idle_runners_are_replaced_one_at_a_time_with_another_first() -> None:
+    pods = [runner(0), runner(1)]
+    old = {pod.uid for pod in pods}
+    spec = [pool(min_replicas=2)]
+    first = decide(spec, pods, demand(), outdated=old)
+    assert first.create == (("linux", 2),)
+    assert first.stop == ()
+    starting = [*pods, pending(2)]
+    assert decide(spec, starting, demand(), outdated=old).stop == ()
+    three = [*pods, runner(2)]
+    assert stopped(decide(spec, three, demand(), outdated=old)) == [pods[1].name]
+
+
+def test_a_full_pool_replaces_outdated_runners_in_place_and_busy_ones_never() -> None:
+    pods = [runner(0), runner(1)]
+    spec = [pool(min_replicas=2, max_replicas=2)]
+    old = {pod.uid for pod in pods}
+    assert stopped(decide(spec, pods, demand(pods[1]), outdated=old)) == [pods[0].name]
+    assert decide(spec, pods, demand(*pods), outdated=old).stop == ()
+
+
+def test_a_corrected_template_replaces_pods_that_cannot_start_at_once() -> None:
+    stuck = [unschedulable(0), runner(1, ready=False, waiting_reason="ImagePullBackOff")]
+    found = decide([pool(min_replicas=2)], stuck, demand(), outdated={pod.uid for pod in stuck})
+    assert stopped(found) == [pod.name for pod in stuck]
+
+
+def test_busy_runners_are_marked_and_the_mark_goes_with_the_job() -> None:
+    pods = [runner(0), runner(1, marked_busy=True), runner(2, marked_busy=True)]
+    found = decide([pool()], pods, demand(pods[0], pods[2]))
+    assert [(mark.pod, mark.busy) for mark in found.mark] == [(pods[0].name, True), (pods[1].name, False)]
+
+
+def test_a_refusal_holds_one_pool_up_for_a_while() -> None:
+    memory = Memory(refused={"a": ("quota exceeded", NOW)})
+    both = [pool("a"), pool("b")]
+    found = decide(both, [], demand(a=1, b=1), memory)
+    assert found.create == (("b", 0),)
+    assert found.pools[0].refused == "quota exceeded"
+    later = decide(both, [], demand(a=1, b=1), found.memory, now=NOW + timedelta(seconds=30))
+    assert ("a", 0) in later.create
+
+
+# --- Whatever is there ---
+
+_POOLS = ("a", "b", "c")
+_specs = st.lists(
+    st.builds(
+        lambda least, more, cool, labels: {
+            "min_replicas": least,
+            "max_replicas": max(least + more, 1),
+            "cool_down_seconds": cool,
+            "labels": tuple(sorted(labels)),
+        },
+        st.integers(0, 4),
+        st.integers(0, 40),
+        st.sampled_from((0, 60)),
+        st.sets(st.sampled_from(("x", "y", "z")), min_size=1),
+    ),
+    min_size=1,
+    max_size=3,
+).map(lambda found: [pool(name, **values) for name, values in zip(_POOLS, found, strict=False)])
+_pods = st.lists(
+    st.builds(
+        lambda of, slot, changes: runner(slot, of, **changes),
+        st.sampled_from((*_POOLS, "gone")),
+        st.integers(0, 60),
+        st.fixed_dictionaries(
+            {
+                "ready": st.booleans(),
+                "ready_unknown": st.booleans(),
+                "terminating": st.booleans(),
+                "ended": st.booleans(),
+                "node": st.sampled_from(("", "n")),
+                "waiting_reason": st.sampled_from(("", "Unschedulable", "CrashLoopBackOff", "ErrImagePull")),
+                "marked_busy": st.booleans(),
+                "since": st.sampled_from(("", "nonsense", stamp(NOW), stamp(NOW - timedelta(hours=1)))),
+            }
+        ),
+    ),
+    max_size=30,
+    unique_by=lambda pod: pod.name,
+)
+_waiting = st.lists(
+    st.tuples(st.frozensets(st.sampled_from(("x", "y", "z", "other"))), st.integers(0, 300)), max_size=4
+).map(tuple)
+
+
+@settings(max_examples=200)
+@given(_specs, _pods, _waiting, st.data())
+def test_whatever_is_there_the_bounds_hold(
+    pools: list[RunnerPoolSpec],
+    pods: list[Pod],
+    waiting: tuple[tuple[frozenset[str], int], ...],
+    data: st.DataObject,
+) -> None:
+    who = st.sets(st.sampled_from([pod.name for pod in pods])) if pods else st.just(set())
+    busy, old = frozenset(data.draw(who)), data.draw(who)
+    outdated = {pod.uid for pod in pods if pod.name in old}
+    told = Demand(waiting, busy) if data.draw(st.booleans()) else None
+    memory = decide(pools, pods, told, outdated=outdated).memory
+    found = decide(pools, pods, told, memory, now=NOW + timedelta(seconds=data.draw(st.sampled_from((0, 61)))),
+                   outdated=outdated)  # fmt: skip
+    assert len(found.create) <= runners.CREATIONS_PER_STEP
+    assert len(set(found.create)) == len(found.create)
+    assert len({step.uid for step in found.stop}) == len(found.stop)
+    by_name = {pod.name: pod for pod in pods}
+    for spec in pools:
+        here = [pod for pod in pods if pod.pool == spec.name]
+        new = [slot for name, slot in found.create if name == spec.name]
+        assert not new or len(here) + len(new) <= spec.max_replicas
+        assert all(slot < spec.max_replicas for slot in new)
+        assert not {names.runner("hub", spec.name, slot) for slot in new} & set(by_name)
+        blocked = any(
+            not pod.terminating and not pod.ended and not pod.ready and not pod.ready_unknown
+            and not pod.node and pod.waiting_reason == "Unschedulable" and pod.name not in busy
+            for pod in here
+        )  # fmt: skip
+        assert not (new and blocked)
+    for step in found.stop:
+        gone = by_name[step.pod]
+        assert not gone.terminating
+        assert gone.ended or step.pod not in busy or told is None
+        assert step.ask or gone.ended or not gone.node
+        if told is None:
+            assert gone.ended or not gone.node
+    for spec in pools:
+        # Only runners that work count: others are replaced below the least number too, and so are outdated ones.
+        going = [
+            by_name[step.pod]
+            for step in found.stop
+            if step.pool == spec.name and by_name[step.pod].ready and step.reason == "it is not needed"
+        ]
+        if going:
+            ready = [pod for pod in pods if pod.pool == spec.name and pod.ready and not pod.ended]
+            ready = [pod for pod in ready if not pod.terminating]
+            others = [pod for pod in pods if pod.pool == spec.name and pod not in ready]
+            assert len(ready) + len(others) - len(going) >= spec.min_replicas
+
+
+class PlayedPools(RuleBasedStateMachine):
+    """Jobs come and go, nodes have room or not, for as many visits as it takes; the operator only decides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pools: list[RunnerPoolSpec] = []
+        self.pods: dict[str, Pod] = {}
+        self.busy: dict[str, str] = {}
+        self.waiting: dict[str, int] = {}
+        self.room = 0
+        self.now = NOW
+        self.memory = Memory()
+        self.needed_at: dict[str, datetime] = {}
+
+    @initialize(
+        sizes=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 12)), min_size=1, max_size=3),
+        room=st.integers(0, 20),
+    )
+    def begin(self, sizes: list[tuple[int, int]], room: int) -> None:
+        self.pools = [
+            pool(name, min_replicas=min(least, most), max_replicas=most)
+            for name, (least, most) in zip(_POOLS, sizes, strict=False)
+        ]
+        self.room = room
+
+    @rule(which=st.sampled_from(_POOLS), count=st.integers(1, 15))
+    def jobs_come(self, which: str, count: int) -> None:
+        self.waiting[which] = self.waiting.get(which, 0) + count
+
+    @rule()
+    def a_job_ends(self) -> None:
+        if self.busy:
+            self.busy.pop(min(self.busy))
+
+    @rule(room=st.integers(0, 30))
+    def nodes_come_and_go(self, room: int) -> None:
+        self.room = room
+
+    @rule(seconds=st.sampled_from((1, 30, 61)), known=st.booleans())
+    def visit(self, seconds: int, known: bool) -> None:
+        self.now += timedelta(seconds=seconds)
+        self._schedule()
+        told = Demand(jobs(**self.waiting), frozenset(self.busy)) if known else None
+        found = decide(self.pools, list(self.pods.values()), told, self.memory, now=self.now)
+        self.memory = found.memory
+        for step in found.stop:
+            assert step.pod not in self.busy, "the queue told that it has a job"
+            assert known or not self.pods[step.pod].node
+            assert (step.pod, self.now) not in self.needed_at
+            self.pods.pop(step.pod)
+        for name, slot in found.create:
+            assert names.runner("hub", name, slot) not in self.pods
+            self.pods[names.runner("hub", name, slot)] = pending(slot, name, since=stamp(self.now))
+        self._take()
+
+    def _schedule(self) -> None:
+        for name, one in self.pods.items():
+            if not one.node:
+                fits = sum(bool(other.node) for other in self.pods.values()) < self.room
+                changes = (
+                    {"node": "n", "ready": True, "waiting_reason": ""}
+                    if fits
+                    else {"waiting_reason": "Unschedulable"}
+                )
+                self.pods[name] = replace(one, **changes)
+
+    def _take(self) -> None:
+        for name, one in self.pods.items():
+            if one.ready and name not in self.busy and self.waiting.get(one.pool):
+                self.waiting[one.pool] -= 1
+                self.busy[name] = one.pool
+
+    @invariant()
+    def no_pool_is_too_large(self) -> None:
+        for spec in self.pools:
+            assert sum(one.pool == spec.name for one in self.pods.values()) <= spec.max_replicas
+
+    def teardown(self) -> None:
+        """With room and time every pool that can take jobs works them off, and then comes back to its least number."""
+        self.room = 1000
+        mine = [spec.name for spec in self.pools]
+        # Each visit works off one job at least, but for the first ones, which start runners.
+        for _ in range(sum(self.waiting.get(name, 0) for name in mine) + 10):
+            self.visit(61, True)
+            self.busy.clear()
+        for spec in self.pools:
+            assert not self.waiting.get(spec.name)
+            assert sum(one.pool == spec.name for one in self.pods.values()) == spec.min_replicas
+
+
+PlayedPools.TestCase.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+TestPlayedPools = PlayedPools.TestCase
+
+
+@pytest.mark.parametrize("slot", [0, 7, 999])
+def test_the_slot_of_a_name_is_found_again_however_long_the_names_are(slot: int) -> None:
+    for cluster, of in (("hub", "linux"), ("a" * 40, "b" * 20)):
+        name = names.runner(cluster, of, slot)
+        assert len(name) <= 63
+        assert names.runner_slot(name) == slot
+    assert names.runner("a" * 40, "b" * 20, 1) != names.runner("a" * 40, "b" * 19 + "c", 1)
