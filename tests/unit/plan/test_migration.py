@@ -13,8 +13,9 @@ from runnerhub_operator.actions import RenewDeployment
 from runnerhub_operator.api import ConditionReason
 from runnerhub_operator.plan import ClusterMemory, Plan, make_plan
 from runnerhub_operator.plan.preview import preview
+from runnerhub_operator.resources.credentials import CREDENTIAL_KEYS
 from tests.generate import IMAGES
-from tests.unit.plan.builders import PASSWORDS, children, cluster, patroni, pod, pods, snapshot
+from tests.unit.plan.builders import children, cluster, patroni, pod, pods, snapshot
 
 COMMAND = ["migrate", "--all"]
 EXPLICIT = {"orchestrator": {"image": "example.test/other:2", "migrations": {"command": COMMAND}}}
@@ -89,7 +90,7 @@ def test_a_failed_migration_stops_the_rollout_and_tells_the_end_of_its_log() -> 
     secret = {
         "kind": "Secret",
         "metadata": {"name": "hub-postgres-credentials"},
-        "data": dict.fromkeys(PASSWORDS["postgres"], base64.b64encode(b"sesame").decode()),
+        "data": dict.fromkeys(CREDENTIAL_KEYS["postgres"], base64.b64encode(b"sesame").decode()),
     }
     there = with_job(job, secret)
     found = plan(EXPLICIT, children=there, pods=(*pods(), migration_pod(job, ended=True, last_words=words)))
