@@ -45,8 +45,8 @@ def client_pod(
     url = f"postgresql://app:$(DATABASE_PASSWORD)@{database or f'{hub}-postgres'}:{{port}}/github_runnerhub"
     redis = [
         {"name": "REDIS_USER", "value": "app"},
-        secret("REDIS_PASSWORD", "redis", "password"),
-        secret("REDIS_SENTINEL_PASSWORD", "redis", "sentinel-password"),
+        {"name": "REDIS_PASSWORD_FILE", "value": f"{CREDENTIALS_DIRECTORY}/password"},
+        {"name": "REDIS_SENTINEL_PASSWORD_FILE", "value": f"{CREDENTIALS_DIRECTORY}/sentinel-password"},
         {"name": "REDIS_SENTINEL_HOSTS", "value": ",".join(f"{hub}-redis-{i}:26379" for i in range(3))},
         {"name": "REDIS_MASTER_NAME", "value": "github-runnerhub-redis"},
     ]
@@ -55,8 +55,6 @@ def client_pod(
         secret("DATABASE_PASSWORD", "postgres", "app-password"),
         secret("JWT_SECRET", "orchestrator", "jwt-secret"),
         {"name": "DATABASE_PASSWORD_FILE", "value": f"{CREDENTIALS_DIRECTORY}/app-password"},
-        {"name": "REDIS_PASSWORD_FILE", "value": f"{CREDENTIALS_DIRECTORY}/password"},
-        {"name": "REDIS_SENTINEL_PASSWORD_FILE", "value": f"{CREDENTIALS_DIRECTORY}/sentinel-password"},
         {"name": "DATABASE_URL", "value": url.format(port=5432)},
         {"name": "DATABASE_READ_ONLY_URL", "value": url.format(port=5433)},
         {"name": "LOAD_BALANCER_URL", "value": f"http://{hub}"},
@@ -66,7 +64,10 @@ def client_pod(
         **_container("node-js", image, redis),
         "command": ["/usr/bin/tini", "--", "node", "/opt/node/main.js"],
         "args": ["--log", LOG_DIRECTORY, "--rate", f"{node_js_rate:g}"],
-        "volumeMounts": [{"name": "log", "mountPath": LOG_DIRECTORY}],
+        "volumeMounts": [
+            {"name": "log", "mountPath": LOG_DIRECTORY},
+            {"name": "credentials", "mountPath": CREDENTIALS_DIRECTORY, "readOnly": True},
+        ],
     }
     return {
         "apiVersion": "v1",

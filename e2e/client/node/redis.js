@@ -1,4 +1,47 @@
-// How ioredis finds the master, by Sentinel.
+// How ioredis finds the master, by Sentinel, and logs in by passwords that change.
+
+import { readFileSync } from "node:fs";
+
+// As long as orchestrators give the former one; every server lets in by it until after that.
+const CHANGE_MILLISECONDS = 180_000;
+
+/** A password in a file that Kubernetes renews: for a while after a change the one before is given. */
+export class PasswordFile {
+  #path;
+  #fixed;
+  #clock;
+  #current;
+  #former;
+  #changedAt = 0;
+
+  constructor(path, fixed, clock = () => performance.now()) {
+    this.#path = path;
+    this.#fixed = fixed;
+    this.#clock = clock;
+    this.give();
+  }
+
+  give() {
+    const found = this.#read();
+    if (found && found !== this.#current) {
+      this.#former = this.#current;
+      this.#current = found;
+      this.#changedAt = this.#clock();
+    }
+    if (this.#clock() - this.#changedAt >= CHANGE_MILLISECONDS) {
+      this.#former = undefined;
+    }
+    return this.#former ?? this.#current ?? this.#fixed;
+  }
+
+  #read() {
+    try {
+      return this.#path && readFileSync(this.#path, "utf8").replace(/[\r\n]+$/, "");
+    } catch {
+      return undefined;
+    }
+  }
+}
 
 /**
  * Options of a connection, from the same environment variables as the orchestrator's. `silenceMilliseconds`: how long
@@ -15,18 +58,28 @@ export function connectionOptions(environment, silenceMilliseconds) {
       const colon = item.lastIndexOf(":");
       return { host: item.slice(0, colon), port: Number(item.slice(colon + 1)) };
     });
+  const password = new PasswordFile(environment.REDIS_PASSWORD_FILE, environment.REDIS_PASSWORD || undefined);
+  const sentinelPassword = new PasswordFile(
+    environment.REDIS_SENTINEL_PASSWORD_FILE,
+    environment.REDIS_SENTINEL_PASSWORD || undefined,
+  );
   return {
     sentinels,
     name: environment.REDIS_MASTER_NAME ?? "github-runnerhub-redis",
     username: environment.REDIS_USER || undefined,
-    password: environment.REDIS_PASSWORD || undefined,
-    sentinelPassword: environment.REDIS_SENTINEL_PASSWORD || undefined,
+    password: password.give(),
+    sentinelPassword: sentinelPassword.give(),
     connectTimeout: 2000,
     sentinelCommandTimeout: 1000,
     socketTimeout: silenceMilliseconds,
     // A master that has become a replica refuses writes; 2: connect anew and send the command again.
     reconnectOnError: (error) => (/READONLY|NOREPLICAS|MASTERDOWN|UNBLOCKED/.test(error.message) ? 2 : false),
-    retryStrategy: (times) => Math.min(times * 100, 1000),
+    // ioredis calls it as a method of the options that it is about to connect by.
+    retryStrategy(times) {
+      this.password = password.give();
+      this.sentinelPassword = sentinelPassword.give();
+      return Math.min(times * 100, 1000);
+    },
     sentinelRetryStrategy: (times) => Math.min(times * 100, 1000),
   };
 }

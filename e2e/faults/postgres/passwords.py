@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from contextlib import contextmanager
 from typing import Any
 
 from ...lab.kubectl import KubectlError, wait_for
 from ...lab.load import now
+from .. import secrets
 from ..arena import Before, let_pass
 from ..fault import Break
 from .arena import PostgresArena
 
-ROTATE_ANNOTATION = "runnerhub.io/rotate"
-MADE_SECONDS = 30
 # Long enough that PgBouncer needs connections to the server that it has to make by the new passwords.
 WORK_SECONDS = 10
 
@@ -69,27 +66,16 @@ print(json.dumps({
 def rotate(arena: PostgresArena, before: Before) -> Break:
     """Have the operator make new passwords; the client's copy of its own is renewed as its owner would see to."""
     hub = arena.hub
-    name = f"{hub.name}-postgres-credentials"
-    old = _values(arena, name)
-    hub.kubectl("annotate", "secret", name, f"{ROTATE_ANNOTATION}=all", "--overwrite")
-    wait_for(
-        "new passwords", lambda: not set(old.values()) & set(_values(arena, name).values()), MADE_SECONDS
-    )
+    old = secrets.renew_all(hub, "postgres")
     hub.kubectl("annotate", "pod", arena.load.pod, f"example.com/renewed-at={now()}", "--overwrite")
-    wait_for("the new passwords to be in effect", lambda: _in_effect(arena, before, name, old), 120)
+    wait_for("the new passwords to be in effect", lambda: _in_effect(arena, before, old), 120)
     let_pass("work by the new passwords", WORK_SECONDS)
     yield
 
 
-def _values(arena: PostgresArena, name: str) -> dict[str, str]:
-    found = arena.hub.kubectl.get("secret", name)
-    assert found is not None
-    return {key: base64.b64decode(value).decode() for key, value in found["data"].items()}
-
-
-def _in_effect(arena: PostgresArena, before: Before, name: str, old: dict[str, str]) -> bool:
+def _in_effect(arena: PostgresArena, before: Before, old: dict[str, str]) -> bool:
     """Whether all members and poolers go by the Secret, and by nothing else."""
-    hashes = {key: hashlib.sha256(value.encode()).hexdigest() for key, value in _values(arena, name).items()}
+    hashes = secrets.hashes(arena.hub, "postgres")
     poolers = [pod["status"]["podIP"] for pod in arena.hub.pods("pooler")]
     for member in before.members:
         try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from .. import nodes, pods, watchers
 from ..fault import UNNOTICED, Fault, Primary, Target
-from . import network, planned, processes
+from . import network, passwords, planned, processes
 from .arena import RedisArena
 
 # Each target is a row of the service levels in the design document.
 GRACEFUL = Target(2.0, 3.0)
 CRASH = Target(6.0, 10.0)
+ROTATION = Target(1.0, 1.0, errors_allowed=False)
 
 SHARED: tuple[Fault[RedisArena], ...] = (
     Fault(
@@ -29,6 +30,7 @@ SHARED: tuple[Fault[RedisArena], ...] = (
         came_true=pods.primary_renewed,
     ),
     Fault("node-drain", "drain of the master's node", pods.drain, Primary.MOVES, GRACEFUL),
+    Fault("password-rotation", "new passwords for all users", passwords.rotate, Primary.STAYS, ROTATION),
     Fault(
         "sentinels-killed",
         "SIGKILL of all Sentinels",
