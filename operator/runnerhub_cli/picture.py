@@ -28,13 +28,21 @@ from .times import age, seconds_since, span
 OPERATOR_SILENT_SECONDS: Final = 60
 # From here on the operator warns, see plan/fullness.py.
 NEARLY_FULL_PERCENT: Final = 85
-COMPONENTS: Final = (names.POSTGRES, names.POOLER, names.REDIS, names.ORCHESTRATOR, names.LOAD_BALANCER)
+COMPONENTS: Final = (
+    names.POSTGRES,
+    names.POOLER,
+    names.REDIS,
+    names.ORCHESTRATOR,
+    names.LOAD_BALANCER,
+    names.RUNNER,
+)
 
 _COMPONENT_CONDITIONS: Final = {
     ConditionType.POSTGRES: names.POSTGRES,
     ConditionType.REDIS: names.REDIS,
     ConditionType.ORCHESTRATORS: names.ORCHESTRATOR,
     ConditionType.LOAD_BALANCER: names.LOAD_BALANCER,
+    ConditionType.RUNNERS: names.RUNNER,
 }
 
 
@@ -113,7 +121,10 @@ class View:
 def look(picture: Picture) -> View:
     """Read the status and put the components together."""
     status, spec = parse_status(picture.body), spec_of(picture.body)
-    return View(picture, status, spec, tuple(_component(name, picture, status, spec) for name in COMPONENTS))
+    components = (_component(name, picture, status, spec) for name in COMPONENTS)
+    # Few clusters have runners of their own.
+    shown = (item for item in components if item.name != names.RUNNER or item.members or status.runners.pools)
+    return View(picture, status, spec, tuple(shown))
 
 
 def condition_of(status: RunnerHubClusterStatus, kind: ConditionType) -> Condition | None:
@@ -190,17 +201,19 @@ def _component(
     elif name == names.ORCHESTRATOR:
         told = {pod: ("leader", "", "", None) for pod in pods if pod == status.orchestrator.leader}
         facts = _orchestrator_facts(status, picture.now)
+    elif name == names.RUNNER:
+        facts = [f"{status.runners.busy} busy", f"{status.runners.queued} jobs wait"]
     members = tuple(_member(member, pods.get(member), told.get(member)) for member in sorted({*pods, *told}))
     return Component(
         name=name,
         ready=sum(pod.ready for pod in pods.values()),
-        wanted=_wanted(name, spec),
+        wanted=_wanted(name, spec, status),
         facts=tuple(facts),
         members=members,
     )
 
 
-def _wanted(name: str, spec: RunnerHubClusterSpec | None) -> int | None:
+def _wanted(name: str, spec: RunnerHubClusterSpec | None, status: RunnerHubClusterStatus) -> int | None:
     if spec is None:
         return None
     return {
@@ -209,6 +222,7 @@ def _wanted(name: str, spec: RunnerHubClusterSpec | None) -> int | None:
         names.REDIS: spec.redis.replicas,
         names.ORCHESTRATOR: spec.orchestrator.replicas,
         names.LOAD_BALANCER: spec.load_balancer.replicas,
+        names.RUNNER: status.runners.desired,
     }[name]
 
 
@@ -276,6 +290,14 @@ def _redis_facts(status: RunnerHubClusterStatus) -> list[str]:
     found = [] if redis.master else ["no master"]
     found += [f"{redis.sentinels} Sentinels agree"] if redis.sentinels is not None else []
     found += [f"memory {redis.memory_used_percent} % full"] if redis.memory_used_percent is not None else []
+    if (queue := redis.queue) is not None:
+        jobs = {
+            "waiting": queue.waiting,
+            "active": queue.active,
+            "delayed": queue.delayed,
+            "failed": queue.failed,
+        }
+        found.append(f"jobs: {', '.join(f'{count} {state}' for state, count in jobs.items())}")
     kept = [f"{item.name}: {len(item.snapshots)}" for item in redis.instances if item.snapshots]
     return [*found, *([f"snapshots of former masters on {', '.join(kept)}"] if kept else [])]
 

@@ -13,7 +13,7 @@ from ..arena import Before, let_pass
 from ..fault import Break
 from .arena import RedisArena
 
-# Members go over to the new passwords among themselves 100 s after they have them (USE_SECONDS of the image's access.py).
+# Members go over to the new passwords among themselves 100 s after they have them (images/redis/.../access.py).
 USE_SECONDS = 110
 ACCEPT_SECONDS = 60
 

@@ -148,3 +148,19 @@ def test_reading_changes_nothing_of_what_was_read() -> None:
     before = copy.deepcopy(made)
     summarise(picture_of(made))
     assert made == before
+
+
+def test_runners_and_jobs_are_shown_where_there_are_pools() -> None:
+    made = recorded("healthy")
+    shown = [item.name for item in summarise(picture_of(made)).components]
+    assert "runner" not in shown
+    status = made["cluster"]["status"]
+    status["runners"] = {
+        "desired": 4, "ready": 0, "busy": 3, "queued": 7,
+        "pools": [{"name": "linux", "desired": 4, "ready": 0, "busy": 3, "queued": 7}],
+    }  # fmt: skip
+    status["redis"]["queue"] = {"waiting": 7, "active": 3, "delayed": 0, "failed": 1, "at": made["now"]}
+    found = {item.name: item for item in summarise(picture_of(made)).components}
+    assert found["runner"].wanted == 4
+    assert found["runner"].facts == ("3 busy", "7 jobs wait")
+    assert "jobs: 7 waiting, 3 active, 0 delayed, 1 failed" in found["redis"].facts
