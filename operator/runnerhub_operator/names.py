@@ -160,6 +160,11 @@ def postgres_primary_lease(cluster: str) -> str:
     return f"{cluster}-postgres-primary"
 
 
+def redis_master_service(cluster: str) -> str:
+    """Name of the Service that leads to the Redis master, for clients that cannot ask Sentinel."""
+    return f"{cluster}-redis-master"
+
+
 def redis_master_lease(cluster: str) -> str:
     """Lease that tells the observed Redis master; its transitions follow Sentinel's epoch."""
     return f"{cluster}-redis-master"

@@ -2,6 +2,7 @@
 
 `/live`   200 while this pod waits for its role, or its Redis answers (also that it is loading).
 `/ready`  200 when Redis serves: a master, or a replica whose link to its master is up.
+`/master` 200 when Redis is a master that takes writes, for a proxy that leads clients to it.
 `/state`  what the volume holds, for the decision of the others; how full it is, and what Redis tells, for the operator.
 """
 
@@ -23,6 +24,8 @@ from .settings import PORT_REDIS, PORT_STATE, Settings
 QUEUE_PREFIX, QUEUE_NAME = "bull", "github-jobs"
 LIVE_SECONDS = 3.0
 READY_SECONDS = 1.0
+# A replica confirms once a second.
+FOLLOWS_SECONDS = 3
 
 
 def serve(settings: Settings, running: Callable[[], bool], configuration: Callable[[], str]) -> None:
@@ -35,6 +38,8 @@ def serve(settings: Settings, running: Callable[[], bool], configuration: Callab
             match self.path:
                 case "/live":
                     self._send(*_live(settings, started=running()))
+                case "/master":
+                    self._send(*_master(settings, started=running()))
                 case "/ready":
                     self._send(*_ready(settings, started=running()))
                 case "/state":
@@ -127,6 +132,21 @@ def _live(settings: Settings, *, started: bool) -> tuple[int, str]:
     except NO_ANSWER as error:
         return 503, str(error)
     return 200, "ok"
+
+
+def _master(settings: Settings, *, started: bool) -> tuple[int, str]:
+    """A master that nobody follows has been replaced, or refuses writes anyway."""
+    if not started:
+        return 503, "waiting for the role"
+    try:
+        with Connection(
+            LOCAL, PORT_REDIS, settings.redis_login, deadline_seconds=READY_SECONDS
+        ) as connection:
+            info = connection.info("replication")
+    except NO_ANSWER as error:
+        return 503, str(error)
+    followed = any(replica.silent_seconds <= FOLLOWS_SECONDS for replica in online_replicas(info))
+    return (200, "master") if info["role"] == "master" and followed else (503, info["role"])
 
 
 def _ready(settings: Settings, *, started: bool) -> tuple[int, str]:

@@ -296,6 +296,9 @@ class Endpoints(StatusModel):
     database: str | None = Field(default=None, description="Read-write database address, through the pooler.")
     database_read_only: str | None = Field(default=None, description="Read-only database address.")
     sentinels: str | None = Field(default=None, description="Sentinel addresses, comma separated.")
+    queue: str | None = Field(
+        default=None, description="Address of the Redis master, for clients that cannot ask Sentinel."
+    )
 
 
 class RunnerHubClusterStatus(StatusModel):

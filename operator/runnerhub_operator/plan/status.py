@@ -187,4 +187,5 @@ def endpoints(cluster: RunnerHubCluster) -> Endpoints:
             f"{names.member(cluster.name, names.REDIS, i)}.{domain}:{names.PORT_SENTINEL}"
             for i in range(cluster.spec.redis.replicas)
         ),
+        queue=f"{names.redis_master_service(cluster.name)}.{domain}:{names.PORT_REDIS}",
     )

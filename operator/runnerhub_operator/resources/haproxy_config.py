@@ -40,8 +40,12 @@ def server_slots(replicas: int) -> int:
     return min(MAX_SLOTS, -(-2 * replicas // SLOT_STEP) * SLOT_STEP)
 
 
-def render(spec: LoadBalancerSpec, *, pods_service: str, replicas: int) -> str:
-    """The whole configuration; `pods_service` is the headless Service of the orchestrators, `replicas` their number."""
+def render(spec: LoadBalancerSpec, *, pods_service: str, replicas: int, queue_services: Sequence[str]) -> str:
+    """The whole configuration.
+
+    `pods_service` is the headless Service of the orchestrators, `replicas` their number; `queue_services`: the Services
+    of the single Redis pods.
+    """
 
     def servers(port: int) -> str:
         # Quoted, or HAProxy would not put the variable's value in.
@@ -59,6 +63,8 @@ def render(spec: LoadBalancerSpec, *, pods_service: str, replicas: int) -> str:
         _any_orchestrator(spec, orchestrators),
         _websockets(servers(names.PORT_WEBSOCKET)),
         _agents(servers(names.PORT_AGENT)),
+        _queue_frontend(),
+        _queue_master(queue_services),
     ]
     return "\n\n".join("\n    ".join(section) for section in sections) + "\n"
 
@@ -276,4 +282,31 @@ def _agents(servers: str) -> list[str]:
         "balance roundrobin",
         *_alive_check("/leader"),
         servers,
+    ]
+
+
+def _queue_frontend() -> list[str]:
+    return [
+        "frontend queue",
+        "mode tcp",
+        "option tcplog",
+        f"bind *:{names.PORT_REDIS} name redis",
+        *_keep_alive("cli"),
+        "default_backend queue_master",
+    ]
+
+
+def _queue_master(services: Sequence[str]) -> list[str]:
+    """The Redis that is master and is followed: a master that was replaced while it was away is not followed."""
+    return [
+        "backend queue_master",
+        "mode tcp",
+        *_keep_alive("srv"),
+        "option httpchk GET /master",
+        "http-check expect status 200",
+        *(
+            f'server {service} "{service}.${{SERVICE_DOMAIN}}:{names.PORT_REDIS}" port {names.PORT_REDIS_STATE} '
+            "on-marked-down shutdown-sessions"
+            for service in services
+        ),
     ]

@@ -45,6 +45,7 @@ def loadbalancer_manifests(context: BuildContext) -> list[Manifest]:
         service_account(context, names.LOAD_BALANCER),
         config_map(context),
         service(context),
+        queue_service(context),
         disruption_budget(context, names.LOAD_BALANCER),
         deployment(context),
     ]
@@ -58,7 +59,15 @@ def configuration(context: BuildContext) -> str:
         # The largest, so that no change of size restarts HAProxy.
         replicas = spec.autoscaling.max_replicas
     service = orchestrator_pods_service(context.name)
-    return haproxy_config.render(context.cluster.spec.load_balancer, pods_service=service, replicas=replicas)
+    return haproxy_config.render(
+        context.cluster.spec.load_balancer,
+        pods_service=service,
+        replicas=replicas,
+        queue_services=[
+            names.member(context.name, names.REDIS, ordinal)
+            for ordinal in range(context.cluster.spec.redis.replicas)
+        ],
+    )
 
 
 def config_map(context: BuildContext) -> Manifest:
@@ -98,6 +107,20 @@ def service(context: BuildContext) -> Manifest:
                 _service_port("api", names.PORT_ORCHESTRATOR),
                 _service_port("ws", names.PORT_WEBSOCKET),
             ],
+        },
+    }
+
+
+def queue_service(context: BuildContext) -> Manifest:
+    """The Redis master for clients that cannot ask Sentinel; never a way in from outside, whatever the other one is."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(context, names.redis_master_service(context.name), names.LOAD_BALANCER),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": names.selector_labels(context.name, names.LOAD_BALANCER),
+            "ports": [_service_port("redis", names.PORT_REDIS)],
         },
     }
 
@@ -159,6 +182,7 @@ def _container(context: BuildContext) -> Manifest:
         "ws": names.PORT_WEBSOCKET,
         "stats": names.PORT_LB_STATS,
         "state": names.PORT_LB_STATE,
+        "redis": names.PORT_REDIS,
     }
     stop = {"name": "HARD_STOP_SECONDS", "value": str(HARD_STOP_SECONDS)}
     certificate = [{"name": "tls", "mountPath": "/etc/haproxy-tls", "readOnly": True}] if spec.tls else []

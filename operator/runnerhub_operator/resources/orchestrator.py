@@ -209,6 +209,9 @@ def dependency_environment(context: BuildContext, *, reads_files: bool) -> list[
         _env("DATABASE_REPLICA_URL", replica),
         _env("REDIS_SENTINEL_HOSTS", sentinels),
         _env("REDIS_MASTER_NAME", names.REDIS_MASTER_NAME),
+        # For parts of images that know no Sentinel.
+        _env("REDIS_HOST", names.redis_master_service(cluster)),
+        _env("REDIS_PORT", str(names.PORT_REDIS)),
         _env("REDIS_USER", names.REDIS_APPLICATION_USER),
         *(
             []

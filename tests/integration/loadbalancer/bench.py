@@ -143,6 +143,7 @@ class Bench:
                 names.PORT_WEBSOCKET,
                 names.PORT_LB_STATS,
                 names.PORT_LB_STATE,
+                names.PORT_REDIS,
             )
         }
         behind = (names.PORT_ORCHESTRATOR, names.PORT_WEBSOCKET, names.PORT_AGENT)

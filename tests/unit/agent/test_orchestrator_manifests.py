@@ -76,6 +76,8 @@ def test_the_orchestrator_has_the_documents_variables() -> None:
         "REDIS_ENABLE_SENTINEL": "true",
         "REDIS_SENTINEL_HOSTS": "hub-redis-0:26379,hub-redis-1:26379,hub-redis-2:26379",
         "REDIS_MASTER_NAME": "github-runnerhub-redis",
+        "REDIS_HOST": "hub-redis-master",
+        "REDIS_PORT": "6379",
         "REDIS_USER": "app",
         "REDIS_PASSWORD_FILE": "/etc/runnerhub/queue-credentials/password",
         "REDIS_SENTINEL_PASSWORD_FILE": "/etc/runnerhub/queue-credentials/sentinel-password",

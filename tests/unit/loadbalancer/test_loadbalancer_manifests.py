@@ -30,7 +30,10 @@ def context(**spec: Any) -> BuildContext:
 
 
 def one(manifests: list[Manifest], kind: str) -> Manifest:
-    found = [item for item in manifests if item["kind"] == kind]
+    # The other Service is the queue's.
+    found = [
+        item for item in manifests if item["kind"] == kind and item["metadata"]["name"] != "hub-redis-master"
+    ]
     assert len(found) == 1
     return found[0]
 
@@ -270,3 +273,23 @@ def test_a_gateway_gets_an_http_route_instead_of_an_ingress() -> None:
 
 def test_no_http_route_where_the_api_server_knows_none() -> None:
     assert ingress_manifests(replace(context(ingress=GATEWAY), serves_http_routes=False)) == []
+
+
+def test_clients_that_know_no_sentinel_are_led_to_the_master_that_is_followed(config: str) -> None:
+    assert "bind *:6379 name redis" in section(config, "frontend queue")
+    backend = section(config, "backend queue_master")
+    assert "option httpchk GET /master" in backend
+    servers = [line for line in backend if line.startswith("server ")]
+    assert [line.split()[1] for line in servers] == ["hub-redis-0", "hub-redis-1", "hub-redis-2"]
+    assert all(" port 6380 on-marked-down shutdown-sessions" in line for line in servers)
+
+
+def test_the_queue_has_no_way_in_from_outside() -> None:
+    spec = {"loadBalancer": {"service": {"type": "LoadBalancer"}}}
+    services = {
+        item["metadata"]["name"]: item["spec"]
+        for item in loadbalancer_manifests(context(**spec))
+        if item["kind"] == "Service"
+    }
+    assert services["hub-redis-master"]["type"] == "ClusterIP"
+    assert 6379 not in {port["port"] for port in services["hub"]["ports"]}
