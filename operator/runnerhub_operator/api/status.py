@@ -266,6 +266,11 @@ class RunnersStatus(StatusModel):
     ready: Count = Field(default=0, description="Runners that are ready.")
     busy: Count = Field(default=0, description="Runners that have a job.")
     queued: Count = Field(default=0, description="Jobs that wait, also those that no pool can take.")
+    at: Timestamp | None = Field(
+        default=None,
+        description="When this was told, RFC 3339. Runners that are ready are told at once, the rest at most twice a "
+        "minute.",
+    )
     pools: tuple[RunnerPoolStatus, ...] = Field(default=(), max_length=64, description="The pools.")
 
 

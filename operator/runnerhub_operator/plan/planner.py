@@ -228,7 +228,7 @@ def make_plan(
         postgres=sections.postgres.model_copy(update={"switchover": request.status}),
         redis=sections.redis,
         orchestrator=sections.orchestrator,
-        runners=pools.status(crew),
+        runners=pools.status(cluster.status.runners, crew, snapshot.now),
         failovers=tuple([*reversed(notes.failovers), *cluster.status.failovers][: failovers.MAX_FAILOVERS]),
         pending_updates=(*changes.waiting, *crew.waiting),
         endpoints=status.endpoints(cluster),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
@@ -22,11 +23,13 @@ from ..resources.common import BuildContext, Manifest
 from ..resources.runners import TOKEN_KEY, is_outdated, runner_pod, template_hash, token_secret
 from ..snapshot import Pod, Snapshot
 from ..tokens import RUNNER_TOKEN_LIFETIME, control_key, holds_until, mint
-from .conditions import Verdict, blocked_by
+from .conditions import Verdict, blocked_by, stamp
 from .runners import PATIENCE_SECONDS, Decision, Memory, PoolState, plan_pools
 
 # The API server takes no longer lists into the status than the schema says.
 _MAX_POOLS: Final = 64
+# Numbers that follow the jobs are told no sooner than this after the last time.
+COUNT_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +113,24 @@ def _token(context: BuildContext, snapshot: Snapshot) -> tuple[Manifest, ...]:
     return (token_secret(context, token, control_key(key)),)
 
 
-def status(crew: Crew) -> RunnersStatus:
-    """The section of the status."""
+def status(before: RunnersStatus, crew: Crew, now: datetime) -> RunnersStatus:
+    """The section of the status; numbers that follow the jobs move it only now and then."""
+    found = _counted(crew, stamp(now) if crew.decision.pools else None)
+    if before.at is None or _ready(found) != _ready(before):
+        return found
+    age = (now - datetime.fromisoformat(before.at)).total_seconds()
+    unchanged = found.model_copy(update={"at": before.at}) == before
+    return before if age < COUNT_SECONDS or unchanged else found
+
+
+def _ready(status: RunnersStatus) -> tuple[tuple[str, int], ...]:
+    return tuple((pool.name, pool.ready) for pool in status.pools)
+
+
+def _counted(crew: Crew, at: str | None) -> RunnersStatus:
     pools = crew.decision.pools
     return RunnersStatus(
+        at=at,
         desired=sum(pool.desired for pool in pools),
         ready=sum(pool.ready for pool in pools),
         busy=sum(pool.busy for pool in pools),
@@ -134,12 +151,10 @@ def verdict(cluster: RunnerHubCluster, snapshot: Snapshot, crew: Crew) -> Verdic
         left = len(snapshot.pods_of(names.RUNNER))
         told = f"spec.runnerPools is empty; {left} runners are left" if left else "spec.runnerPools is empty"
         return Verdict(kind, "True", ConditionReason.NOT_REQUESTED, told)
-    detail = "; ".join(
-        f"{pool.name}: {pool.ready} of {pool.desired} ready, {pool.busy} busy, {pool.queued} jobs wait"
-        for pool in pools
-    )
+    # No numbers that follow the jobs: the status has them, and a message is written whenever it changes.
+    detail = "; ".join(f"{pool.name}: {pool.ready} ready" for pool in pools)
     if crew.decision.unserved:
-        detail += f"; {crew.decision.unserved} jobs ask for labels that no pool has"
+        detail += "; jobs wait whose labels no pool has"
     trouble = [(pool, *found) for pool in pools if (found := _trouble(pool)) is not None]
     if trouble:
         told = "; ".join(f"{pool.name}: {text}" for pool, _, text in trouble)

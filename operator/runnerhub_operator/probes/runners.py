@@ -36,9 +36,14 @@ class Demand:
 async def read_demand(
     http: aiohttp.ClientSession, hosts: Sequence[str], token: str, *, deadline_seconds: float
 ) -> Demand:
-    """Ask two orchestrators at most, one after the other. ProbeError: none of them tells it."""
+    """Ask two orchestrators at most, one after the other. ProbeError: none of them tells it.
+
+    Its text is the same whoever was asked, because people are told of it: a text that changes would be written anew at
+    each visit.
+    """
     asked = random.sample(hosts, min(len(hosts), _ASKED))  # spreads load
-    last: ProbeError | None = None
+    if not asked:
+        raise ProbeError("no orchestrator is ready")
     for host in asked:
         try:
             text = await _ORCHESTRATOR.call(
@@ -50,11 +55,9 @@ async def read_demand(
                 bearer=token,
             )
             return parse_demand(json.loads(text))
-        except ProbeError as error:
-            last = error
-        except ValueError as error:
-            last = ProbeError(f"the orchestrator at {host} tells no demand: {error}")
-    raise last or ProbeError("no orchestrator is ready")
+        except (ProbeError, ValueError) as error:
+            _log.debug("demand, asked of %s: %s", host, error)
+    raise ProbeError("no orchestrator tells which jobs wait and run (GET /api/runners/demand)")
 
 
 def parse_demand(body: object) -> Demand:

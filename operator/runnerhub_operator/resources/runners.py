@@ -23,6 +23,7 @@ from .common import (
     secret_volume,
     service_account,
 )
+from .loadbalancer import inside_url
 
 TOKEN_KEY: Final = "token"  # noqa: S105 - the name of a key
 CONTROL_KEY: Final = "control-key"
@@ -204,11 +205,12 @@ def _environment(context: BuildContext, pool: RunnerPoolSpec) -> list[Manifest]:
     registering = (
         [secret_env("GITHUB_TOKEN", github.token_secret_name, "token")] if github.token_secret_name else []
     )
-    service = names.load_balancer_service(context.name)
+    # Not by port 80, which with TLS sends on to a name that only outside is known.
+    url = inside_url(context.cluster, names.load_balancer_service(context.name))
     return [
         field_env("RUNNER_NAME", "metadata.name"),
         {"name": "RUNNER_LABELS", "value": ",".join(pool.labels)},
-        {"name": "ORCHESTRATOR_URL", "value": f"http://{service}"},
+        {"name": "ORCHESTRATOR_URL", "value": url},
         {"name": "RUNNERHUB_TOKEN_FILE", "value": f"{_FOLDER}/{TOKEN_KEY}"},
         {"name": "RUNNERHUB_CONTROL_KEY_FILE", "value": f"{_FOLDER}/{CONTROL_KEY}"},
         {"name": "GITHUB_URL", "value": github.url},

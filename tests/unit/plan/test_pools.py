@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from runnerhub_operator import names, tokens
+from runnerhub_operator.api import RunnersStatus
 from runnerhub_operator.plan import Plan, make_plan
 from runnerhub_operator.probes.runners import MOST_JOBS, Demand, parse_demand
 from runnerhub_operator.resources.common import BuildContext
@@ -51,9 +52,18 @@ def secret(wanted: dict[str, Any], token: str) -> dict[str, Any]:
     return token_secret(built(wanted), token, tokens.control_key("x"))
 
 
-def plan(wanted: dict[str, Any], *runners: Pod, images: Any = IMAGES, **changes: Any) -> Plan:
+def plan(
+    wanted: dict[str, Any],
+    *runners: Pod,
+    images: Any = IMAGES,
+    before: RunnersStatus | None = None,
+    **changes: Any,
+) -> Plan:
     values: dict[str, Any] = {"pods": (*pods(), *runners), "demand": NOTHING} | changes
-    return make_plan(cluster(wanted), snapshot(**values), images, None)
+    known = cluster(wanted)
+    if before is not None:
+        known = replace(known, status=known.status.model_copy(update={"runners": before}))
+    return make_plan(known, snapshot(**values), images, None)
 
 
 def condition(found: Plan) -> Any:
@@ -104,7 +114,7 @@ def test_trouble_with_a_pool_is_told_and_does_not_gate_ready() -> None:
 
 def test_jobs_that_no_pool_can_take_are_told() -> None:
     found = plan(spec(), live_runner(spec()), demand=Demand(((frozenset({"gpu"}), 7),), frozenset()))
-    assert "7 jobs ask for labels that no pool has" in condition(found).message
+    assert "jobs wait whose labels no pool has" in condition(found).message
     assert found.status.runners.queued == 7
 
 
@@ -249,3 +259,43 @@ def test_an_answer_of_an_orchestrator_is_read() -> None:
 def test_an_answer_that_is_not_whole_is_none(body: object) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         parse_demand(body)
+
+
+def test_numbers_that_follow_the_jobs_are_told_now_and_then_and_ready_runners_at_once() -> None:
+    def told(before: RunnersStatus, seconds: float, waiting: int, *pods: Any) -> RunnersStatus:
+        return plan(
+            spec(),
+            *pods,
+            before=before,
+            now=NOW + timedelta(seconds=seconds),
+            demand=Demand(((frozenset({"linux"}), waiting),), frozenset()),
+        ).status.runners
+
+    first = told(RunnersStatus(), 0, 1)
+    assert first.queued == 1
+    assert told(first, 29, 2) == first
+    later = told(first, 31, 2)
+    assert later.queued == 2
+    # The same numbers move no time.
+    assert told(later, 300, 2) == later
+    assert told(first, 1, 2, live_runner(spec())).ready == 1
+
+
+def test_jobs_move_no_message() -> None:
+    messages = {
+        condition(
+            plan(spec(), live_runner(spec()), demand=Demand(((frozenset({"linux"}), count),), frozenset()))
+        ).message
+        for count in (1, 2, 3)
+    }
+    assert len(messages) == 1
+
+
+def test_runners_reach_the_orchestrators_inside_also_when_the_way_in_is_by_tls() -> None:
+    def url(more: dict[str, Any]) -> str:
+        found = plan(spec() | more, demand=Demand(((frozenset({"linux"}), 1),), frozenset()))
+        container = found.runners.create[0][1]["spec"]["containers"][0]
+        return next(str(item["value"]) for item in container["env"] if item["name"] == "ORCHESTRATOR_URL")
+
+    assert url({}) == "http://hub"
+    assert url({"loadBalancer": {"tls": {"secretName": "hub-tls"}}}) == "http://hub:3001"
