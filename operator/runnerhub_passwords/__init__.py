@@ -18,39 +18,39 @@ CHANGE_SECONDS: Final = 180.0
 class PasswordFile:
     """The passwords that may let in now. Without a file, or before it was usable once, there is none.
 
-    `change_seconds`: how long the one before counts after a change.
-
     A value that is empty, no text or not printable is not used: the one before stays. A line break at the end is not
-    part of it.
+    part of it. When it changed the file itself tells, for a program may not look at it for days.
     """
 
-    def __init__(
-        self,
-        path: Path | None,
-        clock: Callable[[], float] = time.monotonic,
-        change_seconds: float = CHANGE_SECONDS,
-    ) -> None:
+    def __init__(self, path: Path | None, clock: Callable[[], float] = time.time) -> None:
         self._path = path
         self._clock = clock
-        self._change_seconds = change_seconds
         self._current: str | None = None
-        self._former: str | None = None
-        self._changed_at = 0.0
+        # Each with the time until which it counts, the newest first.
+        self._former: list[tuple[str, float]] = []
 
     def candidates(self) -> tuple[str, ...]:
-        """The password of the moment and, for a while after a change, the one before."""
-        found = self._read()
-        if found is not None and found != self._current:
-            self._former, self._current, self._changed_at = self._current, found, self._clock()
-        if self._clock() - self._changed_at >= self._change_seconds:
-            self._former = None
-        return tuple(word for word in (self._current, self._former) if word is not None)
+        """The password of the moment and, for a while after a change, those before, the newest first."""
+        now = self._clock()
+        found = read(self._path)
+        if found is not None and found[0] != self._current:
+            word, changed_at = found
+            if self._current is not None:
+                self._former.insert(0, (self._current, min(now, changed_at) + CHANGE_SECONDS))
+            self._current = word
+        self._former = [
+            (word, until) for word, until in self._former if now < until and word != self._current
+        ]
+        known = [] if self._current is None else [self._current]
+        return tuple(known + [word for word, _ in self._former])
 
-    def _read(self) -> str | None:
-        if self._path is None:
-            return None
-        try:
-            found = self._path.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError):
-            return None
-        return found if found and found.isprintable() else None
+
+def read(path: Path | None) -> tuple[str, float] | None:
+    """A usable password and when its file was written; None when there is none."""
+    if path is None:
+        return None
+    try:
+        found, written_at = path.read_text(encoding="utf-8").rstrip("\r\n"), path.stat().st_mtime
+    except (OSError, UnicodeDecodeError):
+        return None
+    return (found, written_at) if found and found.isprintable() else None

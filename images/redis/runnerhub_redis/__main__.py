@@ -12,17 +12,17 @@ from .settings import Paths, load
 
 def main(arguments: list[str]) -> int:
     """Run one container."""
+    if arguments not in (["redis"], ["sentinel"]):
+        log("expected one argument: redis or sentinel", arguments=arguments)
+        return 2
     try:
-        settings = load(Paths())
+        settings = load(Paths(), arguments[0])
     except (OSError, KeyError, ValueError) as error:
         log("the pod is set up wrongly", error=repr(error))
         return 2
     if arguments == ["redis"]:
         return RedisPod(settings).run()
-    if arguments == ["sentinel"]:
-        return sentinel_pod.run(settings)
-    log("expected one argument: redis or sentinel", arguments=arguments)
-    return 2
+    return sentinel_pod.run(settings)
 
 
 if __name__ == "__main__":

@@ -4,19 +4,22 @@ Redis knows one user for each purpose, and `default` is off unless images that g
 lets anybody with its password ask who the master is; only the pods and the operator may change anything.
 
 A password changes in the mounted Secret. From then on a pod lets in by the new one and, for a while, by the one before;
-it uses the new one itself when all others have had time to learn of it. Connections that are there go on.
+it uses the new one itself when all others let in by it. Connections of clients that are there go on.
 
 Source of the rules of replicas and of Sentinel: https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runnerhub_passwords import PasswordFile
+from runnerhub_passwords import read
+
+from .files import write_private
 
 APPLICATION = "app"
 REPLICATION = "replication"
@@ -35,6 +38,7 @@ KEYS = {
     MONITORING: "monitoring-password",
     OPERATOR: "operator-password",
 }
+ALL_KEYS = (*KEYS.values(), SENTINEL_CLIENTS_KEY)
 
 _EVERYTHING = "~* &*"
 _NO_STEERING = "+@all -@admin -@dangerous +info +role +client|list"
@@ -56,48 +60,96 @@ SENTINEL_RULES = {
     OPERATOR: f"{_EVERYTHING} +@all",
 }
 
-# By then Kubernetes has given every pod its copy; it does so at once for pods that the operator marks.
-USE_SECONDS = 100.0
-# Longer than clients use the former one (CHANGE_SECONDS of runnerhub_passwords after their own copy changed).
+# After all members let in by a new password: longer than clients give the former one (CHANGE_SECONDS of
+# runnerhub_passwords) whose own copy of the Secret is renewed last.
 ACCEPT_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """User and password of one connection."""
+    """User of one connection, and the passwords to try one after the other."""
 
     user: str
-    password: str
+    passwords: tuple[str, ...]
 
 
 class Credentials:
-    """The passwords of the moment. Raises OSError when one has never been there."""
+    """The passwords of the moment and those before them, which a restart must not forget.
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        keys = (*KEYS.values(), SENTINEL_CLIENTS_KEY)
-        self._accepted = {key: PasswordFile(folder / key, clock, ACCEPT_SECONDS) for key in keys}
-        self._used = {key: PasswordFile(folder / key, clock, USE_SECONDS) for key in keys}
-        for key in keys:
-            self.accepted(key)
-            self.used(key)
+    A new password lets in at once, beside the former ones. The members use the former among themselves until all of
+    them let in by the new one (`agreed`), and some time after that it is dropped.
+    """
+
+    def __init__(self, folder: Path, memory: Path, clock: Callable[[], float] = time.time) -> None:
+        """Raises OSError when a password has never been there."""
+        self._folder = folder
+        self._memory = memory
+        self._clock = clock
+        # The newest first.
+        self._words: dict[str, list[str]] = {}
+        self._agreed_at: float | None = None
+        self._remember()
+        self.refresh()
+        for key in ALL_KEYS:
+            if not self._words.get(key):
+                raise OSError(f"the Secret has no usable {key}")
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all members let in by the newest passwords."""
+        return self._agreed_at is not None
 
     def accepted(self, key: str) -> tuple[str, ...]:
         """What lets in now, the newest first."""
-        return _there(key, self._accepted[key].candidates())
+        return tuple(self._words[key])
 
     def used(self, key: str) -> str:
         """What this pod itself gives to others."""
-        return _there(key, self._used[key].candidates())[-1]
+        return self._words[key][0 if self.agreed else -1]
 
     def login(self, user: str) -> Login:
-        """As this user, at Redis or as the operator at Sentinel."""
-        return Login(user, self.used(KEYS[user]))
+        """As this user, by what others know for certain, and then by whatever they may know."""
+        key = KEYS[user]
+        first = self.used(key)
+        return Login(user, (first, *(word for word in self._words[key] if word != first)))
 
+    def refresh(self) -> None:
+        """Read the files, and drop what has lasted long enough. Raises OSError when it cannot be remembered."""
+        before = {key: list(words) for key, words in self._words.items()}
+        for key in ALL_KEYS:
+            found = read(self._folder / key)
+            words = self._words.setdefault(key, [])
+            if found is not None and words[:1] != [found[0]]:
+                self._words[key] = [found[0], *(word for word in words if word != found[0])]
+        if self._words != before:
+            # At the very first start nobody has another password.
+            first = not any(before.values())
+            self._agreed_at = self._clock() if first else None
+            self._write()
+        elif any(len(words) > 1 for words in self._words.values()) and self._lasted():
+            self._words = {key: words[:1] for key, words in self._words.items()}
+            self._write()
 
-def _there(key: str, found: tuple[str, ...]) -> tuple[str, ...]:
-    if not found:
-        raise OSError(f"the Secret has no usable {key}")
-    return found
+    def _lasted(self) -> bool:
+        """Whether clients too have had time enough."""
+        return self._agreed_at is not None and self._clock() >= self._agreed_at + ACCEPT_SECONDS
+
+    def agree(self) -> None:
+        """Note that all members let in by the newest passwords."""
+        self._agreed_at = self._clock()
+        self._write()
+
+    def _remember(self) -> None:
+        try:
+            known = json.loads(self._memory.read_text(encoding="utf-8"))
+            self._words = {key: [str(word) for word in known["words"].get(key, [])] for key in ALL_KEYS}
+            self._agreed_at = None if known["agreedAt"] is None else float(known["agreedAt"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            # The first start on this volume.
+            self._words, self._agreed_at = {}, None
+
+    def _write(self) -> None:
+        write_private(self._memory, json.dumps({"words": self._words, "agreedAt": self._agreed_at}))
 
 
 def redis_users(credentials: Credentials, *, nameless_clients: bool) -> dict[str, tuple[str, ...]]:

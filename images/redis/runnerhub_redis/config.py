@@ -44,11 +44,12 @@ def redis_configuration(settings: Settings, *, announce: str, master: str | None
 def _redis_access(settings: Settings) -> list[str]:
     if settings.credentials is None:
         return []
-    login = settings.credentials.login(access.REPLICATION)
+    nameless = settings.today().nameless_clients
+    password = settings.credentials.used(access.KEYS[access.REPLICATION])
     return [
-        *access.lines(access.redis_users(settings.credentials, nameless_clients=settings.nameless_clients)),
-        f"masteruser {login.user}",
-        f"masterauth {access.quoted(login.password)}",
+        *access.lines(access.redis_users(settings.credentials, nameless_clients=nameless)),
+        f"masteruser {access.REPLICATION}",
+        f"masterauth {access.quoted(password)}",
     ]
 
 
@@ -147,12 +148,13 @@ def sentinel_configuration(settings: Settings, state: SentinelState, *, announce
 def _sentinel_access(settings: Settings) -> list[str]:
     if settings.credentials is None:
         return []
-    others, redis = settings.credentials.login(access.OPERATOR), settings.credentials.login(access.SENTINEL)
+    others = settings.credentials.used(access.KEYS[access.OPERATOR])
+    redis = settings.credentials.used(access.KEYS[access.SENTINEL])
     name = settings.master_name
     return [
         *access.lines(access.sentinel_users(settings.credentials)),
-        f"sentinel sentinel-user {others.user}",
-        f"sentinel sentinel-pass {access.quoted(others.password)}",
-        f"sentinel auth-user {name} {redis.user}",
-        f"sentinel auth-pass {name} {access.quoted(redis.password)}",
+        f"sentinel sentinel-user {access.OPERATOR}",
+        f"sentinel sentinel-pass {access.quoted(others)}",
+        f"sentinel auth-user {name} {access.SENTINEL}",
+        f"sentinel auth-pass {name} {access.quoted(redis)}",
     ]

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import access
 from .log import log
 from .network import LOCAL, NO_ANSWER
 from .resp import Connection, RespError
-from .settings import PORT_REDIS, Settings
+from .settings import PORT_REDIS, PORT_SENTINEL, Settings
 
 LOOK_SECONDS = 2.0
 CALL_SECONDS = 3.0
@@ -115,38 +116,45 @@ def redis_access(settings: Settings) -> list[Command]:
         return []
     nameless = settings.today().nameless_clients
     users = access.redis_users(settings.credentials, nameless_clients=nameless)
-    login = settings.credentials.login(access.REPLICATION)
     return [
         *(("ACL", "SETUSER", name, *words) for name, words in users.items()),
-        ("CONFIG", "SET", "masteruser", login.user),
-        ("CONFIG", "SET", "masterauth", login.password),
+        ("CONFIG", "SET", "masteruser", access.REPLICATION),
+        ("CONFIG", "SET", "masterauth", settings.credentials.used(access.KEYS[access.REPLICATION])),
     ]
 
 
 def sentinel_access(settings: Settings) -> list[Command]:
-    """The same for a Sentinel and how it gets in elsewhere. Connections that are there stay."""
+    """The same for a Sentinel and how it gets in elsewhere; it makes its own connections anew for that."""
     if settings.credentials is None:
         return []
-    others, redis = settings.credentials.login(access.OPERATOR), settings.credentials.login(access.SENTINEL)
-    name = settings.master_name
+    users, name = access.sentinel_users(settings.credentials), settings.master_name
+    others, redis = access.KEYS[access.OPERATOR], access.KEYS[access.SENTINEL]
     return [
-        *(
-            ("ACL", "SETUSER", user, *words)
-            for user, words in access.sentinel_users(settings.credentials).items()
-        ),
-        ("SENTINEL", "CONFIG", "SET", "sentinel-pass", others.password),
-        ("SENTINEL", "SET", name, "auth-pass", redis.password),
+        *(("ACL", "SETUSER", user, *words) for user, words in users.items()),
+        ("SENTINEL", "CONFIG", "SET", "sentinel-pass", settings.credentials.used(others)),
+        ("SENTINEL", "SET", name, "auth-pass", settings.credentials.used(redis)),
     ]
 
 
 class Access:
-    """The users and passwords of one running server. `commands` make it right; it was started with those of then."""
+    """The users and passwords of one running server. `commands` make it right; it was started with those of then.
 
-    def __init__(self, settings: Settings, port: int, commands: Callable[[Settings], list[Command]]) -> None:
+    `addresses`: of all members.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        port: int,
+        commands: Callable[[Settings], list[Command]],
+        addresses: Callable[[], Mapping[int, str]],
+    ) -> None:
         self._settings = settings
         self._port = port
         self._commands = commands
+        self._addresses = addresses
         self._done = commands(settings)
+        self._starts = 0
 
     def run(self, goes_on: Callable[[], bool]) -> None:
         """Look again and again."""
@@ -161,11 +169,22 @@ class Access:
 
     def forget(self) -> None:
         """The server starts anew, with whatever it has written itself: tell it everything."""
+        self._starts += 1
         self._done = []
 
     def look(self) -> None:
         """Do what is new. Raises one of NO_ANSWER; it is tried again then."""
-        wanted = self._commands(self._settings)
+        credentials = self._settings.credentials
+        if credentials is None:
+            return
+        credentials.refresh()
+        self._bring_about()
+        if not credentials.agreed and self._all_let_in(credentials):
+            credentials.agree()
+            self._bring_about()
+
+    def _bring_about(self) -> None:
+        starts, wanted = self._starts, self._commands(self._settings)
         new = [command for command in wanted if command not in self._done]
         if not new:
             return
@@ -173,6 +192,33 @@ class Access:
         with Connection(LOCAL, self._port, login, deadline_seconds=CALL_SECONDS) as connection:
             for command in new:
                 connection.call(*command)
-        self._done = wanted
+        if starts == self._starts:
+            self._done = wanted
         # Never the passwords.
         log("access changed", commands=[" ".join(command[:3]) for command in new])
+
+    def _all_let_in(self, credentials: access.Credentials) -> bool:
+        """Whether every Redis and every Sentinel that answers lets in by the newest passwords.
+
+        One that does not answer has no connections to lose; it finds the others in step when it is back.
+        """
+        users = {PORT_REDIS: tuple(access.KEYS), PORT_SENTINEL: (access.OPERATOR,)}
+
+        def lets_in(host: str, port: int) -> bool:
+            try:
+                with Connection(host, port, None, deadline_seconds=CALL_SECONDS) as connection:
+                    for user in users[port]:
+                        connection.call("AUTH", user, credentials.accepted(access.KEYS[user])[0])
+            except RespError:
+                return False
+            except NO_ANSWER:
+                return True
+            return True
+
+        hosts = [
+            LOCAL if ordinal == self._settings.ordinal else host
+            for ordinal, host in self._addresses().items()
+        ]
+        doors = [(host, port) for host in hosts for port in users]
+        with ThreadPoolExecutor(max_workers=max(1, len(doors))) as pool:
+            return all(pool.map(lambda door: lets_in(*door), doors))

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from .config import parse_sentinel_state
 from .decision import PeerState, RedisAnswer, SentinelAnswer, Volume
+from .files import write_private
 from .resp import Connection, RespError, pairs
 from .settings import PORT_REDIS, PORT_SENTINEL, PORT_STATE, Settings
-from .volume import write_private
 
 DEADLINE_SECONDS = 1.0
 LOCAL = "127.0.0.1"

@@ -12,6 +12,7 @@ from types import FrameType
 from . import aof, deposed, live, state_server, volume
 from .config import PRIORITY_IN_STEP, PRIORITY_LAST_RESORT, redis_configuration
 from .decision import HandOver, StartMaster, StartReplica, Volume, decide
+from .files import write_private
 from .handover import hand_over, request_failover
 from .log import log
 from .network import LOCAL, NO_ANSWER, Resolver
@@ -82,20 +83,21 @@ class RedisPod:
                 # Noted before the first write: from here on this volume may hold the only copy.
                 volume.mark_complete(self._settings.paths)
             master = decision.master if isinstance(decision, StartReplica) else None
+            # Before the configuration, so that what changes in between is not taken for done.
+            users = live.Access(self._settings, PORT_REDIS, live.redis_access, self._resolver.addresses)
             configuration = redis_configuration(
                 self._settings,
                 announce=address,
                 master=master,
                 static=self._settings.paths.configuration / "redis.conf",
             )
-            volume.write_private(self._settings.paths.redis_configuration, configuration)
+            write_private(self._settings.paths.redis_configuration, configuration)
             self._configuration.begin()
             self._server = subprocess.Popen(
                 ["redis-server", str(self._settings.paths.redis_configuration)], pass_fds=(descriptor,)
             )
             if master is not None:
                 threading.Thread(target=self._watch_promotability, args=(state,), daemon=True).start()
-            users = live.Access(self._settings, PORT_REDIS, live.redis_access)
             for watch in (self._mastership.run, self._configuration.run, users.run):
                 threading.Thread(target=watch, args=(self._goes_on,), daemon=True).start()
             self._server.wait()

@@ -38,7 +38,7 @@ class Connection:
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if login is not None:
-                self.call("AUTH", login.user, login.password)
+                self._log_in(login)
         except BaseException:
             self._socket.close()
             raise
@@ -56,6 +56,19 @@ class Connection:
         self._limit()
         self._socket.sendall(encode(command))
         return self._read()
+
+    def _log_in(self, login: Login) -> None:
+        """By the first password that lets in."""
+        *others, last = login.passwords
+        for password in others:
+            try:
+                self.call("AUTH", login.user, password)
+            except RespError as error:
+                if error.code != "WRONGPASS":
+                    raise
+            else:
+                return
+        self.call("AUTH", login.user, last)
 
     def info(self, section: str) -> dict[str, str]:
         """One section of INFO as a dictionary."""

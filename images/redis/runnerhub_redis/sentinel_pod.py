@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from . import live, spin, steward, volume
 from .config import SentinelState, forget_strangers, parse_sentinel_state, sentinel_configuration
+from .files import write_private
 from .log import log
 from .network import Resolver
 from .settings import PORT_SENTINEL, Settings
@@ -34,8 +35,8 @@ def run(settings: Settings) -> int:
         state = _of_today(settings, state, resolver)
         log("going on", master=state.master, config_epoch=state.config_epoch, known=len(state.known))
     path = settings.paths.sentinel_state
-    volume.write_private(path, sentinel_configuration(settings, state, announce=address))
-    users = live.Access(settings, PORT_SENTINEL, live.sentinel_access)
+    users = live.Access(settings, PORT_SENTINEL, live.sentinel_access, resolver.addresses)
+    write_private(path, sentinel_configuration(settings, state, announce=address))
     threading.Thread(target=steward.watch, args=(settings,), daemon=True).start()
     threading.Thread(target=users.run, args=(lambda: True,), daemon=True).start()
     looks = spin.LOOKS + spin.LOOKS_PER_ORDINAL * settings.ordinal

@@ -67,6 +67,10 @@ class Paths:
         """Sentinel's configuration, which it rewrites itself: its memory."""
         return self.data / "sentinel" / "sentinel.conf"
 
+    def passwords(self, container: str) -> Path:
+        """What a container remembers of passwords that have changed."""
+        return self.data / container / "passwords.json"
+
     @property
     def redis_configuration(self) -> Path:
         """Configuration that Redis starts with; holds passwords, so it is in memory only."""
@@ -128,8 +132,11 @@ class Settings:
             return False
 
 
-def load(paths: Paths) -> Settings:
-    """Read the settings. Raises OSError, KeyError or ValueError when the pod is set up wrongly."""
+def load(paths: Paths, container: str) -> Settings:
+    """Read the settings of a container, redis or sentinel.
+
+    Raises OSError, KeyError or ValueError when the pod is set up wrongly.
+    """
     given = _given(paths)
     pod = os.environ["POD_NAME"]
     service, _, ordinal = pod.rpartition("-")
@@ -141,7 +148,7 @@ def load(paths: Paths) -> Settings:
         master_name=str(given["masterName"]),
         **_changing(given),
         paths=paths,
-        credentials=Credentials(paths.credentials),
+        credentials=Credentials(paths.credentials, paths.passwords(container)),
         max_memory_bytes=int(os.environ.get("REDIS_MAXMEMORY", "0")),
     )
 

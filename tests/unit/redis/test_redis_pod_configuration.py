@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from images.redis.runnerhub_redis import access, live, volume
+from images.redis.runnerhub_redis import access, files, live, volume
 from images.redis.runnerhub_redis.access import Credentials
 from images.redis.runnerhub_redis.config import (
     SentinelState,
@@ -60,6 +60,22 @@ def write_passwords(folder: Path) -> Path:
     return folder
 
 
+def write_settings(folder: Path, **changes: object) -> Path:
+    """The settings as they are mounted."""
+    folder.mkdir(exist_ok=True)
+    given = {
+        "replicas": 3,
+        "masterName": NAME,
+        "quorum": 2,
+        "downAfterMilliseconds": 5000,
+        "failoverTimeoutMilliseconds": 3000,
+        "parallelSyncs": 1,
+        "namelessClients": False,
+    } | changes
+    (folder / "settings.json").write_text(json.dumps(given))
+    return folder
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(
@@ -72,8 +88,12 @@ def settings(tmp_path: Path) -> Settings:
         down_after_milliseconds=5000,
         failover_timeout_milliseconds=3000,
         parallel_syncs=1,
-        paths=Paths(data=tmp_path / "data", runtime=tmp_path / "run"),
-        credentials=Credentials(write_passwords(tmp_path / "credentials")),
+        paths=Paths(
+            data=tmp_path / "data",
+            runtime=tmp_path / "run",
+            configuration=write_settings(tmp_path / "mounted"),
+        ),
+        credentials=Credentials(write_passwords(tmp_path / "credentials"), tmp_path / "passwords.json"),
     )
 
 
@@ -170,7 +190,9 @@ def test_only_named_users_get_in_unless_images_give_no_name(settings: Settings) 
     assert closed["default"] == "reset off"
     assert set(closed) == {"app", "replication", "sentinel", "monitoring", "operator", "default"}
     assert closed["app"].endswith(">the-password")
-    open_ = users(replace(settings, nameless_clients=True))
+    # As the settings say now, not as they said when the pod began to wait for its role.
+    write_settings(settings.paths.configuration, namelessClients=True)
+    open_ = users(settings)
     assert open_["default"] == closed["app"]
 
 
@@ -201,8 +223,8 @@ def test_volume_states(settings: Settings) -> None:
 
 def test_private_files_are_private_and_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "redis.conf"
-    volume.write_private(path, "one")
-    volume.write_private(path, "two")
+    files.write_private(path, "one")
+    files.write_private(path, "two")
     assert path.read_text() == "two"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [item.name for item in path.parent.iterdir()] == ["redis.conf"]
