@@ -131,4 +131,6 @@ async def _sentinels(
     password = children.secret_value(names.credentials(cluster.name, names.REDIS), "sentinel-password")
     if not hosts or password is None:
         return ()
+    # A line break at the end is no part of it, as for the pods.
+    password = password.rstrip("\r\n")
     return await sentinel.read_sentinels(hosts, password, deadline_seconds=PROBE_DEADLINE_SECONDS)

@@ -75,7 +75,12 @@ def _follow(
         if found == seen and not again:
             continue
         seen, tried_at = found, time.monotonic()
-        _take_up(settings, master, state, found)
+        try:
+            _take_up(settings, master, state, found)
+        except OSError as error:
+            # Short of memory, processes or space: what runs goes on, and it is tried again.
+            state.refused = f"the new files cannot be tried: {error}"
+            log(state.refused)
 
 
 def _take_up(settings: Settings, master: Master, state: State, found: files.Files) -> None:

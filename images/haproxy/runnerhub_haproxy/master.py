@@ -47,6 +47,8 @@ class Master:
     def reload(self) -> str | None:
         """Have it work by the files that are there now; why it does not, None: it does."""
         before = self._workers()
+        if not before:
+            return "HAProxy's master does not tell its workers"
         self._remember_servers()
         self._process.send_signal(signal.SIGUSR2)
         deadline = time.monotonic() + RELOAD_SECONDS

@@ -20,6 +20,8 @@ MAX_SLOTS: Final = 100
 
 # Beyond those of clients: probes, metrics and the stats page must be answered when clients have taken all theirs.
 SPARE_CONNECTIONS: Final = 100
+# To the queue, whose clients keep theirs for days; they must not take those of HTTP.
+QUEUE_CONNECTIONS: Final = 1000
 # A worker that WebSockets keep alive outlives so many reloads, each about 20 MB of memory.
 MAX_RELOADS: Final = 10
 FORWARDED_HEADERS: Final = (
@@ -80,7 +82,7 @@ def _global(spec: LoadBalancerSpec) -> list[str]:
     return [
         "global",
         "log stdout format raw local0 info",
-        f"maxconn {spec.max_connections + SPARE_CONNECTIONS}",
+        f"maxconn {spec.max_connections + QUEUE_CONNECTIONS + SPARE_CONNECTIONS}",
         f"mworker-max-reloads {MAX_RELOADS}",
         "stats socket /run/haproxy/haproxy.sock mode 600 level admin",
         # Where the pods are and how they were, written before a reload: the new worker need not wait for DNS.
@@ -143,6 +145,9 @@ def _stats() -> list[str]:
         f"bind *:{names.PORT_LB_STATS}",
         "option dontlog-normal",
         "monitor-uri /healthz",
+        # Ready is who has somebody to send to: after a start, when DNS and the first checks have answered.
+        "http-request return status 503 if { path /readyz } { nbsrv(any_orchestrator) eq 0 }",
+        "http-request return status 200 if { path /readyz }",
         "http-request use-service prometheus-exporter if { path /metrics }",
         "stats enable",
         "stats uri /stats",
@@ -291,6 +296,7 @@ def _queue_frontend() -> list[str]:
         "mode tcp",
         "option tcplog",
         f"bind *:{names.PORT_REDIS} name redis",
+        f"maxconn {QUEUE_CONNECTIONS}",
         *_keep_alive("cli"),
         "default_backend queue_master",
     ]

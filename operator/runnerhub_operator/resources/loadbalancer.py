@@ -194,10 +194,8 @@ def _container(context: BuildContext) -> Manifest:
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
         "livenessProbe": {**health, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 3},
-        # Up at once, but without a pod to send to until DNS and the first checks have answered.
         "readinessProbe": {
-            **health,
-            "initialDelaySeconds": 3,
+            "httpGet": {"path": "/readyz", "port": "stats"},
             "periodSeconds": 5,
             "timeoutSeconds": 3,
             "failureThreshold": 2,
