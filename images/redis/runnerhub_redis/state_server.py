@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +27,13 @@ LIVE_SECONDS = 3.0
 READY_SECONDS = 1.0
 # A replica confirms once a second.
 FOLLOWS_SECONDS = 3
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A proxy that has its answer, and ends the connection without reading it all, is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 def serve(settings: Settings, running: Callable[[], bool], configuration: Callable[[], str]) -> None:
@@ -58,7 +66,7 @@ def serve(settings: Settings, running: Callable[[], bool], configuration: Callab
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  http.server's
             """Say nothing: probes come every few seconds."""
 
-    server = ThreadingHTTPServer(("", PORT_STATE), Handler)
+    server = _Server(("", PORT_STATE), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
