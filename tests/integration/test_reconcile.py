@@ -11,8 +11,10 @@ import yaml
 
 from e2e.lab.hub import Hub
 from e2e.lab.kubectl import Kubectl, KubectlError, wait_for
+from runnerhub_operator import names
 from runnerhub_operator.api import parse_cluster
 from runnerhub_operator.resources.common import BuildContext
+from runnerhub_operator.resources.credentials import CREDENTIAL_KEYS
 from runnerhub_operator.resources.migration import migration_job
 from tests.generate import IMAGES, ROOT, context, desired_objects
 from tests.integration.conftest import Operator, wait_until_time_passed
@@ -56,7 +58,7 @@ def test_every_child_is_written_with_the_rights_of_the_chart(operator: Operator,
     ]
     assert missing == []
     secrets = {item["metadata"]["name"]: set(item["data"]) for item in namespace.items("secret")}
-    assert secrets["hub-redis-credentials"] == {"password", "sentinel-password"}
+    assert secrets["hub-redis-credentials"] == set(CREDENTIAL_KEYS[names.REDIS])
 
 
 def test_conditions_are_there_from_the_first_visit(operator: Operator, namespace: Kubectl) -> None:
@@ -231,5 +233,5 @@ def test_logs_are_structured_and_hold_no_password(operator: Operator, namespace:
     secrets = namespace(
         "get", "secret", "-o", "go-template={{range .items}}{{range .data}}{{.|base64decode}} {{end}}{{end}}"
     )
-    assert len(secrets.split()) == 8
+    assert len(secrets.split()) == sum(map(len, CREDENTIAL_KEYS.values()))
     assert not [secret for secret in secrets.split() if secret in "\n".join(lines)]

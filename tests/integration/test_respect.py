@@ -64,7 +64,7 @@ def test_a_status_that_somebody_scribbled_on_is_written_anew(operator: Operator,
     }
     namespace("patch", "rhc", "hub", "--subresource=status", "--type=merge", "-p", json.dumps(scribble))
     wait_for("the real phase", lambda: hub.status()["phase"] == "Creating", 10)
-    wait_for("the conditions", lambda: len(hub.status()["conditions"]) == 9, 10)
+    wait_for("the conditions", lambda: len(hub.status()["conditions"]) == 10, 10)
     assert "primary" not in hub.status().get("postgres", {})
 
 

@@ -75,7 +75,7 @@ def test_an_annotation_makes_one_password_anew_and_tells_the_pods(hub: Kubectl) 
         key: word for key, word in before.items() if key != "app-password"
     }
     assert names.ANNOTATION_ROTATE not in secret(hub)["metadata"].get("annotations", {})
-    version = secret(hub)["metadata"]["resourceVersion"]
+    version = f"postgres-{secret(hub)['metadata']['resourceVersion']}"
     for component in (names.POSTGRES, names.POOLER, names.ORCHESTRATOR):
         wait_for(f"the marks on {component}", lambda of=component: marks(hub, of) == {version}, 20)
     assert marks(hub, names.REDIS) == {None}
@@ -86,7 +86,7 @@ def test_an_annotation_makes_one_password_anew_and_tells_the_pods(hub: Kubectl) 
 def test_a_value_that_a_person_writes_is_told_to_the_pods(hub: Kubectl) -> None:
     word = base64.b64encode(b"chosen").decode()
     hub("patch", "secret", SECRET, "-p", f'{{"data": {{"monitoring-password": "{word}"}}}}')
-    version = secret(hub)["metadata"]["resourceVersion"]
+    version = f"postgres-{secret(hub)['metadata']['resourceVersion']}"
     wait_for("the marks", lambda: marks(hub, names.POOLER) == {version}, 20)
     assert passwords(hub)["monitoring-password"] == "chosen"
 
@@ -94,7 +94,7 @@ def test_a_value_that_a_person_writes_is_told_to_the_pods(hub: Kubectl) -> None:
 def test_what_cannot_be_made_is_refused(hub: Kubectl) -> None:
     queue = "hub-redis-credentials"
     before = secret(hub, queue)["data"]
-    hub("annotate", "secret", queue, f"{names.ANNOTATION_ROTATE}=all")
+    hub("annotate", "secret", queue, f"{names.ANNOTATION_ROTATE}=root-password")
     wait_for("the Event", lambda: "RotationRefused" in reasons(hub), 20)
     wait_for(
         "the annotation to go",
