@@ -97,6 +97,13 @@ class OrchestratorProtocol(_HttpProtocol):
         return "404 Not Found", json.dumps({"message": "Not Found"})
 
 
+class BalancerProtocol(_HttpProtocol):
+    """GET /health: an orchestrator answers through HAProxy."""
+
+    def _answer(self, method: str, path: str, _body: bytes) -> tuple[str, str]:
+        return ("200 OK", "{}") if (method, path) == ("GET", "/health") else ("404 Not Found", "{}")
+
+
 class RunnerProtocol(_HttpProtocol):
     """POST /drain."""
 
@@ -219,6 +226,7 @@ _SERVED: Final[Mapping[str, Mapping[int, type[_Protocol]]]] = {
     names.POOLER: {names.PORT_POOLER_AGENT: PoolerProtocol},
     names.REDIS: {names.PORT_SENTINEL: SentinelProtocol, names.PORT_REDIS_STATE: RedisPodProtocol},
     names.ORCHESTRATOR: {names.PORT_ORCHESTRATOR: OrchestratorProtocol},
+    names.LOAD_BALANCER: {names.PORT_ORCHESTRATOR: BalancerProtocol},
     names.RUNNER: {names.PORT_RUNNER: RunnerProtocol},
 }
 

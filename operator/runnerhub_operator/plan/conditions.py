@@ -218,22 +218,32 @@ def orchestrators_verdict(
 
 
 def load_balancer_verdict(
-    cluster: RunnerHubCluster, snapshot: Snapshot, creating: bool, scaled: Scaled | None = None
+    cluster: RunnerHubCluster,
+    snapshot: Snapshot,
+    creating: bool,
+    scaled: Scaled | None = None,
+    *,
+    unserved: bool = False,
 ) -> Verdict:
-    """LoadBalancerReady: at least one HAProxy serves; full with all ready, none of which refuses its settings."""
+    """LoadBalancerReady: at least one HAProxy serves; full with all ready, none of which refuses its settings.
+
+    `unserved`: requests through those that are ready come back without an orchestrator's answer.
+    """
     wanted, told = _size(cluster.spec.load_balancer.replicas, scaled)
     pods = snapshot.pods_of(names.LOAD_BALANCER)
     ready = _ready(pods)
     refusals = sorted({state.refused for state in snapshot.balancers if state.refused})
     parts = [f"{ready} of {wanted} ready{told}"]
+    if unserved:
+        parts.append("no request through them is answered by a healthy orchestrator (GET /health)")
     if refusals:
         parts.append(f"HAProxy goes on with its former settings: {refusals[0]}")
     elif late := _without_latest_settings(cluster, snapshot):
         parts.append(f"{late} of {len(pods)} will load the latest settings within two minutes")
     return _verdict(
         ConditionType.LOAD_BALANCER,
-        serves=ready > 0,
-        full=ready >= max(wanted, 1) and not refusals,
+        serves=ready > 0 and not unserved,
+        full=ready >= max(wanted, 1) and not refusals and not unserved,
         creating=creating,
         detail=_clauses(*parts, _refused(cluster, snapshot, names.LOAD_BALANCER)),
         pods=pods,

@@ -23,6 +23,7 @@ class Patience:
 
     postgres_since: datetime | None = None
     redis_since: datetime | None = None
+    entrance_since: datetime | None = None
 
 
 def _held(since: datetime | None, worse: bool, now: datetime) -> tuple[datetime | None, bool]:
@@ -38,8 +39,10 @@ def told(
     postgres: PostgresStatus,
     redis: RedisStatus,
     patience: Patience,
-) -> tuple[PostgresStatus, RedisStatus, Patience]:
-    """The statuses to tell, which may still be the last ones, and the next state of patience."""
+) -> tuple[PostgresStatus, RedisStatus, bool, Patience]:
+    """The statuses to tell, which may still be the last ones; whether to tell that no request gets through; and the
+    next state of patience.
+    """
     before = cluster.status
     postgres_worse = snapshot.patroni is None and _all_ready(
         snapshot, names.POSTGRES, before.postgres.primary
@@ -51,10 +54,13 @@ def told(
     )
     postgres_since, hold_postgres = _held(patience.postgres_since, postgres_worse, snapshot.now)
     redis_since, hold_redis = _held(patience.redis_since, redis_worse, snapshot.now)
+    unserved = not snapshot.served and any(pod.ready for pod in snapshot.pods_of(names.LOAD_BALANCER))
+    entrance_since, hold_entrance = _held(patience.entrance_since, unserved, snapshot.now)
     return (
         before.postgres if hold_postgres else postgres,
         before.redis if hold_redis else redis,
-        Patience(postgres_since, redis_since),
+        unserved and not hold_entrance,
+        Patience(postgres_since, redis_since, entrance_since),
     )
 
 

@@ -138,11 +138,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Sections:
-    """The sections of the status. `seen_redis` is the reading itself, which decisions use."""
+    """The sections of the status. `seen_redis` is the reading itself, which decisions use.
+
+    `unserved`: no request through the load balancer has been answered for a while.
+    """
 
     postgres: PostgresStatus
     redis: RedisStatus
     seen_redis: RedisStatus
+    unserved: bool
     orchestrator: OrchestratorStatus
     patience: Patience
     scaled: Mapping[str, Scaled]
@@ -288,13 +292,14 @@ def make_plan(
 
 def _sections(cluster: RunnerHubCluster, snapshot: Snapshot, patience: Patience) -> _Sections:
     seen_redis = status.redis_status(cluster, snapshot)
-    postgres, redis, patience = told(
+    postgres, redis, unserved, patience = told(
         cluster, snapshot, status.postgres_status(cluster, snapshot), seen_redis, patience
     )
     return _Sections(
         postgres=postgres,
         redis=redis,
         seen_redis=seen_redis,
+        unserved=unserved,
         orchestrator=status.orchestrator_status(cluster, snapshot),
         patience=patience,
         scaled=objects.scaled(cluster, snapshot),
@@ -413,7 +418,11 @@ def _verdicts(
             changes.migration.told,
         ),
         conditions.load_balancer_verdict(
-            cluster, snapshot, creating, sections.scaled.get(names.LOAD_BALANCER)
+            cluster,
+            snapshot,
+            creating,
+            sections.scaled.get(names.LOAD_BALANCER),
+            unserved=sections.unserved,
         ),
     ]
     components = credentials.with_lost_credentials(components, changes.lost)

@@ -1,4 +1,4 @@
-"""Asks the programs of the load balancer's pods whether HAProxy has taken up its settings."""
+"""Asks the load balancer's pods whether HAProxy has taken up its settings, and sends a request through it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,8 @@ from .http import Program
 _log = logging.getLogger(__name__)
 
 _PROGRAM: Final = Program("the load balancer's program", names.PORT_LB_STATE)
+# Plain HTTP whether there is a certificate or not.
+_HAPROXY: Final = Program("the load balancer", names.PORT_ORCHESTRATOR)
 # What a pod says is not to be trusted with the size of the status.
 _LONGEST_REASON: Final = 300
 
@@ -55,6 +57,20 @@ async def read_states(
 
     found = await asyncio.gather(*(ask(pod, host) for pod, host in hosts.items()))
     return tuple(state for state in found if state is not None)
+
+
+async def serves(http: aiohttp.ClientSession, hosts: Iterable[str], *, deadline_seconds: float) -> bool:
+    """Whether a request through any of the hosts is answered by an orchestrator that finds itself healthy."""
+
+    async def ask(host: str) -> bool:
+        try:
+            await _HAPROXY.call(http, "GET", host, "/health", deadline_seconds=deadline_seconds)
+        except ProbeError as error:
+            _log.debug("%s", error)
+            return False
+        return True
+
+    return any(await asyncio.gather(*(ask(host) for host in hosts)))
 
 
 def parse_state(pod: str, body: object) -> BalancerState:

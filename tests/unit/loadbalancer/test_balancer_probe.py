@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from images.haproxy.runnerhub_haproxy.settings import service_domain
-from runnerhub_operator.probes.haproxy import BalancerState, parse_state
+from runnerhub_operator import names
+from runnerhub_operator.probes.haproxy import BalancerState, parse_state, serves
 
 
 def test_a_state_is_read() -> None:
@@ -24,3 +27,22 @@ def test_the_domain_of_services_is_the_first_that_is_searched() -> None:
     assert service_domain(text) == "hub.svc.cluster.local"
     with pytest.raises(ValueError, match="dnsPolicy"):
         service_domain("nameserver 10.96.0.10\nsearch\n")
+
+
+async def test_a_request_is_served_when_one_of_the_load_balancers_passes_it_on() -> None:
+    async def health(request: web.Request) -> web.Response:
+        return web.Response(status=200 if request.host.startswith("127.31.0.2") else 503)
+
+    application = web.Application()
+    application.router.add_get("/health", health)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    for host in ("127.31.0.1", "127.31.0.2"):
+        await web.TCPSite(runner, host, names.PORT_ORCHESTRATOR).start()
+    try:
+        async with aiohttp.ClientSession() as http:
+            assert not await serves(http, (), deadline_seconds=5)
+            assert not await serves(http, ["127.31.0.1", "127.31.0.3"], deadline_seconds=5)
+            assert await serves(http, ["127.31.0.1", "127.31.0.3", "127.31.0.2"], deadline_seconds=5)
+    finally:
+        await runner.cleanup()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from runnerhub_operator import names
 from runnerhub_operator.plan import Plan, make_plan
 from runnerhub_operator.probes.haproxy import BalancerState, configuration_digest
 from tests.generate import IMAGES
-from tests.unit.plan.builders import children, cluster, snapshot
+from tests.unit.plan.builders import NOW, children, cluster, pods, snapshot
 
 PARENTS = [{"name": "public", "namespace": "gateways", "sectionName": "https"}, {"name": "own"}]
 GATEWAY = {"ingress": {"host": "hub.example.com", "gateway": {"parentRefs": PARENTS}}}
@@ -144,3 +147,31 @@ def test_settings_on_their_way_are_told_and_degrade_nothing() -> None:
     assert (status, reason) == ("True", "Available")
     assert "1 of 2 will load the latest settings" in message
     assert told(plan({}), "LoadBalancerReady")[2] == "2 of 2 ready"
+
+
+def test_ready_is_false_when_requests_come_back_without_an_answer_for_a_while() -> None:
+    ready = cluster({}, plan({}).status.model_dump(mode="json", by_alias=True, exclude_none=True))
+    first = make_plan(ready, snapshot(served=False), IMAGES, None)
+    assert told(first, "Ready")[0] == "True", "one request that is late is no outage"
+    assert not first.settled, "it is looked at again soon"
+    later = make_plan(ready, snapshot(served=False, now=NOW + timedelta(seconds=16)), IMAGES, first.memory)
+    status, reason, message = told(later, "LoadBalancerReady")
+    assert (status, reason) == ("False", "Unavailable")
+    assert "no request through them is answered" in message
+    assert told(later, "Ready")[0] == "False"
+    again = make_plan(ready, snapshot(now=NOW + timedelta(seconds=17)), IMAGES, later.memory)
+    assert told(again, "Ready")[0] == "True"
+
+
+def test_no_request_is_missed_where_no_load_balancer_is_ready() -> None:
+    unready = tuple(
+        replace(pod, ready=False) if pod.component == names.LOAD_BALANCER else pod for pod in pods()
+    )
+    found = plan({}, served=False, pods=unready)
+    found = make_plan(
+        cluster({}),
+        snapshot(served=False, pods=unready, now=NOW + timedelta(seconds=16)),
+        IMAGES,
+        found.memory,
+    )
+    assert "no request" not in told(found, "LoadBalancerReady")[2]
