@@ -24,6 +24,7 @@ from ..api import (
     RunnerHubClusterStatus,
 )
 from ..probes.haproxy import configuration_digest
+from ..probes.sentinel import can_fail_over
 from ..snapshot import Pod, Scaled, Snapshot
 from . import fullness
 from .fullness import FULL_PERCENT, fullest
@@ -174,8 +175,10 @@ def redis_verdict(
         f"{master}, {_ready(pods)} of {wanted} pods ready, {linked} of {wanted - 1} replicas linked, "
         f"{sentinels} of {wanted} sentinels agree"
     )
-    if serves and sentinels < majority:
+    if serves and (sentinels < majority or not can_fail_over(snapshot.sentinels, wanted)):
         detail += "; no majority of sentinels: a failover is not possible now"
+        if tilted := sum(view.tilt for view in snapshot.sentinels):
+            detail += f" ({tilted} stood still and do nothing for half a minute)"
     crowded = fullest(status.instances, FULL_PERCENT)
     full = full and not crowded
     detail = "; ".join(

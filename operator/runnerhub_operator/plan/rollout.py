@@ -15,6 +15,7 @@ from typing import Any, Final
 from .. import names
 from ..actions import RenewDeployment, RestartPod, RestartPostgres, Rollout, SwitchPostgres
 from ..api import RedisStatus, RunnerHubCluster
+from ..probes.sentinel import can_fail_over
 from ..resources.common import Manifest
 from ..snapshot import LiveObject, Pod, Snapshot
 from .fullness import FULL_PERCENT, fullest
@@ -267,6 +268,9 @@ def _redis(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus) ->
         return _renew(names.REDIS, mendable, mends=True)
     if unsettled or master is None:
         return Rollout(names.REDIS, None, f"{', '.join(unsettled) or 'a master'} to become healthy")
+    # Sentinels that do nothing take no role over from a master that stops.
+    if not can_fail_over(snapshot.sentinels, cluster.spec.redis.replicas):
+        return Rollout(names.REDIS, None, "a majority of Sentinels that can take part in a failover")
     if crowded := fullest(redis.instances, FULL_PERCENT):
         return Rollout(names.REDIS, None, f"room on the volume of {', '.join(crowded)}", holds_up=False)
     # The master last, so that its role moves once, to a pod that has been renewed already.

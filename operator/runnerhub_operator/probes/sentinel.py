@@ -1,4 +1,4 @@
-"""Reads Sentinel and Redis: who is master, since which epoch, how well the replicas follow.
+"""Reads Sentinel: who is master, since which epoch, whether another could be elected, how well the replicas follow.
 
 Connections are made for one reading and closed: a probe every few seconds needs no pool, and a connection
 that outlives a failover could answer from a server that is no longer asked.
@@ -22,9 +22,12 @@ from ..errors import ProbeError
 
 _log = logging.getLogger(__name__)
 
-_QUESTIONS: Final = tuple(
-    ("SENTINEL", question, names.REDIS_MASTER_NAME)
-    for question in ("GET-MASTER-ADDR-BY-NAME", "MASTER", "REPLICAS", "CKQUORUM")
+_QUESTIONS: Final = (
+    *(
+        ("SENTINEL", question, names.REDIS_MASTER_NAME)
+        for question in ("GET-MASTER-ADDR-BY-NAME", "MASTER", "REPLICAS", "CKQUORUM")
+    ),
+    ("INFO", "sentinel"),
 )
 _DOWN_FLAGS: Final = frozenset({"s_down", "o_down", "disconnected"})
 
@@ -49,7 +52,8 @@ class SentinelView:
     """What one Sentinel (`sentinel` is the caller's name of it) says.
 
     `epoch` is the configuration epoch of the master, which grows with each failover; `quorum_ok`: enough
-    Sentinels are reachable to start and to authorise a failover; `sentinels_count` includes this one.
+    Sentinels are reachable to start and to authorise a failover; `tilt`: it stood still or its clock leaped, so it
+    does nothing for half a minute; `sentinels_count` includes this one.
     """
 
     sentinel: str
@@ -59,6 +63,7 @@ class SentinelView:
     replicas: tuple[ReplicaView, ...]
     sentinels_count: int
     flags: frozenset[str]
+    tilt: bool = False
 
     @property
     def master_down(self) -> bool:
@@ -66,9 +71,9 @@ class SentinelView:
         return bool(self.flags & _DOWN_FLAGS)
 
     @property
-    def failing_over(self) -> bool:
-        """Whether this Sentinel leads a failover now."""
-        return "failover_in_progress" in self.flags
+    def powerless(self) -> bool:
+        """Whether this Sentinel can have no part in a failover now."""
+        return self.tilt or not self.quorum_ok
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +84,6 @@ class AgreedMaster:
     epoch: int
     votes: int
     majority: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RedisNode:
-    """What a Redis says of itself. `offset` in bytes; `good_replicas` count for min-replicas-to-write."""
-
-    role: str
-    master_ip: str | None
-    link_up: bool
-    offset: int
-    connected_replicas: int
-    good_replicas: int
-    syncing: bool
 
 
 def agreed_master(views: Sequence[SentinelView], sentinels: int | None = None) -> AgreedMaster | None:
@@ -109,10 +101,9 @@ def agreed_master(views: Sequence[SentinelView], sentinels: int | None = None) -
     return AgreedMaster(ip=best.master_ip, epoch=best.epoch, votes=votes, majority=votes >= total // 2 + 1)
 
 
-def silent(hosts: Mapping[str, str], views: Sequence[SentinelView]) -> tuple[str, ...]:
-    """The names of the Sentinels that were asked and did not answer."""
-    answered = {view.sentinel for view in views}
-    return tuple(name for name in hosts if name not in answered)
+def can_fail_over(views: Sequence[SentinelView], sentinels: int) -> bool:
+    """Whether those that could be part of a failover, and those that did not answer, are a majority of all."""
+    return sentinels - sum(view.powerless for view in views) >= sentinels // 2 + 1
 
 
 async def read_sentinels(
@@ -120,7 +111,7 @@ async def read_sentinels(
 ) -> tuple[SentinelView, ...]:
     """Ask all Sentinels at once; `hosts` maps the caller's names to addresses.
 
-    Those that do not answer within the deadline are left out; `silent` tells which.
+    Those that do not answer within the deadline are left out.
     """
 
     async def ask(name: str, host: str) -> SentinelView | None:
@@ -139,39 +130,19 @@ async def read_sentinel(name: str, host: str, password: str, deadline_seconds: f
     async with _connected(host, names.PORT_SENTINEL, password, deadline_seconds) as connection:
         # All questions in one packet: with hundreds of clusters each turn of the network counts.
         await connection.send_packed_command(connection.pack_commands(_QUESTIONS))
-        address, master, replicas = [await connection.read_response() for _ in _QUESTIONS[:-1]]
+        address, master, replicas = [await connection.read_response() for _ in range(3)]
         try:
             await connection.read_response()
         except ResponseError:
             quorum_ok = False
         else:
             quorum_ok = True
-        return parse_sentinel(name, address, master, replicas, quorum_ok=quorum_ok)
-
-
-async def read_redis(host: str, password: str, deadline_seconds: float) -> RedisNode:
-    """Ask one Redis for its replication state. Raises ProbeError, also while it loads its data."""
-    async with _connected(host, names.PORT_REDIS, password, deadline_seconds) as connection:
-        return parse_replication(await _call(connection, "INFO", "replication"))
-
-
-async def start_failover(host: str, password: str, deadline_seconds: float) -> None:
-    """Have one Sentinel promote the best replica; one that is under way already counts as started.
-
-    The master goes on writing until it learns of its successor, and what it confirms then is lost. Deleting
-    the master's pod gracefully is better: it pauses writes, hands over and stops.
-    Raises ProbeError, with NOGOODSLAVE in the message when there is no replica to promote.
-    """
-    async with _connected(host, names.PORT_SENTINEL, password, deadline_seconds) as connection:
-        try:
-            await _call(connection, "SENTINEL", "FAILOVER", names.REDIS_MASTER_NAME)
-        except ResponseError as error:
-            if not str(error).startswith("INPROG"):
-                raise
+        tilt = "sentinel_tilt:1" in str(await connection.read_response()).split()
+        return parse_sentinel(name, address, master, replicas, quorum_ok=quorum_ok, tilt=tilt)
 
 
 def parse_sentinel(
-    sentinel: str, address: Any, master: Any, replicas: Any, *, quorum_ok: bool
+    sentinel: str, address: Any, master: Any, replicas: Any, *, quorum_ok: bool, tilt: bool = False
 ) -> SentinelView:
     """One Sentinel's answers to GET-MASTER-ADDR-BY-NAME, MASTER and REPLICAS as a view.
 
@@ -189,22 +160,7 @@ def parse_sentinel(
         replicas=tuple(sorted((_replica(_pairs(item)) for item in replicas), key=lambda item: item.ip)),
         sentinels_count=int(fields["num-other-sentinels"]) + 1,
         flags=_flags(fields["flags"]),
-    )
-
-
-def parse_replication(answer: str) -> RedisNode:
-    """The text of INFO replication as a node. Raises ValueError or KeyError when it has another form."""
-    lines = (line.partition(":") for line in answer.splitlines() if ":" in line)
-    fields = {name: value for name, _, value in lines}
-    replica = fields["role"] == "slave"
-    return RedisNode(
-        role="replica" if replica else "master",
-        master_ip=fields.get("master_host"),
-        link_up=not replica or fields["master_link_status"] == "up",
-        offset=int(fields["slave_repl_offset"] if replica else fields["master_repl_offset"]),
-        connected_replicas=int(fields["connected_slaves"]),
-        good_replicas=int(fields.get("min_slaves_good_slaves", fields["connected_slaves"])),
-        syncing=fields.get("master_sync_in_progress") == "1",
+        tilt=tilt,
     )
 
 
@@ -225,11 +181,6 @@ def _pairs(answer: Any) -> dict[str, str]:
     if not isinstance(answer, list):
         raise ValueError(f"expected names and values, got {type(answer).__name__}")  # noqa: TRY004
     return dict(zip(answer[::2], answer[1::2], strict=True))
-
-
-async def _call(connection: Connection, *command: str) -> Any:
-    await connection.send_command(*command)
-    return await connection.read_response()
 
 
 @asynccontextmanager

@@ -254,3 +254,9 @@ def test_pods_that_the_api_server_refuses_are_told_although_none_exists(
     found = make_plan(cluster(), snapshot(children=children(body)), IMAGES, None)
     told = next(item.message for item in found.status.conditions if item.type == kind)
     assert f"pods of {component} are refused: exceeded quota: team" in told
+
+
+def test_sentinels_that_stood_still_are_told() -> None:
+    views = tuple(replace(view, tilt=view.sentinel != "hub-redis-0") for view in sentinels())
+    message = by_type(plan(cluster(), snapshot(sentinels=views)).status)["RedisReady"].message
+    assert "a failover is not possible now (2 stood still and do nothing for half a minute)" in message

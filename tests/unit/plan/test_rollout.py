@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -104,6 +105,17 @@ def test_redis_replicas_come_before_the_master() -> None:
 def test_redis_waits_for_a_replica_that_is_not_linked() -> None:
     snap = snapshot(pods=pods(hub_redis_1=OLD, hub_redis_2={"ready": False}))
     assert rollout(snap).step is None
+
+
+def test_redis_waits_for_sentinels_that_can_elect_another_master() -> None:
+    views = sentinels()
+    old = pods(hub_redis_1=OLD)
+    tilted = [replace(view, tilt=True) for view in views]
+    assert rollout(snapshot(pods=old, sentinels=(tilted[0], *views[1:]))).step is not None
+    held = rollout(snapshot(pods=old, sentinels=(*tilted[:2], views[2])))
+    assert (held.step, held.waiting_for) == (None, "a majority of Sentinels that can take part in a failover")
+    blind = tuple(replace(view, quorum_ok=False) for view in views)
+    assert rollout(snapshot(pods=old, sentinels=blind)).step is None
 
 
 def test_postgres_goes_before_redis() -> None:

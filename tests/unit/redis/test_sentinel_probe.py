@@ -1,4 +1,4 @@
-"""The reading of Sentinel's and Redis' answers, on answers that Redis 8.0 gave on kind."""
+"""The reading of Sentinel's answers, on answers that Redis 8.0 gave on kind."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from runnerhub_operator.probes.sentinel import (
     AgreedMaster,
     SentinelView,
     agreed_master,
-    parse_replication,
     parse_sentinel,
-    read_redis,
+    read_sentinel,
     read_sentinels,
-    silent,
 )
 
 ADDRESS = ["10.96.120.250", "6379"]
@@ -42,33 +40,6 @@ LOST_REPLICA = [
     for word in REPLICA
 ]
 
-INFO_MASTER = """\
-# Replication
-role:master
-connected_slaves:2
-min_slaves_good_slaves:1
-slave0:ip=10.96.114.252,port=6379,state=online,offset=2309906,lag=0
-slave1:ip=10.96.156.221,port=6379,state=online,offset=2309432,lag=1
-master_failover_state:no-failover
-master_replid:42af70ab23d08d3fe9a1312543441217f9b8aff6
-master_repl_offset:2310064
-""".replace("\n", "\r\n")
-
-INFO_REPLICA = """\
-# Replication
-role:slave
-master_host:10.96.120.250
-master_port:6379
-master_link_status:down
-master_last_io_seconds_ago:-1
-master_sync_in_progress:1
-slave_read_repl_offset:2310064
-slave_repl_offset:2310064
-connected_slaves:0
-min_slaves_good_slaves:0
-master_repl_offset:2310064
-""".replace("\n", "\r\n")
-
 
 def view(sentinel: str = "hub-redis-0") -> SentinelView:
     return parse_sentinel(sentinel, ADDRESS, MASTER, [REPLICA, LOST_REPLICA], quorum_ok=True)
@@ -83,7 +54,7 @@ def test_a_healthy_sentinel() -> None:
         frozenset(),
     )
     assert not seen.master_down
-    assert not seen.failing_over
+    assert not seen.powerless
 
 
 def test_replicas_with_their_links() -> None:
@@ -97,7 +68,7 @@ def test_a_dead_master_and_a_failover() -> None:
     # Two words are "master": the flags, and the role that it reported last.
     seen = parse_sentinel("a", ADDRESS, flags, [], quorum_ok=False)
     assert seen.master_down
-    assert seen.failing_over
+    assert seen.powerless
 
 
 @pytest.mark.parametrize("address", [None, []])
@@ -127,23 +98,6 @@ def test_one_answer_of_three_is_no_majority() -> None:
 
 def test_nobody_answers() -> None:
     assert agreed_master(()) is None
-    assert silent({"a": "10.0.0.1", "b": "10.0.0.2"}, (view("b"),)) == ("a",)
-
-
-def test_replication_of_a_master() -> None:
-    node = parse_replication(INFO_MASTER)
-    assert (node.role, node.link_up, node.offset) == ("master", True, 2310064)
-    assert (node.connected_replicas, node.good_replicas) == (2, 1)
-
-
-def test_replication_of_a_replica_that_synchronises() -> None:
-    node = parse_replication(INFO_REPLICA)
-    assert (node.role, node.master_ip, node.link_up, node.syncing) == (
-        "replica",
-        "10.96.120.250",
-        False,
-        True,
-    )
 
 
 async def test_a_silent_server_is_a_probe_error_within_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,12 +106,12 @@ async def test_a_silent_server_is_a_probe_error_within_the_deadline(monkeypatch:
         writer.close()
 
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
-    monkeypatch.setattr(names, "PORT_REDIS", server.sockets[0].getsockname()[1])
+    monkeypatch.setattr(names, "PORT_SENTINEL", server.sockets[0].getsockname()[1])
     async with server:
         loop = asyncio.get_running_loop()
         started = loop.time()
         with pytest.raises(ProbeError):
-            await read_redis("127.0.0.1", "secretpassword", 0.2)
+            await read_sentinel("a", "127.0.0.1", "secretpassword", 0.2)
         assert loop.time() - started < 2
 
 
@@ -169,8 +123,7 @@ async def test_a_dead_sentinel_is_left_out_and_the_error_names_no_password(
     server.close()
     await server.wait_closed()
     monkeypatch.setattr(names, "PORT_SENTINEL", port)
-    monkeypatch.setattr(names, "PORT_REDIS", port)
     assert await read_sentinels({"a": "127.0.0.1"}, "secretpassword", 0.5) == ()
     with pytest.raises(ProbeError) as error:
-        await read_redis("127.0.0.1", "secretpassword", 0.5)
+        await read_sentinel("a", "127.0.0.1", "secretpassword", 0.5)
     assert "secretpassword" not in str(error.value)

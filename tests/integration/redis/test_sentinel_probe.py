@@ -1,0 +1,51 @@
+"""What the operator asks a Sentinel, asked of real ones."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from runnerhub_operator import names
+from runnerhub_operator.probes.sentinel import SentinelView, can_fail_over, read_sentinels
+from tests.integration.redis.conftest import ADDRESSES, Pods, wait_until
+
+Ask = Callable[[], dict[str, SentinelView]]
+
+
+@pytest.fixture
+def ask(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Asks all Sentinels as the operator does."""
+    pods.start_all()
+    monkeypatch.setattr(names, "PORT_SENTINEL", pods.sentinel_port)
+
+    def views() -> dict[str, SentinelView]:
+        hosts = {str(ordinal): address for ordinal, address in ADDRESSES.items()}
+        return {view.sentinel: view for view in asyncio.run(read_sentinels(hosts, "", 2))}
+
+    return views
+
+
+def test_a_sentinel_that_stood_still_tells_that_it_does_nothing(pods: Pods, ask: Ask) -> None:
+    assert {view.powerless for view in ask().values()} == {False}
+    stopped = [pods.processes["sentinel", ordinal] for ordinal in (1, 2)]
+    for process in stopped:
+        process.send_signal(signal.SIGSTOP)
+    # More than two seconds between two looks at the clock are a leap of time.
+    time.sleep(4)
+    for process in stopped:
+        process.send_signal(signal.SIGCONT)
+    wait_until(lambda: len(ask()) == len(ADDRESSES) and ask()["1"].tilt)
+    views = ask()
+    assert (views["1"].tilt, views["2"].tilt) == (True, True)
+    assert not can_fail_over(tuple(views.values()), len(ADDRESSES))
+
+
+def test_a_sentinel_without_the_others_tells_that_it_has_no_quorum(pods: Pods, ask: Ask) -> None:
+    for ordinal in (1, 2):
+        pods.processes["sentinel", ordinal].kill()
+    wait_until(lambda: ask()["0"].powerless)
+    assert not ask()["0"].quorum_ok
