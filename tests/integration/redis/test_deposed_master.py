@@ -162,7 +162,7 @@ def test_a_save_that_redis_has_begun_itself_is_waited_for(pods: Pods) -> None:
     client.config_set("rdb-key-save-delay", "0")
     client.set("late", "x")
     settings = pods.settings()
-    with Connection("127.0.0.1", pods.port, "", deadline_seconds=60) as connection:
+    with Connection("127.0.0.1", pods.port, None, deadline_seconds=60) as connection:
         saved = deposed.save(connection, settings.paths, 7)
     assert saved is not None
     assert "late" in pods.keys_of(saved)

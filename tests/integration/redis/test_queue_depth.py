@@ -10,7 +10,7 @@ from tests.integration.redis.conftest import ADDRESSES, Pods
 
 
 def counted(pods: Pods) -> dict[str, int]:
-    with Connection(ADDRESSES[0], pods.port, "", deadline_seconds=5) as connection:
+    with Connection(ADDRESSES[0], pods.port, None, deadline_seconds=5) as connection:
         return state_server._depth(connection)
 
 
