@@ -85,7 +85,7 @@ class Cast:
             if kind != "DELETED" and not body["spec"].get("nodeName") and "deletionTimestamp" not in metadata:
                 self._schedule(body)
             cluster, component = self._cluster(metadata), metadata["labels"].get(names.LABEL_COMPONENT, "")
-            if component in cluster.pods or component in (names.POOLER, names.RUNNER):
+            if component in cluster.pods or component in (names.POOLER, names.RUNNER, names.LOAD_BALANCER):
                 await self._play(cluster, component, body, gone=kind == "DELETED")
 
     def _cluster(self, metadata: Object) -> PlayedCluster:
@@ -128,7 +128,7 @@ class Cast:
         """Let a pod come on or leave."""
         metadata = body["metadata"]
         uid, ip = metadata["uid"], body.get("status", {}).get("podIP", "")
-        # A pooler and a runner have a voice and no role.
+        # A pooler, a runner and a load balancer have a voice and no role.
         has_role = component in cluster.pods
         if gone or "deletionTimestamp" in metadata:
             if has_role:

@@ -104,11 +104,23 @@ def _fill_defaults(schema: Schema) -> Schema:
         section = value.get("type") == "object" and "properties" in value and not value.get("required")
         if section and name not in schema.get("required", ()) and (default := _fill_defaults(value)):
             value["default"] = default
-        # Kubernetes fills the entries of a list from the defaults of their fields.
-        _fill_defaults(value.get("items", {}))
         if "default" in value:
             inside[name] = value["default"]
     return inside
+
+
+def _without_defaults_in_lists(schema: Schema, *, inside: bool = False) -> None:
+    """Let the entries of lists be stored as they were written; the models know the defaults.
+
+    A merge patch compares a list as a whole, so tools that make one of what was applied, such as Argo CD, would find a
+    difference for ever.
+    """
+    if inside:
+        schema.pop("default", None)
+    for value in schema.get("properties", {}).values():
+        _without_defaults_in_lists(value, inside=inside)
+    if "items" in schema:
+        _without_defaults_in_lists(schema["items"], inside=True)
 
 
 def _loosen(schema: Schema) -> None:
@@ -176,6 +188,7 @@ def custom_resource_definition() -> Schema:
     """The CRD of RunnerHubCluster."""
     spec = spec_schema()
     _tell_facts(spec)
+    _without_defaults_in_lists(spec)
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

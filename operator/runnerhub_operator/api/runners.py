@@ -85,13 +85,13 @@ class Toleration(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            'self.operator != "Exists" || !has(self.value)',
+            '!has(self.operator) || self.operator != "Exists" || !has(self.value)',
             "a toleration with operator Exists must have no value",
             lambda given: given.operator is not TolerationOperator.EXISTS or given.value is None,
             ".value",
         ),
         Rule(
-            'has(self.key) || self.operator == "Exists"',
+            'has(self.key) || has(self.operator) && self.operator == "Exists"',
             "a toleration without key must have operator Exists",
             lambda given: given.key is not None or given.operator is TolerationOperator.EXISTS,
             ".operator",
@@ -130,6 +130,8 @@ PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])
 RunnerLabel = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=64)
 ]
+MIN_RUNNERS = 0
+DEFAULT_MAX_RUNNERS = 10
 MAX_RUNNERS = 1000
 
 
@@ -138,7 +140,8 @@ class RunnerPoolSpec(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.minReplicas <= self.maxReplicas",
+            f"(has(self.minReplicas) ? self.minReplicas : {MIN_RUNNERS}) <= "
+            f"(has(self.maxReplicas) ? self.maxReplicas : {DEFAULT_MAX_RUNNERS})",
             "runnerPools[].minReplicas must not be above maxReplicas",
             lambda pool: pool.min_replicas <= pool.max_replicas,
             ".minReplicas",
@@ -176,10 +179,13 @@ class RunnerPoolSpec(ApiModel):
         description="What the runners can do. They take jobs whose labels are all among these.",
     )
     min_replicas: Integer = Field(
-        default=0, ge=0, le=MAX_RUNNERS, description="Runners that are there also without jobs."
+        default=MIN_RUNNERS,
+        ge=MIN_RUNNERS,
+        le=MAX_RUNNERS,
+        description="Runners that are there also without jobs.",
     )
     max_replicas: Integer = Field(
-        default=10, ge=1, le=MAX_RUNNERS, description="Runners that there are at most."
+        default=DEFAULT_MAX_RUNNERS, ge=1, le=MAX_RUNNERS, description="Runners that there are at most."
     )
     cool_down_seconds: Integer = Field(
         default=300,
