@@ -61,12 +61,13 @@ class Suite(ABC, Generic[A]):
     SHARED: ClassVar[tuple[Fault[Any], ...]]
     BOUNDED: ClassVar[tuple[Fault[Any], ...]] = ()
     BENCHES: ClassVar[tuple[str, ...]] = ()
+    REPORT: ClassVar[type[Report]] = Report
 
     def __init__(self, bed: Bed, plan: Plan[A]) -> None:
         self._bed = bed
         self._plan = plan
         self._steps = Steps()
-        self._report = Report(self.TIER, {})
+        self._report = self.REPORT(self.TIER, {})
 
     @classmethod
     def faults(cls) -> tuple[Fault[A], ...]:
