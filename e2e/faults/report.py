@@ -16,6 +16,9 @@ _HEADER = (
     "partial", "dup", "whole p50", "max", "problems",
 )  # fmt: skip
 
+# What the audit at the end counts, over all runs.
+BROKEN_FOR_GOOD = ("lost", "partial", "phantoms", "two_leaders")
+
 _HEADER_BESIDE = ("fault", "beside it", "gap p50", "max", "errors", "acknowledged", "lost", "dup")
 
 
@@ -84,7 +87,8 @@ class Report:
         if self.audit is not None:
             parts.append(
                 f"audit of all runs at the end: {self.audit['lost']} of {self.audit['acknowledged']} lost, "
-                f"{self.audit['partial']} partial, {self.audit['phantoms']} phantoms"
+                f"{self.audit['partial']} partial, {self.audit['phantoms']} phantoms, "
+                f"{self.audit['two_leaders']} times two leaders"
             )
         parts += _pgbench_lines(self.bench)
         parts += [
@@ -119,7 +123,7 @@ class Report:
         found = []
         if broken := sum(result.broken_promises for result in everything):
             found.append(f"{broken} writes were lost, partial, doubled or there although they had failed")
-        if self.audit is not None and any(self.audit[name] for name in ("lost", "partial", "phantoms")):
+        if self.audit is not None and any(self.audit[name] for name in BROKEN_FOR_GOOD):
             found.append("the audit at the end found broken promises")
         if self.control is not None and not self.control["lost"]:
             found.append("the control run lost nothing, so the oracle proves nothing")

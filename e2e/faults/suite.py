@@ -19,7 +19,7 @@ from ..lab.steps import Steps
 from . import mend
 from .arena import A
 from .fault import Fault
-from .report import Report
+from .report import BROKEN_FOR_GOOD, Report
 from .results import RunResult
 from .run import FAILURES, run_once
 
@@ -205,9 +205,9 @@ class Suite(ABC, Generic[A]):
             try:
                 arena.wait_whole(READY_DEADLINE_SECONDS)
                 verdict = arena.load.verify(since, now(), wait_seconds=AUDIT_SECONDS)
-                found = {name: verdict[name] for name in ("acknowledged", "lost", "partial", "phantoms")}
+                found = {name: verdict[name] for name in ("acknowledged", *BROKEN_FOR_GOOD)}
             except FAILURES as error:
-                found = {"acknowledged": 0, "lost": 0, "partial": 0, "phantoms": 0, "problem": str(error)}
+                found = {"acknowledged": 0, **dict.fromkeys(BROKEN_FOR_GOOD, 0), "problem": str(error)}
             self._report.audit = found
             self._report.write()
 

@@ -75,10 +75,14 @@ def overlaps(found: Sequence[Claim]) -> list[Overlap]:
     """Every claim that contradicts an earlier one; `found` in the order of the answers."""
     first: dict[int, Claim] = {}
     seen: list[Overlap] = []
+    highest = 0
     for claim in found:
+        highest = max(highest, claim.token)
         same = first.setdefault(claim.token, claim)
         if same.node != claim.node:
             seen.append(Overlap(claim, same))
+            continue
+        if claim.token == highest:
             continue
         later = [
             other for token, other in first.items() if token > claim.token and other.answered < claim.asked
@@ -86,6 +90,11 @@ def overlaps(found: Sequence[Claim]) -> list[Overlap]:
         if later:
             seen.append(Overlap(claim, min(later, key=lambda other: other.answered)))
     return seen
+
+
+def two_leaders(records: Iterable[Record], window: Window) -> list[Overlap]:
+    """Where two led at the same time by the word of their agents."""
+    return overlaps([claim for claim in claims(records, window) if claim.by == AGENT])
 
 
 def longest_gap(found: Sequence[Claim], window: Window) -> float:
@@ -107,7 +116,7 @@ def judge(records: Iterable[Record], window: Window) -> dict[str, Any]:
     everything = claims(listed, window)
     agents = [claim for claim in everything if claim.by == AGENT]
     orchestrators = [claim for claim in everything if claim.by == ORCHESTRATOR]
-    wrong = overlaps(agents)
+    wrong = two_leaders(listed, window)
     late = [found for found in overlaps(everything) if found.late.by == ORCHESTRATOR]
     return {
         "claims": len(agents),

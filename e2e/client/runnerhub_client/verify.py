@@ -77,6 +77,7 @@ async def verify(
         "unconfirmed": _sums(others),
         "probes": {probe: verdict.as_json() for probe, verdict in verdicts.items()},
         "runners": oracle.summarise_runners(read(directory, "runners", window.since), window),
+        "two_leaders": len(terms.two_leaders(read(directory, "leaders", window.since), window)),
         "websocket": oracle.summarise_websockets(read(directory, "websocket", window.since), window),
     }
 

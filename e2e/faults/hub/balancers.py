@@ -14,6 +14,7 @@ _MEMORY_REQUESTS = ("66Mi", "70Mi")
 # Kubernetes renews the files in pods about once a minute.
 RELOADS = 2
 RELOADED_SECONDS = 180
+TOLD_SECONDS = 30
 _SERVER_SECONDS = (61, 62)
 _STATE = (
     "import urllib.request as r, json; "
@@ -38,14 +39,14 @@ def all_renewed(arena: HubArena, before: Before) -> bool:
 def reload(arena: HubArena, _before: Before) -> Break:
     """Change a setting of HAProxy several times; each time every pod must have loaded it, and stay."""
     for _ in range(RELOADS):
-        before = _loaded(arena)
+        before = wait_for("every HAProxy to tell its settings", lambda: _loaded(arena), TOLD_SECONDS)
         now = planned.section(arena.hub, "loadBalancer").get("timeouts", {}).get("serverSeconds")
         timeouts = {"timeouts": {"serverSeconds": planned.other(_SERVER_SECONDS, now)}}
         planned.patch(arena.hub, "loadBalancer", timeouts)
 
         def reloaded(before: dict[str, str] = before) -> bool:
             loaded = _loaded(arena)
-            return len(loaded) == len(before) and all(loaded[pod] != before[pod] for pod in before)
+            return loaded.keys() == before.keys() and all(loaded[pod] != before[pod] for pod in before)
 
         wait_for("every HAProxy to work by the new settings", reloaded, RELOADED_SECONDS, every=2)
     yield
