@@ -22,7 +22,7 @@ CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A pod of the database or of the queue as it was before the fault."""
+    """A pod of a tier as it was before the fault, with one of its containers."""
 
     name: str
     uid: str
@@ -32,7 +32,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """A tier just before a fault: who has the role, Postgres' primary or Redis' master, and the others.
+    """A tier just before a fault: who has the role, be it primary, master or leader, and the others.
 
     `replicas` has those first that confirm writes, where the servers tell. `poolers` maps the name of each pod that
     clients go through to its uid, `pooler_nodes` has their nodes; both are empty where clients go directly.

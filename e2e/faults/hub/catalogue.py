@@ -94,7 +94,7 @@ ORCHESTRATORS: tuple[HubFault, ...] = (
     ),
     HubFault(
         "leader-stopped",
-        "SIGSTOP of both",
+        "SIGSTOP of the leader's orchestrator and ha-agent",
         orchestrators.stop_leader,
         Primary.MOVES,
         broken_seconds=20,
