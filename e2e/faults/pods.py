@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
 from kindbed.console import TestBedError
@@ -97,12 +97,18 @@ def lose_majority(arena: Arena, before: Before) -> Break:
 
 
 @contextmanager
-def frozen(arena: Arena, members: Sequence[Member]) -> Break:
-    """Stop every process of these containers, and let them go on later as if nothing had been."""
+def frozen(arena: Arena, members: Sequence[Member], right_before: Callable[[], None] = lambda: None) -> Break:
+    """Stop every process of these containers, and let them go on later as if nothing had been.
+
+    `right_before` is done when all of them have been found, so that no time passes between it and the first signal.
+    """
     try:
-        for member in members:
-            found = processes.of_container(arena.bed, member.node, member.container)
-            processes.send_to_those_left(arena.bed, member.node, "STOP", found)
+        found = [
+            (member, processes.of_container(arena.bed, member.node, member.container)) for member in members
+        ]
+        right_before()
+        for member, listed in found:
+            processes.send_to_those_left(arena.bed, member.node, "STOP", listed)
         yield
     finally:
         let_go_on(arena, members)

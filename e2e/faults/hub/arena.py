@@ -38,10 +38,10 @@ class HubArena(Arena):
 
     COMPONENT: ClassVar[str] = "orchestrator"
     CONTAINER: ClassVar[str] = "orchestrator"
-    # A job every 100 ms and a GET every 50 ms, each waited for at most 5 s. The database and the queue get no load of
-    # their own.
+    # A job every 100 ms and a GET every 50 ms, each waited for at most 5 s. Runners that can do twice as much, and no
+    # more, so that jobs wait after a burst. The database and the queue get no load of their own.
     LOAD_ARGUMENTS: ClassVar[tuple[str, ...]] = (
-        "--jobs-rate=10", "--gets-rate=20", "--websockets=6", "--runners=6", "--work-seconds=0.1", "--timeout=5",
+        "--jobs-rate=10", "--gets-rate=20", "--websockets=6", "--runners=8", "--work-seconds=0.3", "--timeout=5",
         "--rows-rate=0", "--queue-rate=0",
     )  # fmt: skip
     PROBES: ClassVar[tuple[str, ...]] = ("jobs", "gets")

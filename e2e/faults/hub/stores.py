@@ -47,9 +47,15 @@ def kill_redis(arena: HubArena, _before: Before) -> Break:
 @contextmanager
 def stop_postgres(arena: HubArena, _before: Before) -> Break:
     """Have a hundred jobs accepted, and right after that stop all members of the database, SIGCONT later."""
-    found = arena.burst(POSTGRES_BURST)
-    arena.told["burst_failed_tries"] = float(found["failed_tries"])
-    with pods.frozen(arena, arena.containers("postgres", "postgres")):
+
+    def post() -> None:
+        found = arena.burst(POSTGRES_BURST)
+        arena.told["burst_failed_tries"] = float(found["failed_tries"])
+        arena.told["burst_open"] = float(found["jobs"] - found["completed"])
+
+    with pods.frozen(arena, arena.containers("postgres", "postgres"), post):
+        if not arena.told["burst_open"]:
+            raise TestBedError("all jobs had run before the database was stopped")
         yield
 
 

@@ -78,8 +78,9 @@ class Stage:
         self.log.append(" ".join(words))
         if "burst" in words:
             count = int(words[words.index("--jobs") + 1])
+            done = count if "--wait 0" not in " ".join(words) else 0
             return json.dumps({
-                "jobs": count, "completed": count, "interrupted": 0, "failed_tries": 0, "runners": 3,
+                "jobs": count, "completed": done, "interrupted": 0, "failed_tries": 0, "runners": 3,
                 "first_start_seconds": 1.0, "capacity_seconds": 2.0, "all_done_seconds": 3.0, "accepted_seconds": 0.5,
             })  # fmt: skip
         if "8405/state" in words[-1]:
@@ -230,6 +231,24 @@ def test_all_members_of_the_stores_are_stopped(stage):
         pass
     asked = {line.rpartition(" ")[2] for line in stage.log if processes._LIST in line}
     assert asked == {f"{container}-r{n}" for container in ("redis", "sentinel") for n in range(3)}
+
+
+def test_the_database_stops_right_after_its_jobs_were_accepted_and_before_they_ran(stage):
+    fault = HubSuite.fault("postgres-down")
+    with fault.inject(stage.arena, BEFORE):
+        order = [
+            line for line in stage.log if "--jobs 100" in line or processes._LIST in line or "sh STOP" in line
+        ]
+    kinds = ["post" if "--jobs" in line else "list" if processes._LIST in line else "stop" for line in order]
+    assert kinds == ["list"] * 3 + ["post"] + ["stop"] * 3
+    assert fault.aftermath(stage.arena) == {"burst_failed_tries": 0.0, "burst_open": 100.0}
+    stage.arena.load.run = lambda *_, **__: {"jobs": 100, "completed": 100, "failed_tries": 0}
+    with (
+        pytest.raises(TestBedError, match="all jobs had run before the database was stopped"),
+        fault.inject(stage.arena, BEFORE),
+    ):
+        pass
+    assert "CONT" in stage.log[-1]
 
 
 def test_two_are_down_only_as_long_as_no_third_comes_back(stage):
