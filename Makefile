@@ -79,11 +79,13 @@ faults-api: venv tools ## Try the operator with an API server that is away, cuts
 e2e: check venv ## Run the tests on a kind cluster: install, faults with the oracle, deletion
 	$(BIN)/python -m pytest e2e/tests
 
-# For faults-postgres and faults-redis: RUNS of each fault, FAULTS=a,b for some of them, STRICT=1 to fail for missed targets,
-# API_AWAY_SECONDS=600 for the outage that the design asks for, RESUME=1 to go on where an earlier suite was cut off.
+# For faults-postgres, faults-redis and faults-hub: RUNS of each fault, FAULTS=a,b for some of them, STRICT=1 to fail for
+# missed targets, API_AWAY_SECONDS=600 and TWO_DOWN_SECONDS=600 for the outages that the design asks for, RESUME=1 to go on
+# where an earlier suite was cut off.
 RUNS ?= 10
 FAULTS_OPTIONS = --runs $(RUNS) $(if $(FAULTS),--faults $(FAULTS)) $(if $(CLUSTER),--cluster $(CLUSTER)) \
-	$(if $(API_AWAY_SECONDS),--api-away-seconds $(API_AWAY_SECONDS)) $(if $(STRICT),--strict) $(if $(RESUME),--resume)
+	$(if $(API_AWAY_SECONDS),--api-away-seconds $(API_AWAY_SECONDS)) \
+	$(if $(TWO_DOWN_SECONDS),--two-down-seconds $(TWO_DOWN_SECONDS)) $(if $(STRICT),--strict) $(if $(RESUME),--resume)
 
 .PHONY: faults-postgres
 faults-postgres: check venv ## Break the database in each way RUNS times while clients write (hours); keeps the cluster
@@ -92,6 +94,10 @@ faults-postgres: check venv ## Break the database in each way RUNS times while c
 .PHONY: faults-redis
 faults-redis: check venv ## Break the queue in each way RUNS times while clients write (hours); keeps the cluster
 	$(BIN)/python -m e2e.faults redis $(FAULTS_OPTIONS)
+
+.PHONY: faults-hub
+faults-hub: check venv ## Break orchestrators, leader, load balancer and runners RUNS times under load (hours); keeps the cluster
+	$(BIN)/python -m e2e.faults hub $(FAULTS_OPTIONS)
 
 .PHONY: test
 test: check lint tools servers ## Run all that must pass before a change lands

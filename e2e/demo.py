@@ -68,8 +68,11 @@ def asynchronous(hub: Hub) -> Iterator[None]:
         wait_for("synchronous replicas", lambda: roles() & {"sync_standby", "quorum_standby"}, 120)
 
 
-def control(bed: test_bed.Bed, hub: Hub, load: LoadClient) -> dict[str, Any]:
-    """The run in which the oracle must report a loss: asynchronous replication that hangs when the primary dies."""
+def control(bed: test_bed.Bed, hub: Hub, load: LoadClient, probe: str = "rows") -> dict[str, Any]:
+    """The run in which the oracle must report a loss: asynchronous replication that hangs when the primary dies.
+
+    `probe`: whose acknowledgements are waited for in between.
+    """
     with asynchronous(hub):
         hub.wait_settled(120)
         primary = hub.role_holder("postgres")
@@ -77,7 +80,9 @@ def control(bed: test_bed.Bed, hub: Hub, load: LoadClient) -> dict[str, Any]:
         since = now()
         with replication_cut(hub, "postgres", "5432", primary, bed.on_node):
             wait_for(
-                "rows acknowledged by the cut-off primary", lambda: load.acknowledged("rows", since) >= 30, 30
+                f"{probe} acknowledged by the cut-off primary",
+                lambda: load.acknowledged(probe, since) >= 30,
+                30,
             )
             with kept_away(hub, primary):
                 hub.kubectl.delete_pod_now(primary)

@@ -1,5 +1,5 @@
-"""`make faults-postgres` and `make faults-redis`: each fault of a tier many times, while clients write; report in
-build/reports/.
+"""`make faults-postgres`, `make faults-redis` and `make faults-hub`: each fault of a tier many times, while clients
+write; report in build/reports/.
 
 Exit code 1 when an acknowledged write was lost, a promise of another kind broken, a run did not go as it must, or the
 control run lost nothing; with --strict also when a target was missed.
@@ -21,12 +21,14 @@ from kindbed.console import TestBedError
 from ..lab import bed as test_bed
 from ..lab import report
 from ..lab.kubectl import KubectlError, WaitTimeoutError
+from .hub.orchestrators import TWO_DOWN
+from .hub.suite import HubSuite
 from .postgres.suite import PostgresSuite
 from .redis.suite import RedisSuite
 from .suite import Plan, Suite
 from .watchers import API_SERVER_AWAY
 
-SUITES: dict[str, type[Suite[Any]]] = {suite.TIER: suite for suite in (PostgresSuite, RedisSuite)}
+SUITES: dict[str, type[Suite[Any]]] = {suite.TIER: suite for suite in (PostgresSuite, RedisSuite, HubSuite)}
 
 
 def plan_from(options: argparse.Namespace) -> Plan[Any]:
@@ -34,11 +36,10 @@ def plan_from(options: argparse.Namespace) -> Plan[Any]:
     suite = SUITES[options.tier]
     wanted = [name for name in options.faults.split(",") if name]
     chosen = [suite.fault(name) for name in wanted if name not in suite.BENCHES]
+    outages = {API_SERVER_AWAY: options.api_away_seconds, TWO_DOWN: options.two_down_seconds}
     return Plan(
         faults=tuple(
-            replace(fault, broken_seconds=options.api_away_seconds)
-            if fault.name == API_SERVER_AWAY
-            else fault
+            replace(fault, broken_seconds=outages.get(fault.name, fault.broken_seconds))
             for fault in (chosen if wanted else suite.faults())
         ),
         runs=options.runs,
@@ -56,6 +57,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--faults", default="", metavar="A,B", help="only these, or pgbench; see --list")
     parser.add_argument("--cluster", default=versions.DEFAULT_CLUSTER, help="kind cluster, made if missing")
     parser.add_argument("--api-away-seconds", type=float, default=60.0, help="the design asks for 600")
+    parser.add_argument(
+        "--two-down-seconds", type=float, default=60.0, help="of hub; the design asks for 600"
+    )
     parser.add_argument("--no-control", action="store_true", help="leave the control run out")
     parser.add_argument("--resume", action="store_true", help="count the runs of the report that is there")
     parser.add_argument("--strict", action="store_true", help="fail when a target was missed")

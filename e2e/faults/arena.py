@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..lab import bed as test_bed
 from ..lab.bed import Bed
@@ -14,12 +14,15 @@ from ..lab.hub import Hub
 from ..lab.kubectl import WaitTimeoutError, wait_for
 from ..lab.load import LoadClient, now
 
+if TYPE_CHECKING:
+    from .results import RunResult
+
 CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A pod of the database or of the queue as it was before the fault."""
+    """A pod of a tier as it was before the fault, with one of its containers."""
 
     name: str
     uid: str
@@ -29,7 +32,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """A tier just before a fault: who has the role, Postgres' primary or Redis' master, and the others.
+    """A tier just before a fault: who has the role, be it primary, master or leader, and the others.
 
     `replicas` has those first that confirm writes, where the servers tell. `poolers` maps the name of each pod that
     clients go through to its uid, `pooler_nodes` has their nodes; both are empty where clients go directly.
@@ -53,7 +56,9 @@ class Arena(ABC):
     `COMPONENT`: the tier's name in labels and status. `CONTAINER`: the one whose processes are broken.
     `LOAD_ARGUMENTS`: what the load client does. `NODE_JS_RATE`: jobs per second of its part in Node. `PROBES`: those
     that must get through before anything is broken. `WRITERS`: those whose acknowledgements tell how long clients
-    could not write, and `STORE`: the load client's name for them together.
+    could not write, and `STORE`: the load client's name for them together. `ERRORS_OF`: the store whose errors count,
+    where that is another one. `ONCE`: whether it is a broken promise when something is done twice. `WAY_IN`: the pods
+    that clients go through, if any, by their component.
     """
 
     COMPONENT: ClassVar[str]
@@ -63,6 +68,9 @@ class Arena(ABC):
     PROBES: ClassVar[tuple[str, ...]]
     WRITERS: ClassVar[tuple[str, ...]]
     STORE: ClassVar[str]
+    ERRORS_OF: ClassVar[str] = ""
+    ONCE: ClassVar[bool] = True
+    WAY_IN: ClassVar[str] = ""
 
     bed: Bed
     hub: Hub
@@ -76,15 +84,34 @@ class Arena(ABC):
     def is_whole(self) -> bool:
         """Settled by the operator's word, with the right holder of the role, and all replicas in step by its own."""
 
-    def prepare(self, _seconds: float) -> None:
-        """Make of a whole cluster one that each run can start with; `seconds`: the patience for each step."""
-        return
+    def prepare(self, seconds: float) -> None:
+        """Make of a whole cluster one that each run can start with; `seconds`: the patience for each step.
+
+        Two poolers on one node, as a drain can leave them, are parted: their loss would make another fault of its loss.
+        """
+        nodes = self.pooler_nodes()
+        if len(set(nodes)) == len(nodes):
+            return
+        self.hub.kubectl("delete", "pod", max(self.poolers()), "--wait=true", timeout=120)
+        self.wait_whole(seconds)
 
     def start_load(self) -> None:
         """Start the clients anew."""
         self.load.start(
             test_bed.CLIENT_IMAGE, *self.LOAD_ARGUMENTS, probes=self.PROBES, node_js_rate=self.NODE_JS_RATE
         )
+
+    def settle(self) -> None:
+        """What is still to be measured when the cluster is whole again after a fault."""
+        return
+
+    def figures(self, _result: RunResult, _measured: dict[str, Any]) -> dict[str, Any]:
+        """What else a run tells of this tier; `measured` is what the load client measured from its beginning to end."""
+        return {}
+
+    def broken_rule(self, _figures: dict[str, Any]) -> str | None:
+        """What in these figures must not be, in a sentence."""
+        return None
 
     def wait_whole(self, seconds: float) -> None:
         """Wait until nothing is missing."""
@@ -99,7 +126,7 @@ class Arena(ABC):
         primary = members.pop(leader)
         first = self._first_replicas()
         replicas = sorted(members.values(), key=lambda member: (member.name not in first, member.name))
-        return Before(primary, tuple(replicas))
+        return Before(primary, tuple(replicas), self.poolers(), frozenset(self.pooler_nodes()))
 
     def _first_replicas(self) -> Sequence[str]:
         """Names of the replicas that faults choose first."""
@@ -107,8 +134,24 @@ class Arena(ABC):
 
     def members(self) -> list[Member]:
         """The members whose container has been started."""
-        found = (_member(pod, self.CONTAINER) for pod in self.hub.pods(self.COMPONENT))
+        return self.containers(self.COMPONENT, self.CONTAINER)
+
+    def containers(self, component: str, container: str) -> list[Member]:
+        """The containers of that name in the pods of a component that have been started."""
+        found = (_member(pod, container) for pod in self.hub.pods(component))
         return [member for member in found if member is not None]
+
+    def _pods_on_the_way(self) -> list[dict[str, Any]]:
+        return self.hub.pods(self.WAY_IN) if self.WAY_IN else []
+
+    def poolers(self) -> dict[str, str]:
+        """Uid of each pod that clients go through by its name."""
+        return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in self._pods_on_the_way()}
+
+    def pooler_nodes(self) -> list[str]:
+        """Node of each of them that has one."""
+        nodes = [pod["spec"].get("nodeName") for pod in self._pods_on_the_way()]
+        return [node for node in nodes if node]
 
     def pod_uids(self) -> dict[str, str]:
         """Uid of each member's pod by its name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
 from kindbed.console import TestBedError
@@ -42,6 +42,26 @@ def force_delete(arena: Arena, before: Before) -> Break:
 
 
 @contextmanager
+def graceful_delete_pooler(arena: Arena, before: Before) -> Break:
+    """Delete one of the pods that clients go through, with its grace period."""
+    arena.hub.kubectl("delete", "pod", min(before.poolers), "--wait=false")
+    yield
+
+
+@contextmanager
+def force_delete_pooler(arena: Arena, before: Before) -> Break:
+    """Delete one of the pods that clients go through without grace: half of the clients' connections break."""
+    arena.hub.kubectl.delete_pod_now(min(before.poolers))
+    yield
+
+
+def pooler_replaced(arena: Arena, before: Before) -> bool:
+    """Whether another pod is there instead of that one."""
+    now = arena.poolers()
+    return before.poolers[min(before.poolers)] not in now.values() and len(now) == len(before.poolers)
+
+
+@contextmanager
 def drain(arena: Arena, before: Before) -> Break:
     """Empty the primary's node as an administrator does, whoever else runs there.
 
@@ -62,7 +82,7 @@ def drain(arena: Arena, before: Before) -> Break:
 @contextmanager
 def lose_replicas(arena: Arena, before: Before) -> Break:
     """Freeze every process of both replicas, and let them go on later."""
-    with _frozen(arena, before.replicas):
+    with frozen(arena, before.replicas):
         yield
 
 
@@ -72,16 +92,23 @@ def lose_majority(arena: Arena, before: Before) -> Break:
 
     The one that is left may not know the last commits, so it must not take over alone: writes wait, none is lost.
     """
-    with _frozen(arena, (before.primary, before.replicas[0])):
+    with frozen(arena, (before.primary, before.replicas[0])):
         yield
 
 
 @contextmanager
-def _frozen(arena: Arena, members: Sequence[Member]) -> Break:
+def frozen(arena: Arena, members: Sequence[Member], right_before: Callable[[], None] = lambda: None) -> Break:
+    """Stop every process of these containers, and let them go on later as if nothing had been.
+
+    `right_before` is done when all of them have been found, so that no time passes between it and the first signal.
+    """
     try:
-        for member in members:
-            found = processes.of_container(arena.bed, member.node, member.container)
-            processes.send_to_those_left(arena.bed, member.node, "STOP", found)
+        found = [
+            (member, processes.of_container(arena.bed, member.node, member.container)) for member in members
+        ]
+        right_before()
+        for member, listed in found:
+            processes.send_to_those_left(arena.bed, member.node, "STOP", listed)
         yield
     finally:
         let_go_on(arena, members)

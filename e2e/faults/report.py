@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ _HEADER = (
     "fault", "runs", "gap min", "p50", "p95", "max", "target p50/p95", "held", "errors", "acknowledged", "lost",
     "partial", "dup", "whole p50", "max", "problems",
 )  # fmt: skip
+
+# What the audit at the end counts, over all runs.
+BROKEN_FOR_GOOD = ("lost", "partial", "phantoms", "two_leaders")
 
 _HEADER_BESIDE = ("fault", "beside it", "gap p50", "max", "errors", "acknowledged", "lost", "dup")
 
@@ -61,7 +64,7 @@ class Report:
         found = [(self.faults[name], runs) for name, runs in self.runs.items()]
         return {
             "versions": self.versions,
-            "faults": [entry(fault, runs) for fault, runs in found],
+            "faults": [{**entry(fault, runs), **self.more(fault, runs)} for fault, runs in found],
             "control": self.control,
             "audit": self.audit,
             "skipped": self.skipped,
@@ -74,6 +77,7 @@ class Report:
         tables = [report.table(_HEADER, [_row(self.faults[name], runs) for name, runs in self.runs.items()])]
         others = [row for name, runs in self.runs.items() for row in _rows_beside(self.faults[name], runs)]
         tables += [report.table(_HEADER_BESIDE, others)] if others else []
+        tables += self.more_tables()
         parts = [f"skipped: {item['fault']}: {item['reason']}" for item in self.skipped]
         if self.control is not None:
             parts.append(
@@ -83,7 +87,8 @@ class Report:
         if self.audit is not None:
             parts.append(
                 f"audit of all runs at the end: {self.audit['lost']} of {self.audit['acknowledged']} lost, "
-                f"{self.audit['partial']} partial, {self.audit['phantoms']} phantoms"
+                f"{self.audit['partial']} partial, {self.audit['phantoms']} phantoms, "
+                f"{self.audit['two_leaders']} times two leaders"
             )
         parts += _pgbench_lines(self.bench)
         parts += [
@@ -93,6 +98,18 @@ class Report:
             if result.problem
         ]
         return "\n\n".join(tables + (["\n".join(parts)] if parts else [])) + "\n"
+
+    def more(self, _fault: Fault[Any], _runs: Sequence[RunResult]) -> dict[str, Any]:
+        """What a tier tells of a fault beyond what all tell."""
+        return {}
+
+    def more_tables(self) -> list[str]:
+        """The same for people."""
+        return []
+
+    def missed(self, fault: Fault[Any], runs: Sequence[RunResult]) -> bool:
+        """Whether a target of the fault was missed."""
+        return is_held(fault.target, runs) is False
 
     def write(self) -> Path:
         """Write both files; the path of the JSON one."""
@@ -106,7 +123,7 @@ class Report:
         found = []
         if broken := sum(result.broken_promises for result in everything):
             found.append(f"{broken} writes were lost, partial, doubled or there although they had failed")
-        if self.audit is not None and any(self.audit[name] for name in ("lost", "partial", "phantoms")):
+        if self.audit is not None and any(self.audit[name] for name in BROKEN_FOR_GOOD):
             found.append("the audit at the end found broken promises")
         if self.control is not None and not self.control["lost"]:
             found.append("the control run lost nothing, so the oracle proves nothing")
@@ -115,7 +132,7 @@ class Report:
         missed = [
             self.faults[name].title
             for name, runs in self.runs.items()
-            if is_held(self.faults[name].target, runs) is False
+            if self.missed(self.faults[name], runs)
         ]
         if strict and missed:
             found.append(f"targets missed: {', '.join(missed)}")
@@ -126,10 +143,10 @@ def _row(fault: Fault[Any], runs: list[RunResult]) -> tuple[object, ...]:
     found = entry(fault, runs)
     gap, whole = found["gap_seconds"], found["redundancy_seconds"]
     return (
-        fault.title, len(runs), *(_seconds(gap[name]) for name in ("min", "p50", "p95", "max")),
-        _target(fault.target), {True: "yes", False: "NO", None: "-"}[is_held(fault.target, runs)],
+        fault.title, len(runs), *(seconds(gap[name]) for name in ("min", "p50", "p95", "max")),
+        target_text(fault.target), {True: "yes", False: "NO", None: "-"}[is_held(fault.target, runs)],
         found["errors"], found["acknowledged"], found["lost"], sum(run.partial + run.phantoms for run in runs),
-        found["duplicates"], _seconds(whole["p50"]), _seconds(whole["max"]),
+        found["duplicates"], seconds(whole["p50"]), seconds(whole["max"]),
         sum(run.problem is not None for run in runs),
     )  # fmt: skip
 
@@ -139,18 +156,20 @@ def _rows_beside(fault: Fault[Any], runs: list[RunResult]) -> list[tuple[object,
     for probe, found in details(fault, runs)["beside"].items():
         gap = found["gap_seconds"]
         counts = (found.get(name, "-") for name in ("errors", "acknowledged", "lost", "duplicates"))
-        rows.append((fault.title, probe, _seconds(gap["p50"]), _seconds(gap["max"]), *counts))
+        rows.append((fault.title, probe, seconds(gap["p50"]), seconds(gap["max"]), *counts))
     return rows
 
 
-def _target(target: Target | None) -> str:
+def target_text(target: Target | None) -> str:
+    """A target for people."""
     if target is None:
         return "-"
     errors = "" if target.errors_allowed else ", 0 errors"
     return f"{target.p50_seconds:g} / {target.p95_seconds:g} s{errors}"
 
 
-def _seconds(value: float | None) -> str:
+def seconds(value: float | None) -> str:
+    """A figure for people."""
     return "-" if value is None else f"{value:.1f}"
 
 

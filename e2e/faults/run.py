@@ -82,6 +82,7 @@ class _Course(Generic[A]):
         self._arena.wait_writing(WRITING_SECONDS)
         wait_for(f"{self._fault.title}: to be whole again", self._is_over, WHOLE_AGAIN_SECONDS, every=1)
         self.redundancy_seconds = round(time.monotonic() - started, 1)
+        self._arena.settle()
 
     def _while_broken(self, started: float) -> None:
         fault, arena = self._fault, self._arena
@@ -105,24 +106,30 @@ def _judge(arena: A, fault: Fault[A], result: RunResult) -> RunResult:
     measured = arena.load.measure(result.since, result.until)
     verdict = arena.load.verify(result.since, result.until)
     writes = measured["stores"][arena.STORE]
+    errors = measured["stores"][arena.ERRORS_OF or arena.STORE]
     new_primary = arena.leader()
+    figures = arena.figures(result, measured)
     return replace(
         result,
         gap_seconds=writes["gap_seconds"],
-        errors=writes["errors"],
-        error_classes=writes["error_classes"],
+        errors=errors["errors"],
+        error_classes=errors["error_classes"],
         acknowledged=verdict["acknowledged"],
         lost=verdict["lost"],
         partial=verdict["partial"],
         phantoms=verdict["phantoms"],
         duplicates=verdict["duplicates"],
+        at_least_once=not arena.ONCE,
         new_primary=new_primary,
+        figures=figures,
         beside={
             probe: _beside(figures, verdict["probes"].get(probe, {}))
             for probe, figures in measured["probes"].items()
             if probe not in arena.WRITERS
         },
-        problem=result.problem or _wrong_move(fault, result.primary, new_primary),
+        problem=result.problem
+        or arena.broken_rule(figures)
+        or _wrong_move(fault, result.primary, new_primary),
     )
 
 

@@ -19,7 +19,7 @@ from ..lab.steps import Steps
 from . import mend
 from .arena import A
 from .fault import Fault
-from .report import Report
+from .report import BROKEN_FOR_GOOD, Report
 from .results import RunResult
 from .run import FAILURES, run_once
 
@@ -61,12 +61,13 @@ class Suite(ABC, Generic[A]):
     SHARED: ClassVar[tuple[Fault[Any], ...]]
     BOUNDED: ClassVar[tuple[Fault[Any], ...]] = ()
     BENCHES: ClassVar[tuple[str, ...]] = ()
+    REPORT: ClassVar[type[Report]] = Report
 
     def __init__(self, bed: Bed, plan: Plan[A]) -> None:
         self._bed = bed
         self._plan = plan
         self._steps = Steps()
-        self._report = Report(self.TIER, {})
+        self._report = self.REPORT(self.TIER, {})
 
     @classmethod
     def faults(cls) -> tuple[Fault[A], ...]:
@@ -204,9 +205,9 @@ class Suite(ABC, Generic[A]):
             try:
                 arena.wait_whole(READY_DEADLINE_SECONDS)
                 verdict = arena.load.verify(since, now(), wait_seconds=AUDIT_SECONDS)
-                found = {name: verdict[name] for name in ("acknowledged", "lost", "partial", "phantoms")}
+                found = {name: verdict[name] for name in ("acknowledged", *BROKEN_FOR_GOOD)}
             except FAILURES as error:
-                found = {"acknowledged": 0, "lost": 0, "partial": 0, "phantoms": 0, "problem": str(error)}
+                found = {"acknowledged": 0, **dict.fromkeys(BROKEN_FOR_GOOD, 0), "problem": str(error)}
             self._report.audit = found
             self._report.write()
 

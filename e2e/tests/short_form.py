@@ -23,7 +23,7 @@ def try_once(arena: A, fault: Fault[A], *, longest_gap_seconds: float) -> None:
     if result.problem is not None:
         mend.mend(arena.bed)
     assert result.problem is None
-    assert (result.lost, result.partial, result.phantoms, result.duplicates) == (0, 0, 0, 0)
+    assert result.broken_promises == 0
     assert result.acknowledged > 0
     assert result.gap_seconds is not None
     assert result.gap_seconds <= longest_gap_seconds

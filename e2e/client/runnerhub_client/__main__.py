@@ -1,4 +1,4 @@
-"""`python -m runnerhub_client run|verify|gaps|wait-idle|master`."""
+"""`python -m runnerhub_client run|verify|gaps|wait-idle|master|burst|github`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from . import oracle
+from .burst import burst
 from .facts import FactsUnavailableError
+from .github import serve as serve_github
 from .journal import read
 from .oracle import Window
 from .run import run
@@ -38,8 +40,16 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "master":
         print(json.dumps(asyncio.run(tell_master(targets))))
         return 0
+    if options.command == "github":
+        asyncio.run(serve_github(options.port, options.token))
+        return 0
     if not options.log.is_dir():
         parser.error(f"there is no folder {options.log}")
+    if options.command == "burst":
+        labels = tuple(label for label in options.labels.split(",") if label)
+        found = asyncio.run(burst(targets, options.log, options.jobs, labels, wait_seconds=options.wait))
+        print(json.dumps(found))
+        return 0
     window = Window(options.since, options.until)
     if options.command == "gaps":
         # The window's end may be left open while a run goes on.
@@ -79,6 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_run(commands.add_parser("run", help="write until a signal, log every outcome"))
     commands.add_parser("master", help="what the Sentinels say of the Redis master")
+    command = commands.add_parser("burst", help="post jobs at once and tell what became of them")
+    command.add_argument("--log", type=Path, required=True, metavar="DIR")
+    command.add_argument("--jobs", type=int, required=True)
+    command.add_argument("--labels", default="", metavar="A,B")
+    command.add_argument("--wait", type=float, default=0.0, help="seconds for the jobs to be completed")
+    command = commands.add_parser("github", help="be the part of GitHub's API that runners use")
+    command.add_argument("--port", type=int, default=8080)
+    command.add_argument("--token", required=True, help="the one that runners must have")
     for name, text in (
         (
             "verify",
@@ -126,6 +144,15 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bullmq-rate", type=float, default=load.bullmq_rate, help="per second; 0 for none")
     parser.add_argument("--runners", type=int, default=load.runners, help="loops; 0 for none")
     parser.add_argument("--websockets", type=int, default=load.websockets, help="sockets; 0 for none")
+    parser.add_argument(
+        "--gets-rate", type=float, default=load.gets_rate, help="requests by GET per second; 0 for none"
+    )
+    parser.add_argument(
+        "--leaders",
+        default=load.leaders,
+        metavar="HOST",
+        help="host name of the orchestrators, each of which is asked whether it leads",
+    )
     parser.add_argument("--timeout", type=float, default=load.timeout_seconds, help="seconds per try")
     parser.add_argument("--work-seconds", type=float, default=load.work_seconds, help="duration of a job")
     parser.add_argument("--claim-wait", type=float, default=load.claim_wait_seconds, help="seconds per poll")
@@ -151,6 +178,8 @@ def _load(options: argparse.Namespace) -> Load:
         bullmq_rate=options.bullmq_rate,
         runners=options.runners,
         websockets=options.websockets,
+        gets_rate=options.gets_rate,
+        leaders=options.leaders,
         timeout_seconds=options.timeout,
         work_seconds=options.work_seconds,
         claim_wait_seconds=options.claim_wait,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import psycopg
 from redis.exceptions import RedisError
 
-from .oracle import Stored
+from .oracle import Course, Stored
 from .probes.queue import COUNTER, SETS
 from .probes.rows import TABLE
 from .probes.transactions import TABLE as TRANSACTIONS
@@ -62,6 +62,16 @@ async def job_statuses(targets: Targets, identifiers: Iterable[str]) -> dict[str
     """The status of each of these jobs that has a row."""
     query = "SELECT job_id::text, status FROM jobs WHERE job_id = ANY(%(ids)s::bigint[])"
     return {row[0]: row[1] for row in await _query(targets, query, sorted(identifiers))}
+
+
+async def job_courses(targets: Targets, identifiers: Iterable[str]) -> list[Course]:
+    """What became of each of these jobs that has a row."""
+    query = (
+        "SELECT status, attempt, coalesce(runner_id, ''), extract(epoch FROM created_at)::float, "
+        "extract(epoch FROM started_at)::float, extract(epoch FROM finished_at)::float "
+        "FROM jobs WHERE job_id = ANY(%(ids)s::bigint[])"
+    )
+    return [Course(*row) for row in await _query(targets, query, sorted(identifiers))]
 
 
 async def present_entries(targets: Targets, probe: str, identifiers: Iterable[str]) -> set[str]:

@@ -43,7 +43,8 @@ class Journal:
     ) -> None:
         """Write one event now. `started` is the monotonic time at which the try began.
 
-        An exception leaves its class too: the SQLSTATE of a database's answer, else the type's name.
+        An exception leaves its class too: what it says itself, such as `HTTP 503`, the SQLSTATE of a database's
+        answer, else the type's name.
         """
         now = time.monotonic()
         if isinstance(error, BaseException):
@@ -76,8 +77,9 @@ def _ends_within_line(path: Path) -> bool:
 
 
 def error_class(error: BaseException) -> str:
-    """The SQLSTATE when the database gave one, else the name of the exception's type."""
-    return getattr(error, "sqlstate", None) or type(error).__name__
+    """What the exception calls itself, the SQLSTATE when the database gave one, else the name of its type."""
+    own: str | None = getattr(error, "error_class", None) or getattr(error, "sqlstate", None)
+    return own or type(error).__name__
 
 
 def describe(error: BaseException | str | None) -> str | None:

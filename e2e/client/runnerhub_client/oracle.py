@@ -35,10 +35,17 @@ GAP_KINDS = {
     **WRITE_KINDS,
     **UNCONFIRMED_KINDS,
     "reads": "read",
+    "gets": "get",
     **{f"{probe}-worker": kind for probe, kind in WORKER_KINDS.items()},
 }
-# Probes that write to the same store: the store is away only as long as none of them gets through.
-STORES = {"postgres": ("rows", "transactions"), "redis": ("queue", "counter")}
+# Probes that write to the same store: the store is away only as long as none of them gets through. The last two are of
+# the way in: what is accepted there, and all that is asked of it.
+STORES = {
+    "postgres": ("rows", "transactions"),
+    "redis": ("queue", "counter"),
+    "jobs": ("jobs",),
+    "requests": ("jobs", "gets"),
+}
 # SQLSTATE of a row that is there already: ids are used once, so the server did the write twice.
 UNIQUE_VIOLATION = "23505"
 SHOWN_IDS = 20
@@ -295,7 +302,7 @@ def longest_gap(records: Iterable[Record], kinds: Collection[str], window: Windo
 
 
 def summarise(values: Sequence[float]) -> dict[str, float]:
-    """p50, p95 and max (nearest rank); empty for no values."""
+    """p50, p95, p99 and max (nearest rank); empty for no values."""
     if not values:
         return {}
     ordered = sorted(values)
@@ -303,7 +310,7 @@ def summarise(values: Sequence[float]) -> dict[str, float]:
     def rank(share: float) -> float:
         return round(ordered[max(math.ceil(share * len(ordered)), 1) - 1], 4)
 
-    return {"p50": rank(0.5), "p95": rank(0.95), "max": rank(1.0)}
+    return {"p50": rank(0.5), "p95": rank(0.95), "p99": rank(0.99), "max": rank(1.0)}
 
 
 def unfinished(writes: Writes, statuses: dict[str, str]) -> int:
@@ -337,3 +344,72 @@ def summarise_websockets(records: Iterable[Record], window: Window = Window()) -
         errors += record.outcome is Outcome.ERROR
         events += int(record.details.get("events", 0))
     return {"connects": connects, "disconnects": disconnects, "errors": errors, "events": events}
+
+
+def judge_websockets(records: Iterable[Record], window: Window) -> dict[str, Any]:
+    """How many WebSockets were dropped within the window, and how long until each was there again.
+
+    `reconnect_seconds`: from the moment at which the client noticed; `away_seconds`: from the last thing that it heard.
+    One that is not back at the window's end counts in `never_back`.
+    """
+    left: dict[str, Record] = {}
+    reconnects: list[float] = []
+    away: list[float] = []
+    dropped = errors = 0
+    for record in records:
+        if not window.holds(record):
+            continue
+        if record.kind == "disconnect":
+            dropped += 1
+            left[record.identifier] = record
+        elif record.kind == "connect" and record.outcome is Outcome.ERROR:
+            errors += 1
+        elif record.kind == "connect" and (before := left.pop(record.identifier, None)) is not None:
+            reconnects.append(record.monotonic - before.monotonic)
+            away.append(reconnects[-1] + float(before.details.get("silent", 0.0)))
+    return {
+        "dropped": dropped,
+        "errors": errors,
+        "never_back": len(left),
+        "reconnect_seconds": summarise(reconnects),
+        "away_seconds": summarise(away),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What became of a job by its row; times in seconds since 1970."""
+
+    status: str
+    attempt: int
+    runner: str
+    accepted_at: float
+    started_at: float | None
+    finished_at: float | None
+
+
+def summarise_burst(courses: Collection[Course]) -> dict[str, float]:
+    """What became of jobs that were posted at once; seconds from the first that was accepted.
+
+    `interrupted`: jobs that were begun more than once, because whoever had one was gone. `capacity_seconds`: until
+    the last of the runners that took part had begun its first job.
+    """
+    origin = min((course.accepted_at for course in courses), default=0.0)
+    first: dict[str, float] = {}
+    for course in courses:
+        if course.started_at is not None:
+            first[course.runner] = min(first.get(course.runner, math.inf), course.started_at)
+    ends = [course.finished_at for course in courses if course.finished_at is not None]
+    completed = sum(course.status == "completed" for course in courses)
+    found: dict[str, float] = {
+        "jobs": len(courses),
+        "completed": completed,
+        "interrupted": sum(course.attempt > 1 for course in courses),
+        "runners": len(first),
+    }
+    if first:
+        found["first_start_seconds"] = round(min(first.values()) - origin, 2)
+        found["capacity_seconds"] = round(max(first.values()) - origin, 2)
+    if ends and completed == len(courses):
+        found["all_done_seconds"] = round(max(ends) - origin, 2)
+    return found

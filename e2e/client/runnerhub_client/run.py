@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .journal import describe
 from .pacing import pause
-from .probes import bull, jobs, queue, reads, rows, runners, transactions, websocket
+from .probes import bull, gets, jobs, leaders, queue, reads, rows, runners, transactions, websocket
 from .probes.context import Context
 from .settings import Load, Targets
 from .targets import Tokens, http_session
@@ -56,6 +56,8 @@ def _writers(targets: Targets, load: Load) -> list[Probe]:
         (load.counter_rate > 0 and bool(targets.sentinels), queue.counter),
         (load.bullmq_rate > 0 and bool(targets.sentinels), bull.produce),
         (load.websockets > 0, websocket.run),
+        (load.gets_rate > 0, gets.run),
+        (bool(load.leaders), leaders.run),
     ]
     return [probe for use, probe in wanted if use]
 

@@ -76,7 +76,8 @@ class Load:
     """How much to do. A rate is per second, 0 switches the probe off.
 
     `connections`: how many each database probe keeps and uses in turn. While tries hang it opens more, up to
-    `most_connections`; 0 means enough for every try of a timeout to hang.
+    `most_connections`; 0 means enough for every try of a timeout to hang. `leaders`: the host name whose addresses are
+    asked whether they lead, "" for none.
     """
 
     jobs_rate: float = 4.0
@@ -92,6 +93,8 @@ class Load:
     bullmq_rate: float = 0.0
     runners: int = 4
     websockets: int = 2
+    gets_rate: float = 0.0
+    leaders: str = ""
     timeout_seconds: float = 5.0
     work_seconds: float = 0.2
     claim_wait_seconds: float = 10.0

@@ -38,6 +38,14 @@ class UnreplicatedError(Exception):
     """The server said yes to a commit and warned that no standby has it."""
 
 
+class HttpStatusError(Exception):
+    """An answer of HTTP that is no success; `error_class` counts it under its status."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"HTTP {status}: {text[:200]}")
+        self.error_class = f"HTTP {status}"
+
+
 class Tokens:
     """Bearer tokens, renewed in time."""
 

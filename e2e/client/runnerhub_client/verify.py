@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import facts, oracle
+from . import facts, oracle, terms
 from .journal import read
 from .oracle import Verdict, Window, Writes
 from .probes.queue import SETS
@@ -19,6 +19,8 @@ from .settings import Targets
 POLL_SECONDS = 1.0
 # What BullMQ needs to begin a job again whose worker was lost; the stores may have used up all other patience.
 WORKERS_SECONDS = 20.0
+# By so much a job may be executed before its client hears that it was accepted.
+EARLIER_SECONDS = 60.0
 
 
 async def verify(
@@ -42,7 +44,8 @@ async def verify(
         statuses = await wait_for_jobs(
             targets, jobs, wait_seconds=wait_seconds, patience_seconds=patience_seconds
         )
-        executions = oracle.count_executions(read(directory, "runners"))
+        # A job is executed after it was accepted; what the log of hours has before that is not read.
+        executions = oracle.count_executions(read(directory, "runners", window.since - EARLIER_SECONDS))
         verdicts["jobs"] = oracle.judge_jobs(jobs, statuses, executions)
     rows = writes["rows"]
     present = await facts.persistently(lambda: facts.present_rows(targets, rows.tried), patience_seconds)
@@ -74,6 +77,7 @@ async def verify(
         "unconfirmed": _sums(others),
         "probes": {probe: verdict.as_json() for probe, verdict in verdicts.items()},
         "runners": oracle.summarise_runners(read(directory, "runners", window.since), window),
+        "two_leaders": len(terms.two_leaders(read(directory, "leaders", window.since), window)),
         "websocket": oracle.summarise_websockets(read(directory, "websocket", window.since), window),
     }
 
@@ -111,7 +115,10 @@ async def wait_for_jobs(
 
 
 def gaps(directory: Path, window: Window) -> dict[str, Any]:
-    """The longest gap of each probe within the window, and of each store over all its writers; a JSON object."""
+    """The longest gap of each probe within the window, and of each store over all its writers; a JSON object.
+
+    Where WebSockets were held, or somebody asked who leads, also what came of that.
+    """
     probes = [probe for probe in oracle.GAP_KINDS if (directory / f"{probe}.jsonl").exists()]
     stores = {store: [probe for probe in of if probe in probes] for store, of in oracle.STORES.items()}
     return {
@@ -119,6 +126,11 @@ def gaps(directory: Path, window: Window) -> dict[str, Any]:
         "until": window.until,
         "probes": {probe: _gap(directory, (probe,), window) for probe in probes},
         "stores": {store: _gap(directory, writers, window) for store, writers in stores.items() if writers},
+        **{
+            probe: judge(read(directory, probe, window.since), window)
+            for probe, judge in (("websocket", oracle.judge_websockets), ("leaders", terms.judge))
+            if (directory / f"{probe}.jsonl").exists()
+        },
     }
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from ...lab.kubectl import KubectlError
-from ..arena import Arena, Before
+from ..arena import Arena
 
 # On the pod's own socket the superuser needs no password.
 _PSQL = 'exec psql -U postgres -d postgres -XAtc "$1"'
@@ -35,6 +35,7 @@ class PostgresArena(Arena):
     PROBES: ClassVar[tuple[str, ...]] = ("rows", "transactions", "reads")
     WRITERS: ClassVar[tuple[str, ...]] = ("rows", "transactions")
     STORE: ClassVar[str] = "postgres"
+    WAY_IN: ClassVar[str] = "pooler"
 
     def leader(self) -> str | None:
         """The primary by Patroni's own record; None when there is none."""
@@ -69,28 +70,6 @@ class PostgresArena(Arena):
         replicas: int = database["spec"]["replicas"] - 1
         return self.replicas_streaming() == replicas
 
-    def prepare(self, seconds: float) -> None:
-        """Part two poolers on one node, as a drain can leave them: their loss would make another fault of its loss."""
-        nodes = self.pooler_nodes()
-        if len(set(nodes)) == len(nodes):
-            return
-        self.hub.kubectl("delete", "pod", max(self.poolers()), "--wait=true", timeout=120)
-        self.wait_whole(seconds)
-
-    def before(self) -> Before:
-        """What there is now."""
-        found = Arena.before(self)
-        return replace(found, poolers=self.poolers(), pooler_nodes=frozenset(self.pooler_nodes()))
-
     def _first_replicas(self) -> Sequence[str]:
         instances = self.hub.status()["postgres"]["instances"]
         return [item["name"] for item in instances if item["role"] in ("sync_standby", "quorum_standby")]
-
-    def poolers(self) -> dict[str, str]:
-        """Uid of each pooler pod by its name."""
-        return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in self.hub.pods("pooler")}
-
-    def pooler_nodes(self) -> list[str]:
-        """Node of each pooler pod that has one."""
-        nodes = [pod["spec"].get("nodeName") for pod in self.hub.pods("pooler")]
-        return [node for node in nodes if node]

@@ -59,9 +59,9 @@ SHARED: tuple[Fault[PostgresArena], ...] = (
     Fault(
         "pooler-killed",
         "force delete of a pooler pod",
-        crashes.kill_pooler,
+        pods.force_delete_pooler,
         Primary.STAYS,
-        came_true=crashes.pooler_replaced,
+        came_true=pods.pooler_replaced,
     ),
     Fault(
         "postmaster-killed",

@@ -56,16 +56,3 @@ def stop_postgres(arena: PostgresArena, before: Before) -> Break:
         yield
     finally:
         pods.let_go_on(arena, [victim])
-
-
-@contextmanager
-def kill_pooler(arena: PostgresArena, before: Before) -> Break:
-    """Delete one of the poolers without grace: half of the clients' connections break."""
-    arena.hub.kubectl.delete_pod_now(min(before.poolers))
-    yield
-
-
-def pooler_replaced(arena: PostgresArena, before: Before) -> bool:
-    """Whether another pod is there instead of the pooler."""
-    now = arena.poolers()
-    return before.poolers[min(before.poolers)] not in now.values() and len(now) == len(before.poolers)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from ...lab.hub import Hub
 from ...lab.kubectl import KubectlError, wait_for
+from .. import planned
 from ..arena import Before
 from ..fault import Break
 from .arena import PostgresArena
@@ -65,16 +63,15 @@ def switched_as_asked(arena: PostgresArena, before: Before) -> bool:
 @contextmanager
 def rolling_update(arena: PostgresArena, _before: Before) -> Break:
     """Change the pod template of the database."""
-    postgres = arena.hub.body()["spec"].get("postgres", {})
-    now = postgres.get("resources", {}).get("requests", {}).get("memory")
-    _patch(arena, {"resources": {"requests": {"memory": _other(_MEMORY_REQUESTS, now)}}})
+    planned.renew_pods(arena.hub, "postgres", _MEMORY_REQUESTS)
     yield
 
 
 @contextmanager
 def parameter_restart(arena: PostgresArena, _before: Before) -> Break:
     """Change a parameter that is only read when Postgres starts."""
-    _patch(arena, {"parameters": {"shared_buffers": _other(_SHARED_BUFFERS, _wanted_buffers(arena))}})
+    buffers = planned.other(_SHARED_BUFFERS, _wanted_buffers(arena))
+    planned.patch(arena.hub, "postgres", {"parameters": {"shared_buffers": buffers}})
     yield
 
 
@@ -88,15 +85,5 @@ def parameter_in_effect(arena: PostgresArena, before: Before) -> bool:
 
 
 def _wanted_buffers(arena: PostgresArena) -> str | None:
-    postgres = arena.hub.body()["spec"].get("postgres", {})
-    wanted: str | None = postgres.get("parameters", {}).get("shared_buffers")
+    wanted: str | None = planned.section(arena.hub, "postgres").get("parameters", {}).get("shared_buffers")
     return wanted
-
-
-def _other(values: Sequence[str], now: str | None) -> str:
-    return next(value for value in values if value != now)
-
-
-def _patch(arena: PostgresArena, postgres: dict[str, Any]) -> None:
-    body = json.dumps({"spec": {"postgres": postgres}})
-    arena.hub.kubectl("patch", "rhc", arena.hub.name, "--type=merge", "-p", body)

@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 import jwt
 import pytest
-from aiohttp import web
 
+from runnerhub_client.github import Github
 from tests.integration.orchestrator.conftest import (  # noqa: F401 - fixtures
     database,
     database_settings,
@@ -31,73 +31,9 @@ CONTROL_KEY = "control"
 ROOT = Path(__file__).resolve().parents[3]
 
 
-class Github:
-    """The part of GitHub's REST API that runners use; `down` makes it answer 503, `calls` has what was asked."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.runners: dict[int, dict[str, Any]] = {}
-        self.calls: list[str] = []
-        self.down = False
-        self._number = 0
-        self._runner: web.AppRunner | None = None
-
-    async def start(self) -> None:
-        base = "/api/v3/orgs/example/actions/runners"
-        application = web.Application(middlewares=[self._gate])
-        application.add_routes(
-            [
-                web.post(f"{base}/generate-jitconfig", self._register),
-                web.get(base, self._list),
-                web.get(base + "/{id}", self._get),
-                web.delete(base + "/{id}", self._delete),
-            ]
-        )
-        self._runner = web.AppRunner(application)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    @web.middleware
-    async def _gate(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        self.calls.append(f"{request.method} {request.path_qs.rpartition('/')[2]}")
-        if self.down:
-            return web.json_response({"message": "Service Unavailable"}, status=503)
-        if request.headers.get("Authorization") != "Bearer github-token":
-            return web.json_response({"message": "Bad credentials"}, status=401)
-        return await handler(request)
-
-    async def _register(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        if any(known["name"] == body["name"] for known in self.runners.values()):
-            return web.json_response({"message": "Already exists"}, status=409)
-        self._number += 1
-        labels = [{"name": label} for label in body["labels"]]
-        self.runners[self._number] = {"id": self._number, "name": body["name"], "labels": labels}
-        answer = {"runner": self.runners[self._number], "encoded_jit_config": "Y29uZmln"}
-        return web.json_response(answer, status=201)
-
-    async def _list(self, request: web.Request) -> web.Response:
-        found = [known for known in self.runners.values() if known["name"] == request.query.get("name")]
-        return web.json_response({"total_count": len(found), "runners": found})
-
-    async def _get(self, request: web.Request) -> web.Response:
-        known = self.runners.get(int(request.match_info["id"]))
-        return web.json_response(known or {"message": "Not Found"}, status=200 if known else 404)
-
-    async def _delete(self, request: web.Request) -> web.Response:
-        known = self.runners.pop(int(request.match_info["id"]), None)
-        return web.Response(status=204 if known else 404)
-
-
 @pytest.fixture
 async def github() -> AsyncIterator[Github]:
-    found = Github()
+    found = Github(free_port(), "github-token")
     await found.start()
     yield found
     await found.stop()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runnerhub_client import oracle
-from runnerhub_client.oracle import Stored, Window, Writes
+from runnerhub_client.oracle import Course, Stored, Window, Writes
 from runnerhub_client.record import Outcome, Record
 
 ACKED, UNKNOWN, ERROR, NOTE = Outcome.ACKED, Outcome.UNKNOWN, Outcome.ERROR, Outcome.NOTE
@@ -137,7 +137,7 @@ def test_the_longest_gap_lies_between_two_acknowledgements():
     records = [row(str(n), wall=wall, latency=0.1) for n, wall in enumerate([0, 1, 2, 7.5, 8, 9])]
     gap = oracle.longest_gap(records, {"insert"}, Window(0, 9))
     assert (gap.gap_seconds, gap.gap_started_at, gap.acknowledged) == (5.5, 2, 6)
-    assert gap.latency_seconds == {"p50": 0.1, "p95": 0.1, "max": 0.1}
+    assert gap.latency_seconds == {"p50": 0.1, "p95": 0.1, "p99": 0.1, "max": 0.1}
 
 
 def test_a_service_that_never_came_back_has_a_gap_up_to_the_end():
@@ -214,7 +214,7 @@ def test_runner_and_websocket_summaries():
 
 
 def test_percentiles_are_of_the_nearest_rank():
-    assert oracle.summarise([4, 1, 3, 2]) == {"p50": 2, "p95": 4, "max": 4}
+    assert oracle.summarise([4, 1, 3, 2]) == {"p50": 2, "p95": 4, "p99": 4, "max": 4}
 
 
 def increment(value, outcome=ACKED, wall=0.0):
@@ -256,3 +256,49 @@ def test_a_bullmq_job_must_be_worked_on_once_at_least():
     )
     verdict = oracle.judge_deliveries(writes({"a", "b", "c"}, unknown={"u", "v"}), processed)
     assert (verdict.lost, verdict.lost_ids, verdict.duplicates, verdict.unknown_present) == (1, ["c"], 1, 1)
+
+
+def socket_event(kind, at, name="ws-0", outcome=NOTE, **details):
+    return Record("websocket", kind, outcome, at, at, name, details=details)
+
+
+def test_a_dropped_socket_is_timed_from_what_was_noticed_and_from_what_was_heard_last():
+    records = [
+        socket_event("disconnect", 10.0, silent=2.0),
+        socket_event("disconnect", 10.5, "ws-1", silent=0.0),
+        socket_event("connect", 11.0, outcome=ERROR),
+        socket_event("connect", 12.0, outcome=ACKED),
+        socket_event("disconnect", 99.0, "ws-2", silent=1.0),
+    ]
+    assert oracle.judge_websockets(records, Window(0, 50)) == {
+        "dropped": 2,
+        "errors": 1,
+        "never_back": 1,
+        "reconnect_seconds": {"p50": 2.0, "p95": 2.0, "p99": 2.0, "max": 2.0},
+        "away_seconds": {"p50": 4.0, "p95": 4.0, "p99": 4.0, "max": 4.0},
+    }
+
+
+def test_a_burst_tells_when_the_last_runner_had_its_first_job_and_which_jobs_were_begun_twice():
+    courses = [
+        Course("completed", 1, "a", 100.0, 103.0, 104.0),
+        Course("completed", 2, "b", 100.5, 108.0, 109.0),
+        Course("completed", 1, "a", 100.2, 110.0, 111.5),
+    ]
+    assert oracle.summarise_burst(courses) == {
+        "jobs": 3,
+        "completed": 3,
+        "interrupted": 1,
+        "runners": 2,
+        "first_start_seconds": 3.0,
+        "capacity_seconds": 8.0,
+        "all_done_seconds": 11.5,
+    }
+
+
+def test_a_burst_that_is_not_over_has_no_end():
+    courses = [Course("queued", 0, "", 100.0, None, None), Course("completed", 1, "a", 100, 101, 102)]
+    found = oracle.summarise_burst(courses)
+    assert (found["completed"], found["jobs"]) == (1, 2)
+    assert "all_done_seconds" not in found
+    assert oracle.summarise_burst([])["runners"] == 0

@@ -102,6 +102,13 @@ def test_a_suite_fails_for_broken_promises_and_for_a_control_that_loses_nothing(
     assert words is None or words in failures[0]
 
 
+@pytest.mark.parametrize("name", ["lost", "two_leaders"])
+def test_what_only_the_end_of_the_suite_shows_fails_it_as_well(name):
+    report = report_of(run())
+    report.audit = {"acknowledged": 20, "lost": 0, "partial": 0, "phantoms": 0, "two_leaders": 0, name: 1}
+    assert report.failures(strict=False) == ["the audit at the end found broken promises"]
+
+
 def test_a_missed_target_fails_only_when_asked():
     report = report_of(run(9.0))
     assert report.failures(strict=False) == []
@@ -115,7 +122,7 @@ def test_the_report_is_json_and_a_table(tmp_path, monkeypatch):
         run(6.0, error_classes={"57P01": 3}, beside={"reads": reads}), run(1.0, problem="stuck")
     )
     report.skip(FAULT, "no quota")
-    report.audit = {"acknowledged": 20, "lost": 0, "partial": 0, "phantoms": 0}
+    report.audit = {"acknowledged": 20, "lost": 0, "partial": 0, "phantoms": 0, "two_leaders": 0}
     report.bench = {
         "ways": {
             "direct": {"select": {"tps": 100.0, "latency_ms": 1.0}},

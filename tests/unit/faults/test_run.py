@@ -33,12 +33,15 @@ class FakeArena:
     """Whole and writing unless told otherwise; a leader that the test sets."""
 
     STORE = "postgres"
+    ERRORS_OF = ""
+    ONCE = True
     WRITERS = ("rows", "transactions")
 
     def __init__(self):
         self.now_leader = PRIMARY.name
         self.lost = 0
         self.whole_again = True
+        self.told = {}
         self.load = SimpleNamespace(measure=self._measure, verify=self._verify)
 
     def _measure(self, since, until):
@@ -75,6 +78,15 @@ class FakeArena:
 
     def is_whole(self):
         return self.whole_again
+
+    def settle(self):
+        pass
+
+    def figures(self, _result, _measured):
+        return self.told
+
+    def broken_rule(self, figures):
+        return figures.get("rule")
 
 
 def fault(arena, log, *, leader=REPLICAS[0].name, primary=Primary.MOVES, **more):
@@ -121,6 +133,21 @@ def test_a_cluster_that_stays_reduced_is_a_problem(monkeypatch):
 def test_a_primary_that_should_have_stayed_is_a_problem():
     arena = FakeArena()
     assert "should have stayed" in runs.run_once(arena, fault(arena, [], primary=Primary.STAYS)).problem
+
+
+def test_what_a_tier_measures_is_told_and_may_be_a_problem():
+    arena = FakeArena()
+    arena.told = {"requests": 7, "rule": "two leaders"}
+    result = runs.run_once(arena, fault(arena, []))
+    assert (result.figures["requests"], result.problem) == (7, "two leaders")
+
+
+def test_where_things_may_be_done_twice_that_breaks_no_promise():
+    arena = FakeArena()
+    arena.ONCE = False
+    arena.load.verify = lambda *_: {**arena._verify(*_), "duplicates": 3}
+    result = runs.run_once(arena, fault(arena, []))
+    assert (result.duplicates, result.broken_promises) == (3, 0)
 
 
 def test_a_verdict_that_cannot_be_had_is_a_problem():

@@ -16,6 +16,7 @@ from ..targets import Tokens
 # Ids begin where the run began, so that runs do not meet, and stay below 2^53, which JSON numbers can hold.
 EPOCH_SECONDS = 1_700_000_000
 IDS_PER_SECOND = 2**22
+PAUSE_FILE = "no-jobs"
 
 
 @dataclass(slots=True)
@@ -31,6 +32,12 @@ class Context:
     stop_runners: asyncio.Event = field(default_factory=asyncio.Event)
     # Jobs that were acknowledged and have not been completed by our runners.
     open_jobs: set[int] = field(default_factory=set)
+    # The last one of them, which must be found by whoever asks for it.
+    last_job: int | None = None
+
+    def jobs_paused(self) -> bool:
+        """Whether no new jobs are wanted for now: somebody has put a file there."""
+        return (self.directory / PAUSE_FILE).exists()
 
 
 def unique_ids() -> Iterator[int]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import aiohttp
 
 from ..journal import Journal
 from ..pacing import bound_in_flight, pace, pause
 from ..record import Outcome
+from ..targets import HttpStatusError
 from .context import Context, unique_ids
 
 FIRST_PAUSE_SECONDS = 0.2
@@ -24,7 +26,8 @@ async def run(context: Context) -> None:
     ids = unique_ids()
 
     async def delegate() -> None:
-        await _delegate(context, journal, next(ids))
+        if not context.jobs_paused():
+            await persist(context, journal, next(ids))
 
     await pace(
         context.load.jobs_rate,
@@ -36,7 +39,8 @@ async def run(context: Context) -> None:
     journal.close()
 
 
-async def _delegate(context: Context, journal: Journal, job_id: int) -> None:
+async def persist(context: Context, journal: Journal, job_id: int, labels: Sequence[str] = ()) -> int:
+    """Delegate one job until it is acknowledged; how many tries that took."""
     first_try = time.monotonic()
     attempt = 0
     wait = FIRST_PAUSE_SECONDS
@@ -44,13 +48,13 @@ async def _delegate(context: Context, journal: Journal, job_id: int) -> None:
         while True:
             attempt += 1
             started = time.monotonic()
-            error = await _post(context, job_id)
+            error = await _post(context, job_id, labels)
             if error is None:
                 _remember(context, job_id)
                 journal.write(
                     "delegate", Outcome.ACKED, identifier=str(job_id), started=first_try, attempts=attempt
                 )
-                return
+                return attempt
             # The same id is tried again, so this try's outcome does not matter, only that a client saw it.
             journal.write(
                 "delegate",
@@ -74,9 +78,15 @@ async def _delegate(context: Context, journal: Journal, job_id: int) -> None:
         raise
 
 
-async def _post(context: Context, job_id: int) -> BaseException | str | None:
+async def _post(context: Context, job_id: int, labels: Sequence[str]) -> BaseException | str | None:
     """None when acknowledged."""
-    body = {"jobId": job_id, "runId": job_id, "repository": "runnerhub/load", "workflow": "load-client"}
+    body = {
+        "jobId": job_id,
+        "runId": job_id,
+        "repository": "runnerhub/load",
+        "workflow": "load-client",
+        "labels": list(labels),
+    }
     try:
         async with context.session.post(
             f"{context.targets.hub_url}/api/jobs/delegate",
@@ -88,11 +98,12 @@ async def _post(context: Context, job_id: int) -> BaseException | str | None:
                 # An acknowledgement is one only when it is complete and speaks of this job.
                 answer = await response.json()
                 return None if answer.get("jobId") == job_id else f"answer about another job: {answer}"
-            return f"HTTP {response.status}: {(await response.text())[:200]}"
+            return HttpStatusError(response.status, await response.text())
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         return error
 
 
 def _remember(context: Context, job_id: int) -> None:
+    context.last_job = job_id
     if len(context.open_jobs) < MOST_OPEN_JOBS:
         context.open_jobs.add(job_id)
