@@ -98,12 +98,13 @@ def marked(hub: Kubectl) -> set[str]:
     return {pod["metadata"]["name"] for pod in pods(hub) if names.LABEL_BUSY in pod["metadata"]["labels"]}
 
 
-def tell(hub: Kubectl, *busy: str, known: bool = True, **waiting: int) -> None:
-    """Have the played orchestrators tell a demand, or not know the question."""
+def tell(hub: Kubectl, *busy: str, known: bool = True, silent: str = "", **waiting: int) -> None:
+    """Have the played orchestrators tell a demand, or not know the question. A `silent` runner answers nothing."""
     demand = {
         "waiting": [{"labels": ["self-hosted", label], "jobs": count} for label, count in waiting.items()],
         "running": [{"runnerId": name, "jobId": number} for number, name in enumerate(busy, start=1)],
         "complete": True,
+        "silent": [silent],
     }
     orchestrator = hub.items("pod", f"{names.LABEL_COMPONENT}={names.ORCHESTRATOR}")[0]
     url = f"http://{orchestrator['status']['podIP']}:{names.PORT_ORCHESTRATOR}/demand"
@@ -166,6 +167,86 @@ def test_nothing_is_stopped_while_no_orchestrator_tells_the_demand(hub: Kubectl)
     assert "no orchestrator tells which jobs wait and run" in condition(hub)["message"]
     wait_until_time_passed(6)
     assert len(runners(hub)) == 4
+    tell(hub)
+    wait_for("one runner", lambda: len(runners(hub)) == 1, 60)
+
+
+def test_a_runner_that_cannot_be_asked_keeps_no_other_one_from_going(hub: Kubectl) -> None:
+    tell(hub, linux=3)
+    wait_for("three runners", lambda: len(runners(hub)) == 3, 60)
+    # The last one is asked first.
+    quiet = max(runners(hub))
+    tell(hub, silent=quiet)
+    wait_for("the others to go", lambda: runners(hub) == {quiet}, 60)
+    told = [event["message"] for event in hub.items("event") if event["reason"] == "RunnerSilent"]
+    assert told == [
+        f"{quiet} cannot be asked whether it has a job, so it stays; it is asked again every minute"
+    ]
+
+
+DENIAL = [
+    {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "runners-stay"},
+        "spec": {
+            "matchConstraints": {
+                "resourceRules": [
+                    {
+                        "apiGroups": [""],
+                        "apiVersions": ["v1"],
+                        "operations": ["UPDATE", "DELETE"],
+                        "resources": ["pods"],
+                    }
+                ]
+            },
+            "validations": [
+                {
+                    "expression": f"!('{names.LABEL_POOL}' in oldObject.metadata.labels)",
+                    "message": "runners stay as they are",
+                }
+            ],
+        },
+    },
+    {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": "runners-stay"},
+        "spec": {"policyName": "runners-stay", "validationActions": ["Deny"]},
+    },
+]
+
+
+def test_runners_that_nobody_may_change_hold_no_rolling_change_up(hub: Kubectl) -> None:
+    tell(hub, linux=3)
+    wait_for("three runners", lambda: len(runners(hub)) == 3, 60)
+    hub("apply", "-f", "-", stdin=yaml.safe_dump_all(DENIAL))
+    (pod, *_) = sorted(runners(hub))
+
+    def denied() -> bool:
+        try:
+            hub("label", "pod", pod, "example.com/try=1", "--overwrite")
+        except KubectlError as error:
+            return "runners stay as they are" in str(error)
+        return False
+
+    try:
+        wait_for("the policy to be in effect", denied, 60)
+        tell(hub, pod)
+        wait_until_time_passed(5)
+        assert len(runners(hub)) == 3, "the surplus should go, and may not"
+        more = {"spec": {"orchestrator": {"resources": {"requests": {"cpu": "77m"}}}}}
+        hub("patch", "runnerhubcluster", "hub", "--type=merge", "-p", json.dumps(more))
+
+        def requested() -> str:
+            body = hub.get("deployment", "hub-orchestrator") or {}
+            return str(body["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"])
+
+        wait_for("the orchestrators to be renewed", lambda: requested() == "77m", 90)
+        assert pod not in marked(hub)
+        assert len(runners(hub)) == 3
+    finally:
+        hub("delete", "--ignore-not-found", "-f", "-", stdin=yaml.safe_dump_all(DENIAL))
     tell(hub)
     wait_for("one runner", lambda: len(runners(hub)) == 1, 60)
 

@@ -13,6 +13,7 @@ from runnerhub_operator.probes.patroni import PatroniCluster, PatroniMember
 from runnerhub_operator.probes.sentinel import ReplicaView, SentinelView
 from runnerhub_operator.resources.common import BuildContext
 from runnerhub_operator.resources.credentials import CREDENTIAL_KEYS
+from runnerhub_operator.resources.token_keys import TokenKeys, token_keys_secret
 from runnerhub_operator.snapshot import Children, Pod, Snapshot
 from tests.generate import IMAGES, desired_objects
 
@@ -151,6 +152,8 @@ def children(
         }
         for component, keys in CREDENTIAL_KEYS.items()
     ]
+    keys = with_applied_hash(token_keys_secret(BuildContext(cluster(spec), IMAGES), TokenKeys(("x",))))
+    found["Secret", keys["metadata"]["name"]] = keys
     for body in (stateful_set("postgres"), stateful_set("redis"), *secrets, *more):
         key = body["kind"], body["metadata"]["name"]
         base = found.get(key, {"metadata": {}})
