@@ -274,7 +274,8 @@ class Reconciler:
         started, stopped = Counter[str](), Counter[tuple[str, str]]()
         await asyncio.gather(*(self._mark_runner(cluster, mark) for mark in steps.mark))
         gone = await asyncio.gather(*(self._stop_runner(cluster, snapshot, step) for step in steps.stop))
-        now, silent = datetime.now(UTC), []
+        now = datetime.now(UTC)
+        silent: list[str] = []
         for step, done in zip(steps.stop, gone, strict=True):
             if step.ask:
                 silent += [step.pod] if done is None and step.uid not in memory.silent else []

@@ -242,9 +242,9 @@ class Pod:
 
 def _since(body: Manifest, ready: Manifest) -> str:
     """The time that it takes to fetch an image is none in which the program was not ready."""
-    changed = ready.get("lastTransitionTime") or body["metadata"].get("creationTimestamp", "")
+    changed = str(ready.get("lastTransitionTime") or body["metadata"].get("creationTimestamp", ""))
     started = [
-        item["state"]["running"].get("startedAt") or ""
+        str(item["state"]["running"].get("startedAt") or "")
         for item in body.get("status", {}).get("containerStatuses", ())
         if "running" in item.get("state", {}) and not item.get("restartCount")
     ]
