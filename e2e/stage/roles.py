@@ -125,8 +125,13 @@ class PlayedCluster:
     # --- What the programs answer ---
 
     def drain(self, ip: str) -> str:
-        """What the runner at an address says when it is told to take no more jobs: its last request takes a moment."""
+        """What the runner at an address says when it is told to take no more jobs: its last request takes a moment.
+
+        "": nothing.
+        """
         name = self.runners.get(ip, "")
+        if name in (self.demand or {}).get("silent", ()):
+            return ""
         if any(job["runnerId"] == name for job in (self.demand or {}).get("running", ())):
             return "busy"
         if name in self.drained:

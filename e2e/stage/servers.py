@@ -110,7 +110,8 @@ class RunnerProtocol(_HttpProtocol):
     def _answer(self, method: str, path: str, _body: bytes) -> tuple[str, str]:
         if (method, path) != ("POST", "/drain"):
             return "404 Not Found", "{}"
-        return "200 OK", json.dumps({"state": self._cluster.drain(self._address())})
+        state = self._cluster.drain(self._address())
+        return ("200 OK", json.dumps({"state": state})) if state else ("500 Internal Server Error", "{}")
 
 
 class PatroniProtocol(_HttpProtocol):

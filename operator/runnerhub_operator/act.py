@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from .errors import (
     NotFoundError,
     ProbeError,
     SwitchoverPostponedError,
+    UnauthorizedProbeError,
 )
 from .kube.client import KubeClient, ObjectRef
 from .kube.events import EventNote, event_manifest
@@ -30,7 +31,9 @@ from .resources.common import Manifest
 from .resources.credentials import CredentialSecret
 from .resources.patroni import POOLER_ADMIN_USER, REST_USER
 from .resources.runners import CONTROL_KEY
+from .resources.token_keys import known_keys
 from .snapshot import LiveObject, Snapshot
+from .tokens import control_key
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +186,10 @@ class Actor:
     async def stop_runner(
         self, cluster: RunnerHubCluster, snapshot: Snapshot, step: actions.StopRunner
     ) -> bool:
-        """Delete a runner's pod, after it has said that it has no job and takes no more; False: not yet."""
+        """Delete a runner's pod, after it has said that it has no job and takes no more; False: not yet.
+
+        ProbeError: it cannot be asked, and without an answer it stays.
+        """
         if step.ask and not await self._is_drained(cluster, snapshot, step):
             return False
         ref = ObjectRef("v1", "Pod", cluster.namespace, step.pod)
@@ -200,12 +206,26 @@ class Actor:
         key = snapshot.children.secret_value(names.runner_token(cluster.name), CONTROL_KEY)
         if key is None or not step.ip:
             return step.force
+        keys = known_keys(snapshot.children.secret_value, cluster.name)
+        # Its file may not have followed yet.
+        former = [control_key(of) for of in keys.accepted] if keys is not None else []
         try:
-            state = await runners.drain(self._http, step.ip, key, deadline_seconds=DRAIN_DEADLINE_SECONDS)
+            state = await self._drain(step.ip, tuple(dict.fromkeys((key, *former))))
+        except UnauthorizedProbeError:
+            # It lives, whoever it is.
+            raise
         except ProbeError as error:
+            if not step.force:
+                raise
             logger.info("%s: %s", step.pod, error)
-            return step.force
+            return True
         return state == "drained"
+
+    async def _drain(self, ip: str, keys: Sequence[str]) -> str:
+        for key in keys[:-1]:
+            with contextlib.suppress(UnauthorizedProbeError):
+                return await runners.drain(self._http, ip, key, deadline_seconds=DRAIN_DEADLINE_SECONDS)
+        return await runners.drain(self._http, ip, keys[-1], deadline_seconds=DRAIN_DEADLINE_SECONDS)
 
     async def mark_runner(self, cluster: RunnerHubCluster, mark: actions.MarkRunner) -> None:
         """Protect a runner that has a job from evictions, or one that has none no longer."""

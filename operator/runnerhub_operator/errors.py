@@ -33,6 +33,10 @@ class ProbeError(OperatorError):
     reason = "ProbeFailed"
 
 
+class UnauthorizedProbeError(ProbeError):
+    """A program answers, but does not know the key with which it was asked, maybe not yet."""
+
+
 class SwitchoverPostponedError(ProbeError):
     """A planned switchover did not take place: clients could not be held back, or Patroni refused."""
 

@@ -125,6 +125,11 @@ def runner_slot(name: str) -> int:
     return int(last) if last.isascii() and last.isdigit() and len(last) < MAX_SLOT_DIGITS else -1
 
 
+def token_keys(cluster: str) -> str:
+    """Secret with the keys by which orchestrators judge tokens."""
+    return f"{cluster}-token-keys"
+
+
 def runner_token(cluster: str) -> str:
     """Secret with the token by which runners log in to the orchestrators."""
     return f"{cluster}-runner-token"

@@ -15,6 +15,7 @@ from .api import PostgresStatus, RunnerHubCluster
 from .errors import ProbeError
 from .probes import haproxy, patroni, redis_pod, runners, sentinel
 from .resources.patroni import MAX_REPLICA_LAG_BYTES
+from .resources.token_keys import known_keys
 from .snapshot import Children, Observed, Pod, Snapshot
 from .tokens import REQUEST_TOKEN_LIFETIME, mint
 
@@ -67,10 +68,10 @@ async def _demand(
     if not cluster.spec.runner_pools and not any(pod.component == names.RUNNER for pod in objects.pods):
         return None, ""
     hosts = [pod.ip for pod in objects.pods if pod.component == names.ORCHESTRATOR and pod.ip and pod.ready]
-    key = objects.children.secret_value(names.credentials(cluster.name, names.ORCHESTRATOR), "jwt-secret")
-    if not hosts or key is None:
+    keys, now = known_keys(objects.children.secret_value, cluster.name), datetime.now(UTC)
+    if not hosts or keys is None:
         return None, "no orchestrator is ready"
-    token = mint(key, names.FIELD_MANAGER, datetime.now(UTC), REQUEST_TOKEN_LIFETIME)
+    token = mint(keys.for_signing(now), names.FIELD_MANAGER, now, REQUEST_TOKEN_LIFETIME)
     try:
         return await runners.read_demand(http, hosts, token, deadline_seconds=PROBE_DEADLINE_SECONDS), ""
     except ProbeError as error:

@@ -16,7 +16,7 @@ import aiohttp
 
 from . import metrics, names
 from .act import Actor
-from .actions import Disruption, ReinitializePostgres, SwitchPostgres
+from .actions import Disruption, MarkRunner, ReinitializePostgres, StopRunner, SwitchPostgres
 from .api import (
     ConditionReason,
     ConditionType,
@@ -195,13 +195,14 @@ class Reconciler:
             return self._pace(settled=False)
         if plan.growth:
             plan = await self._grow(cluster, plan)
-        if plan.runners:
-            plan = await self._crew(cluster, snapshot, plan)
         if rejection is None and plan.memory.rejection is None:
             try:
-                await self._disrupt(cluster, snapshot, plan)
+                plan = await self._disrupt(cluster, snapshot, plan)
             except (ForeignObjectError, RefusedError) as error:
                 rejection = _rejection(key, error)
+        # Last: a webhook for pods that fails, or a runner that hangs, holds no rolling change up.
+        if plan.runners:
+            plan = await self._crew(cluster, snapshot, plan)
         if rejection is None and plan.memory.rejection is None:
             return self._pace(settled=plan.settled)
         self._remember(cluster, replace(plan.memory, rejection=rejection))
@@ -268,13 +269,19 @@ class Reconciler:
 
     async def _crew(self, cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan) -> Plan:
         """Mark, stop and start runners. What is refused for one pool is remembered, told, and stops no other pool."""
-        steps, refused = plan.runners, dict(plan.memory.runners.refused)
+        steps, memory = plan.runners, plan.memory.runners
+        refused = dict(memory.refused)
         started, stopped = Counter[str](), Counter[tuple[str, str]]()
-        await asyncio.gather(*(self._actor.mark_runner(cluster, mark) for mark in steps.mark))
-        gone = await asyncio.gather(
-            *(self._actor.stop_runner(cluster, snapshot, step) for step in steps.stop)
-        )
-        stopped.update((step.pool, step.reason) for step, done in zip(steps.stop, gone, strict=True) if done)
+        await asyncio.gather(*(self._mark_runner(cluster, mark) for mark in steps.mark))
+        gone = await asyncio.gather(*(self._stop_runner(cluster, snapshot, step) for step in steps.stop))
+        now = datetime.now(UTC)
+        silent: list[str] = []
+        for step, done in zip(steps.stop, gone, strict=True):
+            if step.ask:
+                silent += [step.pod] if done is None and step.uid not in memory.silent else []
+                memory = memory.asked(step.uid, now, answered=done is not None)
+            if done:
+                stopped[step.pool, step.reason] += 1
         for pool, manifest in steps.create:
             if pool in refused:
                 continue
@@ -283,9 +290,11 @@ class Reconciler:
             except (ForeignObjectError, RefusedError) as error:
                 logger.warning("%s", error, extra={"cluster": f"{cluster.namespace}/{cluster.name}"})
                 refused[pool] = (str(error), datetime.now(UTC))
-        memory = replace(plan.memory, runners=replace(plan.memory.runners, refused=refused))
-        self._remember(cluster, memory)
-        now = datetime.now(UTC)
+        plan = replace(plan, memory=replace(plan.memory, runners=replace(memory, refused=refused)))
+        self._remember(cluster, plan.memory)
+        for pod in silent:
+            text = f"{pod} cannot be asked whether it has a job, so it stays; it is asked again every minute"
+            await self._actor.emit(cluster, EventNote("Warning", "RunnerSilent", text), now)
         for pool, count in started.items():
             if count:
                 metrics.RUNNERS_STARTED.labels(*cluster.key, pool).inc(count)
@@ -295,9 +304,29 @@ class Reconciler:
             metrics.RUNNERS_STOPPED.labels(*cluster.key, pool).inc(count)
             note = EventNote("Normal", "RunnersStopped", f"pool {pool}: {count} stopped, {reason}")
             await self._actor.emit(cluster, note, now)
-        return replace(plan, memory=memory)
+        return plan
 
-    async def _disrupt(self, cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan) -> None:
+    async def _mark_runner(self, cluster: RunnerHubCluster, mark: MarkRunner) -> None:
+        try:
+            await self._actor.mark_runner(cluster, mark)
+        except RefusedError as error:
+            logger.warning("%s", error, extra={"cluster": f"{cluster.namespace}/{cluster.name}"})
+
+    async def _stop_runner(
+        self, cluster: RunnerHubCluster, snapshot: Snapshot, step: StopRunner
+    ) -> bool | None:
+        """Whether it was stopped; None: it could not be asked."""
+        told = {"cluster": f"{cluster.namespace}/{cluster.name}"}
+        try:
+            return await self._actor.stop_runner(cluster, snapshot, step)
+        except RefusedError as error:
+            logger.warning("%s", error, extra=told)
+            return False
+        except ProbeError as error:
+            logger.info("%s stays: %s", step.pod, error, extra=told)
+            return None
+
+    async def _disrupt(self, cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan) -> Plan:
         """Patroni's configuration, then one step of a rolling change under the disruption Lease."""
         try:
             if plan.patroni_patch is not None:
@@ -309,9 +338,11 @@ class Reconciler:
             if plan.rollout is not None and plan.rollout.step is not None:
                 memory = await self._step(cluster, snapshot, plan.rollout.step, plan.memory)
                 self._remember(cluster, memory)
+                return replace(plan, memory=memory)
         except ProbeError as error:
             note = EventNote("Warning", "ChangeDelayed", str(error))
             await self._actor.emit(cluster, note, snapshot.now)
+        return plan
 
     async def _step(
         self, cluster: RunnerHubCluster, snapshot: Snapshot, step: Disruption, memory: ClusterMemory

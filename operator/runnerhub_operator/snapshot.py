@@ -160,7 +160,7 @@ class Pod:
     `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator. `ended`: the containers have
     ended for good, as after an eviction; `last_words` is what one of them left that ended badly. Of runners: `pool`,
     the `template` and `layout` that they were made from, `marked_busy`, the mark of those that have a job, and `since`
-    when they have been ready or not.
+    when they have been ready or not, from their first start on.
     """
 
     name: str
@@ -231,13 +231,25 @@ class Pod:
             template=sys.intern(annotations.get(names.ANNOTATION_TEMPLATE, "")) if pool else "",
             layout=sys.intern(annotations.get(names.ANNOTATION_LAYOUT, "")) if pool else "",
             marked_busy=labels.get(names.LABEL_BUSY) == "true",
-            since=(ready.get("lastTransitionTime") or metadata.get("creationTimestamp", "")) if pool else "",
+            since=_since(body, ready) if pool else "",
         )
 
     @property
     def cannot_start(self) -> bool:
         """Whether the pod has never run and will not by itself: its template or what it names is wrong."""
         return not self.ready and self.waiting_reason in NEVER_STARTS
+
+
+def _since(body: Manifest, ready: Manifest) -> str:
+    """The time that it takes to fetch an image is none in which the program was not ready."""
+    changed = str(ready.get("lastTransitionTime") or body["metadata"].get("creationTimestamp", ""))
+    started = [
+        str(item["state"]["running"].get("startedAt") or "")
+        for item in body.get("status", {}).get("containerStatuses", ())
+        if "running" in item.get("state", {}) and not item.get("restartCount")
+    ]
+    # All are written the same way, in UTC.
+    return max(changed, *started) if started else changed
 
 
 # What a claim tells of its way to a new size, what went wrong first.

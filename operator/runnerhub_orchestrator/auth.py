@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import jwt
 from aiohttp import web
 
 from .errors import UnauthorizedError
+from .settings import MINIMUM_SECRET_BYTES
 
 ALGORITHM = "HS256"
 CLOCK_SKEW_SECONDS = 10
@@ -15,10 +19,15 @@ WEBSOCKET_BEARER = "bearer."
 
 
 class Authenticator:
-    """Checks requests."""
+    """Checks requests.
 
-    def __init__(self, secret: str) -> None:
+    With a file the keys in it count, a JSON list that is read each time: while a key changes, those before hold too.
+    Without one, or one that cannot be read, the fixed secret does.
+    """
+
+    def __init__(self, secret: str, keys_file: Path | None = None) -> None:
         self._secret = secret
+        self._keys_file = keys_file
 
     def check_request(self, request: web.Request) -> None:
         """Raise UnauthorizedError unless the Authorization header carries a valid token."""
@@ -36,13 +45,30 @@ class Authenticator:
 
     def check_token(self, token: str) -> None:
         """Raise UnauthorizedError unless the token is ours and has not expired."""
+        failure = jwt.InvalidTokenError("no key is known")
+        for key in self._keys():
+            try:
+                jwt.decode(
+                    token,
+                    key,
+                    algorithms=[ALGORITHM],
+                    leeway=CLOCK_SKEW_SECONDS,
+                    options={"require": ["exp"], "verify_aud": False},
+                )
+            except jwt.InvalidSignatureError as error:
+                failure = error
+            except jwt.InvalidTokenError as error:
+                raise UnauthorizedError(f"the token is not valid: {error}") from error
+            else:
+                return
+        raise UnauthorizedError(f"the token is not valid: {failure}")
+
+    def _keys(self) -> list[str]:
         try:
-            jwt.decode(
-                token,
-                self._secret,
-                algorithms=[ALGORITHM],
-                leeway=CLOCK_SKEW_SECONDS,
-                options={"require": ["exp"], "verify_aud": False},
+            found: list[object] = (
+                json.loads(self._keys_file.read_text()) if self._keys_file is not None else []
             )
-        except jwt.InvalidTokenError as error:
-            raise UnauthorizedError(f"the token is not valid: {error}") from error
+        except (OSError, ValueError):
+            found = []
+        keys = [key for key in found if isinstance(key, str) and len(key.encode()) >= MINIMUM_SECRET_BYTES]
+        return keys or [self._secret]

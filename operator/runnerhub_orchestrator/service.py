@@ -72,7 +72,7 @@ class Service:
             jobs,
             settings.node_id,
         )
-        authenticator = Authenticator(settings.jwt_secret)
+        authenticator = Authenticator(settings.jwt_secret, settings.token_keys_file)
         self._hub = WebSocketHub(authenticator, self._health, self._metrics, settings.node_id)
         self._api = Api(
             settings=settings,

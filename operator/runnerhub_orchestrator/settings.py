@@ -74,12 +74,16 @@ class JobSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The whole configuration of one orchestrator process."""
+    """The whole configuration of one orchestrator process.
+
+    `token_keys_file`: has the keys of the moment, as a JSON list; while it is not there `jwt_secret` is the only one.
+    """
 
     node_id: str
     port: int
     websocket_port: int
     jwt_secret: str = field(repr=False)
+    token_keys_file: Path | None
     health_interval_seconds: float
     health_timeout_seconds: float
     health_retries: int
@@ -111,6 +115,7 @@ class _Reader:
             port=self._integer("PORT", 3001, 1, 65535),
             websocket_port=self._integer("WEBSOCKET_PORT", 3002, 1, 65535),
             jwt_secret=self._secret("JWT_SECRET"),
+            token_keys_file=self._path("RUNNERHUB_TOKEN_KEYS_FILE"),
             health_interval_seconds=self._milliseconds("HEALTH_CHECK_INTERVAL", 5000, 500, 600_000),
             health_timeout_seconds=self._milliseconds("HEALTH_CHECK_TIMEOUT", 1000, 100, 60_000),
             health_retries=self._integer("HEALTH_CHECK_RETRIES", 3, 1, 100),

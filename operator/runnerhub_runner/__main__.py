@@ -11,6 +11,7 @@ import aiohttp
 
 from . import logs
 from .errors import SettingsError
+from .process import hide_from_jobs, under_init
 from .service import Service
 from .settings import Settings
 
@@ -19,6 +20,11 @@ EXIT_SETTINGS = 2
 
 def main() -> int:
     """Run until a signal; returns the exit status."""
+    hide_from_jobs()
+    return under_init(_serve)
+
+
+def _serve() -> int:
     try:
         settings = Settings.from_environment(os.environ)
     except SettingsError as error:

@@ -9,6 +9,7 @@ Source: https://docs.github.com/en/rest/actions/self-hosted-runners
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Mapping, Sequence
@@ -68,6 +69,7 @@ class Registration:
         self._id: int | None = None
         self.jit_config = ""
         self.registered = asyncio.Event()
+        self._gone = asyncio.Event()
 
     async def keep(self, check_seconds: float) -> None:
         """Register, look from time to time whether that lasts, register anew when not; until cancelled.
@@ -77,17 +79,24 @@ class Registration:
         while True:
             await self._register_until_done()
             while self.registered.is_set():
-                await asyncio.sleep(check_seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
-                await self.check()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(check_seconds * random.uniform(0.8, 1.2)):  # noqa: S311 - spreads load
+                        await self._gone.wait()
+                if self.registered.is_set():
+                    await self.check()
 
     async def check(self) -> None:
-        """Ask GitHub whether it still knows the runner."""
+        """Ask GitHub whether it still knows the runner, and register anew when not.
+
+        What is registered by `generate-jitconfig` is for one job: after that GitHub has removed it.
+        """
         try:
             await self._call("GET", f"/{self._id}")
         except GithubError as error:
             if error.status == 404:
                 log.warning("registration is gone", extra={"runner": self._name, "id": self._id})
                 self.registered.clear()
+                self._gone.set()
             else:
                 log.info("registration not checked", extra={"why": str(error)})
 
@@ -142,6 +151,7 @@ class Registration:
         except (KeyError, TypeError, ValueError) as error:
             raise GithubError(f"GitHub's answer has no {error}") from error
         log.info("registered", extra={"runner": self._name, "id": self._id})
+        self._gone.clear()
         self.registered.set()
 
     async def _remove_namesake(self) -> None:

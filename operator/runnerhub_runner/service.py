@@ -35,6 +35,7 @@ class Service:
             Hub(session, settings.orchestrator_url, self._authorisation),
             may_work=self._is_registered,
             environment=self._job_environment,
+            after_job=self._check_registration,
         )
 
     async def run(self) -> None:
@@ -58,6 +59,11 @@ class Service:
     async def _keep_registration(self) -> None:
         if self._registration is not None:
             await self._registration.keep(self._settings.github_check_seconds)
+
+    async def _check_registration(self) -> None:
+        """After a job that was one of GitHub's the registration is used up; the next job comes with a new one."""
+        if self._registration is not None and self._is_registered():
+            await self._registration.check()
 
     def _is_registered(self) -> bool:
         return self._registration is None or self._registration.registered.is_set()

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from .command import Command
@@ -30,7 +30,8 @@ LAST_TRIES = 3
 class Worker:
     """Works off jobs one at a time, until `stop` and the end of the job that it has.
 
-    `may_work` gives whether jobs may be taken; `environment` what jobs get to know beside themselves.
+    `may_work` gives whether jobs may be taken; `environment` what jobs get to know beside themselves; `after_job` is
+    awaited before the next one.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class Worker:
         *,
         may_work: Callable[[], bool],
         environment: Callable[[], Mapping[str, str]],
+        after_job: Callable[[], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._hub = hub
         self._may_work = may_work
         self._environment = environment
+        self._after_job = after_job
         self._command = Command(settings.command, settings.work_folder)
         self._stopping = asyncio.Event()
         self._drained_until = 0.0
@@ -107,6 +110,8 @@ class Worker:
             pause = AFTER_ERROR_SECONDS
             if job is not None:
                 await self._work_off(job)
+                if not self._stopping.is_set():
+                    await self._after_job()
 
     async def _claim(self) -> dict[str, Any] | None:
         """Ask for a job. From the moment it is there the runner is busy, without a gap."""

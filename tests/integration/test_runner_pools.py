@@ -30,6 +30,7 @@ GPU: dict[str, Any] = {
     "coolDownSeconds": 0,
     "nodeSelector": {"example.com/gpu": "true"},
 }
+OTHER = "example.test/runner:2"
 
 
 def apply(kubectl: Kubectl, *pools: dict[str, Any]) -> None:
@@ -63,7 +64,10 @@ def hub(stage: Stage) -> Kubectl:
     apply(kubectl, LINUX, GPU)
     wait_for("the cluster to be Ready", lambda: status(kubectl).get("phase") == "Ready", 90)
     tell(kubectl)
-    wait_for("one runner", lambda: len(runners(kubectl)) == 1, 60)
+    # One of another image, left by another test, would be replaced in the middle of this one.
+    wait_for(
+        "one runner, as the spec says", lambda: len(pods(kubectl)) == 1 and OTHER not in images(kubectl), 60
+    )
     return kubectl
 
 
@@ -86,16 +90,21 @@ def runners(hub: Kubectl, pool: str = "") -> set[str]:
     return {pod["metadata"]["name"] for pod in pods(hub, pool)}
 
 
+def images(hub: Kubectl) -> list[str]:
+    return [pod["spec"]["containers"][0]["image"] for pod in pods(hub)]
+
+
 def marked(hub: Kubectl) -> set[str]:
     return {pod["metadata"]["name"] for pod in pods(hub) if names.LABEL_BUSY in pod["metadata"]["labels"]}
 
 
-def tell(hub: Kubectl, *busy: str, known: bool = True, **waiting: int) -> None:
-    """Have the played orchestrators tell a demand, or not know the question."""
+def tell(hub: Kubectl, *busy: str, known: bool = True, silent: str = "", **waiting: int) -> None:
+    """Have the played orchestrators tell a demand, or not know the question. A `silent` runner answers nothing."""
     demand = {
         "waiting": [{"labels": ["self-hosted", label], "jobs": count} for label, count in waiting.items()],
         "running": [{"runnerId": name, "jobId": number} for number, name in enumerate(busy, start=1)],
         "complete": True,
+        "silent": [silent],
     }
     orchestrator = hub.items("pod", f"{names.LABEL_COMPONENT}={names.ORCHESTRATOR}")[0]
     url = f"http://{orchestrator['status']['podIP']}:{names.PORT_ORCHESTRATOR}/demand"
@@ -155,9 +164,89 @@ def test_nothing_is_stopped_while_no_orchestrator_tells_the_demand(hub: Kubectl)
     wait_for("four runners", lambda: len(runners(hub)) == 4, 60)
     tell(hub, known=False)
     wait_for("it to be told", lambda: condition(hub)["reason"] == "DemandUnknown", 60)
-    assert "answered 404 to /api/runners/demand" in condition(hub)["message"]
+    assert "no orchestrator tells which jobs wait and run" in condition(hub)["message"]
     wait_until_time_passed(6)
     assert len(runners(hub)) == 4
+    tell(hub)
+    wait_for("one runner", lambda: len(runners(hub)) == 1, 60)
+
+
+def test_a_runner_that_cannot_be_asked_keeps_no_other_one_from_going(hub: Kubectl) -> None:
+    tell(hub, linux=3)
+    wait_for("three runners", lambda: len(runners(hub)) == 3, 60)
+    # The last one is asked first.
+    quiet = max(runners(hub))
+    tell(hub, silent=quiet)
+    wait_for("the others to go", lambda: runners(hub) == {quiet}, 60)
+    told = [event["message"] for event in hub.items("event") if event["reason"] == "RunnerSilent"]
+    assert told == [
+        f"{quiet} cannot be asked whether it has a job, so it stays; it is asked again every minute"
+    ]
+
+
+DENIAL = [
+    {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "runners-stay"},
+        "spec": {
+            "matchConstraints": {
+                "resourceRules": [
+                    {
+                        "apiGroups": [""],
+                        "apiVersions": ["v1"],
+                        "operations": ["UPDATE", "DELETE"],
+                        "resources": ["pods"],
+                    }
+                ]
+            },
+            "validations": [
+                {
+                    "expression": f"!('{names.LABEL_POOL}' in oldObject.metadata.labels)",
+                    "message": "runners stay as they are",
+                }
+            ],
+        },
+    },
+    {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": "runners-stay"},
+        "spec": {"policyName": "runners-stay", "validationActions": ["Deny"]},
+    },
+]
+
+
+def test_runners_that_nobody_may_change_hold_no_rolling_change_up(hub: Kubectl) -> None:
+    tell(hub, linux=3)
+    wait_for("three runners", lambda: len(runners(hub)) == 3, 60)
+    hub("apply", "-f", "-", stdin=yaml.safe_dump_all(DENIAL))
+    (pod, *_) = sorted(runners(hub))
+
+    def denied() -> bool:
+        try:
+            hub("label", "pod", pod, "example.com/try=1", "--overwrite")
+        except KubectlError as error:
+            return "runners stay as they are" in str(error)
+        return False
+
+    try:
+        wait_for("the policy to be in effect", denied, 60)
+        tell(hub, pod)
+        wait_until_time_passed(5)
+        assert len(runners(hub)) == 3, "the surplus should go, and may not"
+        more = {"spec": {"orchestrator": {"resources": {"requests": {"cpu": "77m"}}}}}
+        hub("patch", "runnerhubcluster", "hub", "--type=merge", "-p", json.dumps(more))
+
+        def requested() -> str:
+            body = hub.get("deployment", "hub-orchestrator") or {}
+            return str(body["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"])
+
+        wait_for("the orchestrators to be renewed", lambda: requested() == "77m", 90)
+        assert pod not in marked(hub)
+        assert len(runners(hub)) == 3
+    finally:
+        hub("delete", "--ignore-not-found", "-f", "-", stdin=yaml.safe_dump_all(DENIAL))
     tell(hub)
     wait_for("one runner", lambda: len(runners(hub)) == 1, 60)
 
@@ -168,19 +257,13 @@ def test_a_new_template_replaces_idle_runners_and_leaves_busy_ones_until_their_j
     tell(hub, "hub-runner-linux-1")
     wait_for("the mark", lambda: marked(hub) == {"hub-runner-linux-1"}, 60)
     old = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods(hub)}
-    apply(hub, {**LINUX, "minReplicas": 2, "image": "example.test/runner:2"})
-
-    def images() -> dict[str, str]:
-        return {pod["metadata"]["name"]: pod["spec"]["containers"][0]["image"] for pod in pods(hub)}
-
-    wait_for(
-        "the idle one to be replaced", lambda: list(images().values()).count("example.test/runner:2") == 1, 40
-    )
+    apply(hub, {**LINUX, "minReplicas": 2, "image": OTHER})
+    wait_for("the idle one to be replaced", lambda: images(hub).count(OTHER) == 1, 40)
     wait_until_time_passed(5)
     busy = next(pod for pod in pods(hub) if pod["metadata"]["name"] == "hub-runner-linux-1")
     assert busy["metadata"]["uid"] == old["hub-runner-linux-1"]
     tell(hub)
-    wait_for("all to be new", lambda: set(images().values()) == {"example.test/runner:2"}, 60)
+    wait_for("all to be new", lambda: set(images(hub)) == {OTHER}, 60)
     wait_for("the least number", lambda: len(runners(hub)) == 2, 60)
 
 

@@ -65,7 +65,7 @@ class Github:
         self._number += 1
         labels = [{"name": label} for label in body["labels"]]
         self.runners[self._number] = {"id": self._number, "name": body["name"], "labels": labels}
-        answer = {"runner": self.runners[self._number], "encoded_jit_config": "Y29uZmln"}
+        answer = {"runner": self.runners[self._number], "encoded_jit_config": f"config-{self._number}"}
         return web.json_response(answer, status=201)
 
     async def _list(self, request: web.Request) -> web.Response:

@@ -64,6 +64,7 @@ OPERATOR_OWNED_VARIABLES: Final = (
     "REDIS_USER",
     "RUNNERHUB_AGENT_URL",
     "RUNNERHUB_LEADER_FILE",
+    "RUNNERHUB_TOKEN_KEYS_FILE",
     "SHARED_STORAGE_PATH",
     "WEBSOCKET_PORT",
 )
@@ -75,6 +76,7 @@ OPERATOR_OWNED_VOLUMES: Final = (
     "run",
     "shared-storage",
     "tmp",
+    "token-keys",
 )
 OPERATOR_OWNED_FOLDERS: Final = (
     "/etc/runnerhub",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,8 +9,9 @@ from typing import Any
 
 from .. import names
 from ..api import ConditionReason, ConditionType, RunnerHubCluster
-from ..resources.common import BuildContext
+from ..resources.common import BuildContext, Manifest
 from ..resources.credentials import CredentialSecret, credential_secrets
+from ..resources.token_keys import known_keys, token_keys_secret
 from ..snapshot import Snapshot
 from .conditions import Verdict
 
@@ -22,13 +22,13 @@ _CONDITIONS = {names.POSTGRES: ConditionType.POSTGRES, names.REDIS: ConditionTyp
 def credentials_hash(cluster: RunnerHubCluster, snapshot: Snapshot) -> str | None:
     """Hash of what orchestrators read only when they start: they restart when it changes. None: not known yet.
 
-    That is the key that signs API tokens. Other images than ours may know no file with a password.
+    Ours reads everything from files, and so never restarts. Other images may know no file.
     """
     key = snapshot.children.secret_value(names.credentials(cluster.name, names.ORCHESTRATOR), "jwt-secret")
     if key is None:
         return None
     if cluster.spec.orchestrator.image is None:
-        return hashlib.sha256(key.encode()).hexdigest()[:16]
+        return ""
     wanted = (
         (names.POSTGRES, "app-password"),
         (names.REDIS, "password"),
@@ -42,6 +42,16 @@ def credentials_hash(cluster: RunnerHubCluster, snapshot: Snapshot) -> str | Non
         return None
     # Whoever may read the pods must not be able to try passwords by it: the key is as long as a hash.
     return hmac.digest(key.encode(), "\0".join(map(str, passwords)).encode(), "sha256").hex()[:16]
+
+
+def token_keys(context: BuildContext, snapshot: Snapshot, runner_token: str) -> tuple[Manifest, ...]:
+    """The Secret with the keys by which orchestrators judge tokens; none while there is no key."""
+    read = snapshot.children.secret_value
+    known = known_keys(read, context.name)
+    if known is None:
+        return ()
+    newest = read(names.credentials(context.name, names.ORCHESTRATOR), "jwt-secret") or known.accepted[0]
+    return (token_keys_secret(context, known.after(newest, runner_token, snapshot.now)),)
 
 
 def missing_secrets(context: BuildContext, snapshot: Snapshot) -> list[CredentialSecret]:

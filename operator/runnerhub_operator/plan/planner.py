@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -93,8 +93,8 @@ class ClusterMemory:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What should be done, in this order: secrets, passwords, marks, objects, prune, orphan; status and Events; growth,
-    runners; Patroni, rollout.
+    """What should be done, in this order: secrets, passwords, marks, objects, prune, orphan; status and Events; growth;
+    Patroni, rollout; runners.
 
     `objects` are those that differ from what is there. `orphan`: StatefulSets to be deleted without their pods, to be
     made anew at the next visit. `settled`: nothing is going on or missing.
@@ -240,7 +240,8 @@ def make_plan(
     told_leases = objects.differing(
         leases.observed_leases(context, snapshot, sections.postgres, sections.redis), snapshot
     )
-    tokens = objects.differing(crew.secrets, snapshot)
+    keys = credentials.token_keys(context, snapshot, pools.runner_token(context, snapshot))
+    tokens = objects.differing((*keys, *crew.secrets), snapshot)
     paused = cluster.spec.paused
     orphan = () if paused else _orphan(changes.anew, snapshot)
     notes.events += [_replacement_event(action) for action in orphan]
@@ -261,7 +262,10 @@ def make_plan(
         secrets=() if paused else changes.secrets,
         passwords=() if paused else passwords.generate,
         marks=() if paused else (*passwords.marks, *([in_use.mark] if in_use.mark is not None else ())),
-        objects=told_leases if paused else (*tokens, *changes.objects, *told_leases),
+        # Also of a paused cluster: a token that ran out would part the runners from the orchestrators.
+        objects=(*_there(tokens, snapshot), *told_leases)
+        if paused
+        else (*tokens, *changes.objects, *told_leases),
         prune=() if paused else (*changes.prune, *crew.prune),
         orphan=orphan,
         growth=() if paused else growth.steps,
@@ -288,6 +292,13 @@ def make_plan(
         ),
         settled=full and sections.patience == Patience() and (paused or not under_way),
     )
+
+
+def _there(manifests: Iterable[Manifest], snapshot: Snapshot) -> Iterator[Manifest]:
+    """Those of which there is an object."""
+    for manifest in manifests:
+        if (manifest["kind"], manifest["metadata"]["name"]) in snapshot.children:
+            yield manifest
 
 
 def _sections(cluster: RunnerHubCluster, snapshot: Snapshot, patience: Patience) -> _Sections:

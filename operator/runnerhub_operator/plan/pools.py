@@ -21,10 +21,11 @@ from ..api import (
 )
 from ..resources.common import BuildContext, Manifest
 from ..resources.runners import TOKEN_KEY, is_outdated, runner_pod, template_hash, token_secret
+from ..resources.token_keys import known_keys
 from ..snapshot import Pod, Snapshot
 from ..tokens import RUNNER_TOKEN_LIFETIME, control_key, holds_until, mint
 from .conditions import Verdict, blocked_by, stamp
-from .runners import PATIENCE_SECONDS, Decision, Memory, PoolState, plan_pools
+from .runners import Decision, Memory, PoolState, plan_pools
 
 # The API server takes no longer lists into the status than the schema says.
 _MAX_POOLS: Final = 64
@@ -101,13 +102,17 @@ def _is_ours(cluster: RunnerHubCluster, live: Mapping[str, Any]) -> bool:
     )
 
 
+def runner_token(context: BuildContext, snapshot: Snapshot) -> str:
+    """The token by which runners log in, "" while there is none."""
+    return snapshot.children.secret_value(names.runner_token(context.name), TOKEN_KEY) or ""
+
+
 def _token(context: BuildContext, snapshot: Snapshot) -> tuple[Manifest, ...]:
-    """The Secret with a token that holds for long enough; none while the key that makes tokens is not known."""
-    name = context.name
-    key = snapshot.children.secret_value(names.credentials(name, names.ORCHESTRATOR), "jwt-secret")
-    if not key:
+    """The Secret with a token that holds for long enough; none while no key is known that makes tokens."""
+    keys = known_keys(snapshot.children.secret_value, context.name)
+    if keys is None:
         return ()
-    token = snapshot.children.secret_value(names.runner_token(name), TOKEN_KEY) or ""
+    key, token = keys.for_signing(snapshot.now), runner_token(context, snapshot)
     if holds_until(token, key) < (snapshot.now + RUNNER_TOKEN_LIFETIME / 2).timestamp():
         token = mint(key, "runner", snapshot.now, RUNNER_TOKEN_LIFETIME)
     return (token_secret(context, token, control_key(key)),)
@@ -155,6 +160,9 @@ def verdict(cluster: RunnerHubCluster, snapshot: Snapshot, crew: Crew) -> Verdic
     detail = "; ".join(f"{pool.name}: {pool.ready} ready" for pool in pools)
     if crew.decision.unserved:
         detail += "; jobs wait whose labels no pool has"
+    for pool in pools:
+        if pool.silent:
+            detail += f"; {pool.name}: {pool.silent[0]} cannot be asked whether it has a job, so it stays"
     trouble = [(pool, *found) for pool in pools if (found := _trouble(pool)) is not None]
     if trouble:
         told = "; ".join(f"{pool.name}: {text}" for pool, _, text in trouble)
@@ -175,5 +183,5 @@ def _trouble(pool: PoolState) -> tuple[ConditionReason, str] | None:
         return None
     return blocked_by((pool.blocked,)) or (
         ConditionReason.UNAVAILABLE,
-        f"pod {pool.blocked.name} was not ready for {PATIENCE_SECONDS:g} s: read its last words with kubectl logs",
+        f"pod {pool.blocked.name} is not ready for too long: read its last words with kubectl logs",
     )

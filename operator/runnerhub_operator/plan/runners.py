@@ -10,7 +10,7 @@ ask. While nobody tells which runners have a job, none is asked.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -28,6 +28,13 @@ STOPS_PER_POOL: Final = 25
 MARKS_PER_STEP: Final = 50
 # A runner that is not ready for so long is replaced, and no start takes longer.
 PATIENCE_SECONDS: Final = 300.0
+# But for the time in which a node fetches the image and makes the volumes: a large image takes long.
+CREATION_SECONDS: Final = 1800.0
+_CREATING: Final = ("ContainerCreating", "PodInitializing")
+# A demand that is not told for so long, as in a failover, does not begin the cool-downs anew.
+GAP_SECONDS: Final = 30.0
+# One that could not be asked whether it has a job is asked again then, and others meanwhile.
+SILENT_SECONDS: Final = 60.0
 # After orchestrators were away runners need a moment to find them again before any of them counts as dead.
 KNOWN_SECONDS: Final = 60.0
 # What a quota or a policy refused it may allow a little later.
@@ -43,17 +50,41 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Silence:
+    """A runner could not be asked, `since` then, and last `at`."""
+
+    since: datetime
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
-    """`refused`: what the API server said when it refused a runner of a pool, and when. Losing all costs only time."""
+    """`known_since`: the demand has been known since then, but for short gaps, and last `known_at`.
+
+    `refused`: what the API server said when it refused a runner of a pool, and when. `silent`: by uid. Losing all
+    costs only time.
+    """
 
     windows: Mapping[str, Window] = field(default_factory=dict)
     known_since: datetime | None = None
+    known_at: datetime | None = None
     refused: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
+    silent: Mapping[str, Silence] = field(default_factory=dict)
+
+    def asked(self, uid: str, now: datetime, *, answered: bool) -> Memory:
+        """After a runner was asked whether it has a job."""
+        if answered:
+            return replace(self, silent={of: found for of, found in self.silent.items() if of != uid})
+        before = self.silent.get(uid)
+        return replace(self, silent={**self.silent, uid: Silence(before.since if before else now, now)})
 
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """What is told of a pool. `blocked`: a pod that cannot start, for whose sake the pool does not grow."""
+    """What is told of a pool. `blocked`: a pod that cannot start, for whose sake the pool does not grow.
+
+    `silent`: names of pods that should go and could not be asked, more than once.
+    """
 
     name: str
     least: int
@@ -63,6 +94,7 @@ class PoolState:
     queued: int
     blocked: Pod | None = None
     refused: str = ""
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +165,7 @@ def plan_pools(
 ) -> Decision:
     """Decide one step. `outdated`: uids of runners that the spec wants to be others; `demand`: None when unknown."""
     by_pool: dict[str, list[Pod]] = {}
+    pods = tuple(pods)
     for pod in sorted(pods, key=lambda pod: names.runner_slot(pod.name)):
         by_pool.setdefault(pod.pool, []).append(pod)
     views = [_sorted(pool, by_pool.pop(pool.name, []), demand, now) for pool in pools]
@@ -142,8 +175,10 @@ def plan_pools(
         if (now - at).total_seconds() < REFUSED_SECONDS
     }
     unserved = _assign(views, demand) if demand is not None else 0
-    known_since = (memory.known_since or now) if demand is not None else None
-    windows: dict[str, Window] = {}
+    memory = _after(memory, demand, {pod.uid for pod in pods}, now)
+    known_since = memory.known_since
+    skipped = {uid for uid, found in memory.silent.items() if _seconds(found.at, now) < SILENT_SECONDS}
+    windows: dict[str, Window] = dict(memory.windows) if demand is None else {}
     stop: list[StopRunner] = []
     for view in views:
         _fill_up(view)
@@ -153,21 +188,39 @@ def plan_pools(
             if window is not None:
                 windows[view.pool.name] = window
             proven = (now - known_since).total_seconds() >= KNOWN_SECONDS
-            stop += _stops(view, window, outdated, now, proven=proven)
+            stop += _stops(view, window, outdated, skipped, now, proven=proven)
     for abandoned in by_pool.values():
-        stop += _abandoned(abandoned, demand, now)
+        stop += _abandoned(abandoned, demand, skipped, now)
     create = _creations(views, refused)
     going = {item.uid for item in stop}
     return Decision(
         create=create,
         stop=tuple(stop),
-        mark=_marks([pod for view in views for pod in view.pods if pod.uid not in going], demand),
-        pools=tuple(_state(view, demand, refused) for view in views),
+        mark=_marks([pod for pod in pods if pod.uid not in going], demand),
+        pools=tuple(_state(view, demand, refused, memory.silent) for view in views),
         waiting=sum(jobs for _, jobs in demand.waiting) if demand is not None else 0,
         unserved=unserved,
         moving=bool(create or stop or any(view.starting for view in views)),
-        memory=Memory(windows, known_since, refused),
+        memory=replace(memory, windows=windows, refused=refused),
     )
+
+
+def _after(memory: Memory, demand: Demand | None, there: Collection[str], now: datetime) -> Memory:
+    """What still holds of it. Who was not asked again, although there was time, need not go any more."""
+    silent = {
+        uid: found
+        for uid, found in memory.silent.items()
+        if uid in there and _seconds(found.at, now) < 2 * SILENT_SECONDS
+    }
+    if demand is not None:
+        return replace(memory, known_since=memory.known_since or now, known_at=now, silent=silent)
+    if memory.known_at is not None and _seconds(memory.known_at, now) < GAP_SECONDS:
+        return replace(memory, silent=silent)
+    return Memory(silent=silent)
+
+
+def _seconds(since: datetime, now: datetime) -> float:
+    return (now - since).total_seconds()
 
 
 def _sorted(pool: RunnerPoolSpec, pods: list[Pod], demand: Demand | None, now: datetime) -> _View:
@@ -197,7 +250,8 @@ def _is_late(pod: Pod, now: datetime) -> bool:
         since = datetime.fromisoformat(pod.since)
     except ValueError:
         return False
-    return since.tzinfo is not None and (now - since).total_seconds() >= PATIENCE_SECONDS
+    patience = CREATION_SECONDS if pod.waiting_reason in _CREATING else PATIENCE_SECONDS
+    return since.tzinfo is not None and _seconds(since, now) >= patience
 
 
 def _assign(views: list[_View], demand: Demand) -> int:
@@ -262,24 +316,38 @@ def _window(view: _View, before: Window | None, now: datetime) -> Window | None:
 
 
 def _stops(
-    view: _View, window: Window | None, outdated: Collection[str], now: datetime, *, proven: bool
+    view: _View,
+    window: Window | None,
+    outdated: Collection[str],
+    skipped: Collection[str],
+    now: datetime,
+    *,
+    proven: bool,
 ) -> list[StopRunner]:
-    """Runners to stop: surplus ones after the cool-down, those beyond the greatest number, outdated and dead ones."""
+    """Runners to stop: surplus ones after the cool-down, those beyond the greatest number, outdated and dead ones.
+
+    `skipped`: uids of those that are not asked now, because they did not answer.
+    """
     cooled = 0
     if window is not None and (now - window.since).total_seconds() >= view.pool.cool_down_seconds:
         cooled = window.least
     surplus = max(cooled, view.count - view.pool.max_replicas, 0)
     # The last slots first, and always the same ones, until they have said that they have no job.
-    idle = sorted(view.idle, key=lambda pod: (pod.uid in outdated, names.runner_slot(pod.name)), reverse=True)
+    idle = sorted(
+        (pod for pod in view.idle if pod.uid not in skipped),
+        key=lambda pod: (pod.uid in outdated, names.runner_slot(pod.name)),
+        reverse=True,
+    )
+    sick = [pod for pod in view.sick if pod.uid not in skipped]
     candidates = [
         *(_stop(pod, "it is not needed", ask=False) for pod in view.unscheduled),
-        *(_stop(pod, "it is not needed", force=True) for pod in view.sick),
+        *(_stop(pod, "it is not needed", force=True) for pod in sick),
         *(_stop(pod, "it is not needed") for pod in idle),
     ]
     found = candidates[:surplus]
     chosen = {item.uid for item in found}
-    for pod in (*view.unscheduled, *view.sick, *view.starting):
-        if pod.uid in outdated and pod.uid not in chosen:
+    for pod in (*view.unscheduled, *sick, *view.starting):
+        if pod.uid in outdated and pod.uid not in chosen and pod.uid not in skipped:
             found.append(_stop(pod, "the spec has changed", ask=bool(pod.node), force=True))
     chosen = {item.uid for item in found}
     old = [pod for pod in idle if pod.uid in outdated and pod.uid not in chosen]
@@ -289,17 +357,22 @@ def _stops(
             found.append(_stop(old[0], "the spec has changed"))
         else:
             view.new += 1
-    dead = [pod for pod in view.sick if _is_late(pod, now) and not pod.cannot_start and pod.uid not in chosen]
-    if proven and dead:
-        found.append(_stop(dead[0], f"it was not ready for {PATIENCE_SECONDS:g} s", force=True))
+    dead = [pod for pod in sick if _is_late(pod, now) and not pod.cannot_start and pod.uid not in chosen]
+    # Whatever ailed the one may ail that which takes its place.
+    if proven and dead and not view.starting and not view.new:
+        found.append(_stop(dead[0], "it was not ready for too long", force=True))
     return found[:STOPS_PER_POOL]
 
 
-def _abandoned(pods: list[Pod], demand: Demand | None, now: datetime) -> list[StopRunner]:
+def _abandoned(
+    pods: list[Pod], demand: Demand | None, skipped: Collection[str], now: datetime
+) -> list[StopRunner]:
     """Runners of a pool that the spec no longer has."""
     found = []
     for pod in pods:
-        if pod.terminating or (demand is not None and pod.name in demand.busy and not pod.ended):
+        if pod.terminating or pod.uid in skipped:
+            continue
+        if demand is not None and pod.name in demand.busy and not pod.ended:
             continue
         if pod.ended or (not pod.node and not pod.ready):
             found.append(_stop(pod, "its pool is gone", ask=False))
@@ -341,7 +414,12 @@ def _marks(pods: Iterable[Pod], demand: Demand | None) -> tuple[MarkRunner, ...]
     return tuple(sorted(found, key=lambda mark: not mark.busy)[:MARKS_PER_STEP])
 
 
-def _state(view: _View, demand: Demand | None, refused: Mapping[str, tuple[str, datetime]]) -> PoolState:
+def _state(
+    view: _View,
+    demand: Demand | None,
+    refused: Mapping[str, tuple[str, datetime]],
+    silent: Mapping[str, Silence],
+) -> PoolState:
     pool = view.pool
     wanted = len(view.busy) + view.needed + view.new if demand is not None else view.count + view.new
     return PoolState(
@@ -353,4 +431,7 @@ def _state(view: _View, demand: Demand | None, refused: Mapping[str, tuple[str, 
         queued=view.queued,
         blocked=view.blocked,
         refused=refused[pool.name][0] if pool.name in refused else "",
+        silent=tuple(
+            pod.name for pod in view.pods if (quiet := silent.get(pod.uid)) and quiet.since < quiet.at
+        ),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from ..errors import ProbeError
+from ..errors import ProbeError, UnauthorizedProbeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,8 @@ class Program:
             reason = f"{type(error).__name__}: {error}"
             raise ProbeError(f"{self.name} at {host} does not answer {path}: {reason}") from error
         if response.status >= 300:
-            raise ProbeError(f"{self.name} at {host} answered {response.status} to {path}: {_sentence(text)}")
+            kind = UnauthorizedProbeError if response.status == 401 else ProbeError
+            raise kind(f"{self.name} at {host} answered {response.status} to {path}: {_sentence(text)}")
         return text
 
 

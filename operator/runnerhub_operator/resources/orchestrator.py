@@ -33,6 +33,7 @@ from .common import (
 )
 from .loadbalancer import inside_url, orchestrator_pods_service
 from .storage import storage_environment, storage_mounts, storage_volumes
+from .token_keys import KEYS_FILE
 
 # Balancers need this long to see that the pod is going, so that no new request meets a closed port.
 DRAIN_SECONDS: Final = 5
@@ -46,6 +47,7 @@ _DATABASE_KEY: Final = "app-password"
 QUEUE_CREDENTIALS_FOLDER: Final = "/etc/runnerhub/queue-credentials"
 _QUEUE_KEY: Final = "password"
 _SENTINEL_KEY: Final = "sentinel-password"
+TOKEN_KEYS_FOLDER: Final = "/etc/runnerhub/token-keys"  # noqa: S105 - a place
 LEADER_FILE: Final = f"{RUN_FOLDER}/leader.json"
 SERVICE_ACCOUNT_FOLDER: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 # What the kubelet itself asks for when it mounts a token by default.
@@ -248,6 +250,8 @@ def orchestrator_environment(context: BuildContext) -> list[Manifest]:
         _env("DATABASE_MAX_CONNECTIONS", "100"),
         _env("REDIS_ENABLE_SENTINEL", "true"),
         secret_env("JWT_SECRET", names.credentials(cluster, names.ORCHESTRATOR), "jwt-secret"),
+        # What counts where there is the file; the variable is for images that know no other.
+        _env("RUNNERHUB_TOKEN_KEYS_FILE", f"{TOKEN_KEYS_FOLDER}/{KEYS_FILE}"),
         _env("LEADER_ELECTION_ENABLED", "true"),
         _env("LOAD_BALANCER_URL", inside_url(context.cluster, names.load_balancer_service(cluster))),
         _env("LOAD_BALANCER_HEALTH_CHECK", "/health"),
@@ -307,6 +311,8 @@ def _pod_spec(context: BuildContext) -> Manifest:
                 names.credentials(context.name, names.REDIS),
                 (_QUEUE_KEY, _SENTINEL_KEY),
             ),
+            # Optional: the key itself may just be about to be made.
+            secret_volume("token-keys", names.token_keys(context.name), optional=True),
             _token_volume(),
             *storage_volumes(context),
             *volumes(context.cluster.spec.orchestrator.volumes),
@@ -344,6 +350,7 @@ def _orchestrator(context: BuildContext) -> Manifest:
         "volumeMounts": [
             {"name": "run", "mountPath": RUN_FOLDER, "readOnly": True},
             *_CREDENTIALS_MOUNTS,
+            {"name": "token-keys", "mountPath": TOKEN_KEYS_FOLDER, "readOnly": True},
             TEMPORARY_MOUNT,
             *storage_mounts(context),
             *(dump(mount) for mount in spec.volume_mounts),

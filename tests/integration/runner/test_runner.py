@@ -47,7 +47,7 @@ async def test_a_runner_registers_takes_a_job_runs_it_and_reports(
     assert "token" not in handed_over
     environment = (tmp_path / "environment").read_text().splitlines()
     assert "RUNNERHUB_REPOSITORY=a/b" in environment
-    assert "RUNNER_JIT_CONFIG=Y29uZmln" in environment
+    assert "RUNNER_JIT_CONFIG=config-1" in environment
     assert not [line for line in environment if line.startswith("GITHUB_TOKEN=")]
 
 
@@ -192,6 +192,28 @@ async def test_a_registration_that_is_gone_is_made_anew_and_a_namesakes_is_repla
 
     await until("new registration", again)
     await runner.tells(ready=True)
+
+
+async def test_each_job_that_uses_a_registration_up_is_followed_by_a_new_one(
+    hub: Hub, github: Github, start_runner: Start, tmp_path: Path
+) -> None:
+    text = f'echo $RUNNER_JIT_CONFIG > "{tmp_path}/config-of-$RUNNERHUB_JOB_ID"; '
+    runner = await start_runner(
+        GITHUB_CHECK_SECONDS="600", RUNNER_COMMAND=command(tmp_path, text + WAITING.format(folder=tmp_path))
+    )
+    await runner.tells(registered=True)
+    await hub.delegate(1, "linux")
+    await begun(tmp_path, 1)
+    await hub.delegate(2, "linux")
+    # As GitHub does with a runner that was made for a single job.
+    github.runners.clear()
+    (tmp_path / "go").touch()
+    await hub.job_is(2, "completed")
+    configs = [(tmp_path / f"config-of-{job}").read_text().strip() for job in (1, 2)]
+    assert configs == ["config-1", "config-2"]
+    await hub.delegate(3, "linux")
+    await hub.job_is(3, "completed")
+    assert (tmp_path / "config-of-3").read_text().strip() == "config-2", "one that was not used stays"
 
 
 async def test_a_command_whose_job_went_to_somebody_else_is_ended(

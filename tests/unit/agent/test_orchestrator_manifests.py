@@ -93,6 +93,7 @@ def test_the_orchestrator_has_the_documents_variables() -> None:
         "LOG_DIR": "/tmp",  # noqa: S108 - the pod's own emptyDir
         "RUNNERHUB_AGENT_URL": "http://127.0.0.1:9808",
         "RUNNERHUB_LEADER_FILE": "/run/runnerhub/leader.json",
+        "RUNNERHUB_TOKEN_KEYS_FILE": "/etc/runnerhub/token-keys/keys.json",
     }
 
 

@@ -1,3 +1,4 @@
+import json
 import time
 
 import jwt
@@ -44,6 +45,28 @@ def test_a_token_of_ours_opens(authenticator):
 def test_no_other_token_does(authenticator, token):
     with pytest.raises(UnauthorizedError):
         authenticator.check_token(token)
+
+
+def test_the_keys_of_the_file_count_each_time_and_the_fixed_one_without_it(tmp_path):
+    file = tmp_path / "keys.json"
+    authenticator = Authenticator(SECRET, file)
+    ours, former, other = (sign(secret=key, exp=soon()) for key in (SECRET, "f" * 32, "n" * 32))
+    authenticator.check_token(ours)
+    file.write_text(json.dumps(["n" * 32, "f" * 32]))
+    authenticator.check_token(former)
+    authenticator.check_token(other)
+    with pytest.raises(UnauthorizedError):
+        authenticator.check_token(ours)
+    with pytest.raises(UnauthorizedError, match="expired"):
+        authenticator.check_token(sign(secret="f" * 32, exp=int(time.time()) - 3600))
+    file.write_text(json.dumps(["n" * 32]))
+    with pytest.raises(UnauthorizedError):
+        authenticator.check_token(former)
+    file.write_text(json.dumps(["short"]))
+    with pytest.raises(UnauthorizedError):
+        authenticator.check_token(jwt.encode({"exp": soon()}, "short", algorithm="HS256"))
+    file.write_text("half of ")
+    authenticator.check_token(ours)
 
 
 def test_no_header_no_entry(authenticator):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +12,7 @@ from runnerhub_operator.probes.patroni import PatroniCluster, PatroniMember
 from runnerhub_operator.probes.sentinel import ReplicaView, SentinelView
 from runnerhub_operator.resources.common import BuildContext
 from runnerhub_operator.resources.credentials import CREDENTIAL_KEYS
+from runnerhub_operator.resources.token_keys import TokenKeys, token_keys_secret
 from runnerhub_operator.snapshot import Children, Pod, Snapshot
 from tests.generate import IMAGES, desired_objects
 
@@ -128,7 +128,7 @@ def written(spec: dict[str, Any] | None = None) -> dict[tuple[str, str], dict[st
         IMAGES,
         redis_bootstrapped=True,
         redis_addresses={f"hub-redis-{i}": address(i) for i in range(3)},
-        credentials_hash=hashlib.sha256(b"x").hexdigest()[:16],
+        credentials_hash="",
     )
     found = {
         (item["kind"], item["metadata"]["name"]): with_applied_hash(item) for item in desired_objects(context)
@@ -151,6 +151,8 @@ def children(
         }
         for component, keys in CREDENTIAL_KEYS.items()
     ]
+    keys = with_applied_hash(token_keys_secret(BuildContext(cluster(spec), IMAGES), TokenKeys(("x",))))
+    found["Secret", keys["metadata"]["name"]] = keys
     for body in (stateful_set("postgres"), stateful_set("redis"), *secrets, *more):
         key = body["kind"], body["metadata"]["name"]
         base = found.get(key, {"metadata": {}})

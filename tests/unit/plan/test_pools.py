@@ -10,7 +10,8 @@ import pytest
 
 from runnerhub_operator import names, tokens
 from runnerhub_operator.api import RunnersStatus
-from runnerhub_operator.plan import Plan, make_plan
+from runnerhub_operator.plan import Plan, make_plan, pools
+from runnerhub_operator.plan.runners import Memory, Silence
 from runnerhub_operator.probes.runners import MOST_JOBS, Demand, parse_demand
 from runnerhub_operator.resources.common import BuildContext
 from runnerhub_operator.resources.runners import is_outdated, runner_pod, token_secret
@@ -128,6 +129,23 @@ def test_a_paused_cluster_starts_and_stops_no_runner() -> None:
     found = plan(spec() | {"paused": True})
     assert not found.runners
     assert not [item for item in found.objects if item["kind"] == "Secret"]
+
+
+def test_a_paused_cluster_keeps_a_token_that_holds() -> None:
+    old = tokens.mint("x", "runner", NOW, timedelta(days=1))
+    found = plan(spec() | {"paused": True}, children=children(secret(spec(), old)))
+    (written,) = [item for item in found.objects if item["metadata"]["name"] == "hub-runner-token"]
+    assert written["data"]["token"] != secret(spec(), old)["data"]["token"]
+
+
+def test_a_runner_that_cannot_be_asked_is_told_without_trouble() -> None:
+    found = snapshot(pods=(*pods(), live_runner(spec())), demand=NOTHING)
+    silent = Memory(silent={"uid-0": Silence(NOW - timedelta(seconds=60), NOW)})
+    told = pools.verdict(cluster(spec()), found, pools.look(built(spec()), found, silent))
+    assert told.status == "True"
+    assert "hub-runner-linux-0 cannot be asked whether it has a job" in told.message
+    quiet = pools.verdict(cluster(spec()), found, pools.look(built(spec()), found, Memory()))
+    assert "cannot be asked" not in quiet.message
 
 
 def test_the_token_is_made_anew_in_good_time_and_when_the_key_is_another() -> None:

@@ -107,7 +107,7 @@ def test_passwords_that_cannot_be_used_are_told() -> None:
     assert "a/b@c" not in " ".join(event.message for event in awkward.events)
 
 
-def test_only_images_of_others_restart_for_the_databases_password() -> None:
+def test_only_images_of_others_restart_for_a_password_or_key() -> None:
     before, after = seen("1"), seen("2", app_password="new")
     ours = cluster()
     assert credentials.credentials_hash(ours, before) == credentials.credentials_hash(ours, after)
@@ -116,3 +116,6 @@ def test_only_images_of_others_restart_for_the_databases_password() -> None:
     queue = seen("2", None, "hub-redis-credentials", password="new")
     assert credentials.credentials_hash(ours, before) == credentials.credentials_hash(ours, queue)
     assert credentials.credentials_hash(theirs, before) != credentials.credentials_hash(theirs, queue)
+    key = seen("2", None, "hub-orchestrator-credentials", jwt_secret="n" * 32)
+    assert credentials.credentials_hash(ours, before) == credentials.credentials_hash(ours, key)
+    assert credentials.credentials_hash(theirs, before) != credentials.credentials_hash(theirs, key)

@@ -190,6 +190,50 @@ def test_nothing_is_stopped_while_nobody_tells_who_has_a_job() -> None:
     assert found.memory.windows == {}, "the cool-down begins when it is known again"
 
 
+def test_a_demand_that_is_unknown_for_a_moment_does_not_begin_the_cool_down_anew() -> None:
+    pods = [runner(slot) for slot in range(2)]
+    memory = decide([pool()], pods, demand()).memory
+    memory = decide([pool()], pods, demand(), memory, now=NOW + timedelta(seconds=40)).memory
+    memory = decide([pool()], pods, None, memory, now=NOW + timedelta(seconds=65)).memory
+    assert len(decide([pool()], pods, demand(), memory, now=NOW + timedelta(seconds=68)).stop) == 2
+    longer = decide([pool()], pods, None, memory, now=NOW + timedelta(seconds=70)).memory
+    assert decide([pool()], pods, demand(), longer, now=NOW + timedelta(seconds=71)).stop == ()
+
+
+def test_a_runner_that_cannot_be_asked_keeps_no_other_one_from_going_and_is_told() -> None:
+    pods = [runner(slot) for slot in range(3)]
+    spec = [pool(min_replicas=2)]
+    first = cooled(spec, pods, demand())
+    assert stopped(first) == [pods[2].name]
+    at = NOW + timedelta(seconds=62)
+    memory = first.memory.asked(pods[2].uid, at, answered=False)
+    second = decide(spec, pods, demand(), memory, now=at)
+    assert stopped(second) == [pods[1].name], "another one"
+    assert second.pools[0].silent == (), "once may be chance"
+    again = decide(spec, pods, demand(), memory, now=at + timedelta(seconds=60))
+    assert stopped(again) == [pods[2].name], "after a minute it is asked again"
+    memory = again.memory.asked(pods[2].uid, at + timedelta(seconds=60), answered=False)
+    told = decide(spec, pods, demand(), memory, now=at + timedelta(seconds=65))
+    assert told.pools[0].silent == (pods[2].name,)
+    well = memory.asked(pods[2].uid, at + timedelta(seconds=66), answered=True)
+    assert not decide(spec, pods, demand(), well, now=at + timedelta(seconds=66)).pools[0].silent
+    late = decide(spec, pods, demand(*pods), memory, now=at + timedelta(seconds=181))
+    assert not late.memory.silent, "it is not to go any more"
+    assert not decide(spec, pods[:2], demand(), memory, now=at + timedelta(seconds=61)).memory.silent
+
+
+def test_an_outdated_or_dead_or_abandoned_runner_that_cannot_be_asked_is_left_alone_for_a_while() -> None:
+    dead = runner(1, ready=False, since=stamp(NOW - timedelta(minutes=10)))
+    pods = [runner(0), dead, runner(2), runner(0, "gone"), runner(1, "gone")]
+    memory = decide([pool(min_replicas=3)], pods, demand()).memory
+    for pod in (pods[0], dead, pods[3]):
+        memory = memory.asked(pod.uid, NOW + timedelta(seconds=60), answered=False)
+    now = NOW + timedelta(seconds=61)
+    outdated = {pods[0].uid, dead.uid}
+    found = decide([pool(min_replicas=3, max_replicas=3)], pods, demand(), memory, now=now, outdated=outdated)
+    assert stopped(found) == [pods[4].name]
+
+
 def test_a_smaller_greatest_number_stops_idle_runners_at_once() -> None:
     pods = [runner(slot) for slot in range(4)]
     found = decide([pool(max_replicas=2)], pods, demand(*pods[:1]))
@@ -200,6 +244,9 @@ def test_runners_of_a_pool_that_is_gone_are_stopped_but_for_busy_ones() -> None:
     pods = [runner(0, "old"), runner(1, "old"), unschedulable(2, "old")]
     found = decide([pool()], pods, demand(pods[0]))
     assert stopped(found) == [pods[1].name, pods[2].name]
+    assert [(mark.pod, mark.busy) for mark in found.mark] == [(pods[0].name, True)], (
+        "until then it is protected"
+    )
     assert decide([pool()], pods[:2], None).stop == ()
 
 
@@ -225,6 +272,45 @@ def test_a_dead_runner_is_replaced_one_at_a_time_once_the_demand_is_known_for_a_
     assert first.stop == (), "orchestrators may have been away, and runners need a moment to find them"
     found = decide(spec, pods, demand(), first.memory, now=NOW + timedelta(seconds=60))
     assert [(step.pod, step.ask, step.force) for step in found.stop] == [(sick[0].name, True, True)]
+
+
+def test_no_dead_runner_is_replaced_while_another_one_starts() -> None:
+    dead = runner(0, ready=False, since=stamp(NOW - timedelta(minutes=10)))
+    pods = [dead, runner(1), runner(2), pending(3)]
+    memory = decide([pool(min_replicas=4)], pods, demand()).memory
+    later = NOW + timedelta(seconds=61)
+    assert decide([pool(min_replicas=4)], pods, demand(), memory, now=later).stop == ()
+    pods[3] = runner(3)
+    assert stopped(decide([pool(min_replicas=4)], pods, demand(), memory, now=later)) == [dead.name]
+
+
+def test_a_large_image_may_take_half_an_hour_to_fetch() -> None:
+    def asked_after(minutes: int, reason: str) -> list[str]:
+        since = stamp(NOW - timedelta(minutes=minutes))
+        fetching = runner(0, ready=False, waiting_reason=reason, since=since)
+        spec, pods = [pool(min_replicas=2)], [fetching, runner(1), runner(2)]
+        memory = decide(spec, pods, demand(*pods[1:])).memory
+        return stopped(decide(spec, pods, demand(*pods[1:]), memory, now=NOW + timedelta(seconds=60)))
+
+    assert asked_after(28, "ContainerCreating") == []
+    assert asked_after(30, "ContainerCreating")
+    assert asked_after(5, "")
+
+
+def test_a_runner_has_its_time_from_when_its_program_runs() -> None:
+    def since(**container: Any) -> str:
+        ready = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        return Pod.of(
+            {
+                "metadata": {"name": "r", "uid": "u", "labels": {names.LABEL_POOL: "linux"}},
+                "status": {"conditions": [ready], "containerStatuses": [container]},
+            }
+        ).since
+
+    running = {"running": {"startedAt": "2026-01-01T00:20:00Z"}}
+    assert since(state=running, restartCount=0) == "2026-01-01T00:20:00Z"
+    assert since(state=running, restartCount=3) == "2026-01-01T00:00:00Z", "it ends and ends"
+    assert since(state={"waiting": {"reason": "ContainerCreating"}}) == "2026-01-01T00:00:00Z"
 
 
 def test_outdated_idle_runners_are_replaced_one_at_a_time_with_another_first() -> None:
