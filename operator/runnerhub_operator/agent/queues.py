@@ -30,7 +30,7 @@ PREFIX: Final = "bull"
 DEAF_SECONDS: Final = 30.0
 # More would cost the master more than it tells.
 MAX_QUEUES: Final = 50
-# Their names are found only by going through all keys, and there may be millions of jobs: in parts, then not again soon.
+# Their names are found only by going through all keys, of which there may be millions: in parts, then not again soon.
 NAMES_SECONDS: Final = 60.0
 KEYS_PER_STEP: Final = 1000
 STEPS_PER_LOOK: Final = 100

@@ -13,7 +13,13 @@ from bullmq import Queue, Worker
 from runnerhub_operator.agent.canary import TABLE, CanaryProbe
 from runnerhub_operator.agent.database import DatabaseProbe
 from runnerhub_operator.agent.queue_probe import RedisProbe
-from runnerhub_operator.agent.queues import DEAF_SECONDS, KEYS_PER_STEP, NAMES_SECONDS, STEPS_PER_LOOK, QueuesProbe
+from runnerhub_operator.agent.queues import (
+    DEAF_SECONDS,
+    KEYS_PER_STEP,
+    NAMES_SECONDS,
+    STEPS_PER_LOOK,
+    QueuesProbe,
+)
 from runnerhub_operator.agent.settings import RedisSettings
 from runnerhub_operator.errors import ProbeError
 from tests.integration.orchestrator.conftest import free_port, running
