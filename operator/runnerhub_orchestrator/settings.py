@@ -74,9 +74,13 @@ class JobSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The whole configuration of one orchestrator process."""
+    """The whole configuration of one orchestrator process.
+
+    `cluster` is namespace/name of the one that it belongs to, "" outside Kubernetes.
+    """
 
     node_id: str
+    cluster: str
     port: int
     websocket_port: int
     jwt_secret: str = field(repr=False)
@@ -108,6 +112,7 @@ class _Reader:
     def settings(self) -> Settings:
         settings = Settings(
             node_id=self._text("HA_NODE_ID", socket.gethostname()),
+            cluster=self._cluster(),
             port=self._integer("PORT", 3001, 1, 65535),
             websocket_port=self._integer("WEBSOCKET_PORT", 3002, 1, 65535),
             jwt_secret=self._secret("JWT_SECRET"),
@@ -130,6 +135,10 @@ class _Reader:
         if self._mistakes:
             raise SettingsError("; ".join(self._mistakes))
         return settings
+
+    def _cluster(self) -> str:
+        namespace, name = self._text("POD_NAMESPACE", ""), self._text("RUNNERHUB_CLUSTER", "")
+        return f"{namespace}/{name}" if namespace and name else ""
 
     def _database(self) -> DatabaseSettings:
         url = self._text("DATABASE_URL", self._text("DATABASE_PRIMARY_URL", ""))

@@ -100,7 +100,12 @@ class Agent:
         }
         dependencies: dict[str, Dependency] = {names.ORCHESTRATOR: self._orchestrator, **self._checks}
         self._server = HttpServer(
-            settings.node, self._leadership, dependencies, self._metrics.registry, queues=self._queues
+            settings.node,
+            self._leadership,
+            dependencies,
+            self._metrics.registry,
+            cluster=f"{settings.namespace}/{settings.cluster}",
+            queues=self._queues,
         )
 
     async def run(self) -> None:

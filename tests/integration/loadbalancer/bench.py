@@ -95,6 +95,7 @@ class Orchestrator:
     requests: int = 0
     delay_seconds: float = 0.0
     status: int = 200
+    cluster: str = "runnerhub/hub"
     _runner: web.AppRunner | None = None
     _sockets: list[web.WebSocketResponse] = field(default_factory=list)
 
@@ -114,6 +115,8 @@ class Orchestrator:
             self._runner = None
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get(names.HEADER_CLUSTER, self.cluster) != self.cluster:
+            return web.json_response({}, status=421)
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._talk(request)
         if request.path.startswith("/api"):

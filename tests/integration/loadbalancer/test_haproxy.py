@@ -142,6 +142,36 @@ async def test_a_pod_that_refuses_connections_costs_no_request(bench: Bench) -> 
     await wait_until("the pod to be used again", all_back)
 
 
+async def test_a_pod_of_another_cluster_at_a_former_address_gets_nothing_while_dns_is_silent(
+    bench: Bench,
+) -> None:
+    await bench.start({"slowStartSeconds": 0})
+    bench.names.silent = True
+    gone = bench.orchestrators[1]
+    await gone.stop()
+
+    async def without_it() -> bool:
+        return set(await bench.pods_that_answer()) == {
+            bench.orchestrators[0].address,
+            bench.orchestrators[2].address,
+        }
+
+    await wait_until("the pod to be out", without_it)
+    gone.cluster = "elsewhere/hub"
+    await gone.start()
+    # Two good checks of each kind, were they good.
+    await asyncio.sleep(3)
+    assert await without_it()
+    homes = {await _home(bench, f"198.51.100.{number}") for number in range(20)}
+    assert gone.address not in homes
+    gone.cluster = bench.orchestrators[0].cluster
+
+    async def all_back() -> bool:
+        return len(await bench.pods_that_answer()) == 3
+
+    await wait_until("the same pod to be used when it is one of ours", all_back)
+
+
 @pytest.mark.parametrize("balance", ["roundrobin", "leastconn"])
 async def test_nothing_waits_in_a_queue_while_pods_die_and_come_back_slowly(
     bench: Bench, balance: str
