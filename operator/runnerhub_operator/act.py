@@ -24,6 +24,7 @@ from .errors import (
     UnauthorizedProbeError,
 )
 from .kube.client import KubeClient, ObjectRef
+from .kube.compare import needs_apply
 from .kube.events import EventNote, event_manifest
 from .probes import patroni, pgbouncer, runners
 from .probes.http import Login
@@ -110,11 +111,12 @@ class Actor:
     async def apply(
         self, cluster: RunnerHubCluster, manifest: Manifest, live: Mapping[str, Any] | None
     ) -> None:
-        """Write one object that differs from the cached live one.
+        """Write one object that differs from the cached live one; what the cache does not have is looked up first.
 
         Raises ForeignObjectError when an object of that name belongs to somebody else.
         """
         ref = ObjectRef.of(manifest)
+        cached = live is not None
         if live is None:
             try:
                 live = await self._client.get(ref)
@@ -123,8 +125,22 @@ class Actor:
         if live is not None:
             check = _check_owner if manifest["metadata"].get("ownerReferences") else _check_label
             check(cluster, ref, live)
-        await self._client.apply(manifest)
-        logger.info("%s %s", "created" if live is None else "changed", ref)
+            if live["kind"] == "PersistentVolume" and live.get("status", {}).get("phase") == "Released":
+                await self._offer_again(ref, live)
+        # Late watches, and kinds that are not watched at all, must not have the same written again and again.
+        if cached or needs_apply(manifest, live):
+            await self._client.apply(manifest)
+            logger.info("%s %s", "created" if live is None else "changed", ref)
+
+    async def _offer_again(self, ref: ObjectRef, live: Mapping[str, Any]) -> None:
+        """Have a volume bind to the claim that it names again: Kubernetes remembers the former one by its uid."""
+        patch = {
+            "metadata": {"resourceVersion": live["metadata"]["resourceVersion"]},
+            "spec": {"claimRef": {"uid": None, "resourceVersion": None}},
+        }
+        with contextlib.suppress(NotFoundError, ConflictError):
+            await self._client.merge_patch(ref, patch)
+            logger.info("%s was released and is offered to its claim again", ref)
 
     async def prune(self, body: Mapping[str, Any]) -> None:
         """Delete an object that the spec no longer asks for."""

@@ -81,6 +81,8 @@ PORT_LB_HTTP: Final = 8080
 PORT_LB_HTTPS: Final = 8443
 PORT_LB_STATS: Final = 8404
 PORT_LB_STATE: Final = 8405
+# Whom a request is for, as namespace/name; the orchestrator has the same one.
+HEADER_CLUSTER: Final = "X-RunnerHub-Cluster"
 PORT_RUNNER: Final = 9810
 
 # GitHub's bound for the name of a runner is 64, that of a host name 63.

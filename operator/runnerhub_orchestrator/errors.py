@@ -18,6 +18,13 @@ class SettingsError(OrchestratorError):
     reason = "InvalidSettings"
 
 
+class MisdirectedError(OrchestratorError):
+    """The load balancer of another cluster asked: the address of this pod was that of one of its pods."""
+
+    reason = "Misdirected"
+    http_status = 421
+
+
 class DatabaseUnavailableError(OrchestratorError):
     """No database answered within the deadline of the request."""
 

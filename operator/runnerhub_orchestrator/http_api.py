@@ -27,6 +27,7 @@ from .dispatch import Dispatcher
 from .errors import (
     DatabaseUnavailableError,
     EntryGoneError,
+    MisdirectedError,
     OrchestratorError,
     OverloadedError,
     QueueUnavailableError,
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+CLUSTER_HEADER = "X-RunnerHub-Cluster"
 BODY_LIMIT_BYTES = 1024 * 1024
 PROTECTED_PREFIXES = ("/api/jobs", "/api/runners")
 METRICS_DEADLINE_SECONDS = 3.0
@@ -74,7 +76,7 @@ class Api:
         """The aiohttp application with all routes."""
         application = web.Application(
             client_max_size=BODY_LIMIT_BYTES,
-            middlewares=[self._observe, self._errors, self._guard()],
+            middlewares=[self._observe, self._errors, self._own_requests, self._guard()],
         )
         application.add_routes(
             [
@@ -120,6 +122,14 @@ class Api:
             # The one place where anything may arrive: it is told with its trace and becomes a 500.
             log.exception("request crashed", extra={"path": request.path})
             return _error(500, "InternalError", "the request could not be handled")
+
+    @web.middleware
+    async def _own_requests(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse what the load balancer of another cluster sends here: it knows this address from former times."""
+        meant = request.headers.get(CLUSTER_HEADER)
+        if meant and self.settings.cluster and meant != self.settings.cluster:
+            raise MisdirectedError(f"this is {self.settings.cluster}, and not {meant}")
+        return await handler(request)
 
     def _guard(self) -> Any:
         """Only authorised requests reach the database, and never more than the process can hold."""

@@ -77,9 +77,11 @@ class Settings:
     """The whole configuration of one orchestrator process.
 
     `token_keys_file`: has the keys of the moment, as a JSON list; while it is not there `jwt_secret` is the only one.
+    `cluster` is namespace/name of the one that it belongs to, "" outside Kubernetes.
     """
 
     node_id: str
+    cluster: str
     port: int
     websocket_port: int
     jwt_secret: str = field(repr=False)
@@ -112,6 +114,7 @@ class _Reader:
     def settings(self) -> Settings:
         settings = Settings(
             node_id=self._text("HA_NODE_ID", socket.gethostname()),
+            cluster=self._cluster(),
             port=self._integer("PORT", 3001, 1, 65535),
             websocket_port=self._integer("WEBSOCKET_PORT", 3002, 1, 65535),
             jwt_secret=self._secret("JWT_SECRET"),
@@ -135,6 +138,10 @@ class _Reader:
         if self._mistakes:
             raise SettingsError("; ".join(self._mistakes))
         return settings
+
+    def _cluster(self) -> str:
+        namespace, name = self._text("POD_NAMESPACE", ""), self._text("RUNNERHUB_CLUSTER", "")
+        return f"{namespace}/{name}" if namespace and name else ""
 
     def _database(self) -> DatabaseSettings:
         url = self._text("DATABASE_URL", self._text("DATABASE_PRIMARY_URL", ""))

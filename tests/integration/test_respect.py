@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,48 @@ def test_a_child_without_its_labels_is_found_again(operator: Operator, namespace
         return bool(labels.get("runnerhub.io/cluster") == "hub")
 
     wait_for("the labels", labelled, 10)
+
+
+def test_a_share_whose_claim_was_deleted_is_offered_again_and_not_written_all_the_time(
+    admin: Kubectl, operator: Operator, namespace: Kubectl
+) -> None:
+    admin("create", "clusterrole", "volumes", "--verb=get,create,patch", "--resource=persistentvolumes")
+    admin(
+        "create", "clusterrolebinding", "volumes", "--clusterrole=volumes",
+        "--serviceaccount=runnerhub-system:runnerhub-operator",
+    )  # fmt: skip
+    created(namespace, {"sharedStorage": {"nfs": {"server": "nfs.example.com", "path": "/exports"}}})
+    (share,) = wait_for("the volume", lambda: admin.items("persistentvolume"), 20)
+    name = share["metadata"]["name"]
+    # As Kubernetes' controller leaves it when the claim has been deleted.
+    stale = {"spec": {"claimRef": {"uid": "former"}}}
+    admin("patch", "persistentvolume", name, "--type=merge", "-p", json.dumps(stale))
+    released = {"status": {"phase": "Released"}}
+    admin(
+        "patch", "persistentvolume", name, "--subresource=status", "--type=merge", "-p", json.dumps(released)
+    )
+
+    def reference() -> dict[str, Any]:
+        found: dict[str, Any] = (admin.get("persistentvolume", name) or {})["spec"]["claimRef"]
+        return found
+
+    wait_for("the volume to be free", lambda: "uid" not in reference(), 30)
+    assert (reference()["namespace"], reference()["name"]) == (
+        share["spec"]["claimRef"]["namespace"],
+        share["spec"]["claimRef"]["name"],
+    )
+    available = {"status": {"phase": "Available"}}
+    admin(
+        "patch", "persistentvolume", name, "--subresource=status", "--type=merge", "-p", json.dumps(available)
+    )
+
+    def calls(verb: str) -> float:
+        pattern = rf'api_calls_total{{kind="PersistentVolume",status="\d+",verb="{verb}"}} (\S+)'
+        return sum(float(number) for number in re.findall(pattern, operator.metrics()))
+
+    looks, writes = calls("get"), calls("patch")
+    wait_for("some more visits", lambda: calls("get") >= looks + 2, 60)
+    assert calls("patch") <= writes + 1, "one more may have been under way"
 
 
 def test_another_operator_version_restarts_nothing(start_operator: Start, namespace: Kubectl) -> None:

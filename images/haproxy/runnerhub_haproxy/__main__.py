@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import dataclass
 
 from . import files
 from .log import log
@@ -13,8 +14,25 @@ from .master import Master
 from .settings import Settings, read_settings
 from .state_server import State, serve
 
-# What was refused may have been refused for want of memory.
-TRY_AGAIN_SECONDS = 60.0
+# Each reload that fails counts for the worker that serves, and mworker-max-reloads of them would end it.
+MAX_FAILED_RELOADS = 3
+
+
+@dataclass(slots=True)
+class Tries:
+    """What became of the latest files. `failed_reloads`: of those that passed the check."""
+
+    seen: files.Files
+    at: float
+    failed_reloads: int = 0
+
+    def is_due(self, found: files.Files, state: State, again_seconds: float) -> bool:
+        """Whether files are to be tried: others, or, for want of memory it may have been, the same once more."""
+        if found != self.seen:
+            return True
+        if state.refused is None or self.failed_reloads >= MAX_FAILED_RELOADS:
+            return False
+        return time.monotonic() - self.at > again_seconds * 2**self.failed_reloads
 
 
 def main() -> int:
@@ -64,32 +82,36 @@ def _follow(
     settings: Settings, master: Master, state: State, seen: files.Files, stop: threading.Event
 ) -> None:
     """Take up new files until told to stop, or until HAProxy has ended."""
-    tried_at = time.monotonic()
+    tries = Tries(seen, time.monotonic())
     while not stop.wait(settings.poll_seconds) and master.exit_code is None:
         try:
             found = files.read(settings)
         except OSError:
             # Kubernetes is just putting others in their place.
             continue
-        again = state.refused is not None and time.monotonic() - tried_at > TRY_AGAIN_SECONDS
-        if found == seen and not again:
+        if not tries.is_due(found, state, settings.try_again_seconds):
             continue
-        seen, tried_at = found, time.monotonic()
+        tries = Tries(found, time.monotonic(), tries.failed_reloads if found == tries.seen else 0)
         try:
-            _take_up(settings, master, state, found)
+            _take_up(settings, master, state, tries)
         except OSError as error:
             # Short of memory, processes or space: what runs goes on, and it is tried again.
             state.refused = f"the new files cannot be tried: {error}"
             log(state.refused)
 
 
-def _take_up(settings: Settings, master: Master, state: State, found: files.Files) -> None:
-    refused = files.refusal(settings, found)
+def _take_up(settings: Settings, master: Master, state: State, tries: Tries) -> None:
+    refused = files.refusal(settings, tries.seen)
     if refused is None:
         files.keep(settings)
         refused = master.reload()
+        if refused is not None:
+            files.restore(settings)
+            tries.failed_reloads += 1
+            last = tries.failed_reloads >= MAX_FAILED_RELOADS
+            refused += f", {MAX_FAILED_RELOADS} times; it is tried again when they change" if last else ""
     if refused is None:
-        state.loaded, state.refused = files.digest(found), None
+        state.loaded, state.refused = files.digest(tries.seen), None
         log("HAProxy works by the new files")
     else:
         state.refused = refused

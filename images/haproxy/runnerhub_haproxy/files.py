@@ -75,8 +75,16 @@ def check(settings: Settings, folder: Path) -> str | None:
 
 def keep(settings: Settings) -> None:
     """What was checked becomes what HAProxy reads."""
-    shutil.rmtree(settings.current, ignore_errors=True)
+    shutil.rmtree(settings.former, ignore_errors=True)
+    if settings.current.is_dir():
+        settings.current.rename(settings.former)
     settings.next.rename(settings.current)
+
+
+def restore(settings: Settings) -> None:
+    """What HAProxy read before is again what a container that starts anew has."""
+    shutil.rmtree(settings.current, ignore_errors=True)
+    settings.former.rename(settings.current)
 
 
 def environment(settings: Settings, folder: Path) -> dict[str, str]:

@@ -16,7 +16,6 @@ from pathlib import Path
 from .files import environment
 from .settings import CONFIGURATION, Settings
 
-RELOAD_SECONDS = 20.0
 COMMAND_SECONDS = 3.0
 KILL_SECONDS = 3.0
 
@@ -51,7 +50,7 @@ class Master:
             return "HAProxy's master does not tell its workers"
         self._remember_servers()
         self._process.send_signal(signal.SIGUSR2)
-        deadline = time.monotonic() + RELOAD_SECONDS
+        deadline = time.monotonic() + self._settings.reload_seconds
         try:
             while time.monotonic() < deadline and self.exit_code is None:
                 if self._workers() - before:

@@ -15,7 +15,8 @@ class Settings:
     """Folders that are mounted, the one of this pod's own (in memory), and times in seconds.
 
     `sources`: folders whose files are watched; together they must have no two of the same name. `service_domain`: the
-    domain of Services, such as runnerhub.svc.cluster.local.
+    domain of Services, such as runnerhub.svc.cluster.local. `reload_seconds`: for a new worker to start;
+    `try_again_seconds`: until files that were refused are tried once more.
     """
 
     sources: tuple[Path, ...]
@@ -23,12 +24,19 @@ class Settings:
     service_domain: str
     hard_stop_seconds: float
     state_port: int
+    reload_seconds: float
+    try_again_seconds: float
     poll_seconds: float = 1.0
 
     @property
     def current(self) -> Path:
         """The files that HAProxy works by."""
         return self.runtime / "current"
+
+    @property
+    def former(self) -> Path:
+        """Those before, until the next ones have been taken up."""
+        return self.runtime / "former"
 
     @property
     def next(self) -> Path:
@@ -46,6 +54,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         service_domain=service_domain(Path(get("RESOLV_CONF", "/etc/resolv.conf")).read_text()),
         hard_stop_seconds=float(get("HARD_STOP_SECONDS", "20")),
         state_port=int(get("STATE_PORT", "8405")),
+        reload_seconds=float(get("RELOAD_SECONDS", "20")),
+        try_again_seconds=float(get("TRY_AGAIN_SECONDS", "60")),
     )
 
 

@@ -63,6 +63,8 @@ SENTINEL_RULES = {
 # After all members let in by a new password: longer than clients give the former one (CHANGE_SECONDS of
 # runnerhub_passwords) whose own copy of the Secret is renewed last.
 ACCEPT_SECONDS = 300.0
+# Where images of somebody else have the password in their environment: until all their pods have been renewed.
+PATIENT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class Credentials:
         first = self.used(key)
         return Login(user, (first, *(word for word in self._words[key] if word != first)))
 
-    def refresh(self) -> None:
+    def refresh(self, accept_seconds: float = PATIENT_SECONDS) -> None:
         """Read the files, and drop what has lasted long enough. Raises OSError when it cannot be remembered."""
         before = {key: list(words) for key, words in self._words.items()}
         for key in ALL_KEYS:
@@ -126,13 +128,13 @@ class Credentials:
             first = not any(before.values())
             self._agreed_at = self._clock() if first else None
             self._write()
-        elif any(len(words) > 1 for words in self._words.values()) and self._lasted():
+        elif any(len(words) > 1 for words in self._words.values()) and self._lasted(accept_seconds):
             self._words = {key: words[:1] for key, words in self._words.items()}
             self._write()
 
-    def _lasted(self) -> bool:
+    def _lasted(self, accept_seconds: float) -> bool:
         """Whether clients too have had time enough."""
-        return self._agreed_at is not None and self._clock() >= self._agreed_at + ACCEPT_SECONDS
+        return self._agreed_at is not None and self._clock() >= self._agreed_at + accept_seconds
 
     def agree(self) -> None:
         """Note that all members let in by the newest passwords."""

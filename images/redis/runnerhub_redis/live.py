@@ -177,7 +177,8 @@ class Access:
         credentials = self._settings.credentials
         if credentials is None:
             return
-        credentials.refresh()
+        nameless = self._settings.today().nameless_clients
+        credentials.refresh(access.PATIENT_SECONDS if nameless else access.ACCEPT_SECONDS)
         self._bring_about()
         if not credentials.agreed and self._all_let_in(credentials):
             credentials.agree()

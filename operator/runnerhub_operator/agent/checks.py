@@ -102,7 +102,8 @@ class Check:
     """One check in the background.
 
     `probe` gives details for people or raises ProbeError; `on_success` is told the seconds since the success
-    before (None for the first) and the seconds that the probe took.
+    before (None for the first) and the seconds that the probe took. A failure is looked at again after
+    `recheck_seconds`.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Check:
         timing: CheckTiming,
         *,
         on_success: Callable[[float | None, float], None] = lambda _gap, _latency: None,
+        recheck_seconds: float = RECHECK_SECONDS,
         clock: Callable[[], float] = boot_clock,
     ) -> None:
         self.name = name
@@ -119,6 +121,7 @@ class Check:
         self.state = CheckState()
         self._probe = probe
         self._on_success = on_success
+        self._recheck_seconds = recheck_seconds
         self._clock = clock
         self._abandoned: set[asyncio.Task[Details]] = set()
 
@@ -137,7 +140,7 @@ class Check:
             await self.once()
             wait = self.timing.interval_seconds
             if self.state.failures:
-                wait = min(wait, RECHECK_SECONDS)
+                wait = min(wait, self._recheck_seconds)
             await asyncio.sleep(wait)
 
     async def once(self) -> None:

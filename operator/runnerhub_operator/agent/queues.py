@@ -30,6 +30,10 @@ PREFIX: Final = "bull"
 DEAF_SECONDS: Final = 30.0
 # More would cost the master more than it tells.
 MAX_QUEUES: Final = 50
+# Their names are found only by going through all keys, of which there may be millions: in parts, then not again soon.
+NAMES_SECONDS: Final = 60.0
+KEYS_PER_STEP: Final = 1000
+STEPS_PER_LOOK: Final = 100
 _META: Final = ":meta"
 
 
@@ -76,6 +80,10 @@ class QueuesProbe:
         self._clock = clock
         self._known: dict[str, Standstill] = {}
         self._told: set[str] = set()
+        self._names: set[str] = set()
+        self._names_due = 0.0
+        self._cursor = 0
+        self._found: set[str] = set()
 
     async def __call__(self) -> Details:
         """Look once; ProbeError when the master does not answer."""
@@ -131,17 +139,26 @@ class QueuesProbe:
         self._told = deaf
 
     async def _look(self, client: Redis) -> dict[str, QueueView]:
-        names = await self._names(client)
+        names = await self._find_names(client)
         clients: Any = await client.client_list() if names else []
         connected = [str(item.get("name", "")) for item in clients]
         return {name: await self._view(client, name, workers_of(name, connected)) for name in names}
 
-    async def _names(self, client: Redis) -> list[str]:
-        found: set[str] = set()
-        async for key in client.scan_iter(match=f"{PREFIX}:*{_META}", count=1000):
-            text = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
-            found.add(text[len(PREFIX) + 1 : -len(_META)])
-        return sorted(found)[:MAX_QUEUES]
+    async def _find_names(self, client: Redis) -> list[str]:
+        """The names of the queues, as far as they are known; goes on looking for them when it is time."""
+        for _ in range(STEPS_PER_LOOK):
+            if self._clock() < self._names_due:
+                break
+            self._cursor, keys = await client.scan(
+                self._cursor, match=f"{PREFIX}:*{_META}", count=KEYS_PER_STEP
+            )
+            for key in keys:
+                text = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
+                self._found.add(text[len(PREFIX) + 1 : -len(_META)])
+            if self._cursor == 0:
+                self._names, self._found = self._found, set()
+                self._names_due = self._clock() + NAMES_SECONDS
+        return sorted(self._names | self._found)[:MAX_QUEUES]
 
     async def _view(self, client: Redis, name: str, workers: int) -> QueueView:
         key = f"{PREFIX}:{name}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from .. import names
 from .leadership import Leadership
 from .queues import QueuesProbe
 
@@ -26,7 +27,7 @@ class Dependency(Protocol):
 
 
 class HttpServer:
-    """Routes of the agent; `dependencies` are what `/health` needs, by name."""
+    """Routes of the agent; `dependencies` are what `/health` needs, by name; `cluster` is namespace/name."""
 
     def __init__(
         self,
@@ -35,18 +36,20 @@ class HttpServer:
         dependencies: Mapping[str, Dependency],
         registry: CollectorRegistry,
         *,
+        cluster: str = "",
         queues: QueuesProbe | None = None,
     ) -> None:
         self._node = node
         self._leadership = leadership
         self._dependencies = dependencies
         self._registry = registry
+        self._cluster = cluster
         self._queues = queues
         self.ready = False
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        application = web.Application()
+        application = web.Application(middlewares=[self._own_requests])
         application.add_routes(
             [
                 web.get("/leader", self._leader),
@@ -60,6 +63,16 @@ class HttpServer:
             ]
         )
         return application
+
+    @web.middleware
+    async def _own_requests(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Refuse what the load balancer of another cluster sends here, which had a pod at this address."""
+        meant = request.headers.get(names.HEADER_CLUSTER)
+        if meant and self._cluster and meant != self._cluster:
+            return web.json_response({"error": f"this is {self._cluster}"}, status=421)
+        return await handler(request)
 
     async def _leader(self, _: web.Request) -> web.Response:
         answer = self._leadership.answer()

@@ -79,8 +79,12 @@ class Agent:
             else None
         )
         self._queues = QueuesProbe(self._redis) if self._redis else None
+        timing = settings.timing_of("redis")
         self._queues_check = (
-            Check("queues", self._queues, settings.timing_of("redis")) if self._queues else None
+            # Whether workers are deaf shows over half a minute, so a failed look is no reason to hurry.
+            Check("queues", self._queues, timing, recheck_seconds=timing.interval_seconds)
+            if self._queues
+            else None
         )
         self._nodes = NodesProbe(settings.nodes, settings.app_health_url, session)
         self._nodes_check = Check("nodes", self._nodes, settings.checks)
@@ -96,7 +100,12 @@ class Agent:
         }
         dependencies: dict[str, Dependency] = {names.ORCHESTRATOR: self._orchestrator, **self._checks}
         self._server = HttpServer(
-            settings.node, self._leadership, dependencies, self._metrics.registry, queues=self._queues
+            settings.node,
+            self._leadership,
+            dependencies,
+            self._metrics.registry,
+            cluster=f"{settings.namespace}/{settings.cluster}",
+            queues=self._queues,
         )
 
     async def run(self) -> None:

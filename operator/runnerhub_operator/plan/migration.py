@@ -17,7 +17,7 @@ from typing import Any, Final
 from .. import names
 from ..resources.common import BuildContext, Manifest
 from ..resources.migration import migration_command, migration_job, migration_name, orchestrator_image
-from ..snapshot import LiveObject, Snapshot
+from ..snapshot import LiveObject, Pod, Snapshot
 
 LONGEST_WORDS: Final = 600
 LEAST_SECRET: Final = 6
@@ -75,9 +75,16 @@ def look(context: BuildContext, snapshot: Snapshot, *, database_serves: bool) ->
     return Migration(job=migration_job(context), holds=True, told=told, wanted=name)
 
 
-def is_finished(live: LiveObject | None) -> bool:
-    """Whether a Job has ended, well or badly."""
-    return _result(live) != ""
+def stays(snapshot: Snapshot, name: str, current: Migration) -> bool:
+    """Whether a migration's Job that is no longer asked for must not go yet.
+
+    One that runs is not torn down in its middle. While another one has not ended well, the record of one that has is
+    kept: going back to that version runs nothing.
+    """
+    result = _result(snapshot.children.live("Job", name))
+    if result:
+        return result == "Complete" and current.holds
+    return not _cannot_start(snapshot, name)
 
 
 def _is_needed(context: BuildContext, snapshot: Snapshot) -> bool:
@@ -114,21 +121,27 @@ def _running(context: BuildContext, snapshot: Snapshot, name: str) -> Iterator[s
     for kind, other in snapshot.children:
         if kind == "Job" and other != name and other.startswith(prefix):
             live = snapshot.children.live(kind, other)
-            if not is_finished(live):
+            if not _result(live):
                 yield f"Job {other}"
     for pod in snapshot.pods_of(names.MIGRATION):
         if not pod.ended:
             yield f"pod {pod.name}"
 
 
+def _cannot_start(snapshot: Snapshot, name: str) -> bool:
+    """Whether nothing of a Job that has pods runs: the image is missing, say, and no pod comes further by itself."""
+    left = [pod for pod in _pods(snapshot, name) if not pod.ended]
+    return bool(left) and all(pod.cannot_start for pod in left)
+
+
+def _pods(snapshot: Snapshot, name: str) -> Iterator[Pod]:
+    return (pod for pod in snapshot.pods_of(names.MIGRATION) if pod.name.startswith(f"{name}-"))
+
+
 def _last_words(context: BuildContext, snapshot: Snapshot, name: str) -> str:
     """The end of the log of a pod that failed, in one line and without our passwords."""
     words = next(
-        (
-            pod.last_words
-            for pod in reversed(snapshot.pods_of(names.MIGRATION))
-            if pod.name.startswith(f"{name}-") and pod.last_words
-        ),
+        (pod.last_words for pod in reversed(tuple(_pods(snapshot, name))) if pod.last_words),
         "",
     )
     for component, key in _SECRETS:

@@ -16,7 +16,7 @@ from ..resources.runners import shared_manifests
 from ..resources.storage import claim_name, storage_manifests
 from ..snapshot import Scaled, Snapshot
 from . import credentials, layout, volumes
-from .migration import Migration, is_finished
+from .migration import Migration, stays
 
 _PRUNED_KINDS = frozenset(
     {
@@ -218,8 +218,7 @@ def surplus(
         if kind == "Service" and snapshot.pod(name) is not None:
             held = True
             continue
-        # A migration is not torn down in its middle.
-        if kind == "Job" and not is_finished(snapshot.children.live(kind, name)):
+        if kind == "Job" and stays(snapshot, name, migration):
             held = True
             continue
         # The old way in stays until the new one can be made.

@@ -42,11 +42,13 @@ def server_slots(replicas: int) -> int:
     return min(MAX_SLOTS, -(-2 * replicas // SLOT_STEP) * SLOT_STEP)
 
 
-def render(spec: LoadBalancerSpec, *, pods_service: str, replicas: int, queue_services: Sequence[str]) -> str:
+def render(
+    spec: LoadBalancerSpec, *, cluster: str, pods_service: str, replicas: int, queue_services: Sequence[str]
+) -> str:
     """The whole configuration.
 
-    `pods_service` is the headless Service of the orchestrators, `replicas` their number; `queue_services`: the Services
-    of the single Redis pods.
+    `cluster` is namespace/name, which pods compare with their own; `pods_service` is the headless Service of the
+    orchestrators, `replicas` their number; `queue_services`: the Services of the single Redis pods.
     """
 
     def servers(port: int) -> str:
@@ -60,11 +62,11 @@ def render(spec: LoadBalancerSpec, *, pods_service: str, replicas: int, queue_se
         _defaults(spec),
         _resolvers(),
         _stats(),
-        _frontend(spec),
-        _orchestrators(spec, orchestrators),
-        _any_orchestrator(spec, orchestrators),
-        _websockets(servers(names.PORT_WEBSOCKET)),
-        _agents(servers(names.PORT_AGENT)),
+        _frontend(spec, cluster),
+        _orchestrators(spec, orchestrators, cluster),
+        _any_orchestrator(spec, orchestrators, cluster),
+        _websockets(servers(names.PORT_WEBSOCKET), cluster),
+        _agents(servers(names.PORT_AGENT), cluster),
         _queue_frontend(),
         _queue_master(queue_services),
     ]
@@ -134,7 +136,8 @@ def _resolvers() -> list[str]:
         "hold valid 1s",
         # A pod that left DNS is leaving; the second look guards against a torn answer.
         "hold obsolete 1s",
-        # While DNS does not answer, the last addresses are the best there are; the checks judge them.
+        # While DNS does not answer, the last addresses are the best there are. The checks judge them: one may belong
+        # to a pod of another cluster by now, which refuses them.
         *(f"hold {status} 24h" for status in ("nx", "other", "refused", "timeout")),
     ]
 
@@ -188,7 +191,7 @@ def _redirect() -> list[str]:
     ]
 
 
-def _frontend(spec: LoadBalancerSpec) -> list[str]:
+def _frontend(spec: LoadBalancerSpec, cluster: str) -> list[str]:
     secure = f'bind *:{names.PORT_LB_HTTPS} name https ssl crt "${{CONFIG_DIR}}/tls.crt" alpn h2,http/1.1'
     return [
         "frontend http",
@@ -202,6 +205,7 @@ def _frontend(spec: LoadBalancerSpec) -> list[str]:
         # A client that vanished without a word is noticed also where no data is due, as on a WebSocket.
         *_keep_alive("cli"),
         *_forwarded(spec),
+        f"http-request set-header {names.HEADER_CLUSTER} {cluster}",
         "acl agent path /health /metrics /leader",
         "acl agent path_beg /health/",
         "acl websocket so_name -m str ws",
@@ -242,32 +246,36 @@ def _request_retries() -> list[str]:
     ]
 
 
-def _alive_check(path: str) -> list[str]:
-    """Any answer counts: the process lives, even when what it depends on does not."""
-    return [f"option httpchk GET {path}", "http-check expect status 200-599"]
+def _check(path: str, cluster: str) -> list[str]:
+    return [f"option httpchk GET {path}", f"http-check send hdr {names.HEADER_CLUSTER} {cluster}"]
 
 
-def _orchestrators(spec: LoadBalancerSpec, servers: str) -> list[str]:
+def _alive_check(path: str, cluster: str) -> list[str]:
+    """Any answer counts but that of another cluster's pod: it lives, even when what it depends on does not."""
+    return [*_check(path, cluster), "http-check expect status 200-420,422-599"]
+
+
+def _orchestrators(spec: LoadBalancerSpec, servers: str, cluster: str) -> list[str]:
     return [
         "backend orchestrators",
         f"balance {spec.balance.value}",
         *_request_retries(),
-        "option httpchk GET /health",
+        *_check("/health", cluster),
         servers,
     ]
 
 
-def _any_orchestrator(spec: LoadBalancerSpec, servers: str) -> list[str]:
+def _any_orchestrator(spec: LoadBalancerSpec, servers: str, cluster: str) -> list[str]:
     return [
         "backend any_orchestrator",
         f"balance {spec.balance.value}",
         *_request_retries(),
-        *_alive_check("/"),
+        *_alive_check("/", cluster),
         servers,
     ]
 
 
-def _websockets(servers: str) -> list[str]:
+def _websockets(servers: str, cluster: str) -> list[str]:
     return [
         "backend websockets",
         # By client and by the pods' addresses: all load balancers choose alike, whatever order DNS gives.
@@ -276,16 +284,16 @@ def _websockets(servers: str) -> list[str]:
         # Also for workers that a reload has left with their WebSockets only: they check no pod any more.
         *_keep_alive("srv"),
         # An outage of the database must not cut WebSockets off: only a dead process does.
-        *_alive_check("/"),
+        *_alive_check("/", cluster),
         f"{servers} port {names.PORT_ORCHESTRATOR} hash-key addr on-marked-down shutdown-sessions",
     ]
 
 
-def _agents(servers: str) -> list[str]:
+def _agents(servers: str, cluster: str) -> list[str]:
     return [
         "backend agents",
         "balance roundrobin",
-        *_alive_check("/leader"),
+        *_alive_check("/leader", cluster),
         servers,
     ]
 

@@ -61,6 +61,7 @@ def configuration(context: BuildContext) -> str:
     service = orchestrator_pods_service(context.name)
     return haproxy_config.render(
         context.cluster.spec.load_balancer,
+        cluster=f"{context.cluster.namespace}/{context.name}",
         pods_service=service,
         replicas=replicas,
         queue_services=[

@@ -255,6 +255,7 @@ def orchestrator_environment(context: BuildContext) -> list[Manifest]:
         _env("LEADER_ELECTION_ENABLED", "true"),
         _env("LOAD_BALANCER_URL", inside_url(context.cluster, names.load_balancer_service(cluster))),
         _env("LOAD_BALANCER_HEALTH_CHECK", "/health"),
+        *_identity(context),
         _env("LOG_DIR", "/tmp"),  # noqa: S108 - the pod's own emptyDir
         _env("RUNNERHUB_AGENT_URL", f"http://127.0.0.1:{names.PORT_AGENT}"),
     ]
@@ -265,12 +266,16 @@ def agent_environment(context: BuildContext) -> list[Manifest]:
     election = context.cluster.spec.leader_election
     return [
         *dependency_environment(context, reads_files=True),
-        field_env("POD_NAMESPACE", "metadata.namespace"),
-        _env("RUNNERHUB_CLUSTER", context.name),
+        *_identity(context),
         _env("RUNNERHUB_CLUSTER_UID", context.cluster.uid),
         *_own_timings(context),
         _env("LEADER_ELECTION_RENEW_DEADLINE", str(election.renew_deadline_seconds * 1000)),
     ]
+
+
+def _identity(context: BuildContext) -> list[Manifest]:
+    """What a request must be for, where the load balancer says whom it is for."""
+    return [field_env("POD_NAMESPACE", "metadata.namespace"), _env("RUNNERHUB_CLUSTER", context.name)]
 
 
 def _own_timings(context: BuildContext) -> list[Manifest]:

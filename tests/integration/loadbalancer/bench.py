@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import csv
 import functools
+import io
 import itertools
 import json
 import os
@@ -92,6 +94,8 @@ class Orchestrator:
     ports: dict[int, int]
     requests: int = 0
     delay_seconds: float = 0.0
+    status: int = 200
+    cluster: str = "runnerhub/hub"
     _runner: web.AppRunner | None = None
     _sockets: list[web.WebSocketResponse] = field(default_factory=list)
 
@@ -111,12 +115,18 @@ class Orchestrator:
             self._runner = None
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get(names.HEADER_CLUSTER, self.cluster) != self.cluster:
+            return web.json_response({}, status=421)
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._talk(request)
         if request.path.startswith("/api"):
             self.requests += 1
+            status = self.status
             await asyncio.sleep(self.delay_seconds)
-        return web.json_response({"pod": self.address, "headers": dict(request.headers.items())})
+        else:
+            status = 200
+        told = {"pod": self.address, "headers": dict(request.headers.items())}
+        return web.json_response(told, status=status)
 
     async def _talk(self, request: web.Request) -> web.WebSocketResponse:
         talk = web.WebSocketResponse()
@@ -291,6 +301,13 @@ class Bench:
         with contextlib.suppress(ValueError):
             return response.status, json.loads(raw), told
         return response.status, raw, told
+
+    async def longest_queues(self) -> dict[str, int]:
+        """The most requests that ever waited at once, by backend and server; only those that had some."""
+        _, text, _ = await self.get(names.PORT_LB_STATS, "/stats;csv")
+        rows = csv.DictReader(io.StringIO(text.removeprefix("# ")))
+        found = {f"{row['pxname']}/{row['svname']}": int(row["qmax"] or 0) for row in rows}
+        return {name: longest for name, longest in found.items() if longest}
 
     def serial(self) -> int:
         """Serial number of the certificate that new connections get."""

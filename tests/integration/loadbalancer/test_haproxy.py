@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
+import re
 import signal
+import socket
 import subprocess
 from typing import Any
 
@@ -139,6 +142,90 @@ async def test_a_pod_that_refuses_connections_costs_no_request(bench: Bench) -> 
     await wait_until("the pod to be used again", all_back)
 
 
+async def test_a_pod_of_another_cluster_at_a_former_address_gets_nothing_while_dns_is_silent(
+    bench: Bench,
+) -> None:
+    await bench.start({"slowStartSeconds": 0})
+    bench.names.silent = True
+    gone = bench.orchestrators[1]
+    await gone.stop()
+
+    async def without_it() -> bool:
+        return set(await bench.pods_that_answer()) == {
+            bench.orchestrators[0].address,
+            bench.orchestrators[2].address,
+        }
+
+    await wait_until("the pod to be out", without_it)
+    gone.cluster = "elsewhere/hub"
+    await gone.start()
+    # Two good checks of each kind, were they good.
+    await asyncio.sleep(3)
+    assert await without_it()
+    homes = {await _home(bench, f"198.51.100.{number}") for number in range(20)}
+    assert gone.address not in homes
+    gone.cluster = bench.orchestrators[0].cluster
+
+    async def all_back() -> bool:
+        return len(await bench.pods_that_answer()) == 3
+
+    await wait_until("the same pod to be used when it is one of ours", all_back)
+
+
+@pytest.mark.parametrize("balance", ["roundrobin", "leastconn"])
+async def test_nothing_waits_in_a_queue_while_pods_die_and_come_back_slowly(
+    bench: Bench, balance: str
+) -> None:
+    await bench.start({"slowStartSeconds": 600, "balance": balance})
+    async with aiohttp.ClientSession() as client:
+        url = bench.url(names.PORT_WEBSOCKET, "/", "ws")
+        held = [
+            await client.ws_connect(url, headers={"X-Forwarded-For": f"198.51.100.{number}"})
+            for number in range(6)
+        ]
+        async with Load(bench, tls=False) as load:
+            for dying in bench.orchestrators[:2]:
+                await dying.stop()
+            await load.go_on(100)
+            await bench.orchestrators[0].start()
+            # As slow pods have many requests at once.
+            bench.orchestrators[0].delay_seconds = bench.orchestrators[2].delay_seconds = 0.3
+            bursts = [bench.get(names.PORT_ORCHESTRATOR, "/api/jobs/1") for _ in range(60)]
+            assert {status for status, _, _ in await asyncio.gather(*bursts)} == {200}
+            await load.go_on(50)
+        assert load.failures == []
+        assert await bench.longest_queues() == {}
+        for socket in held:
+            await socket.close()
+
+
+async def test_tw_in_the_log_is_the_time_of_earlier_tries_where_nothing_has_queued(bench: Bench) -> None:
+    await bench.start({})
+    for item in bench.orchestrators:
+        # As an orchestrator whose database fails over: it tries for some time, then tells that it could not.
+        item.requests, item.delay_seconds, item.status = 0, 1.5, 503
+    url = bench.url(names.PORT_ORCHESTRATOR, "/api/jobs/delegate")
+    async with aiohttp.ClientSession() as client:
+        request = asyncio.create_task(client.post(url, json={"jobId": 1}))
+
+        async def held() -> bool:
+            return any(item.requests for item in bench.orchestrators)
+
+        await wait_until("a pod to hold the request", held)
+        for item in bench.orchestrators:
+            item.delay_seconds, item.status = 0.0, 200
+        async with await request as response:
+            assert response.status == 200
+
+    async def logged() -> bool:
+        return "/api/jobs/delegate" in bench.log.read_text()
+
+    await wait_until("the log", logged)
+    waits = re.findall(r" orchestrators/\S+ \d+/(\d+)/.* (\d+/\d+) \"POST ", bench.log.read_text())
+    assert [(int(seconds) >= 1400, queues) for seconds, queues in waits] == [(True, "0/0")]
+    assert await bench.longest_queues() == {}
+
+
 async def test_a_bad_configuration_is_refused_and_told_and_the_next_good_one_taken(bench: Bench) -> None:
     await bench.start({})
     good = (await bench.state())["loaded"]
@@ -160,6 +247,41 @@ async def test_a_bad_configuration_is_refused_and_told_and_the_next_good_one_tak
         await load.go_on(50)
     assert load.failures == []
     assert (await bench.state())["refused"] is None
+
+
+async def test_a_reload_that_fails_three_times_is_not_tried_again_until_the_settings_change(
+    bench: Bench,
+) -> None:
+    await bench.start({})
+    bench.signal(signal.SIGTERM)
+    await bench.exit_code()
+    bench.start_program(TRY_AGAIN_SECONDS="0.1", RELOAD_SECONDS="5")
+
+    async def serves() -> bool:
+        return set(await bench.pods_that_answer(1)) - {"503"} != set()
+
+    await wait_until("HAProxy to serve", serves)
+    good = (await bench.state())["loaded"]
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        # The check does not see it: it opens no port.
+        text = bench.configuration({}) + f"\nfrontend late\n    bind 127.0.0.1:{taken.getsockname()[1]}\n"
+        bench.configure(text)
+
+        async def given_up() -> bool:
+            return "3 times" in ((await bench.state())["refused"] or "")
+
+        await wait_until("the end of the tries", given_up, 90)
+        assert (await bench.state())["loaded"] == good
+        assert (bench.runtime / "current" / "haproxy.cfg").read_text() == bench.configuration({})
+        # More than it would take to try again.
+        await asyncio.sleep(3)
+        assert bench.log.read_text().count("goes on with the former ones") == 3
+        assert await serves()
+    other = bench.configuration({"maxConnections": 500})
+    bench.configure(other)
+    await bench.loaded(other)
+    assert (await bench.state())["refused"] is None
+    assert await serves()
 
 
 async def test_a_container_that_starts_anew_has_the_last_good_files(bench: Bench) -> None:

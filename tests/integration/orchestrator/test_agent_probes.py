@@ -13,7 +13,13 @@ from bullmq import Queue, Worker
 from runnerhub_operator.agent.canary import TABLE, CanaryProbe
 from runnerhub_operator.agent.database import DatabaseProbe
 from runnerhub_operator.agent.queue_probe import RedisProbe
-from runnerhub_operator.agent.queues import DEAF_SECONDS, QueuesProbe
+from runnerhub_operator.agent.queues import (
+    DEAF_SECONDS,
+    KEYS_PER_STEP,
+    NAMES_SECONDS,
+    STEPS_PER_LOOK,
+    QueuesProbe,
+)
 from runnerhub_operator.agent.settings import RedisSettings
 from runnerhub_operator.errors import ProbeError
 from tests.integration.orchestrator.conftest import free_port, running
@@ -109,3 +115,36 @@ async def test_a_worker_that_takes_nothing_is_told_until_one_does(queue_probe, r
     await worker.close(True)
     await queue.close()
     await deaf.aclose()
+
+
+async def test_all_keys_are_gone_through_in_parts_and_at_most_once_a_minute(queue_probe, redis_port):
+    now = [0.0]
+    probe = QueuesProbe(queue_probe, clock=lambda: now[0])
+    client = redis.Redis(port=redis_port)
+    await client.flushall()
+    many = KEYS_PER_STEP * STEPS_PER_LOOK + 50_000
+    await client.mset({f"other:{number}": 1 for number in range(many)})
+    await client.hset("bull:first:meta", "version", "1")
+
+    async def scans():
+        stats = await client.info("commandstats")
+        return stats.get("cmdstat_scan", {}).get("calls", 0)
+
+    await client.config_resetstat()
+    await probe()
+    assert await scans() == STEPS_PER_LOOK
+    await probe()
+    whole = await scans()
+    assert STEPS_PER_LOOK < whole < 2 * STEPS_PER_LOOK
+    assert set(probe.views) == {"first"}
+    await client.hset("bull:second:meta", "version", "1")
+    now[0] = NAMES_SECONDS - 1
+    for _ in range(3):
+        await probe()
+    assert await scans() == whole
+    now[0] = NAMES_SECONDS
+    for _ in range(2):
+        await probe()
+    assert set(probe.views) == {"first", "second"}
+    await client.flushall()
+    await client.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from dataclasses import replace
@@ -180,6 +181,25 @@ def test_a_crashed_master_is_replaced_with_these_users(guarded: Guarded) -> None
     guarded.pods.processes["redis", 0].kill()
     watch = guarded.client("operator", "the-operator-password", 1, sentinel=True)
     wait_until(lambda: watch.sentinel_get_master_addr_by_name(NAME)[0] != ADDRESSES[0])
+
+
+def test_clients_that_have_the_password_in_their_environment_have_an_hour(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for settings in guarded.settings.values():
+        path = settings.paths.configuration / "settings.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "namelessClients": True}))
+    guarded.change("password")
+    for _ in range(2):
+        guarded.look(monkeypatch)
+    guarded.clock.now += access.ACCEPT_SECONDS
+    guarded.look(monkeypatch)
+    assert guarded.lets_in("default", "the-password")
+    assert guarded.lets_in("default", "new-password")
+    guarded.clock.now += access.PATIENT_SECONDS - access.ACCEPT_SECONDS
+    guarded.look(monkeypatch)
+    assert not guarded.lets_in("default", "the-password")
+    assert guarded.lets_in("default", "new-password")
 
 
 def test_all_passwords_change_under_load_without_a_failed_command_or_a_new_connection(

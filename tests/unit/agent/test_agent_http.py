@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, Request
 
+from runnerhub_operator import names
 from runnerhub_operator.agent.checks import Check
 from runnerhub_operator.agent.leadership import Leadership, write_atomically
 from runnerhub_operator.agent.metrics import AgentMetrics, Readings
@@ -44,7 +45,9 @@ class AgentUnderTest:
         self.metrics = AgentMetrics(
             node, lambda: Readings(self.leadership.elector.is_leader, 0.5, 1, 3, {"database": True})
         )
-        self.server = HttpServer(node, self.leadership, {"database": self.check}, self.metrics.registry)
+        self.server = HttpServer(
+            node, self.leadership, {"database": self.check}, self.metrics.registry, cluster="d/hub"
+        )
         self.tasks: list[asyncio.Task[None]] = []
 
     async def _probe(self) -> Mapping[str, Any]:
@@ -98,6 +101,15 @@ async def until(condition: Callable[[], bool], seconds: float = 3) -> None:
         # Conditions are of many kinds, few of them events.
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+async def test_requests_for_another_cluster_are_refused(tmp_path: Path) -> None:
+    agent = AgentUnderTest(ApiServer(A), tmp_path, A)
+    async with serving(agent) as http:
+        for path in ("/leader", "/health", "/metrics"):
+            assert (await http.get(path, headers={names.HEADER_CLUSTER: "elsewhere/hub"})).status == 421
+            told = await http.get(path, headers={names.HEADER_CLUSTER: "d/hub"})
+            assert told.status == (await http.get(path)).status != 421
 
 
 async def test_the_leader_says_200_and_the_others_503_with_the_same_facts(tmp_path: Path) -> None:

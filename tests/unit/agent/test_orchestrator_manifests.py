@@ -10,7 +10,9 @@ from runnerhub_operator.agent.settings import CheckTiming, read_settings
 from runnerhub_operator.api import parse_cluster
 from runnerhub_operator.resources.common import BuildContext, Images
 from runnerhub_operator.resources.credentials import credential_secrets
+from runnerhub_operator.resources.loadbalancer import configuration
 from runnerhub_operator.resources.orchestrator import SERVICE_ACCOUNT_FOLDER, orchestrator_manifests
+from runnerhub_orchestrator.settings import Settings
 
 IMAGES = Images(
     operator="registry/operator:1",
@@ -91,6 +93,8 @@ def test_the_orchestrator_has_the_documents_variables() -> None:
         "LOAD_BALANCER_URL": "http://hub",
         "LOAD_BALANCER_HEALTH_CHECK": "/health",
         "LOG_DIR": "/tmp",  # noqa: S108 - the pod's own emptyDir
+        "POD_NAMESPACE": "<metadata.namespace>",
+        "RUNNERHUB_CLUSTER": "hub",
         "RUNNERHUB_AGENT_URL": "http://127.0.0.1:9808",
         "RUNNERHUB_LEADER_FILE": "/run/runnerhub/leader.json",
         "RUNNERHUB_TOKEN_KEYS_FILE": "/etc/runnerhub/token-keys/keys.json",
@@ -239,3 +243,13 @@ def test_another_image_is_a_field_away_and_the_agent_stays() -> None:
     manifests = build(orchestrator={"image": "example.com/own:2"})
     assert container(manifests, "orchestrator")["image"] == "example.com/own:2"
     assert container(manifests, "ha-agent")["image"] == "registry/operator:1"
+
+
+def test_orchestrators_and_load_balancer_name_the_cluster_alike() -> None:
+    given = {**environment(build(), "orchestrator"), "POD_NAMESPACE": "team"}
+    given |= {"DATABASE_URL": "postgresql://app:x@db/hub", "JWT_SECRET": "s3cr3t" * 8}
+    body = {"metadata": {"namespace": "team", "name": "hub", "uid": "1234", "generation": 1}}
+    balancer = configuration(BuildContext(parse_cluster(body), IMAGES))
+    told = re.findall(rf"{names.HEADER_CLUSTER} (\S+)", balancer)
+    assert set(told) == {Settings.from_environment(given).cluster} == {"team/hub"}
+    assert len(told) == 5, "the requests, and the checks of four backends"

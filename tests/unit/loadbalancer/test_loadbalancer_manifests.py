@@ -210,7 +210,7 @@ def test_only_what_may_happen_twice_is_sent_twice(config: str) -> None:
 def test_an_outage_of_the_database_cuts_no_websocket(config: str) -> None:
     websockets = section(config, "backend websockets")
     assert "option httpchk GET /" in websockets
-    assert "http-check expect status 200-599" in websockets
+    assert "http-check expect status 200-420,422-599" in websockets
 
 
 def test_no_ingress_unless_asked_for() -> None:

@@ -61,8 +61,8 @@ def renewed(found: Plan) -> str | None:
     return step.manifest["metadata"]["name"] if isinstance(step, RenewDeployment) else None
 
 
-def migration_pod(job: dict[str, Any], **changes: Any) -> Any:
-    return pod(f"{job['metadata']['name']}-abc", names.MIGRATION, ready=False, **changes)
+def migration_pod(job: dict[str, Any], name: str = "-abc", **changes: Any) -> Any:
+    return pod(f"{job['metadata']['name']}{name}", names.MIGRATION, ready=False, **changes)
 
 
 def test_another_image_is_migrated_to_before_its_pods_start() -> None:
@@ -135,6 +135,38 @@ def test_a_running_migration_is_neither_cut_off_nor_joined_by_another() -> None:
     assert jobs(found) == []
     found = plan(other, children=with_job(ended), pods=(*pods(), migration_pod(ended, ended=True)))
     assert len(jobs(found)) == 1
+
+
+def test_a_superseded_migration_whose_image_is_missing_goes_and_the_next_one_follows() -> None:
+    stuck = live_job(plan(EXPLICIT))
+    other = {"orchestrator": {**EXPLICIT["orchestrator"], "image": "example.test/other:3"}}
+    waiting = migration_pod(stuck, waiting_reason="ImagePullBackOff")
+    found = plan(other, children=with_job(stuck), pods=(*pods(), waiting))
+    assert [item["metadata"]["name"] for item in found.prune] == [stuck["metadata"]["name"]]
+    assert jobs(found) == [], "it may have started just now, so the next one comes when it is gone"
+    assert len(jobs(plan(other))) == 1
+    # Another try of it runs, or its own try is what is asked for.
+    both = (*pods(), waiting, migration_pod(stuck, name="-other"))
+    assert plan(other, children=with_job(stuck), pods=both).prune == ()
+    assert plan(EXPLICIT, children=with_job(stuck), pods=(*pods(), waiting)).prune == ()
+
+
+def test_going_back_from_a_failed_migration_runs_none() -> None:
+    done = live_job(plan(EXPLICIT), ENDED)
+    newer = {"orchestrator": {**EXPLICIT["orchestrator"], "image": "example.test/other:3"}}
+    failed = live_job(plan(newer, children=with_job(done)), FAILED)
+    for there in (with_job(done), {**with_job(done), ("Job", failed["metadata"]["name"]): failed}):
+        found = plan(newer, children=there)
+        assert found.prune == ()
+        assert not found.settled
+    back = plan(EXPLICIT, children=there)
+    assert jobs(back) == []
+    assert [item["metadata"]["name"] for item in back.prune] == [failed["metadata"]["name"]]
+    assert renewed(back) == "hub-orchestrator"
+    # The record of a version that was left for good goes.
+    succeeded = {**failed, "status": {"conditions": [ENDED]}}
+    found = plan(newer, children={**with_job(done), ("Job", failed["metadata"]["name"]): succeeded})
+    assert [item["metadata"]["name"] for item in found.prune] == [done["metadata"]["name"]]
 
 
 def test_a_migration_waits_for_a_database_that_takes_writes() -> None:

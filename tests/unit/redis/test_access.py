@@ -18,6 +18,7 @@ class Pod:
 
     def __init__(self, folder):
         self.now = 0.0
+        self.accept_seconds = access.ACCEPT_SECONDS
         self.folder, self.memory = write_passwords(folder / "secret"), folder / "volume" / "passwords.json"
         self.restart()
 
@@ -30,7 +31,7 @@ class Pod:
 
     def pass_(self, seconds):
         self.now += seconds
-        self.credentials.refresh()
+        self.credentials.refresh(self.accept_seconds)
 
 
 @pytest.fixture
