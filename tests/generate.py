@@ -23,6 +23,7 @@ from tests import charts
 from tests.cli_reference import cli_reference
 from tests.metrics_reference import metrics_reference
 from tests.reference import reference
+from tests.size_reference import size_reference
 from tests.unit.cli.scenes import screens
 from tests.values_reference import values_reference
 from tests.words_reference import events_reference, reasons_reference
@@ -77,6 +78,11 @@ def example(name: str) -> dict[str, Any]:
     return found
 
 
+def _objects_of_example(name: str) -> list[dict[str, Any]]:
+    body = example(name)
+    return desired_objects(context(body["metadata"]["name"], body.get("spec", {})))
+
+
 def references(values_schema: dict[str, Any]) -> dict[str, str]:
     """The generated pages of docs/reference by their names."""
     return {
@@ -85,6 +91,7 @@ def references(values_schema: dict[str, Any]) -> dict[str, str]:
         "events": events_reference(),
         "metrics": metrics_reference(),
         "reasons": reasons_reference(),
+        "size": size_reference(_objects_of_example("minimal")),
         "values": values_reference(values_schema),
     }
 

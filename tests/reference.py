@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -123,12 +124,19 @@ def _spec(patterns: list[str]) -> str:
     return table(("Field", "Type", "Default", "Bounds", "Meaning"), rows)
 
 
+# As code, so that nothing in it is taken for a link.
+_PATTERN = re.compile(r"(\^\S+\$)")
+
+
 def _rules() -> str:
     places: dict[str, list[str]] = {rule.message: ["`metadata.name`"] for rule in NAME_RULES}
     for path, schema, _ in fields(spec_schema(), "spec"):
         for rule in (*schema.get(RULES, ()), *schema.get("items", {}).get(RULES, ())):
             places.setdefault(rule["message"], []).append(f"`{path}`")
-    return table(("Rule", "Of"), [(message, ", ".join(found)) for message, found in places.items()])
+    return table(
+        ("Rule", "Of"),
+        [(_PATTERN.sub(r"`\1`", message), ", ".join(found)) for message, found in places.items()],
+    )
 
 
 def _status() -> str:

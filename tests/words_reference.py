@@ -21,8 +21,8 @@ _EVENTS = """\
 
 Made by `make generate` from `operator/runnerhub_operator/api/events.py`. The operator writes them on the
 RunnerHubCluster: `kubectl describe rhc hub`, or
-`kubectl get events --field-selector involvedObject.kind=RunnerHubCluster`. Kubernetes forgets Events after an hour or so; what is true now is in the conditions, and the last ten elections are in
-`status.failovers`.
+`kubectl get events --field-selector involvedObject.kind=RunnerHubCluster`. Kubernetes forgets Events after an hour or
+so; what is true now is in the conditions, and the last ten elections are in `status.failovers`.
 
 An Event can also have the [reason of a condition](reasons.md), and then means the same:
 [InvalidSpec](reasons.md#invalidspec), [NameTaken](reasons.md#nametaken) and
