@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,6 @@ NAMESPACE = "builds"
 BLOCK_SECONDS = 900.0
 # The images are there.
 QUICK_START_SECONDS = 300.0
-PLUGIN = paths.BUILD_DIR / "venv" / "bin"
 
 
 class Reader:
@@ -31,7 +31,11 @@ class Reader:
         kubeconfig = folder / "kubeconfig"
         shutil.copyfile(bed.cluster.kubeconfig, kubeconfig)
         tools = {str(path.parent) for path in gotools.ensure("kubectl", "helm").values()}
-        path = os.pathsep.join([*sorted(tools), str(PLUGIN), os.environ["PATH"]])
+        # kubectl finds the plugin by its name; the environment of the tests has it as a module.
+        plugin = folder / "kubectl-runnerhub"
+        plugin.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m runnerhub_cli "$@"\n')
+        plugin.chmod(0o755)
+        path = os.pathsep.join([str(folder), *sorted(tools), os.environ["PATH"]])
         self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "PATH": path, "NO_COLOR": "1"}
 
     def follow(self, page: str) -> None:

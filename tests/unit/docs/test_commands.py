@@ -1,4 +1,4 @@
-"""Every command of the documentation is run by the end-to-end tests, or says why not, and could be typed as it stands."""
+"""Every command of the documentation is run by the end-to-end tests, or says why not, and can be typed as it is."""
 
 from __future__ import annotations
 
@@ -78,8 +78,7 @@ def _help_flags(program: str, *words: str) -> frozenset[str]:
 
 def _plugin_flags(words: list[str]) -> frozenset[str]:
     group: Any = get_command(app)
-    assert words, "kubectl runnerhub has no meaning alone"
-    command = group.commands[words[0]]
+    command = group.commands[words[0]] if words else group
     return frozenset(
         flag for item in command.params for flag in (*item.opts, *item.secondary_opts) if flag[0] == "-"
     ) | {"--help"}
