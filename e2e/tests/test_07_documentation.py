@@ -63,6 +63,8 @@ class Reader:
 def reader(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Reader, float]]:
     """Somebody who has done what the quick start says, and how many seconds that took."""
     found = Reader(bed, tmp_path_factory.mktemp("reader"))
+    # Of a run that was cut off.
+    bed.delete_namespace(NAMESPACE)
     started = time.monotonic()
     try:
         found.follow(doc_commands.QUICK_START)
