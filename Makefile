@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV := build/venv
 BIN := $(VENV)/bin
 
+# The variable silences what mkdocs-material says about its successor.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 include e2e/kind/kind.mk
 
 .PHONY: help
@@ -29,12 +32,13 @@ manifest: venv ## Write build/manifest/runnerhub-operator.yaml, which installs t
 	$(BIN)/python -m tests.manifest build/manifest/runnerhub-operator.yaml --namespace $(NAMESPACE) $(HELM)
 
 .PHONY: lint
-lint: venv ## Check format, types, layers, Dockerfiles, charts and workflow
+lint: venv ## Check format, types, layers, Dockerfiles, charts, workflow and the documentation's links
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(PYTHON) e2e/kind/testbed.py lint
+	$(MKDOCS)
 
 .PHONY: unit
 unit: venv ## Run the unit tests
@@ -58,6 +62,11 @@ cli: venv ## Build the plugin for kubectl as one file, build/kubectl-runnerhub
 	cp -r operator/runnerhub_cli operator/runnerhub_operator build/cli/site/
 	$(BIN)/shiv --site-packages build/cli/site --compressed --reproducible --python '/usr/bin/env python3' \
 	  --entry-point runnerhub_cli.entry:main --output-file build/kubectl-runnerhub
+
+# To be read from build/site/index.html; --strict fails for a dead link or anchor.
+.PHONY: docs
+docs: venv ## Build the documentation's site in build/site, and check its links
+	$(MKDOCS)
 
 .PHONY: servers
 servers:

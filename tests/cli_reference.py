@@ -8,6 +8,7 @@ from typer.main import get_command
 
 from runnerhub_cli.app import app
 from runnerhub_cli.errors import Exit
+from tests.markdown import table
 
 _INTRODUCTION = """\
 # Reference: `kubectl runnerhub`
@@ -51,14 +52,6 @@ README.txt in the archive tells.
 """
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(_cell(cell) for cell in cells)} |\n"
-
-
 def _is_option(parameter: Any) -> bool:
     return bool(parameter.param_type_name == "option")
 
@@ -82,20 +75,18 @@ def _command(name: str, command: Any) -> str:
         item.metavar or item.human_readable_name for item in command.params if not _is_option(item)
     )
     text = "\n\n".join(" ".join(part.split()) for part in str(command.help).split("\n\n"))
-    rows = "".join(
-        _row(_spelling(item), _default(item), item.help or "") for item in command.params if _is_option(item)
-    )
+    rows = [(_spelling(item), _default(item), item.help or "") for item in command.params if _is_option(item)]
     usage = f"kubectl runnerhub {name} [OPTIONS] {words}".rstrip()
-    return (
-        f"### {name}\n\n```\n{usage}\n```\n\n{text}\n\n| Option | Default | Meaning |\n|---|---|---|\n{rows}"
-    )
+    options = table(("Option", "Default", "Meaning"), rows)
+    return f"### {name}\n\n```\n{usage}\n```\n\n{text}\n\n{options}"
 
 
 def cli_reference() -> str:
     """The page."""
     group: Any = get_command(app)
-    codes = "".join(
-        _row(f"`{code.value}`", code.meaning[0].upper() + code.meaning[1:] + ".") for code in Exit
+    codes = table(
+        ("Code", "Meaning"),
+        [(f"`{code.value}`", code.meaning[0].upper() + code.meaning[1:] + ".") for code in Exit],
     )
     commands = "\n".join(_command(name, command) for name, command in group.commands.items())
     return "\n".join(
@@ -103,7 +94,7 @@ def cli_reference() -> str:
             _INTRODUCTION,
             "## Exit codes\n",
             "Those of monitoring plugins, so `status` and `doctor` can be used as checks.\n",
-            "| Code | Meaning |\n|---|---|\n" + codes,
+            codes,
             "`psql`, `redis-cli` and `logs` end as the program does that they start; an interrupt gives 130.\n",
             _SECRECY,
             "## Commands\n",

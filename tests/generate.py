@@ -21,8 +21,12 @@ from runnerhub_operator.resources.runners import runner_pod
 from runnerhub_operator.snapshot import Snapshot
 from tests import charts
 from tests.cli_reference import cli_reference
+from tests.metrics_reference import metrics_reference
 from tests.reference import reference
+from tests.size_reference import size_reference
 from tests.unit.cli.scenes import screens
+from tests.values_reference import values_reference
+from tests.words_reference import events_reference, reasons_reference
 
 ROOT = Path(__file__).resolve().parent.parent
 CRD_FILE = "runnerhub.io_runnerhubclusters.yaml"
@@ -74,6 +78,24 @@ def example(name: str) -> dict[str, Any]:
     return found
 
 
+def _objects_of_example(name: str) -> list[dict[str, Any]]:
+    body = example(name)
+    return desired_objects(context(body["metadata"]["name"], body.get("spec", {})))
+
+
+def references(values_schema: dict[str, Any]) -> dict[str, str]:
+    """The generated pages of docs/reference by their names."""
+    return {
+        "api": reference(),
+        "cli": cli_reference(),
+        "events": events_reference(),
+        "metrics": metrics_reference(),
+        "reasons": reasons_reference(),
+        "size": size_reference(_objects_of_example("minimal")),
+        "values": values_reference(values_schema),
+    }
+
+
 def generated() -> dict[Path, str]:
     """All generated files with their content."""
     crd = custom_resource_definition()
@@ -83,8 +105,7 @@ def generated() -> dict[Path, str]:
         # The chart writes the metadata itself.
         charts.OPERATOR / "files" / "runnerhubclusters.spec.yaml": to_yaml({"spec": crd["spec"]}),
         charts.CLUSTER / "values.schema.json": json.dumps(values, indent=2, ensure_ascii=False) + "\n",
-        ROOT / "docs" / "reference" / "api.md": reference(),
-        ROOT / "docs" / "reference" / "cli.md": cli_reference(),
+        **{ROOT / "docs" / "reference" / f"{name}.md": text for name, text in references(values).items()},
         **screens(),
     }
     for path in sorted((ROOT / "examples").glob("*.yaml")):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runnerhub_operator import names
 from runnerhub_operator.api.base import RULES
 from runnerhub_operator.api.crd import PRINTER_COLUMNS, SCALE, is_immutable, spec_schema, status_schema
-from runnerhub_operator.api.meanings import CONDITIONS, REASONS
+from runnerhub_operator.api.meanings import CONDITIONS
 from runnerhub_operator.api.spec import NAME_RULES
+from tests.markdown import table
 
 Schema = Mapping[str, Any]
 
@@ -60,18 +62,6 @@ def fields(schema: Schema, path: str, *, immutable: bool = False) -> Iterator[tu
         yield from fields(value, here, immutable=fixed)
         if value["type"] == "array":
             yield from fields(value["items"], f"{here}[]", immutable=fixed)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(_cell(cell) for cell in cells)} |"
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    return "\n".join([_row(*head), f"|{'---|' * len(head)}", *(_row(*row) for row in rows)]) + "\n"
 
 
 def _type(schema: Schema) -> str:
@@ -131,7 +121,11 @@ def _spec(patterns: list[str]) -> str:
         )
         for path, schema, immutable in fields(spec, "spec")
     ]
-    return _table(("Field", "Type", "Default", "Bounds", "Meaning"), rows)
+    return table(("Field", "Type", "Default", "Bounds", "Meaning"), rows)
+
+
+# As code, so that nothing in it is taken for a link.
+_PATTERN = re.compile(r"(\^\S+\$)")
 
 
 def _rules() -> str:
@@ -139,7 +133,10 @@ def _rules() -> str:
     for path, schema, _ in fields(spec_schema(), "spec"):
         for rule in (*schema.get(RULES, ()), *schema.get("items", {}).get(RULES, ())):
             places.setdefault(rule["message"], []).append(f"`{path}`")
-    return _table(("Rule", "Of"), [(message, ", ".join(found)) for message, found in places.items()])
+    return table(
+        ("Rule", "Of"),
+        [(_PATTERN.sub(r"`\1`", message), ", ".join(found)) for message, found in places.items()],
+    )
 
 
 def _status() -> str:
@@ -147,7 +144,7 @@ def _status() -> str:
         (f"`{path}`", _type(schema), schema["description"])
         for path, schema, _ in fields(status_schema(), "status")
     ]
-    return _table(("Field", "Type", "Meaning"), rows)
+    return table(("Field", "Type", "Meaning"), rows)
 
 
 def reference() -> str:
@@ -160,7 +157,6 @@ def reference() -> str:
         (name, f"`{path}`", f"{text} (`-o wide`)") for name, _, path, wide, text in PRINTER_COLUMNS if wide
     ]
     conditions = [(f"`{kind}`", text) for kind, text in CONDITIONS.items()]
-    reasons = [(f"`{reason}`", item.of, item.text, item.remedy) for reason, item in REASONS.items()]
     return "\n".join(
         [
             _INTRODUCTION,
@@ -174,21 +170,20 @@ def reference() -> str:
             listed,
             "## Annotations\n",
             "What a person asks for once; the operator reads them and leaves them as they are.\n",
-            _table(("Annotation", "Value", "Meaning"), list(_ANNOTATIONS)),
+            table(("Annotation", "Value", "Meaning"), list(_ANNOTATIONS)),
             "## Status\n",
             _status(),
             "### Conditions\n",
             "All are there from the first visit, as Unknown when nothing is known. `lastTransitionTime` moves only "
             "when the status does; `observedGeneration` tells which spec was looked at.\n",
-            _table(("Condition", "True means"), conditions),
+            table(("Condition", "True means"), conditions),
             "### Reasons\n",
-            "Components are PostgresReady, RedisReady, OrchestratorsReady and LoadBalancerReady; runners have the "
-            "same reasons where they are named.\n",
-            _table(("Reason", "Of", "Meaning", "What to do"), reasons),
+            "Each word that a condition can have as its reason, with what to look at and what to do: "
+            "[reasons](reasons.md). The operator also tells what happens by [Events](events.md).\n",
             "## Scale\n",
             _SCALE_TEXT,
-            _table(("Path in scale", "Field"), [(name, f"`{path}`") for name, path in SCALE.items()]),
+            table(("Path in scale", "Field"), [(name, f"`{path}`") for name, path in SCALE.items()]),
             "## Columns of `kubectl get rhc`\n",
-            _table(("Column", "Path", "Meaning"), columns),
+            table(("Column", "Path", "Meaning"), columns),
         ]
     )

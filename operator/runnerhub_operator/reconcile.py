@@ -20,6 +20,7 @@ from .actions import Disruption, MarkRunner, ReinitializePostgres, StopRunner, S
 from .api import (
     ConditionReason,
     ConditionType,
+    EventReason,
     RunnerHubCluster,
     RunnerHubClusterStatus,
     parse_cluster,
@@ -357,7 +358,7 @@ class Reconciler:
                 raise
             logger.info("%s", error, extra={"cluster": f"{cluster.namespace}/{cluster.name}"})
             postponed = isinstance(error, SwitchoverPostponedError)
-            reason = error.reason if postponed else "ChangeDelayed"
+            reason: EventReason = "SwitchoverPostponed" if postponed else "ChangeDelayed"
             await self._actor.emit(cluster, EventNote("Warning", reason, str(error)), snapshot.now)
             now, last = datetime.now(UTC), memory.last_step
             return replace(memory, last_step=last.postponed(now) if postponed else last.refused(now))

@@ -2,6 +2,7 @@
 
 from .base import ResourceRequirements, Storage
 from .cluster import RunnerHubCluster, parse_cluster, parse_status
+from .events import EventReason
 from .pod import InitContainer, Variable, Volume
 from .runners import GithubSpec, RunnerPoolSpec, TaintEffect, Toleration, ZoneSpread
 from .spec import (
@@ -49,6 +50,7 @@ __all__ = [
     "ConditionReason",
     "ConditionType",
     "Endpoints",
+    "EventReason",
     "Failover",
     "GatewaySpec",
     "GithubSpec",

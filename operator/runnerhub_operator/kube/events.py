@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from .. import names
-from ..api import RunnerHubCluster
+from ..api import ConditionReason, EventReason, RunnerHubCluster
 
 MAX_MESSAGE_LENGTH = 1024  # The API server's limit for `note` (events.k8s.io) and good manners for `message`.
 
@@ -18,7 +18,7 @@ class EventNote:
     """What an Event says: one word for programs, one sentence for people."""
 
     type: Literal["Normal", "Warning"]
-    reason: str
+    reason: EventReason | ConditionReason
     message: str
 
 

@@ -11,11 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from ..api import RedisStatus
+from ..api import EventReason, RedisStatus
 from ..kube.events import EventNote
 
 NEARLY_FULL_PERCENT: Final = 85
 FULL_PERCENT: Final = 95
+
+_MARKS: Final[tuple[tuple[EventReason, int], ...]] = (
+    ("VolumeNearlyFull", NEARLY_FULL_PERCENT),
+    ("VolumeFull", FULL_PERCENT),
+)
 
 # Where the size of the volumes of each component is.
 POSTGRES_SIZE: Final = "spec.postgres.storage.size"
@@ -44,7 +49,7 @@ def events(before: Iterable[Any], after: Iterable[Any], size: str) -> list[Event
     """What is told once, when a volume passes one of the marks."""
     before, after = tuple(before), tuple(after)
     found = []
-    for reason, mark in (("VolumeNearlyFull", NEARLY_FULL_PERCENT), ("VolumeFull", FULL_PERCENT)):
+    for reason, mark in _MARKS:
         known = fullest(before, mark)
         for name, percent in fullest(after, mark).items():
             if name not in known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from .. import names
 from ..actions import (
@@ -21,6 +21,7 @@ from ..api import (
     Condition,
     ConditionReason,
     ConditionType,
+    EventReason,
     Failover,
     OrchestratorStatus,
     PostgresStatus,
@@ -531,7 +532,7 @@ def _track_roles(
     return roles
 
 
-_ROLE_WORDS = {
+_ROLE_WORDS: Final[Mapping[str, tuple[EventReason, str]]] = {
     names.POSTGRES: ("PrimaryChanged", "Postgres primary"),
     names.REDIS: ("MasterChanged", "Redis master"),
     names.ORCHESTRATOR: ("LeaderChanged", "leading orchestrator"),
@@ -565,7 +566,7 @@ def _condition_events(before: tuple[Condition, ...], after: tuple[Condition, ...
         elif item.type == ConditionType.READY and old.get(item.type) == "True":
             notes.events.append(EventNote("Warning", "NotReady", item.message))
         elif item.type == ConditionType.ACCEPTED and item.status == "False":
-            notes.events.append(EventNote("Warning", item.reason, item.message))
+            notes.events.append(EventNote("Warning", ConditionReason(item.reason), item.message))
         elif item.type == ConditionType.DEGRADED and item.status == "True":
             notes.events.append(EventNote("Warning", "Degraded", item.message))
         elif item.type == ConditionType.DEGRADED and old.get(item.type) == "True":
