@@ -37,6 +37,7 @@ EventReason = Literal[
     "PasswordUnsuitable",
     "RunnersStarted",
     "RunnersStopped",
+    "RunnerSilent",
 ]
 
 
@@ -215,5 +216,12 @@ EVENTS: Final[Mapping[EventReason, EventMeaning]] = {
         "Runners of a pool were stopped; the message tells why. One that was ready had said that it has no job.",
         "`kubectl runnerhub status`.",
         "Nothing.",
+    ),
+    "RunnerSilent": EventMeaning(
+        "Warning",
+        "A runner that is not needed could not be asked whether it has a job, so it stays; others are stopped instead.",
+        "The message, the runner's log, and whether the operator reaches port 9810 of the runners.",
+        "Let the operator reach that port in your NetworkPolicies; an image of your own must answer `POST /drain`. The "
+        "runner is asked again every minute.",
     ),
 }
