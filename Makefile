@@ -79,6 +79,10 @@ faults-api: venv tools ## Try the operator with an API server that is away, cuts
 e2e: check venv ## Run the tests on a kind cluster: install, faults with the oracle, deletion
 	$(BIN)/python -m pytest e2e/tests
 
+.PHONY: e2e-install
+e2e-install: check venv ## Install in each way on kind: Helm 3 and 4, kubectl, kustomize, Argo CD; report in build/reports/install.json
+	$(BIN)/python -m pytest e2e/install
+
 # For faults-postgres and faults-redis: RUNS of each fault, FAULTS=a,b for some of them, STRICT=1 to fail for missed targets,
 # API_AWAY_SECONDS=600 for the outage that the design asks for, RESUME=1 to go on where an earlier suite was cut off.
 RUNS ?= 10

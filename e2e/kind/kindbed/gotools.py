@@ -33,6 +33,8 @@ NODE_IMAGE_TOOLS = (*CONTROL_PLANE, *NODE_BINARIES, "kube-proxy", "coredns", "lo
 API_SERVER_TOOLS = ("etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kwok")
 CLUSTER_TOOLS = ("kind", "kubectl")
 DEVELOPER_TOOLS = ("helm", "helm3", "actionlint")
+# Only the test of all ways to install needs these, and they take long to build.
+INSTALL_TOOLS = ("argocd",)
 
 TOOLS = {
     tool.binary: tool
@@ -52,6 +54,8 @@ TOOLS = {
         Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm"),
         # Many installations still use the former major version; the charts are checked with both.
         Tool("helm3", "helm3", "helm.sh/helm/v3/cmd/helm"),
+        # One program for all parts of Argo CD; each part is told by the name it is called by.
+        Tool("argocd", "argocd", "github.com/argoproj/argo-cd/v3/cmd"),
         Tool("actionlint", "actionlint", "github.com/rhysd/actionlint/cmd/actionlint"),
     )
 }
