@@ -35,6 +35,7 @@ CLUSTER_TOOLS = ("kind", "kubectl")
 DEVELOPER_TOOLS = ("helm", "helm3", "actionlint")
 # Only the test of all ways to install needs these, and they take long to build.
 INSTALL_TOOLS = ("argocd",)
+RELEASE_TOOLS = ("helm", "syft")
 
 TOOLS = {
     tool.binary: tool
@@ -56,6 +57,8 @@ TOOLS = {
         Tool("helm3", "helm3", "helm.sh/helm/v3/cmd/helm"),
         # One program for all parts of Argo CD; each part is told by the name it is called by.
         Tool("argocd", "argocd", "github.com/argoproj/argo-cd/v3/cmd"),
+        # Lists what an image holds.
+        Tool("syft", "syft", "github.com/anchore/syft/cmd/syft"),
         Tool("actionlint", "actionlint", "github.com/rhysd/actionlint/cmd/actionlint"),
     )
 }
