@@ -15,9 +15,8 @@ KUBE_IMAGES = "registry.k8s.io"
 
 # The supported versions of Kubernetes, oldest first: those that CI tests. Documents, charts, workflow, doctor follow.
 # Each with its newest published node image, by digest, for machines with Docker and a registry. The last four are
-# those of the pinned kind; older ones come from earlier releases of kind.
+# those of the pinned kind; older ones come from earlier releases of kind. Before 1.30 a preStop hook could not sleep.
 NODE_IMAGES = {
-    "1.29": "kindest/node:v1.29.14@sha256:8703bd94ee24e51b778d5556ae310c6c0fa67d761fae6379c8e0bb480e6fea29",
     "1.30": "kindest/node:v1.30.13@sha256:397209b3d947d154f6641f2d0ce8d473732bd91c87d9575ade99049aa33cd648",
     "1.31": "kindest/node:v1.31.14@sha256:6f86cf509dbb42767b6e79debc3f2c32e4ee01386f0489b3b2be24b0a55aac2b",
     "1.32": "kindest/node:v1.32.11@sha256:5fc52d52a7b9574015299724bd68f183702956aa4a2116ae75a63cb574b35af8",
