@@ -132,8 +132,7 @@ def install(bed: Bed, folder: Path) -> ArgoCD:
     productimages.place(bed.cluster, [image])
     bed.kubectl.apply(_namespace(NAMESPACE))
     kubectl = bed.kubectl.in_namespace(NAMESPACE)
-    text = yaml.safe_dump_all(manifests(image))
-    kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
+    _apply(kubectl, manifests(image))
     # As the documentation says it, before the controller reads it.
     kubectl("patch", "configmap", "argocd-cm", "--patch-file", str(EXAMPLES / "argocd-cm.yaml"))
     for what in (
@@ -182,6 +181,16 @@ def example(repository: Repository) -> Manifest:
         source["repoURL"] = repository.url
         source["targetRevision"] = BRANCH
     return application
+
+
+def _apply(kubectl: Kubectl, objects: list[Manifest]) -> None:
+    """Apply the definitions first: kubectl refuses a kind that is not served yet."""
+    definitions = [item for item in objects if item["kind"] == "CustomResourceDefinition"]
+    others = [item for item in objects if item["kind"] != "CustomResourceDefinition"]
+    for part in (definitions, others):
+        kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(part))
+        names = [f"crd/{item['metadata']['name']}" for item in definitions]
+        kubectl("wait", *names, "--for=condition=Established", "--timeout=30s")
 
 
 def _namespace(name: str) -> Manifest:

@@ -12,6 +12,7 @@ from kindbed.engine import Engine
 from kindbed.hostclients import build_mounts
 from kindbed.nodeimage import REPOSITORY_NAME
 from kindbed.paths import KIND_DIR, cache_dir, content_hash
+from kindbed.productimages import INPUTS_LABEL
 
 CONTAINERFILE = KIND_DIR / "argocd" / "Containerfile"
 MODULE = "github.com/argoproj/argo-cd/v3"
@@ -25,13 +26,13 @@ def ensure(engine: Engine) -> str:
     tools = [gotools.tool_path(tool).parent.name for tool in _PROGRAMS.values()]
     key = content_hash([CONTAINERFILE], inspect.getsource(_build), base, *tools)
     tag = f"{REPOSITORY_NAME}/argocd:{key}"
-    if engine.image_label(tag, "") is not None:
+    if engine.image_label(tag, INPUTS_LABEL) == key:
         return tag
     gotools.ensure(*_PROGRAMS.values())
     with exclusive("argocd-image"):
-        if engine.image_label(tag, "") is None:
+        if engine.image_label(tag, INPUTS_LABEL) != key:
             with step("build the image of Argo CD"):
-                _build(engine, base, tag)
+                _build(engine, base, tag, key)
             engine.forget_older(tag)
     return tag
 
@@ -46,7 +47,7 @@ def manifests() -> Path:
     return Path(json.loads(answer)["Dir"], "manifests")
 
 
-def _build(engine: Engine, base: str, tag: str) -> None:
+def _build(engine: Engine, base: str, tag: str, key: str) -> None:
     own: list[Word] = []
     if not engine.is_docker:
         own = ["--network", "host", "--isolation", "chroot", "--pull=never", *build_mounts()]
@@ -58,7 +59,7 @@ def _build(engine: Engine, base: str, tag: str) -> None:
         run_logged(
             [
                 engine.command, "build", *own, "--build-arg", f"BASE_IMAGE={base}", "--tag", tag,
-                "--file", CONTAINERFILE, folder,
+                "--label", f"{INPUTS_LABEL}={key}", "--file", CONTAINERFILE, folder,
             ],
             "image-argocd",
             env=engine.environment,

@@ -33,9 +33,6 @@ NODE_IMAGE_TOOLS = (*CONTROL_PLANE, *NODE_BINARIES, "kube-proxy", "coredns", "lo
 API_SERVER_TOOLS = ("etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kwok")
 CLUSTER_TOOLS = ("kind", "kubectl")
 DEVELOPER_TOOLS = ("helm", "helm3", "actionlint")
-# Only the test of all ways to install needs these, and they take long to build.
-INSTALL_TOOLS = ("argocd",)
-RELEASE_TOOLS = ("helm", "syft")
 
 TOOLS = {
     tool.binary: tool
