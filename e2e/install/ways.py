@@ -198,7 +198,7 @@ def remove_operator(found: Bed) -> None:
 
 
 def _await_definition(found: Bed) -> None:
-    found.kubectl("wait", f"crd/{DEFINITION}", "--for=condition=Established", "--timeout=30s")
+    found.kubectl.await_definition(DEFINITION)
     found.kubectl(
         "rollout", "status", "deployment/runnerhub-operator", "-n", OPERATOR_NAMESPACE, "--timeout=180s",
         timeout=200,

@@ -189,8 +189,8 @@ def _apply(kubectl: Kubectl, objects: list[Manifest]) -> None:
     others = [item for item in objects if item["kind"] != "CustomResourceDefinition"]
     for part in (definitions, others):
         kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(part))
-        names = [f"crd/{item['metadata']['name']}" for item in definitions]
-        kubectl("wait", *names, "--for=condition=Established", "--timeout=30s")
+        for item in definitions:
+            kubectl.await_definition(item["metadata"]["name"])
 
 
 def _namespace(name: str) -> Manifest:
