@@ -101,7 +101,7 @@ class Manifests:
     def _apply(self, *values: str) -> None:
         file = self.folder / "runnerhub-operator.yaml"
         manifest.main([str(file), "--namespace", OPERATOR_NAMESPACE, *values])
-        self.bed.kubectl("apply", "--server-side", "-f", str(file))
+        self.bed.kubectl.in_namespace(OPERATOR_NAMESPACE)("apply", "--server-side", "-f", str(file))
 
 
 @dataclass(slots=True)
@@ -140,7 +140,7 @@ class Kustomize:
             }
             content["patches"] = [{"patch": json.dumps(patch)}]
         (overlay / "kustomization.yaml").write_text(yaml.safe_dump(content))
-        self.bed.kubectl("apply", "--server-side", "-k", str(overlay))
+        self.bed.kubectl.in_namespace(OPERATOR_NAMESPACE)("apply", "--server-side", "-k", str(overlay))
 
 
 @dataclass(slots=True)
