@@ -88,6 +88,18 @@ faults-api: venv tools ## Try the operator with an API server that is away, cuts
 e2e: check venv ## Run the tests on a kind cluster: install, faults with the oracle, deletion
 	$(BIN)/python -m pytest e2e/tests
 
+.PHONY: charts
+charts: venv tools servers ## Test the charts, and installing with them on a real API server
+	$(BIN)/python -m pytest tests/unit/charts tests/unit/argocd tests/integration/test_install.py tests/integration/test_install_lifecycle.py
+
+.PHONY: network-policies
+network-policies: check venv ## Test a cluster in a namespace that is closed to others (needs a pod network that enforces it)
+	$(BIN)/python -m pytest e2e/tests/test_15_network_policies.py
+
+.PHONY: e2e-install
+e2e-install: check venv ## Install in each way on kind: Helm 3 and 4, kubectl, kustomize, Argo CD; report in build/reports/install.json
+	$(BIN)/python -m pytest e2e/install
+
 # For faults-postgres, faults-redis and faults-hub: RUNS of each fault, FAULTS=a,b for some of them, STRICT=1 to fail for
 # missed targets, API_AWAY_SECONDS=600 and TWO_DOWN_SECONDS=600 for the outages that the design asks for, RESUME=1 to go on
 # where an earlier suite was cut off.
@@ -107,6 +119,24 @@ faults-redis: check venv ## Break the queue in each way RUNS times while clients
 .PHONY: faults-hub
 faults-hub: check venv ## Break orchestrators, leader, load balancer and runners RUNS times under load (hours); keeps the cluster
 	$(BIN)/python -m e2e.faults hub $(FAULTS_OPTIONS)
+
+# VERSION=1.2.3: says it in all places, dates the changelog, writes the generated files anew.
+.PHONY: version
+version: venv ## Give the product another version, VERSION=1.2.3
+	$(BIN)/python -m release version "$(VERSION)"
+	$(BIN)/python -m tests.generate
+
+# RELEASE_OPTIONS="--images operator,redis" for some images, "--base-image docker.io/library/debian:trixie-slim" for another foundation.
+RELEASE_OPTIONS ?=
+.PHONY: release
+release: check venv ## Build wheel, charts, manifest and images with their contents into build/release, with SHA256SUMS
+	rm -rf build/release
+	$(BIN)/python -m release build build/release $(RELEASE_OPTIONS)
+
+.PHONY: release-check
+release-check: check venv ## Build a release twice and compare; report in build/reports/release.json
+	rm -rf build/release-check
+	$(BIN)/python -m release check build/release-check $(RELEASE_OPTIONS)
 
 .PHONY: test
 test: check lint tools servers ## Run all that must pass before a change lands

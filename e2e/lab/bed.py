@@ -18,7 +18,7 @@ from .kubectl import Kubectl, KubectlError, wait_for
 
 OPERATOR_NAMESPACE = "runnerhub-system"
 CHART = paths.REPOSITORY / "charts" / "runnerhub-operator"
-CLIENT_IMAGE = "ghcr.io/runnerhub/client:0.1.0"
+CLIENT_IMAGE = productimages.image_name("client")
 
 
 @dataclass(frozen=True, slots=True)

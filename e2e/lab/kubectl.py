@@ -65,6 +65,12 @@ class Kubectl:
         found: list[dict[str, Any]] = json.loads(self("get", kind, *chosen, "-o", "json"))["items"]
         return found
 
+    def await_definition(self, name: str) -> None:
+        """Wait until a CustomResourceDefinition is served."""
+        command = ("wait", f"crd/{name}", "--for=condition=Established", "--timeout=30s")
+        # For a moment after it was made it has no conditions at all, which `kubectl wait` takes for an error.
+        wait_for(f"{name} to be served", lambda: self(*command), 30)
+
     def delete_pod_now(self, name: str) -> None:
         """Delete a pod without grace: what a crashed node or an impatient person does."""
         self("delete", "pod", name, "--force", "--grace-period=0", "--wait=false")

@@ -91,7 +91,7 @@ def choose() -> Engine:
 def _docker_has_images() -> bool:
     if not shutil.which("docker") or not succeeds(["docker", "info"]):
         return False
-    images = (versions.UPSTREAM_NODE_IMAGE, versions.UPSTREAM_BASE_IMAGE)
+    images = (versions.upstream_node_image(), versions.UPSTREAM_BASE_IMAGE)
     if all(succeeds(["docker", "image", "inspect", image]) for image in images):
         return True
     return all(

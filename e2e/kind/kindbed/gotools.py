@@ -52,6 +52,10 @@ TOOLS = {
         Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm"),
         # Many installations still use the former major version; the charts are checked with both.
         Tool("helm3", "helm3", "helm.sh/helm/v3/cmd/helm"),
+        # One program for all parts of Argo CD; each part is told by the name it is called by.
+        Tool("argocd", "argocd", "github.com/argoproj/argo-cd/v3/cmd"),
+        # Lists what an image holds.
+        Tool("syft", "syft", "github.com/anchore/syft/cmd/syft"),
         Tool("actionlint", "actionlint", "github.com/rhysd/actionlint/cmd/actionlint"),
     )
 }

@@ -9,7 +9,7 @@ import subprocess
 
 from kindbed.console import TestBedError, output_of, succeeds
 from kindbed.engine import NETWORK, Engine, as_root
-from kindbed.versions import UPSTREAM_NODE_IMAGE
+from kindbed.versions import upstream_node_image
 
 TABLE = "runnerhub_testbed"
 # Packets to the address of a pod that is gone take the nodes' default route. They are dropped in silence, as
@@ -74,7 +74,7 @@ def _nft_command(engine: Engine, *arguments: str) -> list[str]:
         # Who may use Docker may do this too; the node image brings nft.
         return [
             "docker", "run", "--rm", "--interactive", "--privileged", "--network", "host",
-            "--entrypoint", "nft", UPSTREAM_NODE_IMAGE, *arguments,
+            "--entrypoint", "nft", upstream_node_image(), *arguments,
         ]  # fmt: skip
     raise TestBedError("the traffic guard needs nft (Debian package nftables)")
 

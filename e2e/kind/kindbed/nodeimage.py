@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from kindbed import baseimage, gotools, versions
-from kindbed.console import Word, exclusive, run_logged, step
+from kindbed.console import TestBedError, Word, exclusive, run_logged, step
 from kindbed.engine import Engine
 from kindbed.hostclients import build_mounts
 from kindbed.paths import KIND_DIR, cache_dir, content_hash, files_below
@@ -36,7 +36,9 @@ _PRELOADED = {
 def ensure(engine: Engine) -> str:
     """Name of the node image for `kind create cluster --image`; built once per content with podman."""
     if engine.is_docker:
-        return versions.UPSTREAM_NODE_IMAGE
+        return versions.upstream_node_image()
+    if not versions.KUBERNETES.startswith(f"v{versions.kubernetes_minor()}."):
+        raise TestBedError(f"from packages the test bed makes {versions.KUBERNETES} only; others need Docker")
     base = baseimage.ensure(engine)
     recipe = [inspect.getsource(part) for part in (_build, _compress_layers, _build_stage)]
     keys = [gotools.tool_path(name).parent.name for name in gotools.NODE_IMAGE_TOOLS]

@@ -118,12 +118,16 @@ class _Wanted:
 def load(cluster: Cluster) -> None:
     """Bring the product images onto all nodes; an image that a node already has with this content is skipped."""
     # No pod runs the base image itself.
-    built = [image_name(name) for name in build(cluster.engine) if name != BASE]
-    wanted = [_Wanted(name, image_id(cluster.engine, name)) for name in built]
+    place(cluster, [image_name(name) for name in build(cluster.engine) if name != BASE])
+
+
+def place(cluster: Cluster, images: list[str]) -> None:
+    """Bring images that the engine has onto all nodes that do not have them with this content."""
+    wanted = [_Wanted(name, image_id(cluster.engine, name)) for name in images]
     missing = {node: _missing(cluster.engine, node, wanted) for node in cluster.nodes("running")}
     missing = {node: images for node, images in missing.items() if images}
     if not missing:
-        say(f"all nodes of {cluster.name} have the {len(wanted)} product images")
+        say(f"all nodes of {cluster.name} have the {len(wanted)} images")
         return
     needed = [image for image in wanted if any(image in images for images in missing.values())]
     BUILD_DIR.mkdir(exist_ok=True)

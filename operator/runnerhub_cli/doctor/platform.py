@@ -13,8 +13,8 @@ from ..times import age, seconds_since, span
 from .facts import Facts, StorageClass
 from .findings import Finding, Level, pod_finding, unknown
 
-# The first with all of CEL that the schema uses; the chart says the same.
-OLDEST_KUBERNETES: Final = (1, 29)
+# The first whose preStop hooks can sleep, which the pods need; the charts say the same.
+OLDEST_KUBERNETES: Final = (1, 30)
 # The operator renews every two seconds and is replaced after fifteen.
 LEASE_STALE_SECONDS: Final = 30
 CLOCK_WARNING_SECONDS: Final = 5

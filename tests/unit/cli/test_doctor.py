@@ -148,7 +148,7 @@ def test_the_worst_finding_decides_the_exit_code(level: Level, code: Exit) -> No
 
 
 @pytest.mark.parametrize(
-    ("version", "level"), [("v1.28.9", Level.ERROR), ("?", Level.UNKNOWN), ("v1.29.0+k3s1", None)]
+    ("version", "level"), [("v1.29.9", Level.ERROR), ("?", Level.UNKNOWN), ("v1.30.0+k3s1", None)]
 )
 def test_kubernetes_must_be_new_enough(version: str, level: Level | None) -> None:
     found = bad(facts(server_version=version))
