@@ -38,6 +38,8 @@ _MEANINGS: Final[Mapping[str, str]] = {
     "RequestTimeTooSkewed": "the clocks of node and store differ too much",
     "SignatureDoesNotMatch": "the secret access key is wrong",
 }
+# Requests for credentials: to a cloud's metadata, or to its service of tokens, whose URL the library does not tell.
+_IDENTITY: Final = r"performing \w+ (REDACTED|http://169\.254\.)|token file"
 # Some errors the library tells by Python's own classes.
 _ERRORS: Final = (BaseError, OSError, ValueError)
 # What is found first tells the cause; the rest of such a text is the library's inside.
@@ -156,6 +158,11 @@ class BucketProbe:
 def words(error: Exception) -> str:
     """What a person can act on, and nothing else: the texts of stores and libraries may tell keys."""
     text = str(error)
+    if re.search(_IDENTITY, text):
+        return (
+            "no credentials: neither is there a credentialsSecretName, nor gives the cloud the pods' ServiceAccount "
+            "an identity"
+        )
     if code := re.search(r"<Code>(\w+)</Code>", text):
         return f"{_MEANINGS.get(code[1], 'the store refuses')} ({code[1]})"
     for pattern, meaning in _CAUSES.items():

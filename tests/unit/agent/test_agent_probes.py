@@ -35,6 +35,10 @@ from runnerhub_operator.errors import (
 )
 from tests.unit.agent.fixtures import ENVIRONMENT, settings
 
+NO_IDENTITY = (
+    "no credentials: neither is there a credentialsSecretName, nor gives the cloud "
+    "the pods' ServiceAccount an identity"
+)
 MASTER, OTHER = ("10.0.0.1", 6379), ("10.0.0.2", 6379)
 
 
@@ -100,6 +104,14 @@ async def test_a_hanging_storage_gets_no_second_thread(
         ),
         ("Server returned non-2xx status code: 502 Bad Gateway: <html>", "the store answers 502 Bad Gateway"),
         ("something that nobody has seen AKIAEXAMPLE", "BaseError"),
+        *(
+            (error, NO_IDENTITY)
+            for error in (
+                "Error performing PUT http://169.254.169.254/latest/api/token in 3s - HTTP error: kind: Connect",
+                "Error performing POST REDACTED in 8ms - status code: 403: <Error><Code>AccessDenied</Code></Error>",
+                "Failed to read token file '/var/run/secrets/eks.amazonaws.com/serviceaccount/token'",
+            )
+        ),
     ],
 )
 def test_a_buckets_error_is_told_without_what_store_and_library_say(error: str, told: str) -> None:
