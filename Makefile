@@ -45,7 +45,7 @@ unit: venv ## Run the unit tests
 	$(BIN)/python -m pytest tests/unit e2e/kind/tests
 
 .PHONY: integration
-integration: venv tools servers ## Run the tests against real servers on loopback: kube-apiserver, Postgres, Redis
+integration: venv tools servers ## Run the tests against real servers on loopback: kube-apiserver, Postgres, Redis, S3
 	$(BIN)/python -m pytest tests/integration
 
 .PHONY: bench-scale

@@ -32,7 +32,7 @@ NODE_BINARIES = ("kubelet", "kubeadm", "kubectl")
 NODE_IMAGE_TOOLS = (*CONTROL_PLANE, *NODE_BINARIES, "kube-proxy", "coredns", "local-path-provisioner")
 API_SERVER_TOOLS = ("etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kwok")
 CLUSTER_TOOLS = ("kind", "kubectl")
-DEVELOPER_TOOLS = ("helm", "helm3", "actionlint")
+DEVELOPER_TOOLS = ("helm", "helm3", "actionlint", "s3-server")
 
 TOOLS = {
     tool.binary: tool
@@ -57,6 +57,8 @@ TOOLS = {
         # Lists what an image holds.
         Tool("syft", "syft", "github.com/anchore/syft/cmd/syft"),
         Tool("actionlint", "actionlint", "github.com/rhysd/actionlint/cmd/actionlint"),
+        # A few lines of our own around a library.
+        Tool("s3-server", "s3-server", "runnerhub.io/e2e/kind/tools/s3-server"),
     )
 }
 
@@ -78,7 +80,8 @@ def _linker_flags(module: str) -> str:
 
 def _folder(tool: Tool) -> Path:
     module_dir = TOOLS_DIR / tool.module
-    key = content_hash([module_dir / "go.mod", module_dir / "go.sum"], _linker_flags(tool.module))
+    sources = [module_dir / "go.mod", module_dir / "go.sum", *module_dir.glob("*.go")]
+    key = content_hash(sources, _linker_flags(tool.module))
     return cache_dir() / "go" / f"{tool.module}-{key}"
 
 

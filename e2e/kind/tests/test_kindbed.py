@@ -31,7 +31,7 @@ def test_each_go_module_names_its_tools_and_has_checksums(module: str) -> None:
     for tool in gotools.TOOLS.values():
         if tool.module == module:
             assert tool.package in text
-    assert "tool " in text
+    assert "tool " in text or (gotools.TOOLS_DIR / module / "main.go").exists()
     assert (gotools.TOOLS_DIR / module / "go.sum").stat().st_size > 0
 
 

@@ -245,9 +245,15 @@ def check_secrets(_facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:
 
 
 def _foreign_secrets(spec: RunnerHubClusterSpec | None) -> dict[str, tuple[str, ...]]:
-    if spec is None or spec.ingress is None or spec.ingress.tls_secret_name is None:
-        return {}
-    return {spec.ingress.tls_secret_name: ("tls.crt", "tls.key")}
+    found: dict[str, tuple[str, ...]] = {}
+    if spec is None:
+        return found
+    if spec.ingress is not None and spec.ingress.tls_secret_name is not None:
+        found[spec.ingress.tls_secret_name] = ("tls.crt", "tls.key")
+    bucket = None if spec.shared_storage is None else spec.shared_storage.s3
+    if bucket is not None and bucket.credentials_secret_name is not None:
+        found[bucket.credentials_secret_name] = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    return found
 
 
 def check_claims(_facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:

@@ -70,7 +70,7 @@ class Agent:
             if settings.redis
             else None
         )
-        storage = StorageProbe(settings.node, settings.storage_path) if settings.storage_path else None
+        storage = _storage_probe(settings)
         canary = (
             CanaryProbe(
                 settings.node, self._database, self._redis, settings.timing_of("canary").timeout_seconds
@@ -178,6 +178,15 @@ class Agent:
             queues=self._queues.views if self._queues else {},
             deaf=frozenset(self._queues.deaf) if self._queues else frozenset(),
         )
+
+
+def _storage_probe(settings: AgentSettings) -> Callable[[], Awaitable[Details]] | None:
+    if settings.bucket is not None:
+        # Only those who have a bucket pay for its library.
+        from .bucket import BucketProbe
+
+        return BucketProbe(settings.node, settings.bucket, settings.timing_of("storage").timeout_seconds)
+    return StorageProbe(settings.node, settings.storage_path) if settings.storage_path else None
 
 
 async def run(settings: AgentSettings) -> None:

@@ -39,6 +39,19 @@ class RedisSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class BucketSettings:
+    """The bucket of the shared storage. Without a folder the environment has an identity, as a cloud gives it."""
+
+    bucket: str
+    prefix: str = ""
+    region: str | None = None
+    endpoint: str | None = None
+    path_style: bool = False
+    credentials_folder: Path | None = None
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AgentSettings:
     """Everything the environment decides. A dependency without address is not checked."""
 
@@ -57,6 +70,7 @@ class AgentSettings:
     database_password_file: Path | None = None
     redis: RedisSettings | None = None
     storage_path: Path | None = None
+    bucket: BucketSettings | None = None
     log_level: str = "INFO"
     own_checks: Mapping[str, CheckTiming] = field(default_factory=dict)
 
@@ -111,7 +125,22 @@ def read_settings(environment: Mapping[str, str]) -> AgentSettings:
             _path(environment, "REDIS_SENTINEL_PASSWORD_FILE"),
         ),
         storage_path=Path(storage) if storage else None,
+        bucket=_bucket(environment),
         log_level=environment.get("RUNNERHUB_LOG_LEVEL", "INFO").upper(),
+    )
+
+
+def _bucket(environment: Mapping[str, str]) -> BucketSettings | None:
+    if not (bucket := environment.get("S3_BUCKET")):
+        return None
+    return BucketSettings(
+        bucket,
+        environment.get("S3_PREFIX", ""),
+        environment.get("AWS_REGION") or None,
+        environment.get("AWS_ENDPOINT_URL_S3") or None,
+        environment.get("S3_FORCE_PATH_STYLE") == "true",
+        _path(environment, "S3_CREDENTIALS_FOLDER"),
+        _path(environment, "AWS_CA_BUNDLE"),
     )
 
 

@@ -67,8 +67,21 @@ OPERATOR_OWNED_VARIABLES: Final = (
     "RUNNERHUB_CLUSTER",
     "RUNNERHUB_LEADER_FILE",
     "RUNNERHUB_TOKEN_KEYS_FILE",
+    "S3_BUCKET",
+    "S3_FORCE_PATH_STYLE",
+    "S3_PREFIX",
     "SHARED_STORAGE_PATH",
     "WEBSOCKET_PORT",
+)
+# Those of all programs for AWS and its like; the operator's own only with spec.sharedStorage.s3.
+BUCKET_VARIABLES: Final = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CA_BUNDLE",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
 )
 # Volumes and folders of the operator's own in these pods.
 OPERATOR_OWNED_VOLUMES: Final = (
@@ -76,6 +89,8 @@ OPERATOR_OWNED_VOLUMES: Final = (
     "kubernetes-api",
     "queue-credentials",
     "run",
+    "s3-ca",
+    "s3-credentials",
     "shared-storage",
     "tmp",
     "token-keys",

@@ -33,6 +33,7 @@ from .base import (
     cel_string,
 )
 from .pod import (
+    BUCKET_VARIABLES,
     POD_RULES,
     Environment,
     InitContainer,
@@ -826,7 +827,7 @@ class HealthChecksSpec(ApiModel):
     )
     storage: CheckTimingSpec = Field(
         default_factory=CheckTimingSpec,
-        description="The check that writes a file to the shared storage and reads it.",
+        description="The check that writes a file or an object to the shared storage and reads it.",
     )
     canary: CheckTimingSpec = Field(
         default_factory=CheckTimingSpec,
@@ -899,10 +900,92 @@ _GROWING_CLAIM: dict[str, Any] = {
 }
 
 
-class SharedStorageSpec(ApiModel):
-    """Storage that all orchestrators share, for logs and artifacts; mounted at /mnt/shared/runnerhub."""
+# Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; other stores take the same.
+BucketName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])$", min_length=3, max_length=63)
+]
+# Characters that need no escape in a URL, in parts that are neither . nor ..
+BucketPrefix = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^\.?[A-Za-z0-9_-][A-Za-z0-9._-]*(/\.?[A-Za-z0-9_-][A-Za-z0-9._-]*)*$",
+        min_length=1,
+        max_length=255,
+    ),
+]
+Region = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_]*[A-Za-z0-9])?$", min_length=1, max_length=63)
+]
+Endpoint = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^https?://([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$",
+        min_length=1,
+        max_length=255,
+    ),
+]
+# What a store takes that has no regions, and what programs ask for all the same.
+DEFAULT_REGION = "us-east-1"
 
-    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("sharedStorage", "claim", "nfs"),)
+
+class S3Spec(ApiModel):
+    """A bucket of Amazon S3 or of a store that speaks its protocol."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            '!has(self.caConfigMapName) || has(self.endpoint) && self.endpoint.startsWith("https://")',
+            "sharedStorage.s3.caConfigMapName goes with an endpoint of https: Amazon's certificates are known",
+            lambda given: given.ca_config_map_name is None or (given.endpoint or "").startswith("https://"),
+            ".caConfigMapName",
+        ),
+    )
+
+    bucket: BucketName = Field(description="Name of the bucket, which must be there.")
+    prefix: BucketPrefix | None = Field(
+        default=None,
+        description="First part of the names of all objects, without / at the beginning and the end. Default: none.",
+    )
+    region: Region | None = Field(
+        default=None,
+        description=f"Region of the bucket. Default: with endpoint {DEFAULT_REGION}; otherwise the pods' environment "
+        f"decides, as a cloud's webhook sets it, and without that {DEFAULT_REGION}.",
+    )
+    endpoint: Endpoint | None = Field(
+        default=None,
+        description="URL of another store than Amazon's, without a path, such as https://minio.example.com:9000.",
+    )
+    path_style: Boolean | None = Field(
+        default=None,
+        description="Whether the bucket stands in the path of a URL, and not before its host. Default: with endpoint "
+        "true, otherwise false.",
+    )
+    credentials_secret_name: ObjectName | None = Field(
+        default=None,
+        description="Secret in the cluster's namespace with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and "
+        "AWS_SESSION_TOKEN if there is one. Default: the identity that the cloud gives to the ServiceAccount in "
+        "orchestrator.podTemplate.serviceAccountName, or to the node.",
+    )
+    ca_config_map_name: ObjectName | None = Field(
+        default=None,
+        description="ConfigMap in the cluster's namespace whose key ca.crt has the certificates, in PEM, of those who "
+        "sign for the endpoint. Default: those that the images know.",
+    )
+
+    @property
+    def effective_region(self) -> str | None:
+        """The region, if it is not left to the environment of the pods."""
+        return self.region or (DEFAULT_REGION if self.endpoint else None)
+
+    @property
+    def uses_path_style(self) -> bool:
+        """Whether the bucket stands in the path."""
+        return self.endpoint is not None if self.path_style is None else self.path_style
+
+
+class SharedStorageSpec(ApiModel):
+    """Storage that all orchestrators share, for logs and artifacts: mounted at /mnt/shared/runnerhub, or a bucket."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("sharedStorage", "claim", "nfs", "s3"),)
 
     claim: SharedClaimSpec | None = Field(
         default=None,
@@ -914,10 +997,35 @@ class SharedStorageSpec(ApiModel):
         description="A share of an NFS server. The operator makes a PersistentVolume for it, which it may only when "
         "its chart is installed with nfsVolumes: true.",
     )
+    s3: S3Spec | None = Field(
+        default=None,
+        description="A bucket of Amazon S3 or of a store that speaks its protocol. Nothing is mounted: the "
+        "orchestrators get the variables S3_BUCKET, S3_PREFIX, S3_FORCE_PATH_STYLE and, as all programs for S3 know "
+        "them, AWS_REGION, AWS_ENDPOINT_URL_S3, AWS_CA_BUNDLE and the credentials.",
+    )
+
+
+def _bucket_variables_free(spec: RunnerHubClusterSpec) -> bool:
+    storage = spec.shared_storage
+    if storage is None or storage.s3 is None:
+        return True
+    return not {variable.name for variable in spec.orchestrator.env} & set(BUCKET_VARIABLES)
 
 
 class RunnerHubClusterSpec(ApiModel):
     """A highly available RunnerHub installation. Every section has safe defaults."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.sharedStorage) || !has(self.sharedStorage.s3) || !has(self.orchestrator) || "
+            "!has(self.orchestrator.env) || "
+            f"self.orchestrator.env.all(item, !(item.name in {json.dumps(BUCKET_VARIABLES)}))",
+            "with sharedStorage.s3, orchestrator.env must not set a variable that it decides: "
+            + ", ".join(BUCKET_VARIABLES),
+            _bucket_variables_free,
+            ".orchestrator.env",
+        ),
+    )
 
     paused: Boolean = Field(
         default=False,

@@ -333,7 +333,7 @@ def _orchestrator(context: BuildContext) -> Manifest:
         "image": spec.image or context.images.orchestrator,
         "env": [
             *orchestrator_environment(context),
-            *storage_environment(context),
+            *storage_environment(context, reads_files=False),
             *variables(spec.env),
         ],
         **container_additions(spec),
@@ -357,7 +357,7 @@ def _orchestrator(context: BuildContext) -> Manifest:
             *_CREDENTIALS_MOUNTS,
             {"name": "token-keys", "mountPath": TOKEN_KEYS_FOLDER, "readOnly": True},
             TEMPORARY_MOUNT,
-            *storage_mounts(context),
+            *storage_mounts(context, reads_files=False),
             *(dump(mount) for mount in spec.volume_mounts),
         ],
     }
@@ -368,7 +368,7 @@ def _agent(context: BuildContext) -> Manifest:
         "name": "ha-agent",
         "image": context.images.operator,
         "command": ["tini", "--", "python", "-m", "runnerhub_operator.agent"],
-        "env": [*agent_environment(context), *storage_environment(context)],
+        "env": [*agent_environment(context), *storage_environment(context, reads_files=True)],
         "ports": [{"name": _AGENT_PORT, "containerPort": names.PORT_AGENT, "protocol": "TCP"}],
         # No preStop hook: leadership is given back at the very beginning of the end.
         # On a busy machine the start alone may take longer than the patience of the liveness probe.
@@ -395,7 +395,7 @@ def _agent(context: BuildContext) -> Manifest:
         "volumeMounts": [
             {"name": "run", "mountPath": RUN_FOLDER},
             *_CREDENTIALS_MOUNTS,
-            *storage_mounts(context),
+            *storage_mounts(context, reads_files=True),
             {"name": "kubernetes-api", "mountPath": SERVICE_ACCOUNT_FOLDER, "readOnly": True},
         ],
     }

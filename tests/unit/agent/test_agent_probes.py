@@ -14,7 +14,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from obstore.exceptions import BaseError
 
+from runnerhub_operator.agent.bucket import words
 from runnerhub_operator.agent.candidacy import Outcome, ask
 from runnerhub_operator.agent.database import Visibility
 from runnerhub_operator.agent.kube import AgentKube
@@ -33,6 +35,10 @@ from runnerhub_operator.errors import (
 )
 from tests.unit.agent.fixtures import ENVIRONMENT, settings
 
+NO_IDENTITY = (
+    "no credentials: neither is there a credentialsSecretName, nor gives the cloud "
+    "the pods' ServiceAccount an identity"
+)
 MASTER, OTHER = ("10.0.0.1", 6379), ("10.0.0.2", 6379)
 
 
@@ -82,6 +88,40 @@ async def test_a_hanging_storage_gets_no_second_thread(
     with pytest.raises(ProbeError, match="still hangs"):
         await probe()
     release.set()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            "Server returned non-2xx status code: 403 Forbidden: <Error><Code>InvalidAccessKeyId</Code>"
+            "<AWSAccessKeyId>AKIAEXAMPLE</AWSAccessKeyId></Error>",
+            "the store does not know the access key (InvalidAccessKeyId)",
+        ),
+        (
+            "Server returned non-2xx status code: 503 Service Unavailable: <Error><Code>SlowDown</Code></Error>",
+            "the store refuses (SlowDown)",
+        ),
+        ("Server returned non-2xx status code: 502 Bad Gateway: <html>", "the store answers 502 Bad Gateway"),
+        ("something that nobody has seen AKIAEXAMPLE", "BaseError"),
+        *(
+            (error, NO_IDENTITY)
+            for error in (
+                "Error performing PUT http://169.254.169.254/latest/api/token in 3s - HTTP error: kind: Connect",
+                "Error performing POST REDACTED in 8ms - status code: 403: <Error><Code>AccessDenied</Code></Error>",
+                "Failed to read token file '/var/run/secrets/eks.amazonaws.com/serviceaccount/token'",
+            )
+        ),
+    ],
+)
+def test_a_buckets_error_is_told_without_what_store_and_library_say(error: str, told: str) -> None:
+    assert words(BaseError(error)) == told
+
+
+def test_only_an_agent_with_a_bucket_has_its_library_in_memory() -> None:
+    program = "import runnerhub_operator.agent.service, sys; sys.exit('obstore' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
 async def test_nodes_are_counted_by_their_addresses() -> None:

@@ -356,6 +356,14 @@ def test_the_examples_name_every_field() -> None:
         ".sharedStorage.nfs",
         ".sharedStorage.nfs.server",
         ".sharedStorage.nfs.path",
+        ".sharedStorage.s3",
+        ".sharedStorage.s3.bucket",
+        ".sharedStorage.s3.prefix",
+        ".sharedStorage.s3.region",
+        ".sharedStorage.s3.endpoint",
+        ".sharedStorage.s3.pathStyle",
+        ".sharedStorage.s3.credentialsSecretName",
+        ".sharedStorage.s3.caConfigMapName",
     }
     alike = (".initContainers[].env", ".initContainers[].volumeMounts[].", ".volumes[].configMap.")
     every = {

@@ -410,6 +410,19 @@ def test_the_certificate_of_the_ingress_is_looked_for() -> None:
     assert "hub-tls is missing" in only(facts(cluster_facts(change))).message
 
 
+def test_the_credentials_of_a_bucket_are_looked_for() -> None:
+    def change(scene: dict) -> None:
+        bucket = {"bucket": "logs", "credentialsSecretName": "store"}
+        scene["cluster"]["spec"]["sharedStorage"] = {"s3": bucket}
+
+    scene = cluster_facts(change)
+    assert "store is missing" in only(facts(scene)).message
+    half = {**KEYS, "store": frozenset({"AWS_ACCESS_KEY_ID"})}
+    assert "store lacks AWS_SECRET_ACCESS_KEY" in only(facts(replace(scene, secrets=half))).message
+    whole = {**KEYS, "store": frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"})}
+    assert bad(facts(replace(scene, secrets=whole))) == []
+
+
 def test_claims_that_are_not_bound_and_full_volumes_are_told() -> None:
     pending = Claim("data-hub-redis-0", "Pending", "")
     assert only(facts(replace(cluster_facts(), claims=(pending,)))).level is Level.ERROR
