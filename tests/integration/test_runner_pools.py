@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -106,11 +107,20 @@ def tell(hub: Kubectl, *busy: str, known: bool = True, silent: str = "", **waiti
         "complete": True,
         "silent": [silent],
     }
-    orchestrator = hub.items("pod", f"{names.LABEL_COMPONENT}={names.ORCHESTRATOR}")[0]
-    url = f"http://{orchestrator['status']['podIP']}:{names.PORT_ORCHESTRATOR}/demand"
     body = json.dumps(demand if known else None).encode()
-    with urllib.request.urlopen(urllib.request.Request(url, body, method="PUT"), timeout=5):
-        pass
+
+    def told() -> bool:
+        """Whether one of them took it; in a rolling change some have no address yet, or nobody at it any more."""
+        for pod in hub.items("pod", f"{names.LABEL_COMPONENT}={names.ORCHESTRATOR}"):
+            url = f"http://{pod['status'].get('podIP', '')}:{names.PORT_ORCHESTRATOR}/demand"
+            with (
+                suppress(OSError),
+                urllib.request.urlopen(urllib.request.Request(url, body, method="PUT"), timeout=5),
+            ):
+                return True
+        return False
+
+    wait_for("an orchestrator to take the demand", told, 20)
 
 
 def test_a_pool_follows_the_jobs_and_one_that_cannot_be_scheduled_holds_no_other_up(hub: Kubectl) -> None:
