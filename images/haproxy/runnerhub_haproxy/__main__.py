@@ -83,7 +83,10 @@ def _follow(
 ) -> None:
     """Take up new files until told to stop, or until HAProxy has ended."""
     tries = Tries(seen, time.monotonic())
+    has_certificate = any(name.endswith(".crt") for name in seen)
     while not stop.wait(settings.poll_seconds) and master.exit_code is None:
+        if has_certificate and state.certificate_until is None:
+            state.certificate_until = master.certificate_until()
         try:
             found = files.read(settings)
         except OSError:
@@ -112,6 +115,7 @@ def _take_up(settings: Settings, master: Master, state: State, tries: Tries) -> 
             refused += f", {MAX_FAILED_RELOADS} times; it is tried again when they change" if last else ""
     if refused is None:
         state.loaded, state.refused = files.digest(tries.seen), None
+        state.certificate_until = None
         log("HAProxy works by the new files")
     else:
         state.refused = refused

@@ -7,10 +7,13 @@ Source: https://docs.haproxy.org/3.0/management.html, 4, 9.4
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from .files import environment
@@ -18,6 +21,7 @@ from .settings import CONFIGURATION, Settings
 
 COMMAND_SECONDS = 3.0
 KILL_SECONDS = 3.0
+_NOT_AFTER = re.compile(r"^notAfter: (.+)$", re.MULTILINE)
 
 
 class Master:
@@ -59,6 +63,16 @@ class Master:
         finally:
             self._forget_servers()
         return "HAProxy did not start a worker with the new files; its log tells why"
+
+    def certificate_until(self) -> str | None:
+        """When the first certificate in use ends, RFC 3339; None: there is none, or HAProxy does not tell."""
+        try:
+            listed = _ask(self._worker_socket, "show ssl cert").splitlines()
+            shown = [_ask(self._worker_socket, f"show ssl cert {name}") for name in listed if name[:1] == "/"]
+        except OSError:
+            return None
+        ends = [ssl.cert_time_to_seconds(found[1]) for text in shown if (found := _NOT_AFTER.search(text))]
+        return datetime.fromtimestamp(min(ends), UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if ends else None
 
     def stop(self) -> None:
         """Accept nothing new and let requests end; what is still open after the hard stop's time is cut off."""

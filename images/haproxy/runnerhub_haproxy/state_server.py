@@ -10,10 +10,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(slots=True)
 class State:
-    """`loaded`: digest of the configuration; `refused`: why HAProxy does not work by the latest files."""
+    """`loaded`: digest of the configuration; `refused`: why HAProxy does not work by the latest files.
+
+    `certificate_until`: when the first certificate in use ends, RFC 3339; None without one, and until it is known.
+    """
 
     loaded: str = ""
     refused: str | None = None
+    certificate_until: str | None = None
 
 
 def serve(state: State, port: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from .. import names
@@ -31,6 +31,8 @@ from .fullness import FULL_PERCENT, fullest
 from .migration import Migration
 from .volumes import Growth
 
+# cert-manager renews well before: at two thirds of a certificate's life, which are thirty days of ninety.
+CERTIFICATE_WARNING = timedelta(days=14)
 ConditionStatus = Literal["True", "False", "Unknown"]
 
 # Why a pod cannot start by itself, and what to do, in the order in which people want to hear of it.
@@ -243,10 +245,19 @@ def load_balancer_verdict(
         parts.append(f"HAProxy goes on with its former settings: {refusals[0]}")
     elif late := _without_latest_settings(cluster, snapshot):
         parts.append(f"{late} of {len(pods)} will load the latest settings within two minutes")
+    tls = cluster.spec.load_balancer.tls
+    ends = [state.certificate_until for state in snapshot.balancers if state.certificate_until is not None]
+    expired = tls is not None and any(end <= snapshot.now for end in ends)
+    if tls is not None and ends and min(ends) - snapshot.now < CERTIFICATE_WARNING:
+        tense = "has ended" if expired else "ends"
+        parts.append(
+            f"the certificate in Secret {tls.secret_name} {tense} at {stamp(min(ends))}; put another one there, which "
+            "takes effect without a restart"
+        )
     return _verdict(
         ConditionType.LOAD_BALANCER,
         serves=ready > 0 and not unserved,
-        full=ready >= max(wanted, 1) and not refusals and not unserved,
+        full=ready >= max(wanted, 1) and not refusals and not unserved and not expired,
         creating=creating,
         detail=_clauses(*parts, _refused(cluster, snapshot, names.LOAD_BALANCER)),
         pods=pods,

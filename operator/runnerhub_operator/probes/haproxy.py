@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 import aiohttp
@@ -29,12 +30,14 @@ _LONGEST_REASON: Final = 300
 class BalancerState:
     """What one pod tells.
 
-    `loaded`: digest of the configuration that HAProxy works by; `refused`: why it does not work by the latest files.
+    `loaded`: digest of the configuration that HAProxy works by; `refused`: why it does not work by the latest files;
+    `certificate_until`: when its certificate ends, None without one.
     """
 
     pod: str
     loaded: str
     refused: str | None = None
+    certificate_until: datetime | None = None
 
 
 def configuration_digest(text: str) -> str:
@@ -76,7 +79,14 @@ async def serves(http: aiohttp.ClientSession, hosts: Iterable[str], *, deadline_
 def parse_state(pod: str, body: object) -> BalancerState:
     """Read an answer of GET /state. Raises ValueError when it is none."""
     told = body if isinstance(body, Mapping) else {}
-    loaded, refused = told.get("loaded"), told.get("refused")
+    loaded, refused, until = told.get("loaded"), told.get("refused"), told.get("certificate_until")
     if not isinstance(loaded, str):
         raise ValueError("the answer tells no configuration")  # noqa: TRY004 - it comes from a program in a pod
-    return BalancerState(pod, loaded, refused[:_LONGEST_REASON] if isinstance(refused, str) else None)
+    return BalancerState(
+        pod,
+        loaded,
+        refused[:_LONGEST_REASON] if isinstance(refused, str) else None,
+        datetime.strptime(until, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        if isinstance(until, str)
+        else None,
+    )

@@ -317,6 +317,18 @@ class Bench:
         ).stdout
         return int(shown.strip().removeprefix("serial="), 16)
 
+    def certificate_until(self) -> str:
+        """When the certificate that new connections get ends, RFC 3339."""
+        pem = ssl.get_server_certificate(("127.0.0.1", self.ports[names.PORT_LB_HTTPS]))
+        shown = subprocess.run(
+            ["openssl", "x509", "-noout", "-enddate", "-dateopt", "iso_8601"],
+            input=pem,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        return shown.strip().removeprefix("notAfter=").replace(" ", "T")
+
     async def pods_that_answer(self, tries: int = 12) -> Counter[str]:
         """Which pods answer so many requests."""
         found: Counter[str] = Counter()

@@ -105,6 +105,11 @@ async def test_no_request_and_no_connection_is_lost_while_settings_and_certifica
         assert load.failures == []
         assert [await _say(socket, "after") for socket in (plain, secure)] == homes
         assert (await bench.state())["refused"] is None
+
+        async def tells_the_end() -> bool:
+            return (await bench.state())["certificate_until"] == bench.certificate_until()
+
+        await wait_until("the end of the certificate in use", tells_the_end)
         await plain.close()
         await secure.close()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import aiohttp
 import pytest
 from aiohttp import web
@@ -14,6 +16,8 @@ from runnerhub_operator.probes.haproxy import BalancerState, parse_state, serves
 def test_a_state_is_read() -> None:
     assert parse_state("pod", {"loaded": "a", "refused": None}) == BalancerState("pod", "a")
     assert parse_state("pod", {"loaded": "a", "refused": "x" * 1000}).refused == "x" * 300
+    told = parse_state("pod", {"loaded": "a", "certificate_until": "2027-01-02T03:04:05Z"})
+    assert told.certificate_until == datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("body", [None, [], {}, {"loaded": 1}, "text"])

@@ -175,3 +175,22 @@ def test_no_request_is_missed_where_no_load_balancer_is_ready() -> None:
         found.memory,
     )
     assert "no request" not in told(found, "LoadBalancerReady")[2]
+
+
+@pytest.mark.parametrize(
+    ("days", "words", "full"),
+    [(15, "", True), (13, "the certificate in Secret tls ends at", True), (-1, "has ended at", False)],
+)
+def test_a_certificate_that_ends_is_told_and_one_that_has_ended_degrades(
+    days: int, words: str, full: bool
+) -> None:
+    spec = {"loadBalancer": {"tls": {"secretName": "tls"}}}
+    states = tuple(
+        BalancerState(f"hub-loadbalancer-{number}", "", None, NOW + timedelta(days=days + number))
+        for number in range(2)
+    )
+    found = plan(spec, balancers=states, children=children(spec=spec))
+    _, reason, message = told(found, "LoadBalancerReady")
+    assert words in message
+    assert bool(words) == ("certificate" in message)
+    assert (reason == "Available") is full
