@@ -18,6 +18,7 @@ from .arena import HubArena
 
 JOBS = 200
 MOST_RUNNERS = 10
+JOB_SECONDS = 2
 DONE_SECONDS = 420
 # While the pool shrinks there are jobs again and again, so that a wrong choice of whom to stop would show.
 COOL_DOWN_SECONDS = 15
@@ -99,7 +100,9 @@ def _work_all_off(arena: HubArena) -> None:
 def pools(*, impossible: bool) -> list[dict[str, Any]]:
     """`runnerPools` of the spec."""
     nowhere: dict[str, Any] = {"nodeSelector": {"example.com/nowhere": "true"}} if impossible else {}
-    common = {"minReplicas": 0, "coolDownSeconds": COOL_DOWN_SECONDS}
+    # The default command ends at once; a job that takes a while is one that a wrong stop would interrupt.
+    command = [{"name": "RUNNER_COMMAND", "value": f"sleep {JOB_SECONDS}"}]
+    common = {"minReplicas": 0, "coolDownSeconds": COOL_DOWN_SECONDS, "env": command}
     return [
         {**common, "name": _POOL, "labels": [_POOL], "maxReplicas": MOST_RUNNERS},
         {**common, "name": _NOWHERE, "labels": [_NOWHERE], "maxReplicas": 3, **nowhere},

@@ -4,7 +4,7 @@ from .base import ResourceRequirements, Storage
 from .cluster import RunnerHubCluster, parse_cluster, parse_status
 from .events import EventReason
 from .pod import InitContainer, Variable, Volume
-from .runners import GithubSpec, RunnerPoolSpec, TaintEffect, Toleration, ZoneSpread
+from .runners import GithubSpec, RunnerPoolSpec, ZoneSpread
 from .spec import (
     AppendFsync,
     CheckTimingSpec,
@@ -85,8 +85,6 @@ __all__ = [
     "SwitchoverResult",
     "SwitchoverStatus",
     "Synchronous",
-    "TaintEffect",
-    "Toleration",
     "UpdatePolicy",
     "Variable",
     "Volume",

@@ -159,7 +159,7 @@ def exactly_one(subject: str, *options: str) -> Rule:
     )
 
 
-def _owned(field: str, values: Iterable[str], words: str, get: Callable[[Any], Iterable[str]]) -> Rule:
+def owned(field: str, values: Iterable[str], words: str, get: Callable[[Any], Iterable[str]]) -> Rule:
     """Entries of a list whose name the operator keeps for itself."""
     listed = tuple(values)
     return Rule(
@@ -389,7 +389,7 @@ MOUNT_RULES: Final = (
     distinct("volumeMounts", "mountPath"),
 )
 ENVIRONMENT_RULES: Final = (
-    _owned(
+    owned(
         "env",
         OPERATOR_OWNED_VARIABLES,
         "env must not set a variable that the operator owns",
@@ -476,7 +476,7 @@ class Toleration(ApiModel):
     toleration_seconds: Integer | None = Field(
         default=None,
         ge=0,
-        le=86400,
+        le=604800,
         description="Time in seconds for which a taint with NoExecute is tolerated. Default: for ever.",
     )
 
@@ -639,14 +639,14 @@ def mounts_exist(spec: Any) -> bool:
 POD_RULES: Final = (
     *ENVIRONMENT_RULES,
     *MOUNT_RULES,
-    _owned(
+    owned(
         "volumes",
         OPERATOR_OWNED_VOLUMES,
         "volumes must not have a name that the operator uses",
         lambda spec: (volume.name for volume in spec.volumes),
     ),
     distinct("volumes", "name"),
-    _owned(
+    owned(
         "initContainers",
         OPERATOR_OWNED_CONTAINERS,
         "initContainers must not have a name that the operator uses",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, StringConstraints
 
@@ -15,13 +15,13 @@ from .base import (
     ImageReference,
     Integer,
     LabelKey,
-    LabelName,
     LabelValue,
     ObjectName,
     ResourceRequirements,
     Rule,
     cel_string,
 )
+from .pod import Environment, Toleration, VariablesSource, distinct, owned
 
 # A server of GitHub, and an organisation or repository there.
 _GITHUB_SERVER = r"^https?://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?(:[0-9]{1,5})?"
@@ -65,71 +65,24 @@ class ZoneSpread(StrEnum):
     DISABLED = "Disabled"
 
 
-class TolerationOperator(StrEnum):
-    """How a toleration compares."""
-
-    EXISTS = "Exists"
-    EQUAL = "Equal"
-
-
-class TaintEffect(StrEnum):
-    """What a taint does."""
-
-    NO_SCHEDULE = "NoSchedule"
-    PREFER_NO_SCHEDULE = "PreferNoSchedule"
-    NO_EXECUTE = "NoExecute"
-
-
-class Toleration(ApiModel):
-    """A taint of nodes that pods put up with, as Kubernetes has it."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            '!has(self.operator) || self.operator != "Exists" || !has(self.value)',
-            "a toleration with operator Exists must have no value",
-            lambda given: given.operator is not TolerationOperator.EXISTS or given.value is None,
-            ".value",
-        ),
-        Rule(
-            'has(self.key) || has(self.operator) && self.operator == "Exists"',
-            "a toleration without key must have operator Exists",
-            lambda given: given.key is not None or given.operator is TolerationOperator.EXISTS,
-            ".operator",
-        ),
-        Rule(
-            '!has(self.tolerationSeconds) || has(self.effect) && self.effect == "NoExecute"',
-            "a toleration with tolerationSeconds must have effect NoExecute",
-            lambda given: given.toleration_seconds is None or given.effect is TaintEffect.NO_EXECUTE,
-            ".tolerationSeconds",
-        ),
-    )
-
-    key: LabelName | None = Field(default=None, description="Key of the taint. Default: every taint.")
-    operator: TolerationOperator = Field(
-        default=TolerationOperator.EQUAL,
-        description="Equal: the value of the taint must be this one. Exists: whatever value it has.",
-    )
-    value: LabelValue | None = Field(
-        default=None, description="Value of the taint. Default: the empty value."
-    )
-    effect: TaintEffect | None = Field(
-        default=None,
-        description="Effect of the taint: NoSchedule, PreferNoSchedule or NoExecute. Default: all.",
-    )
-    toleration_seconds: Integer | None = Field(
-        default=None,
-        ge=0,
-        le=604800,
-        description="How long in seconds a runner stays on a node with the taint, with effect NoExecute. Default: for "
-        "ever.",
-    )
-
-
 _REGION_LABEL = "topology.kubernetes.io/region"
 PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=20)]
 RunnerLabel = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=64)
 ]
+# Every name in the environment of the runner container that the operator decides; a test holds it to the builder.
+RUNNER_OWNED_VARIABLES: Final = (
+    "GITHUB_TOKEN",
+    "GITHUB_URL",
+    "HOME",
+    "ORCHESTRATOR_URL",
+    "RUNNERHUB_CONTROL_KEY_FILE",
+    "RUNNERHUB_TOKEN_FILE",
+    "RUNNER_LABELS",
+    "RUNNER_NAME",
+    "RUNNER_POOL",
+    "RUNNER_WORK_FOLDER",
+)
 MIN_RUNNERS = 0
 DEFAULT_MAX_RUNNERS = 10
 MAX_RUNNERS = 1000
@@ -162,6 +115,13 @@ class RunnerPoolSpec(ApiModel):
             lambda pool: pool.region is None or _REGION_LABEL not in pool.node_selector,
             ".nodeSelector",
         ),
+        owned(
+            "env",
+            RUNNER_OWNED_VARIABLES,
+            "runnerPools[].env must not set a variable that the operator owns",
+            lambda pool: (variable.name for variable in pool.env),
+        ),
+        distinct("env", "name"),
     )
 
     name: PoolName = Field(
@@ -192,6 +152,17 @@ class RunnerPoolSpec(ApiModel):
         ge=0,
         le=86400,
         description="Time in seconds during which a number of runners was never needed before as many are stopped.",
+    )
+    env: Environment = Field(
+        default=(),
+        description="Further variables of the runners and their jobs, such as RUNNER_COMMAND, the program that runs a "
+        "job, or HTTPS_PROXY; those that the operator sets are refused.",
+    )
+    env_from: tuple[VariablesSource, ...] = Field(
+        default=(),
+        max_length=20,
+        description="Secrets and ConfigMaps whose keys become variables, which jobs can read; what the operator and "
+        "env set comes first.",
     )
     resources: ResourceRequirements = Field(
         default_factory=ResourceRequirements,

@@ -9,6 +9,7 @@ from typing import Final
 
 from .. import names
 from ..api import RunnerPoolSpec, ZoneSpread
+from .additions import dump, variables
 from .common import (
     OLDEST_LAYOUT,
     BuildContext,
@@ -134,9 +135,7 @@ def _pod_spec(context: BuildContext, pool: RunnerPoolSpec) -> Manifest:
         "terminationGracePeriodSeconds": pool.termination_grace_period_seconds,
         "securityContext": pod_security_context(),
         "nodeSelector": {**pool.node_selector, **region},
-        "tolerations": [
-            item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in pool.tolerations
-        ],
+        "tolerations": [dump(item) for item in pool.tolerations],
         "topologySpreadConstraints": _spread(context, pool),
         "containers": [_container(context, pool)],
         "volumes": [
@@ -167,7 +166,8 @@ def _container(context: BuildContext, pool: RunnerPoolSpec) -> Manifest:
     return {
         "name": names.RUNNER,
         "image": pool.image or context.images.runner,
-        "env": _environment(context, pool),
+        "env": [*_environment(context, pool), *variables(pool.env)],
+        **({"envFrom": [dump(source) for source in pool.env_from]} if pool.env_from else {}),
         "ports": [{"name": "http", "containerPort": names.PORT_RUNNER, "protocol": "TCP"}],
         # No preStop hook: at SIGTERM a runner takes no more jobs and ends when its job has.
         "startupProbe": {

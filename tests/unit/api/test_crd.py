@@ -279,11 +279,11 @@ def test_the_fields_of_a_pool_have_defaults_that_kubernetes_fills_in() -> None:
             {"name": "a", "region": "x", "nodeSelector": {"topology.kubernetes.io/region": "y"}},
             "beside region",
         ),
-        ({"name": "a", "tolerations": [{}]}, "must have operator Exists"),
-        ({"name": "a", "tolerations": [{"operator": "Exists", "value": "x"}]}, "must have no value"),
+        ({"name": "a", "tolerations": [{}]}, "must have operator: Exists"),
+        ({"name": "a", "tolerations": [{"operator": "Exists", "value": "x"}]}, "must not have a value"),
         (
             {"name": "a", "tolerations": [{"key": "x", "tolerationSeconds": 1, "effect": "NoSchedule"}]},
-            "must have effect NoExecute",
+            "must have effect: NoExecute",
         ),
         ({"name": "a", "terminationGracePeriodSeconds": 29}, "greater than or equal to 30"),
     ],
@@ -365,7 +365,12 @@ def test_the_examples_name_every_field() -> None:
         ".sharedStorage.s3.credentialsSecretName",
         ".sharedStorage.s3.caConfigMapName",
     }
-    alike = (".initContainers[].env", ".initContainers[].volumeMounts[].", ".volumes[].configMap.")
+    alike = (
+        ".initContainers[].env",
+        ".runnerPools[].env",
+        ".initContainers[].volumeMounts[].",
+        ".volumes[].configMap.",
+    )
     every = {
         path
         for path, _ in walk(schema()["properties"]["spec"])

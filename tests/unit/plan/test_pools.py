@@ -10,6 +10,8 @@ import pytest
 
 from runnerhub_operator import names, tokens
 from runnerhub_operator.api import RunnersStatus
+from runnerhub_operator.api.runners import RUNNER_OWNED_VARIABLES
+from runnerhub_operator.errors import InvalidSpecError
 from runnerhub_operator.plan import Plan, make_plan, pools
 from runnerhub_operator.plan.runners import Memory, Silence
 from runnerhub_operator.probes.runners import MOST_JOBS, Demand, parse_demand
@@ -317,3 +319,21 @@ def test_runners_reach_the_orchestrators_inside_also_when_the_way_in_is_by_tls()
 
     assert url({}) == "http://hub"
     assert url({"loadBalancer": {"tls": {"secretName": "hub-tls"}}}) == "http://hub:3001"
+
+
+def test_a_pool_adds_variables_and_none_takes_the_place_of_the_operators() -> None:
+    secret = {"name": "A_SECRET", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "word"}}}
+    wanted = spec(
+        env=[{"name": "RUNNER_COMMAND", "value": "/bin/run"}, secret],
+        envFrom=[{"configMapRef": {"name": "proxy"}}],
+    )
+    wanted["github"] = {"url": "https://github.com/example", "tokenSecretName": "github"}
+    context = built(wanted)
+    (container,) = runner_pod(context, context.cluster.spec.runner_pools[0], 0)["spec"]["containers"]
+    own = [item["name"] for item in container["env"][:-2]]
+    assert container["env"][-2:] == [{"name": "RUNNER_COMMAND", "value": "/bin/run"}, secret]
+    assert container["envFrom"] == [{"configMapRef": {"name": "proxy"}}]
+    assert sorted(own) == sorted(RUNNER_OWNED_VARIABLES)
+    for name in own:
+        with pytest.raises(InvalidSpecError, match="env must not set a variable that the operator owns"):
+            built(spec(env=[{"name": name, "value": "x"}]))
