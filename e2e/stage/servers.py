@@ -101,7 +101,10 @@ class BalancerProtocol(_HttpProtocol):
     """GET /health: an orchestrator answers through HAProxy."""
 
     def _answer(self, method: str, path: str, _body: bytes) -> tuple[str, str]:
-        return ("200 OK", "{}") if (method, path) == ("GET", "/health") else ("404 Not Found", "{}")
+        if (method, path) != ("GET", "/health"):
+            return "404 Not Found", "{}"
+        dependencies = {name: {"status": "up"} for name in ("orchestrator", "database", "redis")}
+        return "200 OK", json.dumps({"dependencies": dependencies})
 
 
 class RunnerProtocol(_HttpProtocol):

@@ -35,12 +35,19 @@ async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.Cl
     queues = {pod.name: pod.ip for pod in running if pod.component == names.REDIS}
     balancers = {pod.name: pod.ip for pod in running if pod.component == names.LOAD_BALANCER}
     entrances = [pod.ip for pod in running if pod.component == names.LOAD_BALANCER and pod.ready]
-    (members, config, alive), sentinels, redis_pods, balancer_states, served, demanded = await asyncio.gather(
+    (
+        (members, config, alive),
+        sentinels,
+        redis_pods,
+        balancer_states,
+        unserved,
+        demanded,
+    ) = await asyncio.gather(
         _patroni(cluster, databases, http),
         _sentinels(cluster, queues, objects.children),
         redis_pod.read_states(http, queues, deadline_seconds=DETAILS_DEADLINE_SECONDS),
         haproxy.read_states(http, balancers, deadline_seconds=DETAILS_DEADLINE_SECONDS),
-        haproxy.serves(http, entrances, deadline_seconds=PROBE_DEADLINE_SECONDS),
+        haproxy.why_unserved(http, entrances, deadline_seconds=PROBE_DEADLINE_SECONDS),
         _demand(cluster, objects, http),
     )
     return Snapshot(
@@ -55,7 +62,7 @@ async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.Cl
         alive=alive,
         http_routes=objects.http_routes,
         balancers=balancer_states,
-        served=served,
+        unserved=unserved,
         demand=demanded[0],
         demand_error=demanded[1],
     )

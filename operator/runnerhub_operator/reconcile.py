@@ -293,8 +293,10 @@ class Reconciler:
                 refused[pool] = (str(error), datetime.now(UTC))
         plan = replace(plan, memory=replace(plan.memory, runners=replace(memory, refused=refused)))
         self._remember(cluster, plan.memory)
-        for pod in silent:
-            text = f"{pod} cannot be asked whether it has a job, so it stays; it is asked again every minute"
+        if silent:
+            # One for all: where a policy closes the port, no runner answers.
+            which = silent[0] + (f" and {len(silent) - 1} others" if silent[1:] else "")
+            text = f"{which} cannot be asked for a job and stay; they are asked again every minute"
             await self._actor.emit(cluster, EventNote("Warning", "RunnerSilent", text), now)
         for pool, count in started.items():
             if count:

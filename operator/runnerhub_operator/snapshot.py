@@ -336,7 +336,7 @@ class Snapshot:
     `children` are the live objects as cached from the watches. A probe that did not succeed is None
     (Patroni) or empty (Sentinel, `redis_pods`). `alive`: Postgres members out of step whose pods are not ready, but
     whose own Patroni answers. `http_routes`: whether the API server has HTTPRoutes. `balancers`: what the programs of
-    the load balancer's pods tell. `served`: whether a request through one of them reached an orchestrator. `demand` is
+    the load balancer's pods tell. `unserved`: why no request through one of them is served, "" when it is. `demand` is
     None, with the reason in `demand_error`, while no orchestrator tells it.
     """
 
@@ -351,7 +351,7 @@ class Snapshot:
     alive: frozenset[str] = frozenset()
     http_routes: bool = False
     balancers: tuple[BalancerState, ...] = ()
-    served: bool = True
+    unserved: str = ""
     demand: Demand | None = None
     demand_error: str = ""
 

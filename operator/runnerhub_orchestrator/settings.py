@@ -140,7 +140,7 @@ class _Reader:
         return settings
 
     def _cluster(self) -> str:
-        namespace, name = self._text("POD_NAMESPACE", ""), self._text("RUNNERHUB_CLUSTER", "")
+        namespace, name = self._text("RUNNERHUB_NAMESPACE", ""), self._text("RUNNERHUB_CLUSTER", "")
         return f"{namespace}/{name}" if namespace and name else ""
 
     def _database(self) -> DatabaseSettings:

@@ -69,10 +69,13 @@ class Master:
         try:
             listed = _ask(self._worker_socket, "show ssl cert").splitlines()
             shown = [_ask(self._worker_socket, f"show ssl cert {name}") for name in listed if name[:1] == "/"]
-        except OSError:
+            ends = [
+                ssl.cert_time_to_seconds(found[1]) for text in shown if (found := _NOT_AFTER.search(text))
+            ]
+            return datetime.fromtimestamp(min(ends), UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if ends else None
+        # A certificate may name a time as nobody reads it.
+        except (OSError, ValueError, OverflowError):
             return None
-        ends = [ssl.cert_time_to_seconds(found[1]) for text in shown if (found := _NOT_AFTER.search(text))]
-        return datetime.fromtimestamp(min(ends), UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if ends else None
 
     def stop(self) -> None:
         """Accept nothing new and let requests end; what is still open after the hard stop's time is cut off."""

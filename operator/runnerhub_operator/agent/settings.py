@@ -100,7 +100,7 @@ def read_settings(environment: Mapping[str, str]) -> AgentSettings:
     return AgentSettings(
         cluster=_needed(environment, "RUNNERHUB_CLUSTER"),
         cluster_uid=environment.get("RUNNERHUB_CLUSTER_UID", ""),
-        namespace=_needed(environment, "POD_NAMESPACE"),
+        namespace=_needed(environment, "RUNNERHUB_NAMESPACE"),
         node=_needed(environment, "HA_NODE_ID"),
         timing=timing,
         checks=checks,

@@ -51,7 +51,6 @@ OPERATOR_OWNED_VARIABLES: Final = (
     "LOG_DIR",
     "NFS_MOUNT_POINT",
     "NFS_SERVER",
-    "POD_NAMESPACE",
     "PORT",
     "REDIS_ENABLE_SENTINEL",
     "REDIS_HOST",
@@ -66,14 +65,12 @@ OPERATOR_OWNED_VARIABLES: Final = (
     "RUNNERHUB_AGENT_URL",
     "RUNNERHUB_CLUSTER",
     "RUNNERHUB_LEADER_FILE",
+    "RUNNERHUB_NAMESPACE",
     "RUNNERHUB_TOKEN_KEYS_FILE",
-    "S3_BUCKET",
-    "S3_FORCE_PATH_STYLE",
-    "S3_PREFIX",
     "SHARED_STORAGE_PATH",
     "WEBSOCKET_PORT",
 )
-# Those of all programs for AWS and its like; the operator's own only with spec.sharedStorage.s3.
+# Those of all programs for AWS and its like, and the bucket's; the operator's own only with spec.sharedStorage.s3.
 BUCKET_VARIABLES: Final = (
     "AWS_ACCESS_KEY_ID",
     "AWS_CA_BUNDLE",
@@ -82,6 +79,9 @@ BUCKET_VARIABLES: Final = (
     "AWS_REGION",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
+    "S3_BUCKET",
+    "S3_FORCE_PATH_STYLE",
+    "S3_PREFIX",
 )
 # Volumes and folders of the operator's own in these pods.
 OPERATOR_OWNED_VOLUMES: Final = (

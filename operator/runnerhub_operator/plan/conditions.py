@@ -228,11 +228,11 @@ def load_balancer_verdict(
     creating: bool,
     scaled: Scaled | None = None,
     *,
-    unserved: bool = False,
+    unserved: str = "",
 ) -> Verdict:
     """LoadBalancerReady: at least one HAProxy serves; full with all ready, none of which refuses its settings.
 
-    `unserved`: requests through those that are ready come back without an orchestrator's answer.
+    `unserved`: why no request through those that are ready is served.
     """
     wanted, told = _size(cluster.spec.load_balancer.replicas, scaled)
     pods = snapshot.pods_of(names.LOAD_BALANCER)
@@ -240,7 +240,7 @@ def load_balancer_verdict(
     refusals = sorted({state.refused for state in snapshot.balancers if state.refused})
     parts = [f"{ready} of {wanted} ready{told}"]
     if unserved:
-        parts.append("no request through them is answered by a healthy orchestrator (GET /health)")
+        parts.append(f"no request is served: {unserved}")
     if refusals:
         parts.append(f"HAProxy goes on with its former settings: {refusals[0]}")
     elif late := _without_latest_settings(cluster, snapshot):

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from .. import names
-from ..api import PostgresStatus, RedisStatus, RunnerHubCluster
+from ..api import ConditionType, PostgresStatus, RedisStatus, RunnerHubCluster
 from ..snapshot import Snapshot
 
 PATIENCE_SECONDS: Final = 15.0
@@ -39,8 +39,8 @@ def told(
     postgres: PostgresStatus,
     redis: RedisStatus,
     patience: Patience,
-) -> tuple[PostgresStatus, RedisStatus, bool, Patience]:
-    """The statuses to tell, which may still be the last ones; whether to tell that no request gets through; and the
+) -> tuple[PostgresStatus, RedisStatus, str, Patience]:
+    """The statuses to tell, which may still be the last ones; why no request is served, if that is to be told; and the
     next state of patience.
     """
     before = cluster.status
@@ -54,12 +54,19 @@ def told(
     )
     postgres_since, hold_postgres = _held(patience.postgres_since, postgres_worse, snapshot.now)
     redis_since, hold_redis = _held(patience.redis_since, redis_worse, snapshot.now)
-    unserved = not snapshot.served and any(pod.ready for pod in snapshot.pods_of(names.LOAD_BALANCER))
-    entrance_since, hold_entrance = _held(patience.entrance_since, unserved, snapshot.now)
+    ready = any(pod.ready for pod in snapshot.pods_of(names.LOAD_BALANCER))
+    unserved = snapshot.unserved if ready else ""
+    served_before = any(
+        condition.type == ConditionType.LOAD_BALANCER and condition.status == "True"
+        for condition in before.conditions
+    )
+    entrance_since, hold_entrance = _held(
+        patience.entrance_since, bool(unserved) and served_before, snapshot.now
+    )
     return (
         before.postgres if hold_postgres else postgres,
         before.redis if hold_redis else redis,
-        unserved and not hold_entrance,
+        "" if hold_entrance else unserved,
         Patience(postgres_since, redis_since, entrance_since),
     )
 

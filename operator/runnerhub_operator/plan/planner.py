@@ -141,13 +141,13 @@ class Plan:
 class _Sections:
     """The sections of the status. `seen_redis` is the reading itself, which decisions use.
 
-    `unserved`: no request through the load balancer has been answered for a while.
+    `unserved`: why no request through the load balancer has been served for a while, "" when one was.
     """
 
     postgres: PostgresStatus
     redis: RedisStatus
     seen_redis: RedisStatus
-    unserved: bool
+    unserved: str
     orchestrator: OrchestratorStatus
     patience: Patience
     scaled: Mapping[str, Scaled]

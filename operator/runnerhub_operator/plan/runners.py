@@ -123,6 +123,7 @@ class _View:
     busy: list[Pod] = field(default_factory=list)
     idle: list[Pod] = field(default_factory=list)
     starting: list[Pod] = field(default_factory=list)
+    slow: list[Pod] = field(default_factory=list)
     unscheduled: list[Pod] = field(default_factory=list)
     sick: list[Pod] = field(default_factory=list)
     lost: list[Pod] = field(default_factory=list)
@@ -134,7 +135,7 @@ class _View:
     @property
     def count(self) -> int:
         """Runners that there are; not those that go, have ended, or are on a node that is silent."""
-        return sum(map(len, (self.busy, self.idle, self.starting, self.unscheduled, self.sick)))
+        return sum(map(len, (self.busy, self.idle, self.starting, self.slow, self.unscheduled, self.sick)))
 
     @property
     def free(self) -> int:
@@ -240,18 +241,24 @@ def _sorted(pool: RunnerPoolSpec, pods: list[Pod], demand: Demand | None, now: d
             view.unscheduled.append(pod)
         elif pod.cannot_start or pod.waiting_reason == "CrashLoopBackOff" or _is_late(pod, now):
             view.sick.append(pod)
+        elif _is_older(pod, PATIENCE_SECONDS, now):
+            # A node may need long to fetch an image, and jobs do not wait for it.
+            view.slow.append(pod)
         else:
             view.starting.append(pod)
     return view
 
 
 def _is_late(pod: Pod, now: datetime) -> bool:
+    return _is_older(pod, CREATION_SECONDS if pod.waiting_reason in _CREATING else PATIENCE_SECONDS, now)
+
+
+def _is_older(pod: Pod, seconds: float, now: datetime) -> bool:
     try:
         since = datetime.fromisoformat(pod.since)
     except ValueError:
         return False
-    patience = CREATION_SECONDS if pod.waiting_reason in _CREATING else PATIENCE_SECONDS
-    return since.tzinfo is not None and _seconds(since, now) >= patience
+    return since.tzinfo is not None and _seconds(since, now) >= seconds
 
 
 def _assign(views: list[_View], demand: Demand) -> int:
@@ -346,7 +353,7 @@ def _stops(
     ]
     found = candidates[:surplus]
     chosen = {item.uid for item in found}
-    for pod in (*view.unscheduled, *sick, *view.starting):
+    for pod in (*view.unscheduled, *sick, *view.slow, *view.starting):
         if pod.uid in outdated and pod.uid not in chosen and pod.uid not in skipped:
             found.append(_stop(pod, "the spec has changed", ask=bool(pod.node), force=True))
     chosen = {item.uid for item in found}

@@ -20,8 +20,8 @@ from .http import Program
 _log = logging.getLogger(__name__)
 
 _PROGRAM: Final = Program("the load balancer's program", names.PORT_LB_STATE)
-# Plain HTTP whether there is a certificate or not.
-_HAPROXY: Final = Program("the load balancer", names.PORT_ORCHESTRATOR)
+# What each request needs, by the names in the answer of GET /health.
+_NEEDED: Final = (names.ORCHESTRATOR, "database", "redis")
 # What a pod says is not to be trusted with the size of the status.
 _LONGEST_REASON: Final = 300
 
@@ -62,18 +62,32 @@ async def read_states(
     return tuple(state for state in found if state is not None)
 
 
-async def serves(http: aiohttp.ClientSession, hosts: Iterable[str], *, deadline_seconds: float) -> bool:
-    """Whether a request through any of the hosts is answered by an orchestrator that finds itself healthy."""
+async def why_unserved(http: aiohttp.ClientSession, hosts: Iterable[str], *, deadline_seconds: float) -> str:
+    """Why no request through any of the hosts is served, "" when one is.
 
-    async def ask(host: str) -> bool:
-        try:
-            await _HAPROXY.call(http, "GET", host, "/health", deadline_seconds=deadline_seconds)
-        except ProbeError as error:
-            _log.debug("%s", error)
-            return False
-        return True
+    The answer comes through HAProxy from the agent beside an orchestrator, which looks at that and at what it needs.
+    """
+    found = await asyncio.gather(*(_why(http, host, deadline_seconds) for host in hosts))
+    return min(found, default="")
 
-    return any(await asyncio.gather(*(ask(host) for host in hosts)))
+
+async def _why(http: aiohttp.ClientSession, host: str, deadline_seconds: float) -> str:
+    bracketed = f"[{host}]" if ":" in host else host
+    url = f"http://{bracketed}:{names.PORT_ORCHESTRATOR}/health"
+    try:
+        async with http.get(url, timeout=aiohttp.ClientTimeout(total=deadline_seconds)) as response:
+            told = json.loads(await response.text()) if response.status in (200, 503) else {}
+    except ValueError:
+        told = {}
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        _log.debug("%s: %s", url, error)
+        return f"port {names.PORT_ORCHESTRATOR} of the load balancer gives the operator no answer"
+    checks = told.get("dependencies") if isinstance(told, Mapping) else None
+    if not isinstance(checks, Mapping):
+        return f"HAProxy answers {response.status}, because it has no orchestrator that is well"
+    # Without the shared storage, or with a worker that hangs, requests are served.
+    down = [name for name in _NEEDED if (checks.get(name) or {}).get("status") != "up"]
+    return f"the orchestrators tell of no working {' and '.join(down)}" if down else ""
 
 
 def parse_state(pod: str, body: object) -> BalancerState:

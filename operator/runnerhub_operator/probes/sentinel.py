@@ -70,11 +70,6 @@ class SentinelView:
         """Whether this Sentinel takes the master for dead."""
         return bool(self.flags & _DOWN_FLAGS)
 
-    @property
-    def powerless(self) -> bool:
-        """Whether this Sentinel can have no part in a failover now."""
-        return self.tilt or not self.quorum_ok
-
 
 @dataclass(frozen=True, slots=True)
 class AgreedMaster:
@@ -102,8 +97,14 @@ def agreed_master(views: Sequence[SentinelView], sentinels: int | None = None) -
 
 
 def can_fail_over(views: Sequence[SentinelView], sentinels: int) -> bool:
-    """Whether those that could be part of a failover, and those that did not answer, are a majority of all."""
-    return sentinels - sum(view.powerless for view in views) >= sentinels // 2 + 1
+    """Whether those that could be part of a failover, and those that did not answer, are a majority of all.
+
+    One that still counts Sentinels which were taken away misses a quorum of theirs, and forgets them when it starts.
+    """
+    powerless = [
+        view for view in views if view.tilt or (not view.quorum_ok and view.sentinels_count <= sentinels)
+    ]
+    return sentinels - len(powerless) >= sentinels // 2 + 1
 
 
 async def read_sentinels(

@@ -275,7 +275,7 @@ def agent_environment(context: BuildContext) -> list[Manifest]:
 
 def _identity(context: BuildContext) -> list[Manifest]:
     """What a request must be for, where the load balancer says whom it is for."""
-    return [field_env("POD_NAMESPACE", "metadata.namespace"), _env("RUNNERHUB_CLUSTER", context.name)]
+    return [field_env("RUNNERHUB_NAMESPACE", "metadata.namespace"), _env("RUNNERHUB_CLUSTER", context.name)]
 
 
 def _own_timings(context: BuildContext) -> list[Manifest]:

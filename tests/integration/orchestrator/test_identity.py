@@ -19,7 +19,7 @@ async def test_requests_that_are_meant_for_another_cluster_are_refused(tmp_path)
         "WEBSOCKET_PORT": str(free_port()),
         "DATABASE_URL": f"postgresql://app:x@127.0.0.1:{free_port()}/hub",
         "JWT_SECRET": "s3cr3t" * 8,
-        "POD_NAMESPACE": "d",
+        "RUNNERHUB_NAMESPACE": "d",
         "RUNNERHUB_CLUSTER": "hub",
     }
     program = [sys.executable, "-m", "runnerhub_orchestrator"]

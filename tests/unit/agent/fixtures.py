@@ -14,7 +14,7 @@ from tests.unit.lease.simulation import LeaseStore
 ENVIRONMENT = {
     "HA_NODE_ID": "hub-orchestrator-a",
     "HA_CLUSTER_NODES": "hub-orchestrator-pods",
-    "POD_NAMESPACE": "team",
+    "RUNNERHUB_NAMESPACE": "team",
     "RUNNERHUB_CLUSTER": "hub",
     "RUNNERHUB_CLUSTER_UID": "1234",
     "DATABASE_PRIMARY_URL": "postgresql://app:sesame@hub-postgres:5432/github_runnerhub",

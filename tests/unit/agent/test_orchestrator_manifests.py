@@ -93,7 +93,7 @@ def test_the_orchestrator_has_the_documents_variables() -> None:
         "LOAD_BALANCER_URL": "http://hub",
         "LOAD_BALANCER_HEALTH_CHECK": "/health",
         "LOG_DIR": "/tmp",  # noqa: S108 - the pod's own emptyDir
-        "POD_NAMESPACE": "<metadata.namespace>",
+        "RUNNERHUB_NAMESPACE": "<metadata.namespace>",
         "RUNNERHUB_CLUSTER": "hub",
         "RUNNERHUB_AGENT_URL": "http://127.0.0.1:9808",
         "RUNNERHUB_LEADER_FILE": "/run/runnerhub/leader.json",
@@ -246,7 +246,7 @@ def test_another_image_is_a_field_away_and_the_agent_stays() -> None:
 
 
 def test_orchestrators_and_load_balancer_name_the_cluster_alike() -> None:
-    given = {**environment(build(), "orchestrator"), "POD_NAMESPACE": "team"}
+    given = {**environment(build(), "orchestrator"), "RUNNERHUB_NAMESPACE": "team"}
     given |= {"DATABASE_URL": "postgresql://app:x@db/hub", "JWT_SECRET": "s3cr3t" * 8}
     body = {"metadata": {"namespace": "team", "name": "hub", "uid": "1234", "generation": 1}}
     balancer = configuration(BuildContext(parse_cluster(body), IMAGES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import aiohttp
 import pytest
@@ -10,7 +11,7 @@ from aiohttp import web
 
 from images.haproxy.runnerhub_haproxy.settings import service_domain
 from runnerhub_operator import names
-from runnerhub_operator.probes.haproxy import BalancerState, parse_state, serves
+from runnerhub_operator.probes.haproxy import BalancerState, parse_state, why_unserved
 
 
 def test_a_state_is_read() -> None:
@@ -33,20 +34,40 @@ def test_the_domain_of_services_is_the_first_that_is_searched() -> None:
         service_domain("nameserver 10.96.0.10\nsearch\n")
 
 
+def answer(**down: str) -> dict[str, Any]:
+    dependencies = {name: {"status": "up"} for name in ("orchestrator", "database", "redis", "storage")}
+    return {"dependencies": dependencies | {name: {"status": status} for name, status in down.items()}}
+
+
 async def test_a_request_is_served_when_one_of_the_load_balancers_passes_it_on() -> None:
+    answers: dict[str, tuple[int, Any]] = {
+        "127.31.0.1": (503, None),
+        "127.31.0.2": (200, answer()),
+        "127.31.0.4": (503, answer(storage="down")),
+        "127.31.0.5": (503, answer(database="down", redis="overdue")),
+    }
+
     async def health(request: web.Request) -> web.Response:
-        return web.Response(status=200 if request.host.startswith("127.31.0.2") else 503)
+        status, body = answers[request.host.partition(":")[0]]
+        return web.json_response(body, status=status) if body else web.Response(status=status, text="<html>")
 
     application = web.Application()
     application.router.add_get("/health", health)
     runner = web.AppRunner(application)
     await runner.setup()
-    for host in ("127.31.0.1", "127.31.0.2"):
+    for host in answers:
         await web.TCPSite(runner, host, names.PORT_ORCHESTRATOR).start()
     try:
         async with aiohttp.ClientSession() as http:
-            assert not await serves(http, (), deadline_seconds=5)
-            assert not await serves(http, ["127.31.0.1", "127.31.0.3"], deadline_seconds=5)
-            assert await serves(http, ["127.31.0.1", "127.31.0.3", "127.31.0.2"], deadline_seconds=5)
+
+            async def why(*last: int) -> str:
+                return await why_unserved(http, [f"127.31.0.{part}" for part in last], deadline_seconds=5)
+
+            assert await why() == ""
+            assert await why(1, 3, 2) == ""
+            assert await why(4) == "", "requests need no shared storage"
+            assert "HAProxy answers 503" in await why(1, 3)
+            assert "port 3001" in await why(3)
+            assert await why(5) == "the orchestrators tell of no working database and redis"
     finally:
         await runner.cleanup()

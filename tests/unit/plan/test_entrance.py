@@ -151,13 +151,16 @@ def test_settings_on_their_way_are_told_and_degrade_nothing() -> None:
 
 def test_ready_is_false_when_requests_come_back_without_an_answer_for_a_while() -> None:
     ready = cluster({}, plan({}).status.model_dump(mode="json", by_alias=True, exclude_none=True))
-    first = make_plan(ready, snapshot(served=False), IMAGES, None)
+    silent = {"unserved": "port 3001 is silent"}
+    first = make_plan(ready, snapshot(**silent), IMAGES, None)
     assert told(first, "Ready")[0] == "True", "one request that is late is no outage"
     assert not first.settled, "it is looked at again soon"
-    later = make_plan(ready, snapshot(served=False, now=NOW + timedelta(seconds=16)), IMAGES, first.memory)
+    later = make_plan(
+        ready, snapshot(unserved="port 3001 is silent", now=NOW + timedelta(seconds=16)), IMAGES, first.memory
+    )
     status, reason, message = told(later, "LoadBalancerReady")
     assert (status, reason) == ("False", "Unavailable")
-    assert "no request through them is answered" in message
+    assert "no request is served: port 3001 is silent" in message
     assert told(later, "Ready")[0] == "False"
     again = make_plan(ready, snapshot(now=NOW + timedelta(seconds=17)), IMAGES, later.memory)
     assert told(again, "Ready")[0] == "True"
@@ -167,10 +170,10 @@ def test_no_request_is_missed_where_no_load_balancer_is_ready() -> None:
     unready = tuple(
         replace(pod, ready=False) if pod.component == names.LOAD_BALANCER else pod for pod in pods()
     )
-    found = plan({}, served=False, pods=unready)
+    found = plan({}, unserved="port 3001 is silent", pods=unready)
     found = make_plan(
         cluster({}),
-        snapshot(served=False, pods=unready, now=NOW + timedelta(seconds=16)),
+        snapshot(unserved="port 3001 is silent", pods=unready, now=NOW + timedelta(seconds=16)),
         IMAGES,
         found.memory,
     )
@@ -194,3 +197,11 @@ def test_a_certificate_that_ends_is_told_and_one_that_has_ended_degrades(
     assert words in message
     assert bool(words) == ("certificate" in message)
     assert (reason == "Available") is full
+
+
+def test_a_cluster_that_served_no_request_is_not_called_ready_after_a_restart_of_the_operator() -> None:
+    first = plan({}, unserved="port 3001 is silent")
+    assert told(first, "LoadBalancerReady")[0] == "False", "a new cluster has to serve one first"
+    again = cluster({}, first.status.model_dump(mode="json", by_alias=True, exclude_none=True))
+    found = make_plan(again, snapshot(unserved="port 3001 is silent"), IMAGES, None)
+    assert told(found, "LoadBalancerReady")[0] == "False"

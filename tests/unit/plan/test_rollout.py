@@ -116,6 +116,9 @@ def test_redis_waits_for_sentinels_that_can_elect_another_master() -> None:
     assert (held.step, held.waiting_for) == (None, "a majority of Sentinels that can take part in a failover")
     blind = tuple(replace(view, quorum_ok=False) for view in views)
     assert rollout(snapshot(pods=old, sentinels=blind)).step is None
+    # They forget those that were taken away when they start, which must not wait for itself.
+    shrunk = tuple(replace(view, sentinels_count=7) for view in blind)
+    assert rollout(snapshot(pods=old, sentinels=shrunk)).step is not None
 
 
 def test_postgres_goes_before_redis() -> None:

@@ -297,6 +297,16 @@ def test_a_large_image_may_take_half_an_hour_to_fetch() -> None:
     assert asked_after(5, "")
 
 
+def test_jobs_do_not_wait_for_a_runner_whose_node_fetches_for_long() -> None:
+    def started(minutes: int) -> int:
+        since = stamp(NOW - timedelta(minutes=minutes))
+        fetching = runner(0, ready=False, waiting_reason="ContainerCreating", since=since)
+        return len(decide([pool()], [fetching], demand(linux=1)).create)
+
+    assert started(4) == 0
+    assert started(6) == 1
+
+
 def test_a_runner_has_its_time_from_when_its_program_runs() -> None:
     def since(**container: Any) -> str:
         ready = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z"}

@@ -190,7 +190,7 @@ def test_the_style_of_urls_can_be_chosen(given: dict[str, Any], style: str) -> N
 def test_variables_of_a_bucket_are_reserved_only_when_there_is_one() -> None:
     manifests = build(sharedStorage=BUCKET)
     decided = {item["name"] for item in container(manifests, "orchestrator")["env"]}
-    assert {name for name in decided if name.startswith("AWS")} == set(BUCKET_VARIABLES)
+    assert {name for name in decided if name.startswith(("AWS", "S3_"))} == set(BUCKET_VARIABLES)
     assert decided <= {*BUCKET_VARIABLES, *OPERATOR_OWNED_VARIABLES}
     for name in BUCKET_VARIABLES:
         own = {"env": [{"name": name, "value": "x"}]}

@@ -54,7 +54,7 @@ def test_a_healthy_sentinel() -> None:
         frozenset(),
     )
     assert not seen.master_down
-    assert not seen.powerless
+    assert (seen.quorum_ok, seen.tilt) == (True, False)
 
 
 def test_replicas_with_their_links() -> None:
@@ -68,7 +68,7 @@ def test_a_dead_master_and_a_failover() -> None:
     # Two words are "master": the flags, and the role that it reported last.
     seen = parse_sentinel("a", ADDRESS, flags, [], quorum_ok=False)
     assert seen.master_down
-    assert seen.powerless
+    assert not seen.quorum_ok
 
 
 @pytest.mark.parametrize("address", [None, []])
