@@ -21,6 +21,8 @@ from .log import log
 from .settings import ADMIN_USER, APP_USER, MONITORING_USER, Settings
 
 LOOK_SECONDS = 1.0
+# While Postgres still has the former passwords: what PgBouncer connects anew between its change and this look fails.
+NEAR_SECONDS = 0.1
 # Whoever steers the poolers may have read the Secret before it changed.
 FORMER_SECONDS = 300.0
 
@@ -141,26 +143,31 @@ class Renewal:
 
     def watch(self) -> None:
         """Look for ever, at the same moments as the other poolers do, so that clients find them alike."""
+        every = LOOK_SECONDS
         while True:
-            time.sleep(LOOK_SECONDS - time.time() % LOOK_SECONDS)
-            self.look()
+            time.sleep(every - time.time() % every)
+            every = NEAR_SECONDS if self.look() else LOOK_SECONDS
 
-    def look(self) -> None:
-        """Put new passwords into effect if there are any and Postgres has them; otherwise the next look comes soon."""
+    def look(self) -> bool:
+        """Put new passwords into effect if there are any and Postgres has them; whether that is still to come."""
         current = self._credentials.current
         try:
             wanted = read_passwords(self._settings.credentials_folder, current)
         except (OSError, ValueError) as error:
             self._tell(f"the Secret is not usable, its passwords stay as they were: {error}")
-            return
+            return False
         if wanted == current or self._is_busy():
-            return
+            return False
         changed = [user for user, word in wanted.by_user().items() if word != current.by_user()[user]]
         try:
             for user in changed:
-                if user != ADMIN_USER and not self._lets_in(user, wanted.by_user()[user]):
+                # The former one first: a login that fails leaves a line in the server's log.
+                if user != ADMIN_USER and (
+                    self._lets_in(user, current.by_user()[user])
+                    or not self._lets_in(user, wanted.by_user()[user])
+                ):
                     self._tell(f"the primary does not let {user} in by the new password yet")
-                    return
+                    return True
             for path in self._settings.user_lists:
                 _write(_former(path), user_list(current), path)
                 _write(path, user_list(wanted), path)
@@ -170,10 +177,11 @@ class Renewal:
                 _former(path).unlink()
         except (OSError, ConsoleError, ProxyError) as error:
             self._tell(f"new passwords are not in effect in PgBouncer yet: {error}")
-            return
+            return False
         self._credentials.renew(wanted)
         self._told = ""
         log("passwords changed", users=changed)
+        return False
 
     def _tell(self, what: str) -> None:
         if what != self._told:
