@@ -296,7 +296,7 @@ class Reconciler:
         if silent:
             # One for all: where a policy closes the port, no runner answers.
             which = silent[0] + (f" and {len(silent) - 1} others" if silent[1:] else "")
-            text = f"{which} cannot be asked for a job and stay; they are asked again every minute"
+            text = f"{which} cannot be asked whether there is a job, so it stays; asked again every minute"
             await self._actor.emit(cluster, EventNote("Warning", "RunnerSilent", text), now)
         for pool, count in started.items():
             if count:

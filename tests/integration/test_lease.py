@@ -262,7 +262,7 @@ async def agents(
         "RUNNERHUB_SERVICE_ACCOUNT": str(
             await service_account(client, api_server, namespace, tmp_path / "serviceaccount")
         ),
-        "POD_NAMESPACE": namespace,
+        "RUNNERHUB_NAMESPACE": namespace,
         "RUNNERHUB_CLUSTER": "hub",
     }
     found = [AgentProcess(f"hub-orchestrator-{number}", environment, tmp_path, port) for number in range(3)]

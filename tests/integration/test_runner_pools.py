@@ -189,9 +189,7 @@ def test_a_runner_that_cannot_be_asked_keeps_no_other_one_from_going(hub: Kubect
     tell(hub, silent=quiet)
     wait_for("the others to go", lambda: runners(hub) == {quiet}, 60)
     told = [event["message"] for event in hub.items("event") if event["reason"] == "RunnerSilent"]
-    assert told == [
-        f"{quiet} cannot be asked whether it has a job, so it stays; it is asked again every minute"
-    ]
+    assert told == [f"{quiet} cannot be asked whether there is a job, so it stays; asked again every minute"]
 
 
 DENIAL = [
