@@ -35,7 +35,7 @@ def created(kubectl: Kubectl, spec: dict[str, Any] | None = None) -> Hub:
     hub = Hub(kubectl, "hub")
     # The orchestrators come last: they wait for the key that their template carries.
     for last in ("hub-loadbalancer", "hub-orchestrator"):
-        wait_for("all children", lambda last=last: kubectl.get("deployment", last), 30)  # type: ignore[misc]
+        wait_for("all children", lambda last=last: kubectl.get("deployment", last), 120)  # type: ignore[misc]
     return hub
 
 
