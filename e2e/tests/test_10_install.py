@@ -56,11 +56,13 @@ def test_members_are_spread_over_the_workers(hub: Hub) -> None:
 
 
 def test_replication_is_synchronous(hub: Hub) -> None:
-    postgres = hub.status()["postgres"]
-    assert re.fullmatch(r"17\.\d+", postgres["version"])
-    roles = sorted(item["role"] for item in postgres["instances"])
-    assert "primary" in roles
-    assert any(role in ("sync_standby", "quorum_standby") for role in roles)
+    def roles() -> set[str]:
+        return {item["role"] for item in hub.status()["postgres"]["instances"]}
+
+    # Patroni lets replicas confirm some seconds after they stream.
+    wait_for("replicas that confirm", lambda: roles() & {"sync_standby", "quorum_standby"}, 30)
+    assert "primary" in roles()
+    assert re.fullmatch(r"17\.\d+", hub.status()["postgres"]["version"])
 
 
 def test_no_password_is_in_a_spec_or_a_log(bed: Bed, hub: Hub) -> None:
