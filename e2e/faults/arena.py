@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -18,6 +18,19 @@ if TYPE_CHECKING:
     from .results import RunResult
 
 CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
+# Of the spec of a pod that no fault touches: workers are broken on purpose.
+OUT_OF_THE_WAY: Mapping[str, Any] = {
+    "enableServiceLinks": False,
+    "automountServiceAccountToken": False,
+    "terminationGracePeriodSeconds": 1,
+    "securityContext": {
+        "runAsNonRoot": True,
+        "runAsUser": 1001,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    },
+    "tolerations": [{"key": CONTROL_PLANE_LABEL, "operator": "Exists"}],
+    "nodeSelector": {CONTROL_PLANE_LABEL: ""},
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class Manifests:
         bed.apply_example("hub", self.bed.create_namespace(self.namespace), "minimal")
 
     def change(self) -> None:
-        self._apply("--set", "log.level=DEBUG")
+        self._apply(level="DEBUG")
 
     def back(self) -> None:
         self._apply()
@@ -98,40 +98,25 @@ class Manifests:
     def remove(self) -> None:
         remove_operator(self.bed)
 
-    def _apply(self, *values: str) -> None:
+    def _apply(self, level: str | None = None) -> None:
+        values = ("--set", f"log.level={level}") if level else ()
         file = self.folder / "runnerhub-operator.yaml"
         manifest.main([str(file), "--namespace", OPERATOR_NAMESPACE, *values])
         self.bed.kubectl.in_namespace(OPERATOR_NAMESPACE)("apply", "--server-side", "-f", str(file))
 
 
 @dataclass(slots=True)
-class Kustomize:
+class Kustomize(Manifests):
     """kubectl with an overlay on the committed base."""
 
-    bed: Bed
-    folder: Path
     name: str = "kustomize"
-    namespace: str = CLUSTER_NAMESPACE
 
-    def install(self) -> None:
-        self._apply()
-        _await_definition(self.bed)
-        bed.apply_example("hub", self.bed.create_namespace(self.namespace), "minimal")
-
-    def change(self) -> None:
-        self._apply({"name": "operator", "env": [{"name": LEVEL, "value": "DEBUG"}]})
-
-    def back(self) -> None:
-        self._apply()
-
-    def remove(self) -> None:
-        remove_operator(self.bed)
-
-    def _apply(self, container: dict[str, Any] | None = None) -> None:
+    def _apply(self, level: str | None = None) -> None:
         overlay = self.folder.resolve()
         # kustomize takes no absolute paths.
         content: dict[str, Any] = {"resources": [os.path.relpath(charts.KUSTOMIZE.resolve(), overlay)]}
-        if container:
+        if level:
+            container = {"name": "operator", "env": [{"name": LEVEL, "value": level}]}
             patch = {
                 "apiVersion": "apps/v1",
                 "kind": "Deployment",

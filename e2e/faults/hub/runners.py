@@ -12,7 +12,7 @@ from ...lab import bed as test_bed
 from ...lab.hub import Hub
 from ...lab.kubectl import wait_for
 from .. import planned
-from ..arena import Before, let_pass
+from ..arena import OUT_OF_THE_WAY, Before, let_pass
 from ..fault import Break
 from .arena import HubArena
 
@@ -157,18 +157,6 @@ def github_manifests(hub: Hub) -> list[dict[str, Any]]:
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": metadata,
-            "spec": {
-                "enableServiceLinks": False,
-                "automountServiceAccountToken": False,
-                "terminationGracePeriodSeconds": 1,
-                "securityContext": {
-                    "runAsNonRoot": True,
-                    "runAsUser": 1001,
-                    "seccompProfile": {"type": "RuntimeDefault"},
-                },
-                "tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}],
-                "nodeSelector": {"node-role.kubernetes.io/control-plane": ""},
-                "containers": [container],
-            },
+            "spec": {**OUT_OF_THE_WAY, "containers": [container]},
         },
     ]

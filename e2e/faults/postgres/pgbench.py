@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from ...lab.hub import Hub
-from ..arena import CONTROL_PLANE_LABEL, let_pass
+from ..arena import OUT_OF_THE_WAY, let_pass
 from ..results import RunResult
 from .arena import PostgresArena
 
@@ -216,16 +216,7 @@ def _pod(hub: Hub) -> dict[str, Any]:
         },
         "spec": {
             "restartPolicy": "Never",
-            "enableServiceLinks": False,
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 1,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 1001,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "tolerations": [{"key": CONTROL_PLANE_LABEL, "operator": "Exists"}],
-            "nodeSelector": {CONTROL_PLANE_LABEL: ""},
+            **OUT_OF_THE_WAY,
             "containers": [
                 {
                     "name": "pgbench",
