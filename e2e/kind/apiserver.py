@@ -48,11 +48,12 @@ class ApiServer:
     by impersonation (`kubectl --as`). Start it from a thread that lives as long as the server is needed, such as
     the main one: the kernel ends the servers together with it.
 
-    `service_range` is where ClusterIPs come from, `flags` are further ones of kube-apiserver.
+    `service_range` is where ClusterIPs come from (a RunnerHubCluster takes some fifteen); `flags` are further
+    ones of kube-apiserver.
     """
 
     def __init__(
-        self, folder: Path | None = None, *, service_range: str = "10.0.0.0/24", flags: Sequence[str] = ()
+        self, folder: Path | None = None, *, service_range: str = "10.0.0.0/16", flags: Sequence[str] = ()
     ) -> None:
         self._given_folder = folder
         self._service_range = service_range

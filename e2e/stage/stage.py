@@ -79,8 +79,6 @@ class Stage:
         self._audit = AuditLog(self.folder / "audit.log")
         self._server = ApiServer(
             self.folder,
-            # Seventeen Services per cluster.
-            service_range="10.0.0.0/16",
             flags=(
                 f"--audit-policy-file={_HERE / 'audit.yaml'}",
                 f"--audit-log-path={self._audit.path}",

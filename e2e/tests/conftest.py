@@ -35,13 +35,14 @@ def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
 
 
 @pytest.fixture(scope="session")
-def hub(bed: Bed) -> Iterator[Hub]:
+def hub(bed: Bed, request: pytest.FixtureRequest) -> Iterator[Hub]:
     """The minimal example, complete, in a namespace that enforces the restricted Pod Security Standard."""
     kubectl = bed.create_namespace(NAMESPACE)
     found = test_bed.apply_example("hub", kubectl, "minimal")
     found.wait_settled(420)
     yield found
-    bed.delete_namespace(NAMESPACE)
+    if request.config.getoption("keep_cluster"):
+        bed.delete_namespace(NAMESPACE)
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,11 @@ class Reader:
         kubeconfig = folder / "kubeconfig"
         shutil.copyfile(bed.cluster.kubeconfig, kubeconfig)
         tools = {str(path.parent) for path in gotools.ensure("kubectl", "helm").values()}
+        # Commands name files of the checkout, and what they write must not get into it.
+        self._checkout = folder / "checkout"
+        self._checkout.mkdir()
+        for entry in paths.REPOSITORY.iterdir():
+            (self._checkout / entry.name).symlink_to(entry)
         # kubectl finds the plugin by its name; the environment of the tests has it as a module.
         plugin = folder / "kubectl-runnerhub"
         plugin.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m runnerhub_cli "$@"\n')
@@ -46,7 +51,7 @@ class Reader:
     def _run(self, block: Block) -> None:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", block.text],
-            cwd=paths.REPOSITORY,
+            cwd=self._checkout,
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
