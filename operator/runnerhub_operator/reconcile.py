@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -34,6 +35,7 @@ from .errors import (
     ProbeError,
     RefusedError,
     SwitchoverPostponedError,
+    UnavailableError,
 )
 from .kube.client import KubeClient
 from .kube.events import EventNote
@@ -56,6 +58,8 @@ Key = tuple[str, str]
 _CONDITIONS = tuple(kind.value for kind in ConditionType)
 # A rejected resource waits for an edit; the slow look catches what no event tells (a name that became free).
 REJECTED_REQUEUE_SECONDS: Final = 30.0
+# An internal error (a webhook that does not answer, no address left for a Service) that lasts longer is told.
+FAILING_SECONDS: Final = 10.0
 # While something moves, look again soon: elections are timed by what is seen.
 BUSY_SECONDS: Final = 1.0
 # With many clusters the probes are spread: this many steady ones, and busy ones, are visited per second at most.
@@ -134,6 +138,8 @@ class Reconciler:
         self._written: dict[Key, _Written] = {}
         self._echoes: dict[Key, dict[tuple[str, str], _Echo]] = {}
         self._visited: set[Key] = set()
+        # Since when writes fail, by the monotonic clock.
+        self._failing: dict[Key, float] = {}
         metrics.CLUSTERS.labels("known").set_function(clusters.count)
         metrics.CLUSTERS.labels("visited").set_function(lambda: len(self._visited))
 
@@ -184,8 +190,8 @@ class Reconciler:
             current = not plan.writes or await self._actor.is_current(cluster)
             if current:
                 await self._write_objects(cluster, snapshot, plan)
-        except (ForeignObjectError, RefusedError) as error:
-            rejection = _rejection(key, error)
+        except (ForeignObjectError, RefusedError, UnavailableError) as error:
+            rejection = self._rejection(key, error)
         finally:
             told = await self._write_status(key, body, plan.status)
         if not told:
@@ -199,8 +205,10 @@ class Reconciler:
         if rejection is None and plan.memory.rejection is None:
             try:
                 plan = await self._disrupt(cluster, snapshot, plan)
-            except (ForeignObjectError, RefusedError) as error:
-                rejection = _rejection(key, error)
+            except (ForeignObjectError, RefusedError, UnavailableError) as error:
+                rejection = self._rejection(key, error)
+        if rejection is None:
+            self._failing.pop(key, None)
         # Last: a webhook for pods that fails, or a runner that hangs, holds no rolling change up.
         if plan.runners:
             plan = await self._crew(cluster, snapshot, plan)
@@ -448,11 +456,27 @@ class Reconciler:
         told = await self._write_status(key, body, status)
         return REJECTED_REQUEUE_SECONDS if told else BUSY_SECONDS
 
+    def _rejection(
+        self, key: Key, error: ForeignObjectError | RefusedError | UnavailableError
+    ) -> tuple[ConditionReason, str]:
+        """What an object that cannot be written becomes in the status; raises what may pass by itself."""
+        reason = ConditionReason.REFUSED_BY_API_SERVER
+        if isinstance(error, UnavailableError):
+            lasts = time.monotonic() - self._failing.setdefault(key, time.monotonic())
+            if error.status != HTTPStatus.INTERNAL_SERVER_ERROR or lasts < FAILING_SECONDS:
+                raise error
+        else:
+            reason = ConditionReason(error.reason)
+        logger.warning("%s", error, extra={"cluster": f"{key[0]}/{key[1]}", "reason": error.reason})
+        metrics.RECONCILE_ERRORS.labels(error.reason).inc()
+        return reason, str(error)
+
     def _forget(self, key: Key) -> None:
         self._memories.pop(key, None)
         self._written.pop(key, None)
         self._echoes.pop(key, None)
         self._visited.discard(key)
+        self._failing.pop(key, None)
         metrics.forget_cluster(*key, _CONDITIONS)
 
 
@@ -460,13 +484,6 @@ def _version(snapshot: Snapshot, at: tuple[str, str]) -> str:
     """The version of an object in the cache, "" when it is not there."""
     live = snapshot.children.live(*at)
     return live.resource_version if live is not None else ""
-
-
-def _rejection(key: Key, error: ForeignObjectError | RefusedError) -> tuple[ConditionReason, str]:
-    """What the API server's refusal of an object becomes in the status."""
-    logger.warning("%s", error, extra={"cluster": f"{key[0]}/{key[1]}", "reason": error.reason})
-    metrics.RECONCILE_ERRORS.labels(error.reason).inc()
-    return ConditionReason(error.reason), str(error)
 
 
 def _dump(status: RunnerHubClusterStatus) -> dict[str, Any]:

@@ -415,6 +415,20 @@ def test_a_burst_of_errors_is_waited_out_without_a_storm(
     weathers(bench, shared, burst, 8, figures)
 
 
+def test_an_error_of_one_kind_that_lasts_is_told_in_the_status(bench: Bench, shared: Hub) -> None:
+    """As of a webhook whose pods are gone."""
+    with bench.proxy.answering(500, matches=lambda call: call.resource == "services" and call.writes):
+        shared.kubectl("delete", "service", "hub-redis-1")
+        wait_for("it to be told", lambda: shared.condition("Accepted")["status"] == "False", 40)
+        accepted = shared.condition("Accepted")
+        assert accepted["reason"] == "RefusedByApiServer"
+        assert "Service shared/hub-redis-1" in accepted["message"]
+    an_edit_arrives(shared, 5 - size(shared), 10)
+    wait_for("the Service", lambda: shared.kubectl.get("service", "hub-redis-1") is not None, 10)
+    wait_for("it to settle", shared.is_settled, 30)
+    assert shared.condition("Accepted")["status"] == "True"
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("seconds", [15, 60])
 @pytest.mark.parametrize("burst", BURSTS)

@@ -241,8 +241,10 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
     ),
     ConditionReason.REFUSED_BY_API_SERVER: Meaning(
         "Accepted, RunnersReady",
-        "The API server, a quota or an admission policy refused an object that the operator made from the spec.",
-        "The message, which has the words of the API server; `kubectl describe resourcequota`.",
-        "See the message; change the spec, the quota or the policy.",
+        "The API server, a quota or an admission policy refused an object that the operator made from the spec, or has"
+        " failed on it for ten seconds and more, as with a webhook that does not answer.",
+        "The message, which has the words of the API server; `kubectl describe resourcequota`,"
+        " `kubectl get mutatingwebhookconfigurations,validatingwebhookconfigurations`.",
+        "See the message; change the spec, the quota or the policy, or bring the webhook's pods back.",
     ),
 }
