@@ -54,14 +54,16 @@ bench-scale: venv tools ## Measure memory, time, CPU and API calls of the operat
 
 # One file with its libraries for this machine's kind of Python and processor; it unpacks itself once into ~/.shiv.
 .PHONY: cli
-cli: venv ## Build the plugin for kubectl as one file, build/kubectl-runnerhub
+cli: venv build/kubectl-runnerhub ## Build the plugin for kubectl as one file, build/kubectl-runnerhub
+
+build/kubectl-runnerhub: $(VENV)/.installed $(foreach package,cli operator,$(wildcard \
+  operator/runnerhub_$(package)/*.py operator/runnerhub_$(package)/*/*.py))
 	rm -rf build/cli
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target build/cli/site \
-	  -c requirements.lock pydantic pyyaml $$($(BIN)/python -c 'import tomllib; \
-	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["cli"])')
+	  -c requirements.lock --group cli
 	cp -r operator/runnerhub_cli operator/runnerhub_operator build/cli/site/
 	$(BIN)/shiv --site-packages build/cli/site --compressed --reproducible --python '/usr/bin/env python3' \
-	  --entry-point runnerhub_cli.entry:main --output-file build/kubectl-runnerhub
+	  --entry-point runnerhub_cli.entry:main --output-file $@
 
 # To be read from build/site/index.html; --strict fails for a dead link or anchor.
 .PHONY: docs

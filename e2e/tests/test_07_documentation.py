@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,12 +35,16 @@ class Reader:
         self._checkout.mkdir()
         for entry in paths.REPOSITORY.iterdir():
             (self._checkout / entry.name).symlink_to(entry)
-        # kubectl finds the plugin by its name; the environment of the tests has it as a module.
-        plugin = folder / "kubectl-runnerhub"
-        plugin.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m runnerhub_cli "$@"\n')
-        plugin.chmod(0o755)
-        path = os.pathsep.join([str(folder), *sorted(tools), os.environ["PATH"]])
-        self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "PATH": path, "NO_COLOR": "1"}
+        # As the quick start says it for the plugin that it builds: each block has a shell of its own here.
+        path = os.pathsep.join([str(self._checkout / "build"), *sorted(tools), os.environ["PATH"]])
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            "KUBECONFIG": str(kubeconfig),
+            "PATH": path,
+            "NO_COLOR": "1",
+            # Where the plugin unpacks itself.
+            "SHIV_ROOT": str(folder / "shiv"),
+        }
 
     def follow(self, page: str) -> None:
         """Run the blocks of a page."""
