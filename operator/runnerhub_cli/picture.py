@@ -37,13 +37,15 @@ COMPONENTS: Final = (
     names.RUNNER,
 )
 
+# What Ready and Degraded are made of. Runners are none of it.
 _COMPONENT_CONDITIONS: Final = {
     ConditionType.POSTGRES: names.POSTGRES,
     ConditionType.REDIS: names.REDIS,
     ConditionType.ORCHESTRATORS: names.ORCHESTRATOR,
     ConditionType.LOAD_BALANCER: names.LOAD_BALANCER,
-    ConditionType.RUNNERS: names.RUNNER,
 }
+# Of Progressing: nothing goes on, and nothing will until a person acts.
+STUCK: Final = (ConditionReason.MIGRATION_FAILED, ConditionReason.VOLUME_GROWTH_REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,20 @@ def short_components(status: RunnerHubClusterStatus) -> list[str]:
         for kind, name in _COMPONENT_CONDITIONS.items()
         if (found := condition_of(status, kind)) is not None and found.reason != ConditionReason.AVAILABLE
     ]
+
+
+def stuck(view: View) -> Condition | None:
+    """Progressing, when a part of the spec stays without effect until a person acts."""
+    found = view.condition(ConditionType.PROGRESSING)
+    return found if found is not None and found.reason in STUCK else None
+
+
+def lacking_runners(view: View) -> Condition | None:
+    """RunnersReady, when something keeps pools from their size; runners that are just being made do not count."""
+    found = view.condition(ConditionType.RUNNERS)
+    if found is None or found.status != "False" or found.reason == ConditionReason.CREATING:
+        return None
+    return found
 
 
 def operator_silence(picture: Picture) -> float | None:

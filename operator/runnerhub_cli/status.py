@@ -22,14 +22,17 @@ from .errors import Exit
 from .kubectl import Unknown
 from .picture import (
     NEARLY_FULL_PERCENT,
+    STUCK,
     Component,
     Picture,
     View,
     fullest_volume,
     is_paused,
+    lacking_runners,
     look,
     operator_is_away,
     short_components,
+    stuck,
 )
 from .steps import Step, next_steps
 from .times import age
@@ -97,6 +100,8 @@ def level_of(view: View) -> Exit:
         or _is_refused(view)
         or operator_is_away(view.picture)
         or is_paused(view)
+        or stuck(view) is not None
+        or lacking_runners(view) is not None
         or fullest_volume(view.components)[1] >= NEARLY_FULL_PERCENT
         or (view.status.redis.memory_used_percent or 0) >= NEARLY_FULL_PERCENT
     ):
@@ -125,6 +130,10 @@ def _headline(view: View) -> str:
         return f"It serves, with less redundancy than asked for: {short}."
     if is_paused(view):
         return "All components serve. It is paused: the operator changes and repairs nothing."
+    if stuck(view) is not None:
+        return "All components serve, but a part of what the spec asks for stays without effect."
+    if lacking_runners(view) is not None:
+        return "All components serve, but the pools of runners do not follow the jobs as they should."
     return "All components serve."
 
 
@@ -147,8 +156,7 @@ def _condition_row(condition: Condition, status: RunnerHubClusterStatus, now: da
     if condition.type == ConditionType.DEGRADED:
         good = condition.status == "False"
     elif condition.type == ConditionType.PROGRESSING:
-        stuck = condition.reason in (ConditionReason.PAUSED, ConditionReason.VOLUME_GROWTH_REFUSED)
-        good = False if stuck else None
+        good = False if condition.reason in (ConditionReason.PAUSED, *STUCK) else None
     elif condition.reason == ConditionReason.REDUCED_REDUNDANCY:
         good = False
     text = condition.message

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from runnerhub_operator import names
 from runnerhub_operator.api import ConditionReason, ConditionType
 from runnerhub_operator.api.meanings import REASONS
 
-from .picture import NEARLY_FULL_PERCENT, Component, View, fullest_volume, is_paused, operator_is_away
+from .picture import (
+    NEARLY_FULL_PERCENT,
+    Component,
+    View,
+    fullest_volume,
+    is_paused,
+    lacking_runners,
+    operator_is_away,
+    stuck,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,8 @@ def next_steps(view: View) -> tuple[Step, ...]:
         *_missing(view),
         *_fullness(view),
         *_paused(view),
-        *_growth(view),
+        *_stuck(view),
+        *_runners(view),
     ]
     if found:
         return tuple(found)
@@ -176,7 +186,33 @@ def _paused(view: View) -> Iterator[Step]:
         )
 
 
-def _growth(view: View) -> Iterator[Step]:
-    progressing = view.condition(ConditionType.PROGRESSING)
-    if progressing is not None and progressing.reason == ConditionReason.VOLUME_GROWTH_REFUSED:
-        yield Step(f"{progressing.message}. {remedy(progressing.reason)}", "kubectl get storageclass")
+def _stuck(view: View) -> Iterator[Step]:
+    progressing = stuck(view)
+    if progressing is None:
+        return
+    if progressing.reason == ConditionReason.MIGRATION_FAILED:
+        # Its message says what to do by itself.
+        yield Step(f"{_sentence(progressing.message)}.", f"kubectl edit rhc {_target(view)}")
+    else:
+        yield Step(
+            f"{_sentence(progressing.message)}. {remedy(progressing.reason)}", "kubectl get storageclass"
+        )
+
+
+def _runners(view: View) -> Iterator[Step]:
+    """What keeps pools of runners from their size, unless it is told of their pods already."""
+    runners = lacking_runners(view)
+    if runners is None or runners.reason in _BLOCKED:
+        return
+    commands: Mapping[str, str] = {
+        ConditionReason.REFUSED_BY_API_SERVER: "kubectl describe resourcequota",
+        ConditionReason.DEMAND_UNKNOWN: "kubectl runnerhub logs orchestrator --since 10m",
+    }
+    command = commands.get(runners.reason, "kubectl runnerhub logs runner --since 10m")
+    yield Step(
+        f"Runners: {runners.message}. {remedy(runners.reason)}", f"{command} -n {view.picture.namespace}"
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -12,7 +12,7 @@ from runnerhub_operator.resources.credentials import CREDENTIAL_KEYS
 
 from ..kubectl import Unknown
 from ..objects import Pod
-from ..picture import NEARLY_FULL_PERCENT, is_paused
+from ..picture import NEARLY_FULL_PERCENT, is_paused, stuck
 from ..status import with_ages
 from ..steps import remedy
 from ..times import age, seconds_since, span
@@ -54,6 +54,13 @@ def check_accepted(_facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:
             "Wait; if it lasts, read the operator's log.",
             "kubectl runnerhub logs operator --since 15m",
         )
+    elif (progressing := stuck(view)) is not None:
+        yield Finding(
+            check,
+            Level.WARNING,
+            f"{progressing.reason}: {progressing.message}",
+            remedy(progressing.reason),
+        )
     else:
         yield Finding(check, Level.OK, f"accepted, generation {generation} is in effect or under way")
     if is_paused(view):
@@ -74,6 +81,7 @@ def check_components(_facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:
         ConditionType.ORCHESTRATORS,
         ConditionType.LOAD_BALANCER,
         ConditionType.INGRESS,
+        ConditionType.RUNNERS,
     ):
         condition = cluster.view.condition(kind)
         if condition is None:
@@ -83,7 +91,7 @@ def check_components(_facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:
         if condition.reason in (ConditionReason.AVAILABLE, ConditionReason.NOT_REQUESTED):
             yield Finding(check, Level.OK, message)
             continue
-        serves = condition.status == "True" or kind is ConditionType.INGRESS
+        serves = condition.status == "True" or kind in (ConditionType.INGRESS, ConditionType.RUNNERS)
         passing = condition.reason == ConditionReason.CREATING
         level = Level.WARNING if serves or passing else Level.ERROR
         yield Finding(check, level, f"{condition.reason}: {message}", remedy(condition.reason))

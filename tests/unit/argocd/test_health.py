@@ -132,13 +132,14 @@ def test_a_spec_that_is_not_accepted_is_degraded(served_before: bool, ready: Run
     assert health(body(rejected)) == ("Degraded", "postgres.instances: too many")
 
 
-def test_a_volume_that_may_not_grow_is_degraded(ready: RunnerHubClusterStatus) -> None:
+@pytest.mark.parametrize("reason", [ConditionReason.VOLUME_GROWTH_REFUSED, ConditionReason.MIGRATION_FAILED])
+def test_a_part_of_the_spec_that_stays_without_effect_degrades_it(
+    reason: ConditionReason, ready: RunnerHubClusterStatus
+) -> None:
     refused = ready.model_copy(
         update={
             "conditions": tuple(
-                item.model_copy(
-                    update={"reason": ConditionReason.VOLUME_GROWTH_REFUSED, "message": "forbidden"}
-                )
+                item.model_copy(update={"reason": reason, "message": "forbidden"})
                 if item.type == "Progressing"
                 else item
                 for item in ready.conditions

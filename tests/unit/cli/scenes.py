@@ -102,6 +102,25 @@ def paused(scene: Scene) -> None:
     set_condition(scene, "Progressing", "False", "Paused", "spec.paused is true: nothing is held back")
 
 
+def migration_failed(scene: Scene) -> None:
+    """A new orchestrator image whose migration failed; the former one serves."""
+    told = (
+        "the migration of the database for image example.test/hub:2 failed, so its pods are not started: relation "
+        '"jobs" does not exist; correct the image or migrations.command, or delete Job hub-migrate-1b2c3d to try again'
+    )
+    set_condition(scene, "Progressing", "False", "MigrationFailed", told)
+
+
+def runners_refused(scene: Scene) -> None:
+    """A quota refuses runners, so there is no pod that could tell."""
+    told = 'linux: pods "hub-runner-linux-1" is forbidden: exceeded quota: pods; linux: 0 ready'
+    set_condition(scene, "RunnersReady", "False", "RefusedByApiServer", told)
+    scene["cluster"]["status"]["runners"] = {
+        "desired": 4, "ready": 0, "busy": 0, "queued": 7,
+        "pools": [{"name": "linux", "desired": 4, "ready": 0, "busy": 0, "queued": 7}],
+    }  # fmt: skip
+
+
 def not_observed(scene: Scene) -> None:
     """Just applied, with no operator to look at it."""
     del scene["cluster"]["status"]
@@ -125,6 +144,8 @@ SCENES: Mapping[str, tuple[str, Callable[[Scene], None]]] = {
     "operator-gone": ("healthy", operator_gone),
     "nearly-full": ("healthy", nearly_full),
     "paused": ("healthy", paused),
+    "migration-failed": ("healthy", migration_failed),
+    "runners-refused": ("healthy", runners_refused),
     "not-observed": ("healthy", not_observed),
     "newer-spec": ("healthy", newer_spec),
 }

@@ -36,7 +36,15 @@ from runnerhub_cli.output import text_of
 from runnerhub_cli.picture import look
 from runnerhub_operator.api.crd import custom_resource_definition
 from runnerhub_operator.resources.credentials import CREDENTIAL_KEYS
-from tests.unit.cli.scenes import no_primary, operator_gone, picture_of, recorded, set_condition
+from tests.unit.cli.scenes import (
+    migration_failed,
+    no_primary,
+    operator_gone,
+    picture_of,
+    recorded,
+    runners_refused,
+    set_condition,
+)
 
 GIB = Decimal(2**30)
 NOW = picture_of(recorded("healthy")).now
@@ -344,6 +352,19 @@ def test_a_component_that_does_not_serve_is_an_error_and_one_with_less_redundanc
 
     assert only(facts(cluster_facts(down))).level is Level.ERROR
     assert only(facts(cluster_facts(reduced))).level is Level.WARNING
+
+
+def test_a_part_of_the_spec_that_stays_without_effect_is_a_warning() -> None:
+    finding = only(facts(cluster_facts(migration_failed)))
+    assert (finding.check, finding.level) == ("spec", Level.WARNING)
+    assert finding.message.startswith("MigrationFailed: the migration of the database")
+    assert "Correct the image" in finding.remedy
+
+
+def test_pools_of_runners_that_do_not_get_their_size_are_a_warning() -> None:
+    finding = only(facts(cluster_facts(runners_refused)))
+    assert (finding.check, finding.level) == ("runners", Level.WARNING)
+    assert "exceeded quota" in finding.message
 
 
 def test_a_majority_on_one_node_is_a_risk() -> None:

@@ -26,6 +26,8 @@ from tests.unit.cli.scenes import SCENES, picture_of, recorded, scene, set_condi
         ("operator-gone", Exit.WARNING),
         ("nearly-full", Exit.WARNING),
         ("paused", Exit.WARNING),
+        ("migration-failed", Exit.WARNING),
+        ("runners-refused", Exit.WARNING),
         ("no-primary", Exit.CRITICAL),
         ("not-observed", Exit.CRITICAL),
     ],
@@ -46,6 +48,46 @@ def test_there_is_always_a_next_step_and_it_names_the_cluster(name: str) -> None
 
 def test_nothing_is_to_be_done_for_a_healthy_cluster() -> None:
     assert [step.text for step in summarise(scene("healthy")).next_steps] == ["Nothing."]
+
+
+def test_runners_that_nobody_asked_for_are_not_missing() -> None:
+    rows = {row.type: row for row in summarise(scene("healthy")).conditions}
+    assert rows["RunnersReady"].reason == "NotRequested", "or the test would prove nothing"
+    assert rows["Ready"].text == "all components serve"
+
+
+def test_a_volume_that_may_not_grow_needs_somebody() -> None:
+    made = recorded("healthy")
+    set_condition(made, "Progressing", "False", "VolumeGrowthRefused", "the API server refuses it")
+    summary = summarise(picture_of(made))
+    assert summary.level is Exit.WARNING
+    assert summary.next_steps[0].text.startswith("The API server refuses it. Set allowVolumeExpansion")
+
+
+def test_runners_that_are_just_being_made_need_nobody() -> None:
+    made = recorded("healthy")
+    set_condition(made, "RunnersReady", "False", "Creating", "linux: 0 ready")
+    summary = summarise(picture_of(made))
+    assert summary.level is Exit.OK
+    assert [step.text for step in summary.next_steps] == ["Nothing."]
+
+
+@pytest.mark.parametrize(
+    ("reason", "command"),
+    [
+        ("DemandUnknown", "kubectl runnerhub logs orchestrator --since 10m -n runnerhub"),
+        ("Unavailable", "kubectl runnerhub logs runner --since 10m -n runnerhub"),
+        ("OfANewerOperator", "kubectl runnerhub logs runner --since 10m -n runnerhub"),
+    ],
+)
+def test_what_keeps_pools_of_runners_from_their_size_is_a_next_step(reason: str, command: str) -> None:
+    made = recorded("healthy")
+    set_condition(made, "RunnersReady", "False", reason, "linux: 0 ready")
+    summary = summarise(picture_of(made))
+    assert summary.level is Exit.WARNING
+    (step,) = summary.next_steps
+    assert step.text.startswith("Runners: linux: 0 ready.")
+    assert step.command == command
 
 
 def test_a_member_that_is_missing_during_a_rolling_change_is_waited_for() -> None:
