@@ -171,7 +171,7 @@ def check_operator(facts: Facts) -> Iterator[Finding]:
             Level.ERROR,
             f"its account may not, in {where}: {_some([str(right) for right in operator.denied], 5)}",
             "Add the namespace to watchNamespaces in the chart's values, or restore the chart's roles.",
-            "helm upgrade runnerhub-operator charts/runnerhub-operator -n runnerhub-system --reuse-values",
+            "helm upgrade runnerhub-operator charts/runnerhub-operator -n runnerhub-system --reset-then-reuse-values",
         )
 
 
