@@ -38,6 +38,8 @@ _KINDS: Final = (
     "statefulsets.apps",
     "deployments.apps",
     "replicasets.apps",
+    "jobs.batch",
+    "horizontalpodautoscalers.autoscaling",
     "services",
     "configmaps",
     "persistentvolumeclaims",
@@ -47,6 +49,8 @@ _KINDS: Final = (
     "roles.rbac.authorization.k8s.io",
     "rolebindings.rbac.authorization.k8s.io",
 )
+# Only where one is asked for: Kubernetes by itself does not know the kind.
+_ROUTES: Final = "httproutes.gateway.networking.k8s.io"
 _WITHOUT_LABEL: Final = (
     "leases",
     "events",
@@ -169,7 +173,8 @@ def collect(
         except CliError as error:
             bundle.lacks(path, str(error))
     tell("objects")
-    _objects(kubectl, bundle, mine)
+    ingress = (body.get("spec") or {}).get("ingress") or {}
+    _objects(kubectl, bundle, mine, (*_KINDS, _ROUTES) if ingress.get("gateway") else _KINDS)
     _definition(kubectl, bundle)
     pods = known(lambda: kubectl.items("pods", selector=mine))
     if not isinstance(pods, Unknown):
@@ -178,9 +183,9 @@ def collect(
     return bundle
 
 
-def _objects(kubectl: Kubectl, bundle: Bundle, selector: str) -> None:
+def _objects(kubectl: Kubectl, bundle: Bundle, selector: str, kinds: Sequence[str]) -> None:
     readings: dict[str, Callable[[], Any]] = {}
-    for kind in _KINDS:
+    for kind in kinds:
         readings[f"objects/{kind}"] = partial(_list, kubectl, kind, selector)
     for kind in _WITHOUT_LABEL:
         readings[f"objects/{kind}"] = partial(_list, kubectl, kind)

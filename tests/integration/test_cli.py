@@ -144,12 +144,37 @@ def test_the_doctor_tells_who_may_not_look_what_they_may_not(plugin: Plugin) -> 
     }
     assert denied["you may not list leases"] == "warning"
     assert denied["you may not patch runnerhubclusters"] == "note"
+    assert denied["you may not list leases in all namespaces"] == "note"
     assert not any("list pods" in message for message in denied)
     assert {item["check"] for item in findings if item["level"] == "unknown"} >= {
         "nodes",
         "operator",
         "Secrets",
     }
+
+
+def test_the_doctor_tells_who_may_do_everything_beside_the_cluster_what_they_may_not_beside_the_operator(
+    plugin: Plugin,
+) -> None:
+    plugin.kubectl("create", "serviceaccount", "owner")
+    plugin.kubectl(
+        "create", "rolebinding", "owner", "--clusterrole=cluster-admin", "--serviceaccount=seen:owner"
+    )
+    mine = "--resource=runnerhubclusters.runnerhub.io,leases.coordination.k8s.io,pods,events"
+    plugin.kubectl("create", "clusterrole", "owner", "--verb=list,get,patch", mine)
+    plugin.kubectl(
+        "create", "clusterrolebinding", "owner", "--clusterrole=owner", "--serviceaccount=seen:owner"
+    )
+    findings = json.loads(plugin("doctor", "-o", "json", user="owner").out)["findings"]
+    (lease,) = [
+        item for item in json.loads(plugin("leases", "-o", "json").out) if item["namespace"] != "seen"
+    ]
+    told = [item["message"].split(",")[0] for item in findings if item["check"] == "permissions"]
+    assert told == [
+        f"you may not get pods/log in {lease['namespace']}",
+        f"you may not get deployments in {lease['namespace']}",
+        f"you may not create pods/exec in {lease['namespace']}",
+    ]
 
 
 def test_the_doctor_says_before_there_is_a_cluster_whether_one_has_room(plugin: Plugin) -> None:
@@ -219,8 +244,11 @@ def test_no_value_of_any_secret_is_in_the_support_bundle(plugin: Plugin) -> None
     assert {
         "README.txt", "cluster.yaml", "doctor.txt", "events.txt", "secrets.yaml", "status.txt",
         "objects/configmaps.yaml", "objects/leases.yaml", "objects/pods.yaml", "objects/statefulsets.yaml",
-        "kubernetes/definition.yaml", "kubernetes/nodes.yaml",
+        "objects/horizontalpodautoscalers.yaml", "objects/jobs.yaml", "kubernetes/definition.yaml",
+        "kubernetes/nodes.yaml",
     } <= set(files)  # fmt: skip
+    # Played pods have no logs.
+    assert b"objects/" not in files["README.txt"].partition(b"Could not be had")[2]
     assert b"it is <***>" in files["cluster.yaml"]
     assert b"hub-postgres-credentials" in files["secrets.yaml"]
     everything = b"".join(files.values())

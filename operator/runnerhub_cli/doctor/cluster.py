@@ -256,6 +256,10 @@ def _foreign_secrets(spec: RunnerHubClusterSpec | None) -> dict[str, tuple[str, 
     found: dict[str, tuple[str, ...]] = {}
     if spec is None:
         return found
+    if spec.github.token_secret_name is not None and spec.runner_pools:
+        found[spec.github.token_secret_name] = ("token",)
+    if spec.load_balancer.tls is not None:
+        found[spec.load_balancer.tls.secret_name] = ("tls.crt", "tls.key")
     if spec.ingress is not None and spec.ingress.tls_secret_name is not None:
         found[spec.ingress.tls_secret_name] = ("tls.crt", "tls.key")
     bucket = None if spec.shared_storage is None else spec.shared_storage.s3

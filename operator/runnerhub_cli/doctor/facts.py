@@ -157,7 +157,10 @@ class StorageClass:
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """A right on objects; `group` as RBAC names it, `purpose`: what needs it. `essential`: nothing goes without."""
+    """A right on objects; `group` as RBAC names it, `purpose`: what needs it. `essential`: nothing goes without.
+
+    `namespace`: where, "" for all of them, None for that of the cluster. `cluster_wide`: objects without a namespace.
+    """
 
     verb: str
     resource: str
@@ -166,10 +169,12 @@ class Right:
     purpose: str = ""
     essential: bool = False
     cluster_wide: bool = False
+    namespace: str | None = None
 
     def __str__(self) -> str:
         below = f"/{self.subresource}" if self.subresource else ""
-        return f"{self.verb} {self.resource}{below}"
+        where = "" if self.namespace is None else f" in {self.namespace or 'all namespaces'}"
+        return f"{self.verb} {self.resource}{below}{where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +275,27 @@ USER_RIGHTS: Final = (
     Right("get", "pods", subresource="log", purpose="logs, support-bundle"),
     Right("create", "pods", subresource="exec", purpose="psql, redis-cli"),
     Right("patch", names.PLURAL, names.API_GROUP, purpose="switchover"),
+    Right(
+        "list",
+        "leases",
+        "coordination.k8s.io",
+        purpose="plan, logs operator, support-bundle: where the operator is",
+        namespace="",
+    ),
 )
+
+
+def rights_beside_the_operator(namespace: str) -> tuple[Right, ...]:
+    """What a person needs in the operator's namespace."""
+    logs = "logs operator, support-bundle"
+    return (
+        Right("list", "pods", purpose=f"plan, {logs}", namespace=namespace),
+        Right("get", "pods", subresource="log", purpose=logs, namespace=namespace),
+        Right("get", "deployments", "apps", purpose="plan", namespace=namespace),
+        Right("create", "pods", subresource="exec", purpose="plan", namespace=namespace),
+    )
+
+
 # Without the definition the next thing to do is to install, which needs these.
 INSTALL_RIGHTS: Final = (
     Right(

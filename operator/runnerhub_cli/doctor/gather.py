@@ -42,6 +42,7 @@ from .facts import (
     StorageClass,
     Wanted,
     requests_of,
+    rights_beside_the_operator,
 )
 
 _RECENT_WARNING_SECONDS: Final = 900
@@ -89,7 +90,12 @@ def gather(kubectl: Kubectl, name: str | None, manifest: Manifest | None, plugin
     now = _server_time(answers["now"])
     cluster = _cluster(here, name, manifest, namespace, answers, now)
     operator = _operator(answers["operator pods"], answers["operator leases"])
-    rights = USER_RIGHTS if answers["crd"] is not None else (*USER_RIGHTS, *INSTALL_RIGHTS)
+    lease = _operator_lease(answers["operator leases"])
+    rights = (
+        *USER_RIGHTS,
+        *(rights_beside_the_operator(lease.namespace) if lease is not None else ()),
+        *(INSTALL_RIGHTS if answers["crd"] is None else ()),
+    )
     more = at_once(
         {
             "user": lambda: known(lambda: _denied(kubectl, rights, namespace)),
@@ -153,12 +159,16 @@ def _reserved(kubectl: Kubectl, cluster: ClusterFacts | None) -> Mapping[str, Am
     return dict(found)
 
 
+def _operator_lease(leases: Sequence[Manifest] | Unknown) -> Lease | None:
+    found = [] if isinstance(leases, Unknown) else [Lease.of(item) for item in leases]
+    return max(found, key=lambda lease: lease.renewed or "", default=None)
+
+
 def _operator(pods: Sequence[Manifest] | Unknown, leases: Sequence[Manifest] | Unknown) -> Operator | Unknown:
     if isinstance(pods, Unknown):
         return pods
     if isinstance(leases, Unknown):
         return leases
-    found = [Lease.of(item) for item in leases]
     images = {container["image"] for pod in pods for container in pod["spec"]["containers"]}
     accounts = (
         f"system:serviceaccount:{pod['metadata']['namespace']}:{pod['spec'].get('serviceAccountName', 'default')}"
@@ -167,7 +177,7 @@ def _operator(pods: Sequence[Manifest] | Unknown, leases: Sequence[Manifest] | U
     return Operator(
         pods=tuple(Pod.of(pod) for pod in pods),
         images=tuple(sorted(images)),
-        lease=max(found, key=lambda lease: lease.renewed or "", default=None),
+        lease=_operator_lease(leases),
         account=next(accounts, ""),
     )
 
@@ -191,7 +201,7 @@ def _denied(
                     "group": right.group,
                     "resource": right.resource,
                     "subresource": right.subresource,
-                    **({} if right.cluster_wide else {"namespace": namespace}),
+                    **({} if right.cluster_wide else {"namespace": _place(right, namespace)}),
                 },
             },
         }
@@ -208,6 +218,10 @@ def _denied(
     return tuple(
         right for right, review in zip(rights, answers, strict=True) if not review["status"].get("allowed")
     )
+
+
+def _place(right: Right, namespace: str) -> str:
+    return namespace if right.namespace is None else right.namespace
 
 
 def _operator_denied(

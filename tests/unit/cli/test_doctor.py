@@ -431,6 +431,33 @@ def test_the_certificate_of_the_ingress_is_looked_for() -> None:
     assert "hub-tls is missing" in only(facts(cluster_facts(change))).message
 
 
+def test_the_certificate_of_the_load_balancer_is_looked_for() -> None:
+    def change(scene: dict) -> None:
+        scene["cluster"]["spec"]["loadBalancer"]["tls"] = {"secretName": "front"}
+
+    assert "front is missing" in only(facts(cluster_facts(change))).message
+    half = replace(cluster_facts(change), secrets={**KEYS, "front": frozenset({"tls.crt"})})
+    assert "front lacks tls.key" in only(facts(half)).message
+
+
+def test_the_token_of_the_runners_is_looked_for_where_there_are_runners() -> None:
+    def change(scene: dict) -> None:
+        scene["cluster"]["spec"]["github"] = {
+            "url": "https://github.com/example",
+            "tokenSecretName": "github",
+        }
+
+    assert bad(facts(cluster_facts(change))) == []
+
+    def with_runners(scene: dict) -> None:
+        change(scene)
+        scene["cluster"]["spec"]["runnerPools"] = [{"name": "linux"}]
+
+    assert "github is missing" in only(facts(cluster_facts(with_runners))).message
+    whole = replace(cluster_facts(with_runners), secrets={**KEYS, "github": frozenset({"token"})})
+    assert bad(facts(whole)) == []
+
+
 def test_the_credentials_of_a_bucket_are_looked_for() -> None:
     def change(scene: dict) -> None:
         bucket = {"bucket": "logs", "credentialsSecretName": "store"}
