@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from e2e.lab import bed as test_bed
+from e2e.lab import report
 from e2e.lab.bed import Bed
 from kindbed import paths
 
@@ -23,6 +24,8 @@ def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
     """A kind cluster with the product's images on its nodes, and nothing of ours installed."""
     name = request.config.getoption("cluster_name")
     given = request.config.getoption("kubeconfig")
+    # An older one must not be taken for that of a run which did not come as far as its first line.
+    report.path("install").unlink(missing_ok=True)
     found = test_bed.bring_up(name, Path(given) if given else paths.BUILD_DIR / f"kubeconfig-{name}")
     yield found
     if not request.config.getoption("keep_cluster"):

@@ -80,6 +80,12 @@ def test_argo_cd_keeps_an_installation_as_git_has_it(bed: Bed, by_argo: Argo) ->
         journey.must_not_notice(hub, before, row)
 
 
+def test_argo_cd_knows_every_field_of_the_example_of_an_applicationset(argo: ArgoCD) -> None:
+    """Its controller is not part of the installation, so only the schema is asked."""
+    file = str(argocd.EXAMPLES / "applicationset.yaml")
+    argo.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", file)
+
+
 def _stays_in_sync(by_argo: Argo) -> None:
     """Argo CD compares anew, without anything remembered, and finds nothing to do."""
     history = by_argo.argo.application(by_argo.application)["status"]["history"]

@@ -10,18 +10,23 @@ from typing import Any
 REPORTS = Path(__file__).resolve().parents[2] / "build" / "reports"
 
 
+def path(name: str) -> Path:
+    """build/reports/<name>.json, whether it is there or not."""
+    return REPORTS / f"{name}.json"
+
+
 def write(name: str, content: Any) -> Path:
     """Write build/reports/<name>.json; its path."""
     REPORTS.mkdir(parents=True, exist_ok=True)
-    path = REPORTS / f"{name}.json"
-    path.write_text(json.dumps(content, indent=2) + "\n")
-    return path
+    file = path(name)
+    file.write_text(json.dumps(content, indent=2) + "\n")
+    return file
 
 
 def read(name: str) -> Any | None:
     """What build/reports/<name>.json has, None when it is not there."""
-    path = REPORTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    file = path(name)
+    return json.loads(file.read_text()) if file.exists() else None
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
