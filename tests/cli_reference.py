@@ -19,8 +19,9 @@ runnerhub COMMAND --help` tell the same.
 ## Install
 
 ```
-pip install 'runnerhub-operator[cli]'     # from a checkout: pip install '.[cli]'
-make cli                                  # or one file, build/kubectl-runnerhub, for this kind of Python and processor
+make cli                 # in a checkout: one file, build/kubectl-runnerhub, for this kind of Python and processor
+pip install '.[cli]'     # or all of it into a Python environment
+pip install 'runnerhub_operator-VERSION-py3-none-any.whl[cli]'    # without a checkout: the wheel of a release
 ```
 
 kubectl finds the program `kubectl-runnerhub` on PATH. It needs no more than kubectl itself, whose kubeconfig it
@@ -60,7 +61,7 @@ def _spelling(parameter: Any) -> str:
     words = [*parameter.opts, *parameter.secondary_opts]
     if parameter.is_flag:
         return ", ".join(f"`{word}`" for word in words)
-    return ", ".join(f"`{word}`" for word in words) + f" {parameter.metavar}"
+    return ", ".join(f"`{word}`" for word in words) + f" {parameter.metavar or parameter.name.upper()}"
 
 
 def _default(parameter: Any) -> str:

@@ -178,8 +178,12 @@ class Argo:
 
 def remove_operator(found: Bed) -> None:
     """Remove the operator as docs/install.md tells for those without Helm."""
+    rights, ours = (
+        "clusterrole,clusterrolebinding,role,rolebinding",
+        "app.kubernetes.io/name=runnerhub-operator",
+    )
+    found.kubectl("delete", rights, "--all-namespaces", "-l", ours)
     found.delete_namespace(OPERATOR_NAMESPACE)
-    found.kubectl("delete", "clusterrole,clusterrolebinding", "runnerhub-operator", "--ignore-not-found")
 
 
 def _await_definition(found: Bed) -> None:

@@ -20,7 +20,10 @@ def main() -> None:
     try:
         import typer  # noqa: F401
     except ImportError:
-        sys.exit("error: the plugin needs more libraries: pip install 'runnerhub-operator[cli]'")
+        sys.exit(
+            "error: the plugin needs the libraries of its extra: pip install 'WHEEL[cli]' with the wheel of the "
+            "release, or pip install '.[cli]' in a checkout"
+        )
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
     if Path(sys.argv[0]).name.startswith("kubectl_complete"):

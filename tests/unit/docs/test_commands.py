@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typer.main import get_command
 
 from kindbed import gotools
 from runnerhub_cli.app import app
+from runnerhub_operator.resources.common import Images
 from tests import doc_commands
 from tests.doc_commands import ROOT, UnmarkedBlockError
 
@@ -51,6 +53,13 @@ def test_every_block_is_a_shell_script(page: str) -> None:
             ["bash", "-n"], input=block.text, capture_output=True, text=True, check=False, timeout=30
         )
         assert done.returncode == 0, f"{block.place}: {done.stderr}"
+
+
+def test_every_image_that_operator_and_clusters_need_is_put_into_the_registry() -> None:
+    (block,) = [block for block in doc_commands.commands("install.md") if "docker push" in block.text]
+    named = re.search(r"for name in (.+); do", block.text)
+    assert named is not None
+    assert set(named[1].split()) == {image.name for image in fields(Images)}
 
 
 def _typed(path: Path) -> Iterator[tuple[str, str]]:
