@@ -256,6 +256,8 @@ def _foreign_secrets(spec: RunnerHubClusterSpec | None) -> dict[str, tuple[str, 
     found: dict[str, tuple[str, ...]] = {}
     if spec is None:
         return found
+    for item in (*spec.image_pull_secrets, *spec.orchestrator.pod_template.image_pull_secrets):
+        found[item.name] = (".dockerconfigjson",)
     if spec.github.token_secret_name is not None and spec.runner_pools:
         found[spec.github.token_secret_name] = ("token",)
     if spec.load_balancer.tls is not None:

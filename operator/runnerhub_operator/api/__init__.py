@@ -3,7 +3,7 @@
 from .base import ResourceRequirements, Storage
 from .cluster import RunnerHubCluster, parse_cluster, parse_status
 from .events import EventReason
-from .pod import InitContainer, Variable, Volume
+from .pod import InitContainer, PullSecret, Variable, Volume
 from .runners import GithubSpec, RunnerPoolSpec, ZoneSpread
 from .spec import (
     AppendFsync,
@@ -67,6 +67,7 @@ __all__ = [
     "PostgresInstanceStatus",
     "PostgresSpec",
     "PostgresStatus",
+    "PullSecret",
     "QueueStatus",
     "RedisInstanceStatus",
     "RedisReplicaStatus",

@@ -621,7 +621,7 @@ class PodTemplate(ApiModel):
     image_pull_secrets: tuple[PullSecret, ...] = Field(
         default=(),
         max_length=10,
-        description="Secrets with the login at registries.",
+        description="Secrets with the login at registries, beside those of spec.imagePullSecrets.",
         json_schema_extra=map_of("name"),
     )
     security_context: PodSecurity = Field(

@@ -39,8 +39,10 @@ from .pod import (
     InitContainer,
     Mounts,
     PodTemplate,
+    PullSecret,
     VariablesSource,
     Volume,
+    distinct,
     exactly_one,
     map_of,
 )
@@ -1025,6 +1027,7 @@ class RunnerHubClusterSpec(ApiModel):
             _bucket_variables_free,
             ".orchestrator.env",
         ),
+        distinct("imagePullSecrets", "name"),
     )
 
     paused: Boolean = Field(
@@ -1041,6 +1044,13 @@ class RunnerHubClusterSpec(ApiModel):
             "of the spec that renews them anyway; until then status.pendingUpdates names the components that wait. "
             "Immediate: as soon as the newer operator sees them, one at a time."
         ),
+    )
+    image_pull_secrets: tuple[PullSecret, ...] = Field(
+        default=(),
+        max_length=10,
+        description="Secrets in the cluster's namespace with the login at registries, for all pods of the cluster. A "
+        "change renews them one after the other, runners when they are idle.",
+        json_schema_extra=map_of("name"),
     )
     orchestrator: OrchestratorSpec = Field(
         default_factory=OrchestratorSpec,

@@ -16,6 +16,7 @@ from .common import (
     Manifest,
     container_security_context,
     pod_security_context,
+    pull_secrets,
     resource_requirements,
     spread,
 )
@@ -105,7 +106,7 @@ def placement(context: BuildContext) -> Manifest:
         # Its inside is passed on as it is, with all that seems to be empty.
         else template.affinity.model_dump(mode="json", by_alias=True, exclude_none=True),
         "priorityClassName": template.priority_class_name,
-        "imagePullSecrets": [dump(item) for item in template.image_pull_secrets],
+        **pull_secrets(context, template.image_pull_secrets),
     }
     return {
         "serviceAccountName": account_name(context),

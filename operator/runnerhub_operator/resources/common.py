@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .. import names
-from ..api import ResourceRequirements, RunnerHubCluster
+from ..api import PullSecret, ResourceRequirements, RunnerHubCluster
 from ..quantities import quantity
 
 Manifest = dict[str, Any]
@@ -110,6 +110,12 @@ def pod_security_context() -> Manifest:
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }
+
+
+def pull_secrets(context: BuildContext, more: Iterable[PullSecret] = ()) -> Manifest:
+    """The field `imagePullSecrets` of a pod's spec, if any: those of the cluster, and more."""
+    secrets = dict.fromkeys(item.name for item in (*context.cluster.spec.image_pull_secrets, *more))
+    return {"imagePullSecrets": [{"name": name} for name in secrets]} if secrets else {}
 
 
 def container_security_context(*, read_only_root: bool = True) -> Manifest:

@@ -14,6 +14,7 @@ from .common import (
     disruption_budget,
     metadata,
     pod_security_context,
+    pull_secrets,
     resource_requirements,
     secret_volume,
     service_account,
@@ -161,6 +162,7 @@ def _pod_spec(context: BuildContext) -> Manifest:
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
         "securityContext": pod_security_context(),
+        **pull_secrets(context),
         "topologySpreadConstraints": spread(context.name, names.LOAD_BALANCER),
         "containers": [_container(context)],
         "volumes": [

@@ -24,6 +24,7 @@ from .common import (
     disruption_budget,
     metadata,
     pod_security_context,
+    pull_secrets,
     resource_requirements,
     secret_volume,
     service_account,
@@ -329,6 +330,7 @@ def _pod_spec(context: BuildContext) -> Manifest:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_security_context(),
+        **pull_secrets(context),
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
         "topologySpreadConstraints": spread(context.name, names.POOLER),
         # Sidecars: they are there before PgBouncer starts and until PgBouncer has ended.

@@ -22,6 +22,7 @@ from .common import (
     field_env,
     metadata,
     pod_security_context,
+    pull_secrets,
     resource_requirements,
     service_account,
     spread,
@@ -296,6 +297,7 @@ def _pod_spec(context: BuildContext) -> Manifest:
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
         "securityContext": pod_security_context(),
+        **pull_secrets(context),
         "topologySpreadConstraints": spread(context.name, names.REDIS),
         "containers": [_redis_container(context), _sentinel_container(context)],
         "volumes": [

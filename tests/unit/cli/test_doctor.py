@@ -458,6 +458,16 @@ def test_the_token_of_the_runners_is_looked_for_where_there_are_runners() -> Non
     assert bad(facts(whole)) == []
 
 
+def test_logins_at_registries_are_looked_for() -> None:
+    def change(scene: dict) -> None:
+        scene["cluster"]["spec"]["imagePullSecrets"] = [{"name": "registry"}]
+        scene["cluster"]["spec"]["orchestrator"]["podTemplate"] = {"imagePullSecrets": [{"name": "registry"}]}
+
+    assert "registry is missing" in only(facts(cluster_facts(change))).message
+    whole = replace(cluster_facts(change), secrets={**KEYS, "registry": frozenset({".dockerconfigjson"})})
+    assert bad(facts(whole)) == []
+
+
 def test_the_credentials_of_a_bucket_are_looked_for() -> None:
     def change(scene: dict) -> None:
         bucket = {"bucket": "logs", "credentialsSecretName": "store"}
