@@ -182,7 +182,8 @@ def remove_operator(found: Bed) -> None:
         "clusterrole,clusterrolebinding,role,rolebinding",
         "app.kubernetes.io/name=runnerhub-operator",
     )
-    found.kubectl("delete", rights, "--all-namespaces", "-l", ours)
+    # kubectl deletes in all namespaces only when it is told none.
+    found.kubectl.in_namespace("")("delete", rights, "--all-namespaces", "-l", ours)
     found.delete_namespace(OPERATOR_NAMESPACE)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from images.redis.runnerhub_redis import deposed, handover, network, steward
 from images.redis.runnerhub_redis.settings import Paths, Settings
@@ -19,6 +21,9 @@ from tests.integration.orchestrator.conftest import free_port
 
 NAME = "github-runnerhub-redis"
 ADDRESSES = {ordinal: f"127.0.0.{ordinal + 1}" for ordinal in range(3)}
+
+# A wrong password counts as a broken connection to this library, which tries that for four seconds.
+AT_ONCE = Retry(NoBackoff(), 0)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -65,7 +70,7 @@ class Pods:
         return self.redis(ordinal)
 
     def redis(self, ordinal: int) -> redis.Redis:
-        return redis.Redis(ADDRESSES[ordinal], self.port, decode_responses=True)
+        return redis.Redis(ADDRESSES[ordinal], self.port, decode_responses=True, retry=AT_ONCE)
 
     def keys_of(self, snapshot: Path) -> set[str]:
         """The keys in a snapshot, by a server that loads it."""
@@ -115,7 +120,7 @@ class Pods:
         self._start("sentinel", ordinal, "redis-server", str(folder / "sentinel.conf"), "--sentinel")
 
     def sentinel(self, ordinal: int) -> redis.Redis:
-        return redis.Redis(ADDRESSES[ordinal], self.sentinel_port, decode_responses=True)
+        return redis.Redis(ADDRESSES[ordinal], self.sentinel_port, decode_responses=True, retry=AT_ONCE)
 
     def is_complete(self, ordinal: int) -> bool:
         """Whether a Sentinel knows all others and all replicas."""

@@ -16,7 +16,7 @@ from images.redis.runnerhub_redis import access, config, handover, live
 from images.redis.runnerhub_redis.config import SentinelState, redis_configuration, sentinel_configuration
 from images.redis.runnerhub_redis.settings import Settings
 from runnerhub_operator.resources import redis as builders
-from tests.integration.redis.conftest import ADDRESSES, NAME, Pods, wait_until
+from tests.integration.redis.conftest import ADDRESSES, AT_ONCE, NAME, Pods, wait_until
 from tests.unit.redis.test_redis_manifests import context
 from tests.unit.redis.test_redis_pod_configuration import write_passwords
 
@@ -39,6 +39,9 @@ class Guarded:
         self.settings = {ordinal: self._settings(ordinal) for ordinal in ADDRESSES}
         for ordinal in ADDRESSES:
             self._start_redis(ordinal)
+        # Sentinel asks a master for its replicas when it begins, and ten seconds later.
+        master = self.client("operator", "the-operator-password")
+        wait_until(lambda: master.info("replication")["connected_slaves"] == 2)
         for ordinal in ADDRESSES:
             self._start_sentinel(ordinal)
         # Each pod's own programs, at the pod's own address; each container remembers for itself.
@@ -90,7 +93,9 @@ class Guarded:
 
     def client(self, user: str, password: str, ordinal: int = 0, *, sentinel: bool = False) -> redis.Redis:
         port = self.pods.sentinel_port if sentinel else self.pods.port
-        return redis.Redis(ADDRESSES[ordinal], port, username=user, password=password, decode_responses=True)
+        return redis.Redis(
+            ADDRESSES[ordinal], port, username=user, password=password, decode_responses=True, retry=AT_ONCE
+        )
 
     def lets_in(self, user: str, password: str, *, sentinel: bool = False) -> bool:
         """Whether all three do."""
@@ -121,8 +126,6 @@ def guarded(pods: Pods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guar
         monkeypatch.setattr(module, "PORT_REDIS", pods.port)
         monkeypatch.setattr(module, "PORT_SENTINEL", pods.sentinel_port)
     found = Guarded(pods, tmp_path)
-    operator = found.client("operator", "the-operator-password")
-    wait_until(lambda: operator.info("replication")["connected_slaves"] == 2)
     for ordinal in ADDRESSES:
         watch = found.client("operator", "the-operator-password", ordinal, sentinel=True)
         wait_until(lambda watch=watch: watch.sentinel_master(NAME)["num-other-sentinels"] == 2)
@@ -142,7 +145,7 @@ CLOSED_TO_CLIENTS_OF_SENTINEL = (
 
 def test_each_user_does_its_part_and_no_more(guarded: Guarded) -> None:
     with pytest.raises(redis.AuthenticationError):
-        redis.Redis(ADDRESSES[0], guarded.pods.port, password="the-password").ping()
+        redis.Redis(ADDRESSES[0], guarded.pods.port, password="the-password", retry=AT_ONCE).ping()
     application = guarded.client("app", "the-password")
     assert application.set("key", "value")
     assert application.eval("return redis.call('GET', KEYS[1])", 1, "key") == "value"
