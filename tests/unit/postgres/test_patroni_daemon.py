@@ -15,15 +15,17 @@ from kindbed.paths import REPOSITORY
 LAUNCHER = REPOSITORY / "images" / "postgres" / "bin" / "patroni-daemon"
 # In a process of its own: Patroni changes the umask of whoever imports it.
 _LOOK = """
-import inspect, json, runpy, sys, time, types
+import contextlib, http.server, inspect, json, runpy, socket, sys, threading, time, types
 from unittest import mock
 launcher = runpy.run_path(sys.argv[1])
 modules = launcher["patroni"]
 with mock.patch("time.sleep") as sleep:
     for seconds in (1, launcher["PATRONIS_LOCK_SECONDS"], 0.25):
         launcher["Clock"]().sleep(seconds)
-from patroni.dcs import Cluster
+from patroni.__main__ import Patroni
+from patroni.dcs import Cluster, Member
 from patroni.ha import Failsafe
+from patroni.request import PatroniRequest
 
 def leader(now):
     # Whom a primary called `me` takes for the leader when the lock has expired.
@@ -31,9 +33,47 @@ def leader(now):
     failsafe.set_is_active(now)
     return failsafe.update_cluster(Cluster.empty()).leader_name
 
+def start_beside(address):
+    # How long Patroni looks for another one of its name at an address, and whether it starts.
+    member = Member(0, "me", None, {"api_url": f"http://{address[0]}:{address[1]}/patroni"})
+    cluster = types.SimpleNamespace(get_member=lambda *_: member)
+    starting = types.SimpleNamespace(
+        config={"name": "me"},
+        request=PatroniRequest({}),
+        logger=types.SimpleNamespace(update_loggers=lambda _: None),
+    )
+    began = time.monotonic()
+    try:
+        Patroni.ensure_unique_name(starting, cluster)
+    except SystemExit:
+        return time.monotonic() - began, False
+    return time.monotonic() - began, True
+
+launcher["look_briefly_for_a_namesake"]()
+with contextlib.ExitStack() as stack:
+    # Its backlog is full, so that nobody answers, as at the address of a pod that is gone.
+    silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    for _ in range(3):
+        waiting = stack.enter_context(socket.socket())
+        waiting.setblocking(False)
+        waiting.connect_ex(silent.getsockname())
+    beside_nobody = start_beside(silent.getsockname())
+class Alive(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Alive) as server:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    beside_namesake = start_beside(server.server_address)
+    server.shutdown()
 patronis_leader = leader(time.time())
 launcher["stay_leader_in_failsafe_mode"]()
 print(json.dumps({
+    "beside_nobody": beside_nobody,
+    "beside_namesake": beside_namesake,
     "patronis_leader": patronis_leader,
     "leader": leader(time.time()),
     "leader_who_asked_long_ago": leader(time.time() - 30),
@@ -80,3 +120,14 @@ def test_a_primary_in_failsafe_mode_takes_itself_for_the_leader(seen: dict[str, 
 def test_but_only_as_long_as_the_others_agree(seen: dict[str, Any]) -> None:
     assert not seen["leader_who_asked_long_ago"]
     assert not seen["leader_not_agreed_to"]
+
+
+def test_a_predecessor_that_is_gone_keeps_nobody_waiting(seen: dict[str, Any]) -> None:
+    """Patroni's own check takes twelve seconds here, in which a primary whose pod was replaced fails over to nobody."""
+    seconds, starts = seen["beside_nobody"]
+    assert starts
+    assert 0.5 < seconds < 3
+
+
+def test_but_a_namesake_that_lives_is_seen(seen: dict[str, Any]) -> None:
+    assert not seen["beside_namesake"][1]
