@@ -24,6 +24,7 @@ RESUME_SECONDS = 2.0
 # A login to the server takes a few milliseconds.
 LOGIN_SECONDS = 0.003
 _POOL_SIZE = "default_pool_size"
+_OWN_DATABASE = "pgbouncer"
 
 NO_ANSWER = (OSError, psycopg.Error)
 
@@ -71,8 +72,7 @@ class Console:
         PgBouncer ends one that is when a pause comes, counts it as a failed login, and turns new clients away for that
         as long as the pause lasts. A pool that may not grow begins no login.
         """
-        settings = ask(connection, "SHOW CONFIG", RESUME_SECONDS)
-        size = next(row["value"] for row in settings if row["key"] == _POOL_SIZE)
+        size = _pool_size(connection)
         ask(connection, f"SET {_POOL_SIZE} = 1", RESUME_SECONDS)
         try:
             while any(row["sv_login"] != "0" for row in ask(connection, "SHOW POOLS", RESUME_SECONDS)):
@@ -108,10 +108,11 @@ class Console:
         return True
 
     def reload(self) -> None:
-        """Have the files be read again. Raises ConsoleError."""
+        """Have the files be read again, and log in to the server by what is in them. Raises ConsoleError."""
         try:
             with closing(self._connect()) as connection:
                 ask(connection, "RELOAD", RESUME_SECONDS)
+                _log_in(connection)
         except NO_ANSWER as error:
             raise ConsoleError(f"PgBouncer does not read its files again: {error}".strip()) from error
 
@@ -130,12 +131,48 @@ class Console:
             port=self._port,
             user=ADMIN_USER,
             password=password,
-            dbname="pgbouncer",
+            dbname=_OWN_DATABASE,
             sslmode="disable",
             gssencmode="disable",
             connect_timeout=CONNECT_SECONDS,
             autocommit=True,
         )
+
+
+def _log_in(connection: psycopg.Connection) -> None:
+    """Make one more connection to the server in each pool with clients; without one in time it stays as it was.
+
+    PgBouncer remembers until then that a login failed, as by a former password, and turns away whoever comes while it
+    has no connection, as at the end of a pause.
+    """
+    deadline = time.monotonic() + RESUME_SECONDS
+    before = _connected(connection)
+    wanted = 1 + max(before.values(), default=0)
+    try:
+        ask(connection, f"SET {_POOL_SIZE} = {max(wanted, _pool_size(connection))}", RESUME_SECONDS)
+        ask(connection, f"SET min_pool_size = {wanted}", RESUME_SECONDS)
+        while time.monotonic() < deadline and any(
+            connected <= before.get(pool, 0) for pool, connected in _connected(connection).items()
+        ):
+            time.sleep(LOGIN_SECONDS)
+    finally:
+        ask(connection, "RELOAD", RESUME_SECONDS)
+
+
+def _pool_size(connection: psycopg.Connection) -> int:
+    settings = ask(connection, "SHOW CONFIG", RESUME_SECONDS)
+    return next(int(row["value"]) for row in settings if row["key"] == _POOL_SIZE)
+
+
+def _connected(connection: psycopg.Connection) -> dict[tuple[str, str], int]:
+    """Connections to the server that are logged in, by the database and the user of each pool that has clients."""
+    return {
+        (row["database"], row["user"]): sum(
+            int(row[f"sv_{state}"]) for state in ("active", "idle", "used", "tested")
+        )
+        for row in ask(connection, "SHOW POOLS", RESUME_SECONDS)
+        if row["database"] != _OWN_DATABASE and int(row["cl_active"]) + int(row["cl_waiting"]) > 0
+    }
 
 
 def ask(connection: psycopg.Connection, command: str, patience_seconds: float) -> list[dict[str, str]]:

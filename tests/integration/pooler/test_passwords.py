@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 import secrets
+import signal
 import time
 
 import psycopg
+from psycopg.pq import ExecStatus
 
 from images.postgres.runnerhub_postgres.passwords import ROLE_KEYS, renew_roles
 from tests.integration.pooler.bench import (
@@ -59,11 +64,71 @@ def test_clients_notice_nothing_of_a_new_password(bench: Bench) -> None:
         assert renew_in_postgres(bench) == ["app", "monitoring"]
         wait_until("the new password", lambda: lets_in(bench, "app", bench.passwords["app-password"]))
         assert not lets_in(bench, "app", before["app-password"])
+        in_effect(bench)
         # All connections to the server made anew, by the new password.
         assert bench.pause(seconds=1) == 200
         writers.wait_for(50)
     assert writers.errors == []
     assert renew_in_postgres(bench) == []
+
+
+def test_a_login_that_failed_on_the_way_is_forgotten_before_the_next_pause(bench: Bench) -> None:
+    bench.pause(seconds=0.1)
+    assert bench.agent is not None
+    with contextlib.ExitStack() as clients:
+        change(bench, "app-password")
+        crowd = [clients.enter_context(contextlib.closing(bench.connect())) for _ in range(8)]
+        crowd[0].execute("SELECT 1")
+        bench.agent.send_signal(signal.SIGSTOP)
+        renew_in_postgres(bench)
+        # More at once than PgBouncer has connections for: it tries to log in by the former password.
+        for client in crowd:
+            client.pgconn.send_query(b"SELECT pg_sleep(0.3)")
+            client.pgconn.flush()
+        wait_until("a login that fails", lambda: failed_logins(bench) > 0)
+        for client in crowd:
+            wait_until("an answer", functools.partial(is_answered, client))
+        bench.agent.send_signal(signal.SIGCONT)
+        in_effect(bench)
+    # All connections to the server are made anew; who comes before there is one has to wait, too.
+    resumed = log_of(bench).count("RESUME")
+    assert bench.pause(seconds=0.5) == 200
+    postmaster = int((bench.primary.data / "postmaster.pid").read_text().split()[0])
+    os.kill(postmaster, signal.SIGSTOP)
+    try:
+        wait_until("the end of the pause", lambda: log_of(bench).count("RESUME") > resumed)
+        newcomers = [bench.connect() for _ in range(2)]
+        for newcomer in newcomers:
+            newcomer.pgconn.send_query(b"SELECT 1")
+            newcomer.pgconn.flush()
+        time.sleep(0.3)
+        assert [is_answered(newcomer) for newcomer in newcomers] == [False, False]
+    finally:
+        os.kill(postmaster, signal.SIGCONT)
+    for newcomer in newcomers:
+        wait_until("an answer", functools.partial(is_answered, newcomer))
+        assert newcomer.pgconn.get_result().status == ExecStatus.TUPLES_OK
+        newcomer.close()
+
+
+def in_effect(bench: Bench) -> None:
+    """Wait until the agent has done all that belongs to a change."""
+    wait_until("the change", lambda: "passwords changed" in (bench.home / "agent.log").read_text())
+
+
+def log_of(bench: Bench) -> str:
+    """PgBouncer's."""
+    return (bench.home / "pgbouncer.log").read_text()
+
+
+def failed_logins(bench: Bench) -> int:
+    """How many PgBouncer tells of."""
+    return log_of(bench).count("login failed:")
+
+
+def is_answered(client: psycopg.Connection) -> bool:
+    client.pgconn.consume_input()
+    return not client.pgconn.is_busy()
 
 
 def test_whoever_steers_the_pooler_may_come_with_either_password(bench: Bench) -> None:
