@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 # The variable silences what mkdocs-material says about its successor.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# Most of these tests wait most of the time, for servers and for Leases to end.
+SIDE_BY_SIDE := $(BIN)/python -m pytest -n 3 --dist loadfile
+
 include e2e/kind/kind.mk
 
 .PHONY: help
@@ -46,7 +49,7 @@ unit: venv ## Run the unit tests
 
 .PHONY: integration
 integration: venv tools servers ## Run the tests against real servers on loopback: kube-apiserver, Postgres, Redis, S3
-	$(BIN)/python -m pytest tests/integration
+	$(SIDE_BY_SIDE) tests/integration
 
 .PHONY: bench-scale
 bench-scale: venv tools ## Measure memory, time, CPU and API calls of the operator with 1 to 500 clusters (20 minutes or more)
@@ -142,7 +145,8 @@ release-check: check venv ## Build a release twice and compare; report in build/
 
 .PHONY: test
 test: check lint tools servers ## Run all that must pass before a change lands
-	$(BIN)/python -m pytest tests/unit e2e/kind/tests tests/integration e2e/tests
+	$(SIDE_BY_SIDE) tests/unit e2e/kind/tests tests/integration
+	$(BIN)/python -m pytest e2e/tests
 
 .PHONY: demo
 demo: check venv ## Create a kind cluster and a RunnerHubCluster, break it on purpose, print what clients saw

@@ -105,10 +105,13 @@ def test_a_settled_cluster_costs_no_api_calls_but_the_lease(bed: Bed, hub: Hub) 
         return {labels: float(count) for labels, count in found if 'kind="Lease"' not in labels}
 
     assert calls(), "the metric exists"
-    before = calls()
+    before, told_before = calls(), hub.status()
     # Bounded observation of an absence: there is no state to poll for.
     wait_for("30 s to pass", _elapsed(30), 40)
-    assert calls() == before
+    after, told = calls(), hub.status()
+    assert after == before, [
+        (told_before.get(key), value) for key, value in told.items() if value != told_before.get(key)
+    ]
 
 
 def _elapsed(seconds: float) -> object:

@@ -58,7 +58,7 @@ def test_a_route_follows_the_definitions_of_the_gateway_api(
     operator: Operator, namespace: Kubectl, admin: Kubectl, no_gateway_api: None
 ) -> None:
     hub = created(namespace, GATEWAY)
-    wait_for("the reason", lambda: hub.condition("IngressReady")["reason"] == "GatewayApiMissing", 20)
+    wait_for("the reason", lambda: hub.condition("IngressReady")["reason"] == "GatewayApiMissing", 60)
     before = requests_for_routes(operator)
     assert before > 0, "the metric has another name"
     wait_until_time_passed(8)
