@@ -108,7 +108,8 @@ class PostgresInstanceStatus(StatusModel):
     timeline: Count | None = Field(default=None, description="Timeline that the member follows.")
     lag_bytes: Count | None = Field(
         default=None,
-        description="Bytes behind the primary, in steps of 16 MiB; absent when unknown and of the primary.",
+        description="Bytes behind the primary, in steps of 16 MiB; absent when unknown and of the primary. Lags that alone "
+        "change are told at most twice a minute.",
     )
     lag_seconds: Count | None = Field(
         default=None,
@@ -119,7 +120,8 @@ class PostgresInstanceStatus(StatusModel):
     )
     volume_used_percent: Count | None = Field(
         default=None,
-        description="How full the member's volume is in percent, in steps of 5 below 80; absent when unknown.",
+        description="How full the member's volume is in percent, in steps of 5 below 80; one step less is not told; "
+        "absent when unknown.",
     )
 
 
@@ -171,11 +173,12 @@ class RedisReplicaStatus(StatusModel):
     link: str = Field(description="State of the link to the master: ok or err.")
     lag_bytes: Count | None = Field(
         default=None,
-        description="What it has not confirmed yet, in bytes and whole MiB; absent while the master does not tell.",
+        description="What it has not confirmed yet, in bytes and whole MiB; as it was while the master does not tell, and "
+        "told at most twice a minute.",
     )
     silent_seconds: Count | None = Field(
         default=None,
-        description="Seconds since it confirmed anything, told from 2 on; the master refuses writes when no replica "
+        description="Seconds since it confirmed anything, in steps of five; the master refuses writes when no replica "
         "has confirmed for some seconds.",
     )
 
@@ -186,7 +189,7 @@ class RedisInstanceStatus(StatusModel):
     name: str = Field(description="Pod name.")
     volume_used_percent: Count | None = Field(
         default=None,
-        description="How full its volume is, in per cent and in steps of five below 80; absent while it does not tell.",
+        description="How full its volume is, in per cent and in steps of five below 80; one step less is not told.",
     )
     snapshots: tuple[str, ...] = Field(
         default=(),

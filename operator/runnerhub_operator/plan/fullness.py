@@ -15,6 +15,8 @@ from ..api import EventReason, RedisStatus
 from ..kube.events import EventNote
 
 NEARLY_FULL_PERCENT: Final = 85
+# Below that the pods tell it in steps of five.
+_STEPS_UP_TO: Final = 80
 FULL_PERCENT: Final = 95
 
 _MARKS: Final[tuple[tuple[EventReason, int], ...]] = (
@@ -25,6 +27,14 @@ _MARKS: Final[tuple[tuple[EventReason, int], ...]] = (
 # Where the size of the volumes of each component is.
 POSTGRES_SIZE: Final = "spec.postgres.storage.size"
 REDIS_SIZE: Final = "spec.redis.storage.size"
+
+
+def calm(before: int | None, now: int | None) -> int | None:
+    """The percentage to tell: one step less, of those in which volumes tell it, may be none at all."""
+    if before is None or now is None or now >= before:
+        return now
+    step = 1 if before > _STEPS_UP_TO else 5
+    return before if before - now <= step else now
 
 
 def fullest(members: Iterable[Any], percent: int) -> dict[str, int]:

@@ -53,7 +53,7 @@ from . import (
     volumes,
 )
 from .objects import Matches
-from .patience import Patience, told
+from .patience import Patience, Told, calm_lags, told
 from .rollout import LastStep, plan_rollout
 
 
@@ -75,10 +75,12 @@ class ClusterMemory:
     they should be. `repair`: members of the database that are broken or were made anew. `refusals`: claims that were
     not allowed to grow. `passwords`: the Secrets as they were. `marked_settings`: the queue's settings that pods were
     marked for. `failed_migration`: the Job whose failure was told. `runners`: since when pools have had too many.
+    `lags_told`: when lags were told last that alone had changed.
     """
 
     roles: failovers.Memory
     patience: Patience = field(default_factory=Patience)
+    lags_told: datetime | None = None
     last_step: LastStep = field(default_factory=LastStep)
     rejection: tuple[ConditionReason, str] | None = None
     since: Mapping[str, str] = field(default_factory=dict)
@@ -139,18 +141,24 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Sections:
-    """The sections of the status. `seen_redis` is the reading itself, which decisions use.
+    """The sections of the status. `seen_redis` is the reading itself, which decisions use."""
 
-    `unserved`: why no request through the load balancer has been served for a while, "" when one was.
-    """
-
-    postgres: PostgresStatus
-    redis: RedisStatus
+    told: Told
     seen_redis: RedisStatus
-    unserved: str
     orchestrator: OrchestratorStatus
     patience: Patience
+    lags_told: datetime | None
     scaled: Mapping[str, Scaled]
+
+    @property
+    def postgres(self) -> PostgresStatus:
+        """The database."""
+        return self.told.postgres
+
+    @property
+    def redis(self) -> RedisStatus:
+        """The queue."""
+        return self.told.redis
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +200,7 @@ def make_plan(
 ) -> Plan:
     """Plan one visit."""
     memory = memory or ClusterMemory(failovers.initial_memory(cluster.status))
-    sections = _sections(cluster, snapshot, memory.patience)
+    sections = _sections(cluster, snapshot, memory)
     changes = _changes(cluster, snapshot, images, sections, memory)
     request = switchover.follow(cluster, snapshot, sections.postgres.primary)
     mending = repair.look(cluster, snapshot, memory.repair)
@@ -206,7 +214,7 @@ def make_plan(
     verdicts, since, full = _verdicts(
         cluster, snapshot, sections, changes, rollout, mending.told, growth, in_use.behind, memory
     )
-    verdicts.append(pools.verdict(cluster, snapshot, crew))
+    verdicts.append(pools.verdict(cluster, snapshot, crew, demand_lost=sections.told.demand_lost))
     written = conditions.with_times(verdicts, cluster.status, cluster.generation, snapshot.now)
 
     notes = _Notes(events=[*request.events, *mending.events])
@@ -233,7 +241,9 @@ def make_plan(
         postgres=sections.postgres.model_copy(update={"switchover": request.status}),
         redis=sections.redis,
         orchestrator=sections.orchestrator,
-        runners=pools.status(cluster.status.runners, crew, snapshot.now),
+        runners=pools.status(
+            cluster.status.runners, crew, snapshot.now, jobs_known=snapshot.demand is not None
+        ),
         failovers=tuple([*reversed(notes.failovers), *cluster.status.failovers][: failovers.MAX_FAILOVERS]),
         pending_updates=(*changes.waiting, *crew.waiting),
         endpoints=status.endpoints(cluster),
@@ -281,6 +291,7 @@ def make_plan(
             memory,
             roles=roles,
             patience=sections.patience,
+            lags_told=sections.lags_told,
             since=since,
             unchanged=changes.unchanged,
             matches=changes.matches,
@@ -302,16 +313,16 @@ def _there(manifests: Iterable[Manifest], snapshot: Snapshot) -> Iterator[Manife
             yield manifest
 
 
-def _sections(cluster: RunnerHubCluster, snapshot: Snapshot, patience: Patience) -> _Sections:
+def _sections(cluster: RunnerHubCluster, snapshot: Snapshot, memory: ClusterMemory) -> _Sections:
     seen_redis = status.redis_status(cluster, snapshot)
-    postgres, redis, unserved, patience = told(
-        cluster, snapshot, status.postgres_status(cluster, snapshot), seen_redis, patience
+    found, patience = told(
+        cluster, snapshot, status.postgres_status(cluster, snapshot), seen_redis, memory.patience
     )
+    found, lags_told = calm_lags(cluster.status, found, memory.lags_told, snapshot.now)
     return _Sections(
-        postgres=postgres,
-        redis=redis,
+        told=found,
         seen_redis=seen_redis,
-        unserved=unserved,
+        lags_told=lags_told,
         orchestrator=status.orchestrator_status(cluster, snapshot),
         patience=patience,
         scaled=objects.scaled(cluster, snapshot),
@@ -434,7 +445,7 @@ def _verdicts(
             snapshot,
             creating,
             sections.scaled.get(names.LOAD_BALANCER),
-            unserved=sections.unserved,
+            unserved=sections.told.unserved,
         ),
     ]
     components = credentials.with_lost_credentials(components, changes.lost)
