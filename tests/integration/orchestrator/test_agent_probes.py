@@ -117,6 +117,34 @@ async def test_a_worker_that_takes_nothing_is_told_until_one_does(queue_probe, r
     await deaf.aclose()
 
 
+async def test_a_worker_that_only_looks_for_stalled_jobs_is_told_and_an_orchestrator_that_does_is_not(
+    queue_probe, redis_port
+):
+    now = [0.0]
+    probe = QueuesProbe(queue_probe, clock=lambda: now[0])
+    connection = f"redis://127.0.0.1:{redis_port}"
+    options = {"connection": connection, "autorun": False, "stalledInterval": 50}
+    names = ("deaf-jobs", "github-jobs", "lonely-jobs")
+    queues = [Queue(name, {"connection": connection}) for name in names]
+    # What is left of workers whose blocking connection leads to a master that is gone.
+    workers = [Worker(name, None, options) for name in names[:2]]
+    for queue in queues:
+        await queue.add("job", {}, {"jobId": "job-1"})
+    for second in (0.0, 10.0, 10.0 + DEAF_SECONDS):
+        now[0] = second
+        for worker in workers:
+            await worker.runStalledJobsCheck()
+        await probe()
+        await asyncio.sleep(0.1)
+    assert {name: view.workers for name, view in probe.views.items() if name in names} == dict.fromkeys(names, 0)
+    assert probe.deaf == {"deaf-jobs"}
+    for closing in (*workers, *queues):
+        await closing.close()
+    client = redis.Redis(port=redis_port)
+    await client.flushall()
+    await client.aclose()
+
+
 async def test_all_keys_are_gone_through_in_parts_and_at_most_once_a_minute(queue_probe, redis_port):
     now = [0.0]
     probe = QueuesProbe(queue_probe, clock=lambda: now[0])
