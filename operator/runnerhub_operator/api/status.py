@@ -50,6 +50,8 @@ class ConditionReason(StrEnum):
     CREATING = "Creating"
     UNAVAILABLE = "Unavailable"
     COMPONENTS_NOT_READY = "ComponentsNotReady"
+    WRITES_REFUSED = "WritesRefused"
+    WORKERS_DEAF = "WorkersDeaf"
     CREDENTIALS_MISSING = "CredentialsMissing"
     NOT_REQUESTED = "NotRequested"
     NO_ADDRESS = "NoAddress"
@@ -228,6 +230,12 @@ class RedisStatus(StatusModel):
         default=None,
         description="How full the master's memory is, of the limit at which it refuses new jobs, in steps of five; "
         "absent without a limit.",
+    )
+    deaf_queues: tuple[str, ...] = Field(
+        default=(),
+        max_length=16,
+        description="BullMQ queues whose workers are there and take no job although jobs wait: restart the workers. By "
+        "the ha-agents' word, and as it was while they do not tell.",
     )
     queue: QueueStatus | None = Field(
         default=None, description="The jobs in the queue; as they were while the master does not tell."

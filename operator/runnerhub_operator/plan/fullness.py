@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from ..api import EventReason, RedisStatus
+from ..api import ConditionReason, EventReason, RedisStatus
 from ..kube.events import EventNote
 
 NEARLY_FULL_PERCENT: Final = 85
@@ -80,10 +80,13 @@ def memory_told(status: RedisStatus) -> list[str]:
 
 
 def queue_events(before: RedisStatus, after: RedisStatus) -> list[EventNote]:
-    """What is told once of the queue: memory that passes the mark, and data that a former master saved."""
+    """What is told once of the queue: memory that passes the mark, deaf workers, data that a former master saved."""
     found = []
     if memory_told(after) and not memory_told(before):
         found.append(EventNote("Warning", "MemoryNearlyFull", memory_told(after)[0]))
+    for name in sorted(set(after.deaf_queues) - set(before.deaf_queues)):
+        text = f"workers take no job of {name}, although jobs wait: restart them"
+        found.append(EventNote("Warning", ConditionReason.WORKERS_DEAF, text))
     known = {(pod.name, snapshot) for pod in before.instances for snapshot in pod.snapshots}
     found += [
         EventNote(

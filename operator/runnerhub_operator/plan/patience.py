@@ -6,6 +6,7 @@ writes of the status. Decisions about disruptions use the raw reading.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -17,6 +18,10 @@ from ..snapshot import Snapshot
 PATIENCE_SECONDS: Final = 15.0
 # Lags that come and go with the load are told no sooner than this after the last time.
 LAG_SECONDS: Final = 30.0
+# Each agent looks by itself, and any of them is asked: a queue is deaf until none has told it for so long.
+DEAF_SECONDS: Final = 30.0
+# More would make the status long without telling more.
+MOST_DEAF_QUEUES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,18 @@ def calm_lags(
         postgres=before.postgres if postgres_moves else told.postgres,
         redis=before.redis if redis_moves else told.redis,
     ), told_at
+
+
+def deaf_queues(
+    before: RedisStatus, snapshot: Snapshot, known: Mapping[str, datetime]
+) -> Mapping[str, datetime]:
+    """The queues to tell, each with the time when an agent last called it deaf; `known` is empty after a restart."""
+    now, found = snapshot.now, snapshot.deaf_queues
+    at = {name: known.get(name, now) for name in before.deaf_queues}
+    if found is None:
+        return dict.fromkeys(at, now)
+    lasting = {name for name, told in at.items() if (now - told).total_seconds() < DEAF_SECONDS}
+    return {name: now if name in found else at[name] for name in sorted(lasting | found)[:MOST_DEAF_QUEUES]}
 
 
 def _without_lags(status: PostgresStatus | RedisStatus) -> PostgresStatus | RedisStatus:

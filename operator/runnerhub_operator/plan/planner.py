@@ -53,7 +53,7 @@ from . import (
     volumes,
 )
 from .objects import Matches
-from .patience import Patience, Told, calm_lags, told
+from .patience import Patience, Told, calm_lags, deaf_queues, told
 from .rollout import LastStep, plan_rollout
 
 
@@ -75,12 +75,13 @@ class ClusterMemory:
     they should be. `repair`: members of the database that are broken or were made anew. `refusals`: claims that were
     not allowed to grow. `passwords`: the Secrets as they were. `marked_settings`: the queue's settings that pods were
     marked for. `failed_migration`: the Job whose failure was told. `runners`: since when pools have had too many.
-    `lags_told`: when lags were told last that alone had changed.
+    `lags_told`: when lags were told last that alone had changed. `deaf_queues`: when each was last called deaf.
     """
 
     roles: failovers.Memory
     patience: Patience = field(default_factory=Patience)
     lags_told: datetime | None = None
+    deaf_queues: Mapping[str, datetime] = field(default_factory=dict)
     last_step: LastStep = field(default_factory=LastStep)
     rejection: tuple[ConditionReason, str] | None = None
     since: Mapping[str, str] = field(default_factory=dict)
@@ -148,6 +149,7 @@ class _Sections:
     orchestrator: OrchestratorStatus
     patience: Patience
     lags_told: datetime | None
+    deaf_queues: Mapping[str, datetime]
     scaled: Mapping[str, Scaled]
 
     @property
@@ -292,6 +294,7 @@ def make_plan(
             roles=roles,
             patience=sections.patience,
             lags_told=sections.lags_told,
+            deaf_queues=sections.deaf_queues,
             since=since,
             unchanged=changes.unchanged,
             matches=changes.matches,
@@ -319,10 +322,13 @@ def _sections(cluster: RunnerHubCluster, snapshot: Snapshot, memory: ClusterMemo
         cluster, snapshot, status.postgres_status(cluster, snapshot), seen_redis, memory.patience
     )
     found, lags_told = calm_lags(cluster.status, found, memory.lags_told, snapshot.now)
+    deaf = deaf_queues(cluster.status.redis, snapshot, memory.deaf_queues)
+    redis = found.redis.model_copy(update={"deaf_queues": tuple(deaf)})
     return _Sections(
-        told=found,
+        told=replace(found, redis=redis),
         seen_redis=seen_redis,
         lags_told=lags_told,
+        deaf_queues=deaf,
         orchestrator=status.orchestrator_status(cluster, snapshot),
         patience=patience,
         scaled=objects.scaled(cluster, snapshot),

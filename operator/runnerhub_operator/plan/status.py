@@ -111,6 +111,7 @@ def redis_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> RedisStatus:
         replicas=tuple(sorted(replicas, key=lambda replica: replica.name)),
         instances=_redis_instances(cluster, snapshot),
         memory_used_percent=_memory(snapshot, master, before),
+        deaf_queues=before.deaf_queues,
         queue=_queue(snapshot, master, before.queue),
     )
 

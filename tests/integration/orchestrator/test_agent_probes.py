@@ -75,6 +75,30 @@ async def test_the_canary_names_the_step_at_which_it_did_not_go_on(database_prob
         await CanaryProbe(NODE, nowhere, queue_probe, 3)()
 
 
+@pytest.mark.parametrize(
+    ("setting", "refusing", "code"),
+    [("min-replicas-to-write", "1", "NOREPLICAS"), ("maxmemory", "1", "OOM"), (None, None, "READONLY")],
+)
+async def test_the_answer_of_a_master_that_refuses_a_write_is_told_with_its_code(
+    queue_probe, redis_port, setting, refusing, code
+):
+    client = redis.Redis(port=redis_port)
+    await queue_probe()
+    if setting:
+        await client.config_set(setting, refusing)
+    else:
+        await client.replicaof("127.0.0.1", free_port())
+    try:
+        with pytest.raises(ProbeError, match=rf"^write to 127\.0\.0\.1:{redis_port} is refused: {code} "):
+            await queue_probe()
+    finally:
+        if setting:
+            await client.config_set(setting, "0")
+        else:
+            await client.replicaof("NO", "ONE")
+        await client.aclose()
+
+
 async def test_entries_of_canaries_that_got_stuck_are_thrown_away(database_probe, queue_probe, redis_port):
     client = redis.Redis(port=redis_port)
     await client.rpush(f"runnerhub:ha:canary:{NODE}", 1, 2)
