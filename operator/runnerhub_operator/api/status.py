@@ -296,8 +296,9 @@ class Failover(StatusModel):
         default=None,
         allow_inf_nan=False,
         description=(
-            "From the first sign of the old one's failure, or the new one's election, until the new one was seen in "
-            "its role; absent when it happened while the operator was not looking."
+            "Until the new one was seen in its role, from the first sign of the old one's failure; of Redis from when "
+            "the Sentinels last heard from the old one. Absent when there was no sign, and when it happened while the "
+            "operator was not looking."
         ),
     )
     cause: str = Field(

@@ -534,13 +534,17 @@ def _track_roles(
     memory: ClusterMemory, snapshot: Snapshot, sections: _Sections, causes: Mapping[str, str], notes: _Notes
 ) -> dict[str, failovers.Role]:
     roles = {}
+    answered = {names.POSTGRES: snapshot.patroni is not None, names.REDIS: bool(snapshot.sentinels)}
     for component, holder in _holders(sections).items():
+        known = memory.roles.get(component, failovers.Role())
         role, failover = failovers.track(
             component,
-            memory.roles.get(component, failovers.Role()),
+            known,
             holder,
             snapshot,
             causes.get(component),
+            answered=answered.get(component, True),
+            heard=failovers.last_heard(snapshot, known.holder) if component == names.REDIS else None,
         )
         roles[component] = role
         if failover is not None:
