@@ -18,6 +18,7 @@ from .api import RunnerHubCluster
 from .errors import (
     ConflictError,
     ForeignObjectError,
+    KubeError,
     NotFoundError,
     ProbeError,
     SwitchoverPostponedError,
@@ -282,11 +283,22 @@ class Actor:
         return written
 
     async def emit(self, cluster: RunnerHubCluster, note: EventNote, now: datetime) -> None:
-        """Record an Event; the same one within a minute is recorded once."""
+        """Record an Event; the same one within a minute is recorded once.
+
+        One that cannot be recorded is logged: what was done must still be remembered, and what is to be done goes on.
+        """
         try:
             await self._client.create(event_manifest(cluster, note, self._reporter, now))
         except (ConflictError, NotFoundError):
             return
+        except KubeError as error:
+            logger.warning(
+                "not recorded as an Event, %s: %s: %s",
+                error,
+                note.reason,
+                note.message,
+                extra={"cluster": f"{cluster.namespace}/{cluster.name}"},
+            )
 
     async def patch_patroni(
         self, cluster: RunnerHubCluster, snapshot: Snapshot, action: actions.PatchPatroniConfig

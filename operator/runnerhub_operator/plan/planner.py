@@ -351,6 +351,8 @@ def _changes(
         snapshot.http_routes,
         sections.redis.bootstrapped,
         volumes.smallest_postgres_volume(cluster, snapshot),
+        # What runners share stays for as long as there is one.
+        bool(snapshot.pods_of(names.RUNNER)),
     )
     unchanged = memory.unchanged
     if unchanged is not None and unchanged.inputs == inputs:
