@@ -110,8 +110,8 @@ class PostgresInstanceStatus(StatusModel):
     timeline: Count | None = Field(default=None, description="Timeline that the member follows.")
     lag_bytes: Count | None = Field(
         default=None,
-        description="Bytes behind the primary, in steps of 16 MiB; absent when unknown and of the primary. Lags that alone "
-        "change are told at most twice a minute.",
+        description="Bytes behind the primary, in steps of 16 MiB; absent when unknown and of the primary. Lags that "
+        "alone change are told at most twice a minute.",
     )
     lag_seconds: Count | None = Field(
         default=None,
@@ -175,8 +175,8 @@ class RedisReplicaStatus(StatusModel):
     link: str = Field(description="State of the link to the master: ok or err.")
     lag_bytes: Count | None = Field(
         default=None,
-        description="What it has not confirmed yet, in bytes and whole MiB; as it was while the master does not tell, and "
-        "told at most twice a minute.",
+        description="What it has not confirmed yet, in bytes and whole MiB; as it was while the master does not tell, "
+        "and told at most twice a minute.",
     )
     silent_seconds: Count | None = Field(
         default=None,

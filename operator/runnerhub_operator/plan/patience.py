@@ -75,7 +75,9 @@ def told(
     redis_since, hold_redis = _held(patience.redis_since, redis_worse, snapshot.now)
     unserved = snapshot.unserved if _some_ready(snapshot, names.LOAD_BALANCER) else ""
     entrance_since, hold_entrance = _held(
-        patience.entrance_since, bool(unserved) and _was_true(before, ConditionType.LOAD_BALANCER), snapshot.now
+        patience.entrance_since,
+        bool(unserved) and _was_true(before, ConditionType.LOAD_BALANCER),
+        snapshot.now,
     )
     demand_worse = (
         snapshot.demand is None

@@ -149,7 +149,9 @@ def _counted(crew: Crew, at: str | None) -> RunnersStatus:
     )
 
 
-def verdict(cluster: RunnerHubCluster, snapshot: Snapshot, crew: Crew, *, demand_lost: bool = True) -> Verdict:
+def verdict(
+    cluster: RunnerHubCluster, snapshot: Snapshot, crew: Crew, *, demand_lost: bool = True
+) -> Verdict:
     """RunnersReady: what keeps pools from their size. It does not gate Ready.
 
     `demand_lost`: whether a demand that is not known has been so for long enough to be told.

@@ -110,7 +110,9 @@ async def _health(http: aiohttp.ClientSession, host: str, deadline_seconds: floa
     return Health(
         unserved=f"the orchestrators tell of no working {' and '.join(down)}" if down else "",
         refusal=refusal[:_LONGEST_REASON] if "redis" in down else "",
-        deaf=frozenset(name[:_LONGEST_NAME] for name, queue in queues.items() if queue.get("status") == "deaf"),
+        deaf=frozenset(
+            name[:_LONGEST_NAME] for name, queue in queues.items() if queue.get("status") == "deaf"
+        ),
     )
 
 

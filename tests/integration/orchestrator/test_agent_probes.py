@@ -160,7 +160,9 @@ async def test_a_worker_that_only_looks_for_stalled_jobs_is_told_and_an_orchestr
             await worker.runStalledJobsCheck()
         await probe()
         await asyncio.sleep(0.1)
-    assert {name: view.workers for name, view in probe.views.items() if name in names} == dict.fromkeys(names, 0)
+    assert {name: view.workers for name, view in probe.views.items() if name in names} == dict.fromkeys(
+        names, 0
+    )
     assert probe.deaf == {"deaf-jobs"}
     for closing in (*workers, *queues):
         await closing.close()

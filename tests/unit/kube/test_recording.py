@@ -23,13 +23,15 @@ class Refusing(KubeClient):
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    async def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    async def create(self, _manifest: Mapping[str, Any]) -> dict[str, Any]:
         raise self.error
 
 
 async def emit(error: Exception) -> None:
     async with aiohttp.ClientSession() as http:
-        await Actor(Refusing(error), http, "a test").emit(cluster(), EventNote("Normal", "Ready", "it is"), NOW)
+        await Actor(Refusing(error), http, "a test").emit(
+            cluster(), EventNote("Normal", "Ready", "it is"), NOW
+        )
 
 
 @pytest.mark.parametrize("error", [UnavailableError("etcd is away", 500), RefusedError("not you", 403)])

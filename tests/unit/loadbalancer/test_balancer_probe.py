@@ -52,7 +52,10 @@ async def test_a_request_is_served_when_one_of_the_load_balancers_passes_it_on()
         "127.31.0.2": (200, answer()),
         "127.31.0.4": (503, answer(storage="down")),
         "127.31.0.5": (503, answer(database="down", redis="overdue")),
-        "127.31.0.6": (503, {**refusing("down"), "queues": {"mail": {"status": "deaf"}, "jobs": {"status": "up"}}}),
+        "127.31.0.6": (
+            503,
+            {**refusing("down"), "queues": {"mail": {"status": "deaf"}, "jobs": {"status": "up"}}},
+        ),
         "127.31.0.7": (200, refusing("up")),
     }
 
