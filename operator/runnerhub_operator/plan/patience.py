@@ -64,7 +64,7 @@ def told(
     """What to tell of these readings, and the next state of patience."""
     before = cluster.status
     postgres_worse = _all_ready(snapshot, names.POSTGRES, before.postgres.primary) and (
-        snapshot.patroni is None or _fewer_stream(before.postgres, postgres)
+        snapshot.patroni is None or _fewer_follow(before.postgres, postgres)
     )
     redis_worse = (
         _all_ready(snapshot, names.REDIS, before.redis.master)
@@ -150,15 +150,16 @@ def _was_true(before: RunnerHubClusterStatus, kind: ConditionType) -> bool:
     return any(condition.type == kind and condition.status == "True" for condition in before.conditions)
 
 
-def _fewer_stream(before: PostgresStatus, now: PostgresStatus) -> bool:
-    """Whether fewer replicas follow the same primary on the same timeline."""
+def _fewer_follow(before: PostgresStatus, now: PostgresStatus) -> bool:
+    """Whether fewer replicas stream from the same primary on the same timeline, or fewer of them confirm commits."""
     same = now.primary == before.primary and now.timeline == before.timeline
-    return same and _streaming(now) < _streaming(before)
+    return same and any(after < was for after, was in zip(_followers(now), _followers(before), strict=True))
 
 
-def _streaming(status: PostgresStatus) -> int:
-    return sum(
-        member.state == "streaming" and member.timeline == status.timeline for member in status.instances
+def _followers(status: PostgresStatus) -> tuple[int, int]:
+    return (
+        sum(item.state == "streaming" and item.timeline == status.timeline for item in status.instances),
+        sum(item.role in ("sync_standby", "quorum_standby") for item in status.instances),
     )
 
 

@@ -66,6 +66,7 @@ def settled() -> Plan:
         {"patroni": None},
         {"patroni": database(hub_postgres_1={"state": "running"})},
         {"patroni": database(hub_postgres_1={"timeline": None})},
+        {"patroni": database(hub_postgres_1={"role": "replica"})},
         {"sentinels": sentinels()[1:]},
         {"sentinels": ()},
         {"demand": None, "demand_error": "no orchestrator tells it"},
