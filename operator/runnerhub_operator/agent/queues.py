@@ -167,7 +167,8 @@ class QueuesProbe:
         names = await self._find_names(client)
         clients: Any = await client.client_list() if names else []
         connected = [str(item.get("name", "")) for item in clients]
-        return {name: await self._view(client, name, workers_of(name, connected)) for name in names}
+        views = {name: await self._view(client, name, workers_of(name, connected)) for name in names}
+        return {name: view for name, view in views.items() if view is not None}
 
     async def _find_names(self, client: Redis) -> list[str]:
         """The names of the queues, as far as they are known; goes on looking for them when it is time."""
@@ -184,7 +185,8 @@ class QueuesProbe:
                 self._names_due = self._clock() + NAMES_SECONDS
         return sorted(self._names | self._found)[:MAX_QUEUES]
 
-    async def _view(self, client: Redis, name: str, workers: int) -> QueueView:
+    async def _view(self, client: Redis, name: str, workers: int) -> QueueView | None:
+        """One queue; None when its keys are not what BullMQ makes, as somebody else's that only look so."""
         key = f"{PREFIX}:{name}"
         async with client.pipeline(transaction=True) as pipe:
             pipe.llen(f"{key}:wait")
@@ -195,7 +197,10 @@ class QueuesProbe:
             pipe.hexists(f"{key}{_META}", "paused")
             pipe.exists(f"{key}:limiter")
             pipe.get(f"{key}:stalled-check")
-            waiting, prioritized, active, job, important, paused, limited, check = await pipe.execute()
+            answers = await pipe.execute(raise_on_error=False)
+        if any(isinstance(answer, RedisError) for answer in answers):
+            return None
+        waiting, prioritized, active, job, important, paused, limited, check = answers
         first = _text(job) or next(map(_text, important), "")
         queue, prefix = TAKEN_ON_DEMAND
         return QueueView(

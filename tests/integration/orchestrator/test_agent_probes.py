@@ -148,6 +148,10 @@ async def test_a_worker_that_only_looks_for_stalled_jobs_is_told_and_an_orchestr
     probe = QueuesProbe(queue_probe, clock=lambda: now[0])
     connection = f"redis://127.0.0.1:{redis_port}"
     options = {"connection": connection, "autorun": False, "stalledInterval": 50}
+    client = redis.Redis(port=redis_port)
+    # Somebody else's keys, which only look like a queue.
+    await client.hset("bull:a-field:meta", "version", "1")
+    await client.set("bull:a-field:wait", "1")
     names = ("deaf-jobs", "github-jobs", "lonely-jobs")
     queues = [Queue(name, {"connection": connection}) for name in names]
     # What is left of workers whose blocking connection leads to a master that is gone.
@@ -166,7 +170,6 @@ async def test_a_worker_that_only_looks_for_stalled_jobs_is_told_and_an_orchestr
     assert probe.deaf == {"deaf-jobs"}
     for closing in (*workers, *queues):
         await closing.close()
-    client = redis.Redis(port=redis_port)
     await client.flushall()
     await client.aclose()
 
