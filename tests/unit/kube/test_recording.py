@@ -23,6 +23,9 @@ class Refusing(KubeClient):
     def __init__(self, error: Exception) -> None:
         self.error = error
 
+    async def merge_patch(self, *_: Any, **__: Any) -> dict[str, Any]:
+        raise self.error
+
     async def create(self, _manifest: Mapping[str, Any]) -> dict[str, Any]:
         raise self.error
 
@@ -40,6 +43,24 @@ async def test_an_event_that_cannot_be_recorded_is_logged_and_fails_nothing(
 ) -> None:
     await emit(error)
     assert str(error) in caplog.text
+
+
+async def test_what_changes_in_a_status_is_logged_for_those_who_look(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = {"phase": "Ready", "redis": {"replicas": [{"name": "a"}, {"name": "b", "lagBytes": 0}]}}
+    after = {
+        "phase": "Ready",
+        "redis": {"replicas": [{"name": "a"}, {"name": "b"}]},
+        "orchestrator": {"ready": 1},
+    }
+    caplog.set_level("DEBUG")
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(UnavailableError):
+            await Actor(Refusing(UnavailableError("away")), http, "").write_status(
+                ("d", "hub"), "1", before, after
+            )
+    assert "status of d/hub: redis.replicas[1].lagBytes, orchestrator" in caplog.text
 
 
 async def test_who_leads_no_more_does_not_go_on() -> None:
