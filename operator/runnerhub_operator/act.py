@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from .api import RunnerHubCluster
 from .errors import (
     ConflictError,
     ForeignObjectError,
+    KubeError,
     NotFoundError,
     ProbeError,
     SwitchoverPostponedError,
@@ -277,16 +278,28 @@ class Actor:
         ConflictError: the cluster is not at `version` any more. NotFoundError: it is gone.
         """
         patch = {"metadata": {"resourceVersion": version}, "status": _patch_of(previous, wanted)}
+        logger.debug("status of %s/%s: %s", *key, ", ".join(_changed(previous, wanted)))
         answer = await self._client.merge_patch(_ref_of(key), patch, subresource="status")
         written: str = answer["metadata"]["resourceVersion"]
         return written
 
     async def emit(self, cluster: RunnerHubCluster, note: EventNote, now: datetime) -> None:
-        """Record an Event; the same one within a minute is recorded once."""
+        """Record an Event; the same one within a minute is recorded once.
+
+        One that cannot be recorded is logged: what was done must still be remembered, and what is to be done goes on.
+        """
         try:
             await self._client.create(event_manifest(cluster, note, self._reporter, now))
         except (ConflictError, NotFoundError):
             return
+        except KubeError as error:
+            logger.warning(
+                "not recorded as an Event, %s: %s: %s",
+                error,
+                note.reason,
+                note.message,
+                extra={"cluster": f"{cluster.namespace}/{cluster.name}"},
+            )
 
     async def patch_patroni(
         self, cluster: RunnerHubCluster, snapshot: Snapshot, action: actions.PatchPatroniConfig
@@ -405,6 +418,18 @@ def _patch_of(before: Any, after: Any) -> Any:
         return after
     gone = {key: None for key in before if key not in after}
     return {**{key: _patch_of(before.get(key), value) for key, value in after.items()}, **gone}
+
+
+def _changed(before: Any, after: Any, path: str = "") -> Iterator[str]:
+    """The fields in which two statuses differ, such as redis.replicas[0].lagBytes."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in {**before, **after}:
+            yield from _changed(before.get(key), after.get(key), f"{path}.{key}" if path else key)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (was, now) in enumerate(zip(before, after, strict=True)):
+            yield from _changed(was, now, f"{path}[{index}]")
+    elif before != after:
+        yield path
 
 
 def _primary_host(snapshot: Snapshot) -> str:

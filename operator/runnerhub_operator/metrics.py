@@ -6,6 +6,7 @@ import contextlib
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from . import names
 from .api import RunnersStatus
 
 RECONCILE_SECONDS = Histogram(
@@ -73,6 +74,8 @@ RUNNERS_STOPPED = Counter(
 )
 
 _CONDITION_VALUES = {"True": 1.0, "False": 0.0}
+_ROLES = (names.POSTGRES, names.REDIS, names.ORCHESTRATOR)
+_MOST_MEMBERS = 16
 _POOL_STATES = ("desired", "ready", "busy", "queued")
 # The pools whose series there are, by cluster.
 _POOLS: dict[tuple[str, str], set[str]] = {}
@@ -120,6 +123,12 @@ def forget_cluster(namespace: str, name: str, condition_types: tuple[str, ...]) 
     """Remove the series of a cluster that is gone."""
     for pool in _POOLS.pop((namespace, name), set()):
         _forget_pool(namespace, name, pool)
+    for component in _ROLES:
+        with contextlib.suppress(KeyError):
+            FAILOVERS.remove(namespace, name, component)
+    for ordinal in range(_MOST_MEMBERS):
+        with contextlib.suppress(KeyError):
+            REINITIALIZATIONS.remove(namespace, name, names.member(name, names.POSTGRES, ordinal))
     for condition_type in condition_types:
         try:
             CONDITION.remove(namespace, name, condition_type)

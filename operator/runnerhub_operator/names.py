@@ -84,6 +84,8 @@ PORT_LB_STATE: Final = 8405
 # Whom a request is for, as namespace/name; the orchestrator has the same one.
 HEADER_CLUSTER: Final = "X-RunnerHub-Cluster"
 PORT_RUNNER: Final = 9810
+# The agents put it before the answer of a Redis master that refuses a write, and the operator looks for it.
+WRITE_REFUSED: Final = "is refused: "
 
 # GitHub's bound for the name of a runner is 64, that of a host name 63.
 MAX_RUNNER_NAME_LENGTH: Final = 63

@@ -40,14 +40,14 @@ async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.Cl
         sentinels,
         redis_pods,
         balancer_states,
-        unserved,
+        health,
         demanded,
     ) = await asyncio.gather(
         _patroni(cluster, databases, http),
         _sentinels(cluster, queues, objects.children),
         redis_pod.read_states(http, queues, deadline_seconds=DETAILS_DEADLINE_SECONDS),
         haproxy.read_states(http, balancers, deadline_seconds=DETAILS_DEADLINE_SECONDS),
-        haproxy.why_unserved(http, entrances, deadline_seconds=PROBE_DEADLINE_SECONDS),
+        haproxy.read_health(http, entrances, deadline_seconds=PROBE_DEADLINE_SECONDS),
         _demand(cluster, objects, http),
     )
     return Snapshot(
@@ -62,7 +62,9 @@ async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.Cl
         alive=alive,
         http_routes=objects.http_routes,
         balancers=balancer_states,
-        unserved=unserved,
+        unserved=health.unserved,
+        writes_refused=health.refusal,
+        deaf_queues=health.deaf,
         demand=demanded[0],
         demand_error=demanded[1],
     )

@@ -336,8 +336,10 @@ class Snapshot:
     `children` are the live objects as cached from the watches. A probe that did not succeed is None
     (Patroni) or empty (Sentinel, `redis_pods`). `alive`: Postgres members out of step whose pods are not ready, but
     whose own Patroni answers. `http_routes`: whether the API server has HTTPRoutes. `balancers`: what the programs of
-    the load balancer's pods tell. `unserved`: why no request through one of them is served, "" when it is. `demand` is
-    None, with the reason in `demand_error`, while no orchestrator tells it.
+    the load balancer's pods tell. `unserved`: why no request through one of them is served, "" when it is.
+    `writes_refused`: the Redis master's answer to a write that it refuses, "" when it takes them. `deaf_queues`: queues
+    whose workers take no job, None while nobody tells. `demand` is None, with the reason in `demand_error`, while no
+    orchestrator tells it.
     """
 
     now: datetime
@@ -352,6 +354,8 @@ class Snapshot:
     http_routes: bool = False
     balancers: tuple[BalancerState, ...] = ()
     unserved: str = ""
+    writes_refused: str = ""
+    deaf_queues: frozenset[str] | None = None
     demand: Demand | None = None
     demand_error: str = ""
 

@@ -153,7 +153,9 @@ class Check:
         else:
             now = self._clock()
             self.state = before.succeeded(details, started, now)
-            gap = None if before.succeeded_at is None else now - before.succeeded_at
+            # While the agent itself was away, nobody knows what was acknowledged.
+            known = None if before.overdue(started, self.timing) else before.succeeded_at
+            gap = None if known is None else now - known
             self._on_success(gap, now - started)
         if self.state.status is not before.status:
             level = logging.INFO if self.state.status is Status.UP else logging.WARNING

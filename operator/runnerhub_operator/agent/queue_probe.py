@@ -10,11 +10,12 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from runnerhub_passwords.redis_login import RedisLogin, redis_login
 
 from ..errors import ProbeError
+from ..names import WRITE_REFUSED
 from .checks import Details
 from .database import first_line
 from .settings import RedisSettings
@@ -112,6 +113,8 @@ class RedisProbe:
         client = self.connect(master)
         try:
             await client.set(self._key, "1", ex=KEY_LIFETIME_SECONDS)
+        except ResponseError as error:
+            raise ProbeError(f"write to {master[0]}:{master[1]} {WRITE_REFUSED}{answer_of(error)}") from error
         except (RedisError, OSError) as error:
             raise ProbeError(f"write to {master[0]}:{master[1]}: {first_line(error)}") from error
         finally:
@@ -127,6 +130,12 @@ class RedisProbe:
             retry=Retry(NoBackoff(), 0),
             single_connection_client=False,
         )
+
+
+def answer_of(error: ResponseError) -> str:
+    """Redis' answer as it came, such as NOREPLICAS with its sentence: the library keeps some of the codes apart."""
+    code, text = getattr(error, "status_code", None), str(error)
+    return text if code is None or text.startswith(code) else f"{code} {text}"
 
 
 def _text(value: Any) -> str:

@@ -1,10 +1,12 @@
 """BullMQ queues whose workers have gone deaf: jobs wait, workers are connected, and nobody takes one.
 
-A worker whose blocking connection died silently looks alive: it is connected, and does nothing until it is started
-anew. Only looking at the queue over some time tells it from one that is busy or has nothing to do. The queues of the
-application are only read: a job of ours in them would be run by its workers.
+A worker whose blocking connection died silently looks alive, and does nothing until it is started anew. Either that
+connection is still there, under the worker's name, and reads no more. Or it leads to a master that is gone, and the
+new one knows the worker only by its other connection, on which it goes on looking for stalled jobs. Only looking at the
+queue over some time tells it from one that is busy or has nothing to do. The queues of the application are only read: a
+job of ours in them would be run by its workers.
 
-Source of the keys and names: https://docs.bullmq.io and BullMQ's queue-keys and getWorkers.
+Source of the keys and names: https://docs.bullmq.io, BullMQ's queue-keys, getWorkers and moveStalledJobsToWait.
 """
 
 from __future__ import annotations
@@ -28,6 +30,10 @@ log = logging.getLogger(__name__)
 
 PREFIX: Final = "bull"
 DEAF_SECONDS: Final = 30.0
+# A worker looks for stalled jobs twice a minute, and every other time it may find that somebody just did.
+SILENT_SECONDS: Final = 75.0
+# The product's own orchestrators look for stalled jobs too, and take these for runners that ask: without one they wait.
+TAKEN_ON_DEMAND: Final = ("github-jobs", "job-")
 # More would cost the master more than it tells.
 MAX_QUEUES: Final = 50
 # Their names are found only by going through all keys, of which there may be millions: in parts, then not again soon.
@@ -39,37 +45,55 @@ _META: Final = ":meta"
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    """One look at a queue. `first` is the job whose turn is next; `held`: it is paused, or its rate is limited."""
+    """One look at a queue. `first` is the job whose turn is next; `held`: it is paused, or its rate is limited.
+
+    `workers`: connections by which workers wait for jobs; `check`: when a worker last looked for stalled jobs, by its
+    own clock, "" when that was not lately.
+    """
 
     waiting: int
     active: int
     workers: int
     first: str = ""
     held: bool = False
+    check: str = ""
 
     @property
     def stands(self) -> bool:
-        """Whether somebody should take a job and nobody has one."""
-        return self.waiting > 0 and self.active == 0 and self.workers > 0 and not self.held
+        """Whether jobs wait and nobody has one."""
+        return self.waiting > 0 and self.active == 0 and not self.held
 
 
 @dataclass(frozen=True, slots=True)
 class Standstill:
-    """Since when, on any monotonic clock, the same job has been next in a queue that stands."""
+    """A queue in which the same job has been next for some time, on any monotonic clock.
+
+    `since`: a worker gave a sign of life then and has gone on doing so, last at `heard`. `check`: the last one seen.
+    """
 
     view: QueueView
     since: float | None = None
+    heard: float | None = None
+    check: str = ""
 
     def after(self, view: QueueView, now: float) -> Standstill:
         """Take in one more look."""
+        check = view.check or self.check
         if not view.stands:
-            return Standstill(view)
-        same = self.since is not None and self.view.first == view.first
-        return Standstill(view, self.since if same else now)
+            return Standstill(view, check=check)
+        since, heard = self.since, self.heard
+        # Workers that have gone are not those that come.
+        left = self.view.workers > 0 and view.workers == 0
+        if left or view.first != self.view.first or (heard is not None and now - heard > SILENT_SECONDS):
+            since = heard = None
+        if view.workers > 0 or view.check not in ("", self.check):
+            since, heard = now if since is None else since, now
+        return Standstill(view, since, heard, check)
 
-    def is_deaf(self, now: float) -> bool:
-        """Whether it has lasted longer than a worker needs to wake up."""
-        return self.since is not None and now - self.since >= DEAF_SECONDS
+    @property
+    def is_deaf(self) -> bool:
+        """Whether workers have been there for longer than one needs to wake up."""
+        return self.since is not None and self.heard is not None and self.heard - self.since >= DEAF_SECONDS
 
 
 class QueuesProbe:
@@ -96,7 +120,9 @@ class QueuesProbe:
             await client.aclose()
         now = self._clock()
         self._known = {
-            name: self._known.get(name, Standstill(view)).after(view, now) for name, view in found.items()
+            # What was told before the first look is no sign of life.
+            name: self._known.get(name, Standstill(view, check=view.check)).after(view, now)
+            for name, view in found.items()
         }
         self._tell()
         return {"deaf": sorted(self.deaf)}
@@ -104,8 +130,7 @@ class QueuesProbe:
     @property
     def deaf(self) -> set[str]:
         """Queues whose workers take nothing although jobs wait."""
-        now = self._clock()
-        return {name for name, state in self._known.items() if state.is_deaf(now)}
+        return {name for name, state in self._known.items() if state.is_deaf}
 
     @property
     def views(self) -> Mapping[str, QueueView]:
@@ -142,7 +167,8 @@ class QueuesProbe:
         names = await self._find_names(client)
         clients: Any = await client.client_list() if names else []
         connected = [str(item.get("name", "")) for item in clients]
-        return {name: await self._view(client, name, workers_of(name, connected)) for name in names}
+        views = {name: await self._view(client, name, workers_of(name, connected)) for name in names}
+        return {name: view for name, view in views.items() if view is not None}
 
     async def _find_names(self, client: Redis) -> list[str]:
         """The names of the queues, as far as they are known; goes on looking for them when it is time."""
@@ -153,14 +179,14 @@ class QueuesProbe:
                 self._cursor, match=f"{PREFIX}:*{_META}", count=KEYS_PER_STEP
             )
             for key in keys:
-                text = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
-                self._found.add(text[len(PREFIX) + 1 : -len(_META)])
+                self._found.add(_text(key)[len(PREFIX) + 1 : -len(_META)])
             if self._cursor == 0:
                 self._names, self._found = self._found, set()
                 self._names_due = self._clock() + NAMES_SECONDS
         return sorted(self._names | self._found)[:MAX_QUEUES]
 
-    async def _view(self, client: Redis, name: str, workers: int) -> QueueView:
+    async def _view(self, client: Redis, name: str, workers: int) -> QueueView | None:
+        """One queue; None when its keys are not what BullMQ makes, as somebody else's that only look so."""
         key = f"{PREFIX}:{name}"
         async with client.pipeline(transaction=True) as pipe:
             pipe.llen(f"{key}:wait")
@@ -170,14 +196,25 @@ class QueuesProbe:
             pipe.zrange(f"{key}:prioritized", 0, 0)
             pipe.hexists(f"{key}{_META}", "paused")
             pipe.exists(f"{key}:limiter")
-            waiting, prioritized, active, next_job, next_prioritized, paused, limited = await pipe.execute()
+            pipe.get(f"{key}:stalled-check")
+            answers = await pipe.execute(raise_on_error=False)
+        if any(isinstance(answer, RedisError) for answer in answers):
+            return None
+        waiting, prioritized, active, job, important, paused, limited, check = answers
+        first = _text(job) or next(map(_text, important), "")
+        queue, prefix = TAKEN_ON_DEMAND
         return QueueView(
             waiting=waiting + prioritized,
             active=active,
             workers=workers,
-            first=f"{next_job!r} {next_prioritized!r}",
+            first=first,
             held=bool(paused or limited),
+            check="" if name == queue and first.startswith(prefix) else _text(check),
         )
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
 
 
 def workers_of(queue: str, connected: list[str]) -> int:

@@ -76,6 +76,21 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
         "The conditions whose status is False: `kubectl runnerhub status`, or `kubectl describe rhc NAME`.",
         "Look at the conditions of the components that it names.",
     ),
+    ConditionReason.WRITES_REFUSED: Meaning(
+        "RedisReady",
+        "The Redis master is there and refuses writes. The message has its answer: NOREPLICAS, no replica follows it; "
+        "MISCONF, it cannot write its files; OOM, its memory is full; READONLY, it is no master any more.",
+        "`status.redis`: links of the replicas, how full volumes and memory are; `kubectl runnerhub logs redis`.",
+        "NOREPLICAS: bring back a replica. MISCONF: raise spec.redis.storage.size. OOM: raise "
+        "spec.redis.resources.limits.memory or work jobs off. READONLY: wait for Sentinel.",
+    ),
+    ConditionReason.WORKERS_DEAF: Meaning(
+        "RedisReady",
+        "Jobs wait in a BullMQ queue, its workers are connected, and for half a minute nobody has taken one: the "
+        "connection by which they wait for jobs has died without their noticing.",
+        "`status.redis.deafQueues`; the workers' logs.",
+        "Restart the workers of the queues that the message names.",
+    ),
     ConditionReason.CREDENTIALS_MISSING: Meaning(
         "PostgresReady, RedisReady",
         "Somebody deleted the Secret, or a key of it, whose passwords running servers still use.",

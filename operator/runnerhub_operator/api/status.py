@@ -50,6 +50,8 @@ class ConditionReason(StrEnum):
     CREATING = "Creating"
     UNAVAILABLE = "Unavailable"
     COMPONENTS_NOT_READY = "ComponentsNotReady"
+    WRITES_REFUSED = "WritesRefused"
+    WORKERS_DEAF = "WorkersDeaf"
     CREDENTIALS_MISSING = "CredentialsMissing"
     NOT_REQUESTED = "NotRequested"
     NO_ADDRESS = "NoAddress"
@@ -108,7 +110,8 @@ class PostgresInstanceStatus(StatusModel):
     timeline: Count | None = Field(default=None, description="Timeline that the member follows.")
     lag_bytes: Count | None = Field(
         default=None,
-        description="Bytes behind the primary, in steps of 16 MiB; absent when unknown and of the primary.",
+        description="Bytes behind the primary, in steps of 16 MiB; absent when unknown and of the primary. Lags that "
+        "alone change are told at most twice a minute.",
     )
     lag_seconds: Count | None = Field(
         default=None,
@@ -119,7 +122,8 @@ class PostgresInstanceStatus(StatusModel):
     )
     volume_used_percent: Count | None = Field(
         default=None,
-        description="How full the member's volume is in percent, in steps of 5 below 80; absent when unknown.",
+        description="How full the member's volume is in percent, in steps of 5 below 80; one step less is not told; "
+        "absent when unknown.",
     )
 
 
@@ -171,11 +175,12 @@ class RedisReplicaStatus(StatusModel):
     link: str = Field(description="State of the link to the master: ok or err.")
     lag_bytes: Count | None = Field(
         default=None,
-        description="What it has not confirmed yet, in bytes and whole MiB; absent while the master does not tell.",
+        description="What it has not confirmed yet, in bytes and whole MiB; as it was while the master does not tell, "
+        "and told at most twice a minute.",
     )
     silent_seconds: Count | None = Field(
         default=None,
-        description="Seconds since it confirmed anything, told from 2 on; the master refuses writes when no replica "
+        description="Seconds since it confirmed anything, in steps of five; the master refuses writes when no replica "
         "has confirmed for some seconds.",
     )
 
@@ -186,7 +191,7 @@ class RedisInstanceStatus(StatusModel):
     name: str = Field(description="Pod name.")
     volume_used_percent: Count | None = Field(
         default=None,
-        description="How full its volume is, in per cent and in steps of five below 80; absent while it does not tell.",
+        description="How full its volume is, in per cent and in steps of five below 80; one step less is not told.",
     )
     snapshots: tuple[str, ...] = Field(
         default=(),
@@ -225,6 +230,12 @@ class RedisStatus(StatusModel):
         default=None,
         description="How full the master's memory is, of the limit at which it refuses new jobs, in steps of five; "
         "absent without a limit.",
+    )
+    deaf_queues: tuple[str, ...] = Field(
+        default=(),
+        max_length=16,
+        description="BullMQ queues whose workers are there and take no job although jobs wait: restart the workers. By "
+        "the ha-agents' word, and as it was while they do not tell.",
     )
     queue: QueueStatus | None = Field(
         default=None, description="The jobs in the queue; as they were while the master does not tell."
@@ -285,8 +296,9 @@ class Failover(StatusModel):
         default=None,
         allow_inf_nan=False,
         description=(
-            "From the first sign of the old one's failure, or the new one's election, until the new one was seen in "
-            "its role; absent when it happened while the operator was not looking."
+            "Until the new one was seen in its role, from the first sign of the old one's failure; of Redis from when "
+            "the Sentinels last heard from the old one. Absent when there was no sign, and when it happened while the "
+            "operator was not looking."
         ),
     )
     cause: str = Field(

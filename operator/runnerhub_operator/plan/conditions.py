@@ -164,13 +164,14 @@ def postgres_verdict(
 def redis_verdict(
     cluster: RunnerHubCluster, snapshot: Snapshot, status: RedisStatus, creating: bool
 ) -> Verdict:
-    """RedisReady: a master that a majority of Sentinels agrees on, with a replica that lets it accept writes."""
+    """RedisReady: a master that a majority of Sentinels agrees on, which takes writes, and with a replica to do so."""
     wanted = cluster.spec.redis.replicas
     pods = snapshot.pods_of(names.REDIS)
     linked = sum(replica.link == "ok" for replica in status.replicas)
     sentinels = status.sentinels or 0
     majority = wanted // 2 + 1
-    serves = status.master is not None and linked >= 1
+    refusal = snapshot.writes_refused
+    serves = status.master is not None and linked >= 1 and not refusal
     full = serves and linked >= wanted - 1 and sentinels >= wanted and _ready(pods) >= wanted
     master = f"master {status.master}" if status.master else "no master"
     detail = (
@@ -183,12 +184,27 @@ def redis_verdict(
             detail += f" ({tilted} stood still and do nothing for half a minute)"
     crowded = fullest(status.instances, FULL_PERCENT)
     full = full and not crowded
-    detail = "; ".join(
-        (detail, *fullness.told(status.instances, fullness.REDIS_SIZE), *fullness.memory_told(status))
+    detail = _clauses(
+        detail,
+        f"the master refuses writes: {refusal}" if refusal else "",
+        *fullness.told(status.instances, fullness.REDIS_SIZE),
+        *fullness.memory_told(status),
+        deafness_told(status),
     )
-    return _verdict(
+    verdict = _verdict(
         ConditionType.REDIS, serves=serves, full=full, creating=creating, detail=detail, pods=pods
     )
+    if refusal and verdict.reason == ConditionReason.UNAVAILABLE:
+        return replace(verdict, reason=ConditionReason.WRITES_REFUSED)
+    if status.deaf_queues and verdict.status == "True":
+        return replace(verdict, reason=ConditionReason.WORKERS_DEAF, full=False)
+    return verdict
+
+
+def deafness_told(status: RedisStatus) -> str:
+    """A clause about queues whose workers take no job, "" when there are none."""
+    queues = ", ".join(status.deaf_queues)
+    return f"workers take no job of {queues}, although jobs wait: restart them" if queues else ""
 
 
 def orchestrators_verdict(

@@ -11,16 +11,23 @@ from ..api import Failover, RunnerHubClusterStatus
 from ..snapshot import Pod, Snapshot
 
 MAX_FAILOVERS = 10
+# Who has not looked for so long does not know how long it took.
+AWAY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A role that exactly one pod has: its holder and the first sign of the holder's failure."""
+    """A role that exactly one pod has: its holder and the first sign of the holder's failure.
+
+    `heard_at`: when others last heard from the holder, of a master of Redis. `looked_at`: when it was last looked at.
+    """
 
     holder: str | None = None
     holder_uid: str | None = None
     failing_since: datetime | None = None
     cause: str | None = None
+    heard_at: datetime | None = None
+    looked_at: datetime | None = None
 
 
 Memory = Mapping[str, Role]
@@ -49,21 +56,49 @@ def _sign_of_failure(role: Role, pod: Pod | None) -> str | None:
     return None
 
 
+def last_heard(snapshot: Snapshot, master: str | None) -> datetime | None:
+    """When the Sentinels last heard from a Redis master; None when none of them follows it any more.
+
+    A Sentinel that was away itself has heard nothing for long, or begins anew; so the one in the middle is believed.
+    """
+    told = sorted(
+        view.heard_at
+        for view in snapshot.sentinels
+        if view.heard_at is not None and not view.tilt and snapshot.redis_member(view.master_ip) == master
+    )
+    return told[len(told) // 2] if told else None
+
+
 def track(
-    component: str, role: Role, holder: str | None, snapshot: Snapshot, announced_cause: str | None
+    component: str,
+    role: Role,
+    holder: str | None,
+    snapshot: Snapshot,
+    announced_cause: str | None,
+    *,
+    answered: bool = True,
+    heard: datetime | None = None,
 ) -> tuple[Role, Failover | None]:
     """Next memory of a role, and the failover if the role moved.
 
     `holder` is who has the role now, None when nobody was seen with it. `announced_cause` is set while the operator
-    itself moves the role.
+    itself moves the role. `answered`: whether anybody told who has it. `heard`: when the former holder was last heard
+    from, where others listen to it.
     """
     now = snapshot.now
+    if role.looked_at is not None and (now - role.looked_at).total_seconds() > AWAY_SECONDS:
+        role = Role(holder=role.holder)
     pod = snapshot.pod(role.holder)
     sign = _sign_of_failure(role, pod) if role.holder is not None else None
+    looked_before = role.looked_at
+    if answered or sign is not None:
+        role = replace(role, looked_at=now, heard_at=heard or role.heard_at)
     if sign is None and holder is None and role.holder is not None:
         sign = "RoleLost"
     if sign is not None and role.failing_since is None:
-        role = replace(role, failing_since=now, cause=sign)
+        # One whose failure is seen together with the next one has failed since the look before.
+        since = now if holder in (None, role.holder) else looked_before
+        role = replace(role, failing_since=since, cause=sign)
     if holder is None:
         return role, None
     holder_pod = snapshot.pod(holder)
@@ -71,14 +106,13 @@ def track(
     if holder == role.holder:
         kept_by_a_new_pod = sign == "PodReplaced" and holder_pod is not None and holder_pod.ready
         if sign is None or kept_by_a_new_pod:
-            return Role(holder=holder, holder_uid=uid), None
+            return replace(role, holder_uid=uid, failing_since=None, cause=None), None
         return role, None
-    current = Role(holder=holder, holder_uid=uid)
+    current = Role(holder=holder, holder_uid=uid, looked_at=now)
     if role.holder is None:
         return current, None
-    duration = None
-    if role.failing_since is not None and role.holder_uid is not None:
-        duration = round((now - role.failing_since).total_seconds(), 1)
+    since = role.heard_at or (role.failing_since if role.holder_uid is not None else None)
+    duration = round((now - since).total_seconds(), 1) if since is not None else None
     return current, Failover(
         component=component,
         from_=role.holder,

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from ..api import EventReason, RedisStatus
+from ..api import ConditionReason, EventReason, RedisStatus
 from ..kube.events import EventNote
 
 NEARLY_FULL_PERCENT: Final = 85
+# Below that the pods tell it in steps of five.
+_STEPS_UP_TO: Final = 80
 FULL_PERCENT: Final = 95
 
 _MARKS: Final[tuple[tuple[EventReason, int], ...]] = (
@@ -25,6 +27,14 @@ _MARKS: Final[tuple[tuple[EventReason, int], ...]] = (
 # Where the size of the volumes of each component is.
 POSTGRES_SIZE: Final = "spec.postgres.storage.size"
 REDIS_SIZE: Final = "spec.redis.storage.size"
+
+
+def calm(before: int | None, now: int | None) -> int | None:
+    """The percentage to tell: one step less, of those in which volumes tell it, may be none at all."""
+    if before is None or now is None or now >= before:
+        return now
+    step = 1 if before > _STEPS_UP_TO else 5
+    return before if before - now <= step else now
 
 
 def fullest(members: Iterable[Any], percent: int) -> dict[str, int]:
@@ -70,10 +80,13 @@ def memory_told(status: RedisStatus) -> list[str]:
 
 
 def queue_events(before: RedisStatus, after: RedisStatus) -> list[EventNote]:
-    """What is told once of the queue: memory that passes the mark, and data that a former master saved."""
+    """What is told once of the queue: memory that passes the mark, deaf workers, data that a former master saved."""
     found = []
     if memory_told(after) and not memory_told(before):
         found.append(EventNote("Warning", "MemoryNearlyFull", memory_told(after)[0]))
+    for name in sorted(set(after.deaf_queues) - set(before.deaf_queues)):
+        text = f"workers take no job of {name}, although jobs wait: restart them"
+        found.append(EventNote("Warning", ConditionReason.WORKERS_DEAF, text))
     known = {(pod.name, snapshot) for pod in before.instances for snapshot in pod.snapshots}
     found += [
         EventNote(

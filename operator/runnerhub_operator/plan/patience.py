@@ -6,15 +6,22 @@ writes of the status. Decisions about disruptions use the raw reading.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from .. import names
-from ..api import ConditionType, PostgresStatus, RedisStatus, RunnerHubCluster
+from ..api import ConditionType, PostgresStatus, RedisStatus, RunnerHubCluster, RunnerHubClusterStatus
 from ..snapshot import Snapshot
 
 PATIENCE_SECONDS: Final = 15.0
+# Lags that come and go with the load are told no sooner than this after the last time.
+LAG_SECONDS: Final = 30.0
+# Each agent looks by itself, and any of them is asked: a queue is deaf until none has told it for so long.
+DEAF_SECONDS: Final = 30.0
+# More would make the status long without telling more.
+MOST_DEAF_QUEUES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +31,20 @@ class Patience:
     postgres_since: datetime | None = None
     redis_since: datetime | None = None
     entrance_since: datetime | None = None
+    demand_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is to be told, which may still be what was told last.
+
+    `unserved`: why no request is served, "" when one is. `demand_lost`: the pools' demand is not known.
+    """
+
+    postgres: PostgresStatus
+    redis: RedisStatus
+    unserved: str
+    demand_lost: bool
 
 
 def _held(since: datetime | None, worse: bool, now: datetime) -> tuple[datetime | None, bool]:
@@ -39,13 +60,11 @@ def told(
     postgres: PostgresStatus,
     redis: RedisStatus,
     patience: Patience,
-) -> tuple[PostgresStatus, RedisStatus, str, Patience]:
-    """The statuses to tell, which may still be the last ones; why no request is served, if that is to be told; and the
-    next state of patience.
-    """
+) -> tuple[Told, Patience]:
+    """What to tell of these readings, and the next state of patience."""
     before = cluster.status
-    postgres_worse = snapshot.patroni is None and _all_ready(
-        snapshot, names.POSTGRES, before.postgres.primary
+    postgres_worse = _all_ready(snapshot, names.POSTGRES, before.postgres.primary) and (
+        snapshot.patroni is None or _fewer_follow(before.postgres, postgres)
     )
     redis_worse = (
         _all_ready(snapshot, names.REDIS, before.redis.master)
@@ -54,20 +73,93 @@ def told(
     )
     postgres_since, hold_postgres = _held(patience.postgres_since, postgres_worse, snapshot.now)
     redis_since, hold_redis = _held(patience.redis_since, redis_worse, snapshot.now)
-    ready = any(pod.ready for pod in snapshot.pods_of(names.LOAD_BALANCER))
-    unserved = snapshot.unserved if ready else ""
-    served_before = any(
-        condition.type == ConditionType.LOAD_BALANCER and condition.status == "True"
-        for condition in before.conditions
-    )
+    unserved = snapshot.unserved if _some_ready(snapshot, names.LOAD_BALANCER) else ""
     entrance_since, hold_entrance = _held(
-        patience.entrance_since, bool(unserved) and served_before, snapshot.now
+        patience.entrance_since,
+        bool(unserved) and _was_true(before, ConditionType.LOAD_BALANCER),
+        snapshot.now,
     )
+    demand_worse = (
+        snapshot.demand is None
+        and bool(cluster.spec.runner_pools)
+        and _some_ready(snapshot, names.ORCHESTRATOR)
+        and _was_true(before, ConditionType.RUNNERS)
+    )
+    demand_since, hold_demand = _held(patience.demand_since, demand_worse, snapshot.now)
     return (
-        before.postgres if hold_postgres else postgres,
-        before.redis if hold_redis else redis,
-        "" if hold_entrance else unserved,
-        Patience(postgres_since, redis_since, entrance_since),
+        Told(
+            before.postgres if hold_postgres else postgres,
+            before.redis if hold_redis else redis,
+            "" if hold_entrance else unserved,
+            snapshot.demand is None and not hold_demand,
+        ),
+        Patience(postgres_since, redis_since, entrance_since, demand_since),
+    )
+
+
+def calm_lags(
+    before: RunnerHubClusterStatus, told: Told, told_at: datetime | None, now: datetime
+) -> tuple[Told, datetime | None]:
+    """The same with the lags of before, when nothing but lags has changed and they were told lately, at `told_at`;
+    and when lags were told last.
+    """
+    postgres_moves = told.postgres != before.postgres and _without_lags(told.postgres) == _without_lags(
+        before.postgres
+    )
+    redis_moves = told.redis != before.redis and _without_lags(told.redis) == _without_lags(before.redis)
+    if not postgres_moves and not redis_moves:
+        return told, told_at
+    if told_at is None or (now - told_at).total_seconds() >= LAG_SECONDS:
+        return told, now
+    return replace(
+        told,
+        postgres=before.postgres if postgres_moves else told.postgres,
+        redis=before.redis if redis_moves else told.redis,
+    ), told_at
+
+
+def deaf_queues(
+    before: RedisStatus, snapshot: Snapshot, known: Mapping[str, datetime]
+) -> Mapping[str, datetime]:
+    """The queues to tell, each with the time when an agent last called it deaf; `known` is empty after a restart."""
+    now, found = snapshot.now, snapshot.deaf_queues
+    at = {name: known.get(name, now) for name in before.deaf_queues}
+    if found is None:
+        return dict.fromkeys(at, now)
+    lasting = {name for name, told in at.items() if (now - told).total_seconds() < DEAF_SECONDS}
+    return {name: now if name in found else at[name] for name in sorted(lasting | found)[:MOST_DEAF_QUEUES]}
+
+
+def _without_lags(status: PostgresStatus | RedisStatus) -> PostgresStatus | RedisStatus:
+    if isinstance(status, PostgresStatus):
+        members = tuple(
+            member.model_copy(update={"lag_bytes": None, "lag_seconds": None}) for member in status.instances
+        )
+        return status.model_copy(update={"instances": members})
+    replicas = tuple(
+        replica.model_copy(update={"lag_bytes": None, "silent_seconds": None}) for replica in status.replicas
+    )
+    return status.model_copy(update={"replicas": replicas})
+
+
+def _some_ready(snapshot: Snapshot, component: str) -> bool:
+    return any(pod.ready for pod in snapshot.pods_of(component))
+
+
+def _was_true(before: RunnerHubClusterStatus, kind: ConditionType) -> bool:
+    return any(condition.type == kind and condition.status == "True" for condition in before.conditions)
+
+
+def _fewer_follow(before: PostgresStatus, now: PostgresStatus) -> bool:
+    """Whether fewer replicas stream from the same primary on the same timeline, or fewer of them confirm commits."""
+    same = now.primary == before.primary and now.timeline == before.timeline
+    return same and any(after < was for after, was in zip(_followers(now), _followers(before), strict=True))
+
+
+def _followers(status: PostgresStatus) -> tuple[int, int]:
+    return (
+        sum(item.state == "streaming" and item.timeline == status.timeline for item in status.instances),
+        sum(item.role in ("sync_standby", "quorum_standby") for item in status.instances),
     )
 
 

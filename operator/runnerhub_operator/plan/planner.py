@@ -53,7 +53,7 @@ from . import (
     volumes,
 )
 from .objects import Matches
-from .patience import Patience, told
+from .patience import Patience, Told, calm_lags, deaf_queues, told
 from .rollout import LastStep, plan_rollout
 
 
@@ -75,10 +75,13 @@ class ClusterMemory:
     they should be. `repair`: members of the database that are broken or were made anew. `refusals`: claims that were
     not allowed to grow. `passwords`: the Secrets as they were. `marked_settings`: the queue's settings that pods were
     marked for. `failed_migration`: the Job whose failure was told. `runners`: since when pools have had too many.
+    `lags_told`: when lags were told last that alone had changed. `deaf_queues`: when each was last called deaf.
     """
 
     roles: failovers.Memory
     patience: Patience = field(default_factory=Patience)
+    lags_told: datetime | None = None
+    deaf_queues: Mapping[str, datetime] = field(default_factory=dict)
     last_step: LastStep = field(default_factory=LastStep)
     rejection: tuple[ConditionReason, str] | None = None
     since: Mapping[str, str] = field(default_factory=dict)
@@ -139,18 +142,25 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Sections:
-    """The sections of the status. `seen_redis` is the reading itself, which decisions use.
+    """The sections of the status. `seen_redis` is the reading itself, which decisions use."""
 
-    `unserved`: why no request through the load balancer has been served for a while, "" when one was.
-    """
-
-    postgres: PostgresStatus
-    redis: RedisStatus
+    told: Told
     seen_redis: RedisStatus
-    unserved: str
     orchestrator: OrchestratorStatus
     patience: Patience
+    lags_told: datetime | None
+    deaf_queues: Mapping[str, datetime]
     scaled: Mapping[str, Scaled]
+
+    @property
+    def postgres(self) -> PostgresStatus:
+        """The database."""
+        return self.told.postgres
+
+    @property
+    def redis(self) -> RedisStatus:
+        """The queue."""
+        return self.told.redis
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +202,7 @@ def make_plan(
 ) -> Plan:
     """Plan one visit."""
     memory = memory or ClusterMemory(failovers.initial_memory(cluster.status))
-    sections = _sections(cluster, snapshot, memory.patience)
+    sections = _sections(cluster, snapshot, memory)
     changes = _changes(cluster, snapshot, images, sections, memory)
     request = switchover.follow(cluster, snapshot, sections.postgres.primary)
     mending = repair.look(cluster, snapshot, memory.repair)
@@ -206,7 +216,7 @@ def make_plan(
     verdicts, since, full = _verdicts(
         cluster, snapshot, sections, changes, rollout, mending.told, growth, in_use.behind, memory
     )
-    verdicts.append(pools.verdict(cluster, snapshot, crew))
+    verdicts.append(pools.verdict(cluster, snapshot, crew, demand_lost=sections.told.demand_lost))
     written = conditions.with_times(verdicts, cluster.status, cluster.generation, snapshot.now)
 
     notes = _Notes(events=[*request.events, *mending.events])
@@ -233,7 +243,9 @@ def make_plan(
         postgres=sections.postgres.model_copy(update={"switchover": request.status}),
         redis=sections.redis,
         orchestrator=sections.orchestrator,
-        runners=pools.status(cluster.status.runners, crew, snapshot.now),
+        runners=pools.status(
+            cluster.status.runners, crew, snapshot.now, jobs_known=snapshot.demand is not None
+        ),
         failovers=tuple([*reversed(notes.failovers), *cluster.status.failovers][: failovers.MAX_FAILOVERS]),
         pending_updates=(*changes.waiting, *crew.waiting),
         endpoints=status.endpoints(cluster),
@@ -281,6 +293,8 @@ def make_plan(
             memory,
             roles=roles,
             patience=sections.patience,
+            lags_told=sections.lags_told,
+            deaf_queues=sections.deaf_queues,
             since=since,
             unchanged=changes.unchanged,
             matches=changes.matches,
@@ -302,16 +316,19 @@ def _there(manifests: Iterable[Manifest], snapshot: Snapshot) -> Iterator[Manife
             yield manifest
 
 
-def _sections(cluster: RunnerHubCluster, snapshot: Snapshot, patience: Patience) -> _Sections:
+def _sections(cluster: RunnerHubCluster, snapshot: Snapshot, memory: ClusterMemory) -> _Sections:
     seen_redis = status.redis_status(cluster, snapshot)
-    postgres, redis, unserved, patience = told(
-        cluster, snapshot, status.postgres_status(cluster, snapshot), seen_redis, patience
+    found, patience = told(
+        cluster, snapshot, status.postgres_status(cluster, snapshot), seen_redis, memory.patience
     )
+    found, lags_told = calm_lags(cluster.status, found, memory.lags_told, snapshot.now)
+    deaf = deaf_queues(cluster.status.redis, snapshot, memory.deaf_queues)
+    redis = found.redis.model_copy(update={"deaf_queues": tuple(deaf)})
     return _Sections(
-        postgres=postgres,
-        redis=redis,
+        told=replace(found, redis=redis),
         seen_redis=seen_redis,
-        unserved=unserved,
+        lags_told=lags_told,
+        deaf_queues=deaf,
         orchestrator=status.orchestrator_status(cluster, snapshot),
         patience=patience,
         scaled=objects.scaled(cluster, snapshot),
@@ -334,6 +351,8 @@ def _changes(
         snapshot.http_routes,
         sections.redis.bootstrapped,
         volumes.smallest_postgres_volume(cluster, snapshot),
+        # What runners share stays for as long as there is one.
+        bool(snapshot.pods_of(names.RUNNER)),
     )
     unchanged = memory.unchanged
     if unchanged is not None and unchanged.inputs == inputs:
@@ -434,7 +453,7 @@ def _verdicts(
             snapshot,
             creating,
             sections.scaled.get(names.LOAD_BALANCER),
-            unserved=sections.unserved,
+            unserved=sections.told.unserved,
         ),
     ]
     components = credentials.with_lost_credentials(components, changes.lost)
@@ -517,13 +536,17 @@ def _track_roles(
     memory: ClusterMemory, snapshot: Snapshot, sections: _Sections, causes: Mapping[str, str], notes: _Notes
 ) -> dict[str, failovers.Role]:
     roles = {}
+    answered = {names.POSTGRES: snapshot.patroni is not None, names.REDIS: bool(snapshot.sentinels)}
     for component, holder in _holders(sections).items():
+        known = memory.roles.get(component, failovers.Role())
         role, failover = failovers.track(
             component,
-            memory.roles.get(component, failovers.Role()),
+            known,
             holder,
             snapshot,
             causes.get(component),
+            answered=answered.get(component, True),
+            heard=failovers.last_heard(snapshot, known.holder) if component == names.REDIS else None,
         )
         roles[component] = role
         if failover is not None:

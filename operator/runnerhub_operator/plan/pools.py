@@ -118,14 +118,14 @@ def _token(context: BuildContext, snapshot: Snapshot) -> tuple[Manifest, ...]:
     return (token_secret(context, token, control_key(key)),)
 
 
-def status(before: RunnersStatus, crew: Crew, now: datetime) -> RunnersStatus:
-    """The section of the status; numbers that follow the jobs move it only now and then."""
+def status(before: RunnersStatus, crew: Crew, now: datetime, *, jobs_known: bool) -> RunnersStatus:
+    """The section of the status; numbers that follow the jobs move it only now and then, and stay while unknown."""
     found = _counted(crew, stamp(now) if crew.decision.pools else None)
     if before.at is None or _ready(found) != _ready(before):
         return found
     age = (now - datetime.fromisoformat(before.at)).total_seconds()
     unchanged = found.model_copy(update={"at": before.at}) == before
-    return before if age < COUNT_SECONDS or unchanged else found
+    return before if age < COUNT_SECONDS or unchanged or not jobs_known else found
 
 
 def _ready(status: RunnersStatus) -> tuple[tuple[str, int], ...]:
@@ -149,8 +149,13 @@ def _counted(crew: Crew, at: str | None) -> RunnersStatus:
     )
 
 
-def verdict(cluster: RunnerHubCluster, snapshot: Snapshot, crew: Crew) -> Verdict:
-    """RunnersReady: what keeps pools from their size. It does not gate Ready."""
+def verdict(
+    cluster: RunnerHubCluster, snapshot: Snapshot, crew: Crew, *, demand_lost: bool = True
+) -> Verdict:
+    """RunnersReady: what keeps pools from their size. It does not gate Ready.
+
+    `demand_lost`: whether a demand that is not known has been so for long enough to be told.
+    """
     kind, pools = ConditionType.RUNNERS, crew.decision.pools
     if not cluster.spec.runner_pools:
         left = len(snapshot.pods_of(names.RUNNER))
@@ -167,7 +172,7 @@ def verdict(cluster: RunnerHubCluster, snapshot: Snapshot, crew: Crew) -> Verdic
     if trouble:
         told = "; ".join(f"{pool.name}: {text}" for pool, _, text in trouble)
         return Verdict(kind, "False", trouble[0][1], f"{told}; {detail}", full=False)
-    if snapshot.demand is None:
+    if snapshot.demand is None and demand_lost:
         told = f"{snapshot.demand_error}: pools keep their size or grow to their least number, no runner is stopped"
         return Verdict(kind, "False", ConditionReason.DEMAND_UNKNOWN, f"{told}; {detail}", full=False)
     if any(pool.ready < pool.least for pool in pools):

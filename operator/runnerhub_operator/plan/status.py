@@ -17,15 +17,20 @@ from ..api import (
     RunnerHubCluster,
 )
 from ..probes.patroni import PatroniMember
+from ..probes.redis_pod import ReplicaLag
 from ..probes.sentinel import agreed_master
 from ..resources.loadbalancer import inside_url
 from ..resources.patroni import MAX_REPLICA_LAG_BYTES
 from ..snapshot import Snapshot
+from . import fullness
 from .conditions import stamp
 
 # Less is the ordinary ebb and flow, and would change the status at every visit.
 LAG_STEP_BYTES = 1024 * 1024
 MEMORY_STEP_PERCENT = 5
+MEMORY_EBB_PERCENT = 2
+# A replica confirms once a second, and on a busy node a moment late.
+SILENCE_STEP_SECONDS = 5
 # The jobs are counted anew no sooner than this.
 QUEUE_SECONDS = 30.0
 
@@ -44,6 +49,7 @@ def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> PostgresSt
         and pod is not None
         and (pod.ready or pod.terminating)
     )
+    before = {member.name: member.volume_used_percent for member in cluster.status.postgres.instances}
     return PostgresStatus(
         primary=patroni.leader if alive else None,
         timeline=patroni.timeline if patroni.timeline is not None else cluster.status.postgres.timeline,
@@ -56,7 +62,7 @@ def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> PostgresSt
                 timeline=member.timeline,
                 lag_bytes=_coarse(member.lag_bytes),
                 lag_seconds=_lag_seconds(member),
-                volume_used_percent=member.volume_used_percent,
+                volume_used_percent=fullness.calm(before.get(member.name), member.volume_used_percent),
             )
             for member in sorted(patroni.members, key=lambda member: member.name)
         ),
@@ -85,22 +91,18 @@ def redis_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> RedisStatus:
     taken_for_dead = sum(view.master_down for view in views) * 2 > len(views)
     master = None if taken_for_dead else snapshot.redis_member(agreed.ip)
     view = max(views, key=lambda view: (view.epoch, len(view.replicas)))
-    lags = next((pod.lags for pod in snapshot.redis_pods if pod.pod == master), {})
+    told = next((pod for pod in snapshot.redis_pods if pod.pod == master), None)
+    known = {replica.name: replica for replica in before.replicas} if master == before.master else {}
     replicas = []
     for replica in view.replicas:
         name = snapshot.redis_member(replica.ip)
         if name is not None and replica.ip != agreed.ip:
             linked = replica.link_ok and not replica.down
-            lag = lags.get(replica.ip)
-            replicas.append(
-                RedisReplicaStatus(
-                    name=name,
-                    link="ok" if linked else "err",
-                    lag_bytes=lag and lag.lag_bytes - lag.lag_bytes % LAG_STEP_BYTES,
-                    # A replica confirms once a second.
-                    silent_seconds=lag.silent_seconds if lag and lag.silent_seconds > 1 else None,
-                )
-            )
+            link = "ok" if linked else "err"
+            if told is None and name in known:
+                replicas.append(known[name].model_copy(update={"link": link}))
+            else:
+                replicas.append(_replica(name, link, told.lags.get(replica.ip) if told else None))
     return RedisStatus(
         master=master,
         epoch=agreed.epoch,
@@ -109,7 +111,19 @@ def redis_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> RedisStatus:
         replicas=tuple(sorted(replicas, key=lambda replica: replica.name)),
         instances=_redis_instances(cluster, snapshot),
         memory_used_percent=_memory(snapshot, master, before),
+        deaf_queues=before.deaf_queues,
         queue=_queue(snapshot, master, before.queue),
+    )
+
+
+def _replica(name: str, link: str, lag: ReplicaLag | None) -> RedisReplicaStatus:
+    if lag is None:
+        return RedisReplicaStatus(name=name, link=link)
+    return RedisReplicaStatus(
+        name=name,
+        link=link,
+        lag_bytes=lag.lag_bytes - lag.lag_bytes % LAG_STEP_BYTES,
+        silent_seconds=lag.silent_seconds - lag.silent_seconds % SILENCE_STEP_SECONDS or None,
     )
 
 
@@ -119,15 +133,14 @@ def _redis_instances(cluster: RunnerHubCluster, snapshot: Snapshot) -> tuple[Red
     before = {pod.name: pod for pod in cluster.status.redis.instances}
     found = []
     for pod in snapshot.pods_of(names.REDIS):
-        state = told.get(pod.name)
+        state, last = told.get(pod.name), before.get(pod.name, RedisInstanceStatus(name=pod.name))
         if state is not None:
+            used = fullness.calm(last.volume_used_percent, state.volume_used_percent)
             found.append(
-                RedisInstanceStatus(
-                    name=pod.name, volume_used_percent=state.volume_used_percent, snapshots=state.snapshots
-                )
+                RedisInstanceStatus(name=pod.name, volume_used_percent=used, snapshots=state.snapshots)
             )
         else:
-            found.append(before.get(pod.name, RedisInstanceStatus(name=pod.name)))
+            found.append(last)
     return tuple(found)
 
 
@@ -152,8 +165,13 @@ def _memory(snapshot: Snapshot, master: str | None, before: RedisStatus) -> int 
     state = next((pod for pod in snapshot.redis_pods if pod.pod == master), None)
     if state is None:
         return before.memory_used_percent
-    percent = state.memory_used_percent
-    return None if percent is None else percent - percent % MEMORY_STEP_PERCENT
+    percent, last = state.memory_used_percent, before.memory_used_percent
+    if percent is None:
+        return None
+    # What comes and goes with clients must not carry it to and fro over a step.
+    if last is not None and last - MEMORY_EBB_PERCENT <= percent < last:
+        return last
+    return percent - percent % MEMORY_STEP_PERCENT
 
 
 def orchestrator_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> OrchestratorStatus:

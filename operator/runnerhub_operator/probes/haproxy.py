@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
@@ -24,6 +24,7 @@ _PROGRAM: Final = Program("the load balancer's program", names.PORT_LB_STATE)
 _NEEDED: Final = (names.ORCHESTRATOR, "database", "redis")
 # What a pod says is not to be trusted with the size of the status.
 _LONGEST_REASON: Final = 300
+_LONGEST_NAME: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +63,33 @@ async def read_states(
     return tuple(state for state in found if state is not None)
 
 
-async def why_unserved(http: aiohttp.ClientSession, hosts: Iterable[str], *, deadline_seconds: float) -> str:
-    """Why no request through any of the hosts is served, "" when one is.
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the agents beside the orchestrators tell through HAProxy.
 
-    The answer comes through HAProxy from the agent beside an orchestrator, which looks at that and at what it needs.
+    `unserved`: why no request is served, "" when one is. `refusal`: the master's answer to the writes that it refuses,
+    "" when it takes one. `deaf`: BullMQ queues whose workers take no job; None when no agent was reached.
     """
-    found = await asyncio.gather(*(_why(http, host, deadline_seconds) for host in hosts))
-    return min(found, default="")
+
+    unserved: str = ""
+    refusal: str = ""
+    deaf: frozenset[str] | None = None
 
 
-async def _why(http: aiohttp.ClientSession, host: str, deadline_seconds: float) -> str:
+async def read_health(
+    http: aiohttp.ClientSession, hosts: Iterable[str], *, deadline_seconds: float
+) -> Health:
+    """Send a request through each of the hosts. One that is served, or one agent whose write is taken, is enough."""
+    found = await asyncio.gather(*(_health(http, host, deadline_seconds) for host in hosts))
+    agents = [health for health in found if health.deaf is not None]
+    return Health(
+        unserved=min((health.unserved for health in found), default=""),
+        refusal=min((health.refusal for health in agents), default=""),
+        deaf=frozenset().union(*(health.deaf or () for health in agents)) if agents else None,
+    )
+
+
+async def _health(http: aiohttp.ClientSession, host: str, deadline_seconds: float) -> Health:
     bracketed = f"[{host}]" if ":" in host else host
     url = f"http://{bracketed}:{names.PORT_ORCHESTRATOR}/health"
     try:
@@ -81,13 +99,27 @@ async def _why(http: aiohttp.ClientSession, host: str, deadline_seconds: float) 
         told = {}
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         _log.debug("%s: %s", url, error)
-        return f"port {names.PORT_ORCHESTRATOR} of the load balancer gives the operator no answer"
-    checks = told.get("dependencies") if isinstance(told, Mapping) else None
-    if not isinstance(checks, Mapping):
-        return f"HAProxy answers {response.status}, because it has no orchestrator that is well"
+        return Health(f"port {names.PORT_ORCHESTRATOR} of the load balancer gives the operator no answer")
+    told = told if isinstance(told, Mapping) else {}
+    if not isinstance(told.get("dependencies"), Mapping):
+        return Health(f"HAProxy answers {response.status}, because it has no orchestrator that is well")
+    checks, queues = _objects(told["dependencies"]), _objects(told.get("queues"))
     # Without the shared storage, or with a worker that hangs, requests are served.
-    down = [name for name in _NEEDED if (checks.get(name) or {}).get("status") != "up"]
-    return f"the orchestrators tell of no working {' and '.join(down)}" if down else ""
+    down = [name for name in _NEEDED if checks.get(name, {}).get("status") != "up"]
+    _, _, refusal = str(checks.get("redis", {}).get("error", "")).partition(names.WRITE_REFUSED)
+    return Health(
+        unserved=f"the orchestrators tell of no working {' and '.join(down)}" if down else "",
+        refusal=refusal[:_LONGEST_REASON] if "redis" in down else "",
+        deaf=frozenset(
+            name[:_LONGEST_NAME] for name, queue in queues.items() if queue.get("status") == "deaf"
+        ),
+    )
+
+
+def _objects(body: object) -> dict[str, Mapping[str, Any]]:
+    """The members of an object that are objects themselves."""
+    members = body.items() if isinstance(body, Mapping) else ()
+    return {str(name): member for name, member in members if isinstance(member, Mapping)}
 
 
 def parse_state(pod: str, body: object) -> BalancerState:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from redis.asyncio.connection import Connection
@@ -53,7 +54,8 @@ class SentinelView:
 
     `epoch` is the configuration epoch of the master, which grows with each failover; `quorum_ok`: enough
     Sentinels are reachable to start and to authorise a failover; `tilt`: it stood still or its clock leaped, so it
-    does nothing for half a minute; `sentinels_count` includes this one.
+    does nothing for half a minute; `sentinels_count` includes this one. `heard_at`: when the master last answered its
+    ping in good order, by the caller's clock; None when it tells that of another server than the master that it names.
     """
 
     sentinel: str
@@ -64,6 +66,7 @@ class SentinelView:
     sentinels_count: int
     flags: frozenset[str]
     tilt: bool = False
+    heard_at: datetime | None = None
 
     @property
     def master_down(self) -> bool:
@@ -139,11 +142,19 @@ async def read_sentinel(name: str, host: str, password: str, deadline_seconds: f
         else:
             quorum_ok = True
         tilt = "sentinel_tilt:1" in str(await connection.read_response()).split()
-        return parse_sentinel(name, address, master, replicas, quorum_ok=quorum_ok, tilt=tilt)
+        now = datetime.now(UTC)
+        return parse_sentinel(name, address, master, replicas, quorum_ok=quorum_ok, tilt=tilt, now=now)
 
 
 def parse_sentinel(
-    sentinel: str, address: Any, master: Any, replicas: Any, *, quorum_ok: bool, tilt: bool = False
+    sentinel: str,
+    address: Any,
+    master: Any,
+    replicas: Any,
+    *,
+    quorum_ok: bool,
+    tilt: bool = False,
+    now: datetime | None = None,
 ) -> SentinelView:
     """One Sentinel's answers to GET-MASTER-ADDR-BY-NAME, MASTER and REPLICAS as a view.
 
@@ -162,7 +173,13 @@ def parse_sentinel(
         sentinels_count=int(fields["num-other-sentinels"]) + 1,
         flags=_flags(fields["flags"]),
         tilt=tilt,
+        heard_at=_heard_at(fields, now) if fields["ip"] == str(address[0]) else None,
     )
+
+
+def _heard_at(fields: Mapping[str, str], now: datetime | None) -> datetime | None:
+    silent = fields.get("last-ok-ping-reply")
+    return now - timedelta(milliseconds=int(silent)) if now is not None and silent is not None else None
 
 
 def _replica(fields: Mapping[str, str]) -> ReplicaView:

@@ -75,6 +75,30 @@ async def test_the_canary_names_the_step_at_which_it_did_not_go_on(database_prob
         await CanaryProbe(NODE, nowhere, queue_probe, 3)()
 
 
+@pytest.mark.parametrize(
+    ("setting", "refusing", "code"),
+    [("min-replicas-to-write", "1", "NOREPLICAS"), ("maxmemory", "1", "OOM"), (None, None, "READONLY")],
+)
+async def test_the_answer_of_a_master_that_refuses_a_write_is_told_with_its_code(
+    queue_probe, redis_port, setting, refusing, code
+):
+    client = redis.Redis(port=redis_port)
+    await queue_probe()
+    if setting:
+        await client.config_set(setting, refusing)
+    else:
+        await client.replicaof("127.0.0.1", free_port())
+    try:
+        with pytest.raises(ProbeError, match=rf"^write to 127\.0\.0\.1:{redis_port} is refused: {code} "):
+            await queue_probe()
+    finally:
+        if setting:
+            await client.config_set(setting, "0")
+        else:
+            await client.replicaof("NO", "ONE")
+        await client.aclose()
+
+
 async def test_entries_of_canaries_that_got_stuck_are_thrown_away(database_probe, queue_probe, redis_port):
     client = redis.Redis(port=redis_port)
     await client.rpush(f"runnerhub:ha:canary:{NODE}", 1, 2)
@@ -115,6 +139,39 @@ async def test_a_worker_that_takes_nothing_is_told_until_one_does(queue_probe, r
     await worker.close(True)
     await queue.close()
     await deaf.aclose()
+
+
+async def test_a_worker_that_only_looks_for_stalled_jobs_is_told_and_an_orchestrator_that_does_is_not(
+    queue_probe, redis_port
+):
+    now = [0.0]
+    probe = QueuesProbe(queue_probe, clock=lambda: now[0])
+    connection = f"redis://127.0.0.1:{redis_port}"
+    options = {"connection": connection, "autorun": False, "stalledInterval": 50}
+    client = redis.Redis(port=redis_port)
+    # Somebody else's keys, which only look like a queue.
+    await client.hset("bull:a-field:meta", "version", "1")
+    await client.set("bull:a-field:wait", "1")
+    names = ("deaf-jobs", "github-jobs", "lonely-jobs")
+    queues = [Queue(name, {"connection": connection}) for name in names]
+    # What is left of workers whose blocking connection leads to a master that is gone.
+    workers = [Worker(name, None, options) for name in names[:2]]
+    for queue in queues:
+        await queue.add("job", {}, {"jobId": "job-1"})
+    for second in (0.0, 10.0, 10.0 + DEAF_SECONDS):
+        now[0] = second
+        for worker in workers:
+            await worker.runStalledJobsCheck()
+        await probe()
+        await asyncio.sleep(0.1)
+    assert {name: view.workers for name, view in probe.views.items() if name in names} == dict.fromkeys(
+        names, 0
+    )
+    assert probe.deaf == {"deaf-jobs"}
+    for closing in (*workers, *queues):
+        await closing.close()
+    await client.flushall()
+    await client.aclose()
 
 
 async def test_all_keys_are_gone_through_in_parts_and_at_most_once_a_minute(queue_probe, redis_port):

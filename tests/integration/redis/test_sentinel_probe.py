@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
@@ -48,3 +49,24 @@ def test_a_sentinel_without_the_others_tells_that_it_has_no_quorum(pods: Pods, a
     for ordinal in (1, 2):
         pods.processes["sentinel", ordinal].kill()
     wait_until(lambda: not ask()["0"].quorum_ok)
+
+
+def test_sentinels_tell_when_they_last_heard_from_a_master_that_hangs(pods: Pods, ask: Ask) -> None:
+    pods.processes["redis", 0].send_signal(signal.SIGSTOP)
+    stopped = datetime.now(UTC)
+    told: list[float] = []
+
+    def moved() -> bool:
+        views = ask().values()
+        told.extend(
+            (view.heard_at - stopped).total_seconds()
+            for view in views
+            if view.master_ip == ADDRESSES[0] and view.master_down and view.heard_at is not None
+        )
+        return bool(views) and all(view.master_ip != ADDRESSES[0] for view in views)
+
+    wait_until(moved)
+    assert told, "it was asked while the master was taken for dead"
+    # They ask it once a second.
+    assert all(-2 < seconds < 0.5 for seconds in told), told
+    wait_until(lambda: all(view.heard_at is not None and view.heard_at > stopped for view in ask().values()))

@@ -76,16 +76,35 @@ async def test_a_probe_that_hangs_and_ignores_cancellation_costs_its_deadline_on
     check = Check("database", stubborn, CheckTiming(0.01, 0.05, 2))
     loop = asyncio.get_running_loop()
     begin = loop.time()
-    for _ in range(5):
-        await check.once()
-    assert loop.time() - begin < 1
-    assert check.state.status is Status.DOWN
-    assert started == 2, "hanging probes do not pile up"
-    free.set()
+    try:
+        for _ in range(5):
+            await check.once()
+        assert loop.time() - begin < 1
+        assert check.state.status is Status.DOWN
+        assert started == 2, "hanging probes do not pile up"
+    finally:
+        # Otherwise the end of the test waits for ever.
+        free.set()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     await check.once()
     assert check.healthy
+
+
+async def test_what_passed_while_the_agent_was_frozen_is_no_gap() -> None:
+    gaps: list[float | None] = []
+    now = [0.0]
+
+    async def probe() -> dict[str, Any]:
+        return {}
+
+    check = Check(
+        "database", probe, TIMING, on_success=lambda gap, _latency: gaps.append(gap), clock=lambda: now[0]
+    )
+    for moment in (0.0, 10.0, 700.0, 710.0):
+        now[0] = moment
+        await check.once()
+    assert gaps == [None, 10.0, None, 10.0]
 
 
 async def test_the_gap_between_two_successes_is_told() -> None:

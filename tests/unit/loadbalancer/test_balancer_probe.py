@@ -11,7 +11,7 @@ from aiohttp import web
 
 from images.haproxy.runnerhub_haproxy.settings import service_domain
 from runnerhub_operator import names
-from runnerhub_operator.probes.haproxy import BalancerState, parse_state, why_unserved
+from runnerhub_operator.probes.haproxy import BalancerState, Health, parse_state, read_health
 
 
 def test_a_state_is_read() -> None:
@@ -39,12 +39,24 @@ def answer(**down: str) -> dict[str, Any]:
     return {"dependencies": dependencies | {name: {"status": status} for name, status in down.items()}}
 
 
+def refusing(status: str) -> dict[str, Any]:
+    told = answer()
+    error = "write to 10.96.0.1:6379 is refused: NOREPLICAS Not enough good replicas to write."
+    told["dependencies"]["redis"] = {"status": status, "error": error, "lastGood": {}}
+    return told
+
+
 async def test_a_request_is_served_when_one_of_the_load_balancers_passes_it_on() -> None:
     answers: dict[str, tuple[int, Any]] = {
         "127.31.0.1": (503, None),
         "127.31.0.2": (200, answer()),
         "127.31.0.4": (503, answer(storage="down")),
         "127.31.0.5": (503, answer(database="down", redis="overdue")),
+        "127.31.0.6": (
+            503,
+            {**refusing("down"), "queues": {"mail": {"status": "deaf"}, "jobs": {"status": "up"}}},
+        ),
+        "127.31.0.7": (200, refusing("up")),
     }
 
     async def health(request: web.Request) -> web.Response:
@@ -60,8 +72,11 @@ async def test_a_request_is_served_when_one_of_the_load_balancers_passes_it_on()
     try:
         async with aiohttp.ClientSession() as http:
 
+            async def health_of(*last: int) -> Health:
+                return await read_health(http, [f"127.31.0.{part}" for part in last], deadline_seconds=5)
+
             async def why(*last: int) -> str:
-                return await why_unserved(http, [f"127.31.0.{part}" for part in last], deadline_seconds=5)
+                return (await health_of(*last)).unserved
 
             assert await why() == ""
             assert await why(1, 3, 2) == ""
@@ -69,5 +84,12 @@ async def test_a_request_is_served_when_one_of_the_load_balancers_passes_it_on()
             assert "HAProxy answers 503" in await why(1, 3)
             assert "port 3001" in await why(3)
             assert await why(5) == "the orchestrators tell of no working database and redis"
+            refused = await health_of(1, 6)
+            assert refused.refusal == "NOREPLICAS Not enough good replicas to write."
+            assert refused.deaf == {"mail"}
+            assert (await health_of(6, 2)).refusal == "", "it took the write of another agent"
+            assert (await health_of(7)).refusal == "", "one write that failed is no refusal yet"
+            assert (await health_of(2)).deaf == frozenset()
+            assert (await health_of(1, 3)).deaf is None, "no agent told anything"
     finally:
         await runner.cleanup()

@@ -12,11 +12,12 @@ from runnerhub_operator import names, tokens
 from runnerhub_operator.api import RunnersStatus
 from runnerhub_operator.api.runners import RUNNER_OWNED_VARIABLES
 from runnerhub_operator.errors import InvalidSpecError
+from runnerhub_operator.kube.compare import with_applied_hash
 from runnerhub_operator.plan import Plan, make_plan, pools
 from runnerhub_operator.plan.runners import Memory, Silence
 from runnerhub_operator.probes.runners import MOST_JOBS, Demand, parse_demand
 from runnerhub_operator.resources.common import BuildContext
-from runnerhub_operator.resources.runners import is_outdated, runner_pod, token_secret
+from runnerhub_operator.resources.runners import is_outdated, runner_pod, shared_manifests, token_secret
 from runnerhub_operator.snapshot import Pod
 from tests.generate import IMAGES
 from tests.unit.plan.builders import NOW, children, cluster, pods, snapshot
@@ -181,6 +182,18 @@ def test_what_runners_shared_goes_when_the_last_of_them_has_gone() -> None:
     assert [item["metadata"]["name"] for item in plan({}, children=children(shared)).prune] == [
         "hub-runner-token"
     ]
+
+
+def test_nothing_that_was_right_before_keeps_what_the_last_runner_leaves() -> None:
+    there = children(*(with_applied_hash(item) for item in shared_manifests(built({}))))
+    with_runner = snapshot(pods=(*pods(), live_runner(spec())), children=there, demand=NOTHING)
+    first = make_plan(cluster({}), with_runner, IMAGES, None)
+    assert first.memory.unchanged is not None
+    assert not first.prune
+    found = make_plan(cluster({}), snapshot(children=there, demand=NOTHING), IMAGES, first.memory)
+    assert {(item["kind"], item["metadata"]["name"]) for item in found.prune} == {
+        (item["kind"], item["metadata"]["name"]) for item in shared_manifests(built({}))
+    }
 
 
 def test_a_newer_operator_replaces_no_runner_until_it_is_asked_to() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -69,6 +70,14 @@ def test_a_dead_master_and_a_failover() -> None:
     seen = parse_sentinel("a", ADDRESS, flags, [], quorum_ok=False)
     assert seen.master_down
     assert not seen.quorum_ok
+
+
+def test_when_the_master_was_last_heard_from() -> None:
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    seen = parse_sentinel("a", ADDRESS, MASTER, [], quorum_ok=True, now=now)
+    assert seen.heard_at == now - timedelta(milliseconds=651)
+    promoted = parse_sentinel("a", ["10.96.114.252", "6379"], MASTER, [], quorum_ok=True, now=now)
+    assert promoted.heard_at is None, "it still tells of the one before"
 
 
 @pytest.mark.parametrize("address", [None, []])
