@@ -163,7 +163,7 @@ class Api:
     # -- health and metrics --------------------------------------------------------------------------
 
     async def get_health(self, _request: web.Request) -> web.Response:
-        """200 while this process can serve; the body tells more."""
+        """200 while this process can serve as well as others; the body tells what does not work."""
         leadership = self.leadership.current()
         body = {
             "status": self.health.phase,
@@ -171,6 +171,7 @@ class Api:
             "schema": "ready" if self.health.schema_ready else "waiting",
             "leader": leadership is not None,
             "fencingToken": leadership.fencing_token if leadership else None,
+            "degraded": self.health.degraded,
             **{name: state.render() for name, state in self.health.states.items()},
         }
         return web.json_response(body, status=200 if self.health.serving else 503)

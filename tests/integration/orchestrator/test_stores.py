@@ -6,6 +6,7 @@ import sys
 import time
 import uuid
 
+import bullmq
 import psycopg
 import pytest
 
@@ -23,7 +24,7 @@ from runnerhub_orchestrator.jobs import NewJob
 from runnerhub_orchestrator.leadership import Leadership, LeadershipWatch
 from runnerhub_orchestrator.metrics import Metrics
 from runnerhub_orchestrator.settings import DatabaseSettings, JobSettings, LeaderSettings
-from runnerhub_orchestrator.singleton import FORGET_TOKEN_SECONDS, SingletonWork
+from runnerhub_orchestrator.singleton import FORGET_TOKEN_SECONDS, Round, SingletonWork
 
 JOB = NewJob(7, 1, "a/b", "ci", ("linux",))
 
@@ -328,3 +329,19 @@ async def test_demand_tells_what_waits_by_labels_and_which_runners_have_a_job(re
     await alter(database, "UPDATE jobs SET lease_until = now() - interval '1 hour' WHERE job_id = 2")
     assert (await repository.demand(limit=10, deadline_seconds=2)).running
     assert not (await repository.demand(limit=1, deadline_seconds=2)).complete
+
+
+async def test_entries_of_others_that_make_no_sense_stop_nobody(singleton, queue, repository, redis_link):
+    client = redis_link.client()
+    others = bullmq.Queue("github-jobs", {"connection": client, "prefix": "bull"})
+    await others.add("github-job", {"jobId": 2**63, "labels": []}, {})
+    await others.add("github-job", {"jobId": 8, "labels": 5}, {})
+    await others.add("github-job", {"jobId": 2**70}, {"jobId": f"job-{2**70}"})
+    assert await singleton.round(leader(1)) == Round()
+    taken = [await queue.take(f"token-{number}") for number in range(3)]
+    assert [entry and (entry.job_id, entry.labels) for entry in taken] == [None, (8, frozenset()), None]
+    await queue.discard(taken[1])
+    job, _ = await repository.accept(JOB)
+    await queue.add(job)
+    assert await queue.alive_job_ids() == [7]
+    await client.aclose()
