@@ -26,7 +26,8 @@ CREATIONS_PER_STEP: Final = 25
 PENDING_PER_POOL: Final = 25
 STOPS_PER_POOL: Final = 25
 MARKS_PER_STEP: Final = 50
-# A runner that is not ready for so long is replaced, and no start takes longer.
+# A runner that is not ready for so long is replaced, and no start takes longer; and one that took no job for so long
+# although there was one for each that is free: it is deaf, whatever it says of itself.
 PATIENCE_SECONDS: Final = 300.0
 # But for the time in which a node fetches the image and makes the volumes: a large image takes long.
 CREATION_SECONDS: Final = 1800.0
@@ -61,8 +62,8 @@ class Silence:
 class Memory:
     """`known_since`: the demand has been known since then, but for short gaps, and last `known_at`.
 
-    `refused`: what the API server said when it refused a runner of a pool, and when. `silent`: by uid. Losing all
-    costs only time.
+    `refused`: what the API server said when it refused a runner of a pool, and when. `silent`: by uid. `idle_since`:
+    by uid, of runners that were idle since then although they were needed. Losing all costs only time.
     """
 
     windows: Mapping[str, Window] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class Memory:
     known_at: datetime | None = None
     refused: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
     silent: Mapping[str, Silence] = field(default_factory=dict)
+    idle_since: Mapping[str, datetime] = field(default_factory=dict)
 
     def asked(self, uid: str, now: datetime, *, answered: bool) -> Memory:
         """After a runner was asked whether it has a job."""
@@ -179,6 +181,9 @@ def plan_pools(
     memory = _after(memory, demand, {pod.uid for pod in pods}, now)
     known_since = memory.known_since
     skipped = {uid for uid, found in memory.silent.items() if _seconds(found.at, now) < SILENT_SECONDS}
+    if demand is not None:
+        memory = replace(memory, idle_since=_idle_since(views, memory.idle_since, now))
+    deaf = {uid for uid, since in memory.idle_since.items() if _seconds(since, now) >= PATIENCE_SECONDS}
     windows: dict[str, Window] = dict(memory.windows) if demand is None else {}
     stop: list[StopRunner] = []
     for view in views:
@@ -189,7 +194,7 @@ def plan_pools(
             if window is not None:
                 windows[view.pool.name] = window
             proven = (now - known_since).total_seconds() >= KNOWN_SECONDS
-            stop += _stops(view, window, outdated, skipped, now, proven=proven)
+            stop += _stops(view, window, outdated, skipped, deaf, now, proven=proven)
     for abandoned in by_pool.values():
         stop += _abandoned(abandoned, demand, skipped, now)
     create = _creations(views, refused)
@@ -311,6 +316,12 @@ def _fill_up(view: _View) -> None:
         view.new += min(view.headroom, max(0, view.pool.min_replicas - view.count - view.new))
 
 
+def _idle_since(views: list[_View], before: Mapping[str, datetime], now: datetime) -> Mapping[str, datetime]:
+    """Of the runners that are idle although a job waits for each of them: since when that is so."""
+    needed = [pod.uid for view in views if view.needed >= len(view.idle) for pod in view.idle]
+    return {uid: before.get(uid, now) for uid in needed}
+
+
 def _surplus(view: _View) -> int:
     return view.count - max(view.pool.min_replicas, len(view.busy) + view.needed)
 
@@ -327,13 +338,14 @@ def _stops(
     window: Window | None,
     outdated: Collection[str],
     skipped: Collection[str],
+    deaf: Collection[str],
     now: datetime,
     *,
     proven: bool,
 ) -> list[StopRunner]:
     """Runners to stop: surplus ones after the cool-down, those beyond the greatest number, outdated and dead ones.
 
-    `skipped`: uids of those that are not asked now, because they did not answer.
+    `skipped`: uids of those that are not asked now, because they did not answer; `deaf`: of those that take no job.
     """
     cooled = 0
     if window is not None and (now - window.since).total_seconds() >= view.pool.cool_down_seconds:
@@ -364,10 +376,22 @@ def _stops(
             found.append(_stop(old[0], "the spec has changed"))
         else:
             view.new += 1
-    dead = [pod for pod in sick if _is_late(pod, now) and not pod.cannot_start and pod.uid not in chosen]
+    dead = [
+        *(
+            _stop(pod, "it was not ready for too long", force=True)
+            for pod in sick
+            if _is_late(pod, now) and not pod.cannot_start
+        ),
+        *(
+            _stop(pod, "it took no job for too long although one waited", force=True)
+            for pod in idle
+            if pod.uid in deaf
+        ),
+    ]
+    dead = [step for step in dead if step.uid not in chosen]
     # Whatever ailed the one may ail that which takes its place.
     if proven and dead and not view.starting and not view.new:
-        found.append(_stop(dead[0], "it was not ready for too long", force=True))
+        found.append(dead[0])
     return found[:STOPS_PER_POOL]
 
 

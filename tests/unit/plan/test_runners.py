@@ -284,6 +284,42 @@ def test_no_dead_runner_is_replaced_while_another_one_starts() -> None:
     assert stopped(decide([pool(min_replicas=4)], pods, demand(), memory, now=later)) == [dead.name]
 
 
+def waited(pools: list[RunnerPoolSpec], looks: list[tuple[int, list[Pod], Demand | None]]) -> list[list[str]]:
+    """What is stopped at each look, given as seconds, pods and demand."""
+    memory, found = Memory(), []
+    for seconds, pods, told in looks:
+        decision = decide(pools, pods, told, memory, now=NOW + timedelta(seconds=seconds))
+        memory = decision.memory
+        found.append(stopped(decision))
+    return found
+
+
+def test_a_runner_that_takes_no_job_although_one_waits_is_replaced_when_it_says_that_it_has_none() -> None:
+    deaf, one = runner(0), [pool()]
+    looks = [(seconds, [deaf], demand(linux=1)) for seconds in range(0, 300, 20)]
+    assert not any(waited(one, looks)), "a job may have to wait"
+    assert waited(one, [*looks, (300, [deaf], demand(linux=1))])[-1] == [deaf.name]
+    memory = Memory(known_since=NOW - timedelta(hours=1), idle_since={deaf.uid: NOW - timedelta(minutes=5)})
+    (step,) = decide(one, [deaf], demand(linux=1), memory).stop
+    assert step.ask
+    assert step.force, "it may be as deaf to that question"
+
+
+def test_a_runner_counts_as_deaf_only_while_there_is_a_job_for_each_that_is_idle() -> None:
+    pods, one = [runner(slot) for slot in range(3)], [pool(cool_down_seconds=86400)]
+    always = list(range(0, 320, 20))
+    assert not any(waited(one, [(at, pods, demand(linux=2)) for at in always])), "others may take them all"
+    busy_once = [(at, pods[:1], demand(pods[0]) if at == 160 else demand(linux=1)) for at in always]
+    assert not any(waited(one, busy_once))
+    unknown = [(at, pods[:1], None if 100 <= at < 180 else demand(linux=1)) for at in always]
+    assert not any(waited(one, unknown)), "nobody knows whether it had one meanwhile"
+    elsewhere = [(at, pods[:1], demand(gpu=5)) for at in always]
+    assert not any(waited([pool(min_replicas=1)], elsewhere)), "jobs that it cannot take"
+    assert [names for names in waited(one, [(at, pods, demand(linux=3)) for at in always]) if names] == [
+        [pods[2].name]
+    ], "one at a time"
+
+
 def test_a_large_image_may_take_half_an_hour_to_fetch() -> None:
     def asked_after(minutes: int, reason: str) -> list[str]:
         since = stamp(NOW - timedelta(minutes=minutes))
