@@ -140,6 +140,8 @@ class Worker:
         try:
             await asyncio.wait({running, beating}, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
+                # Raises what it crashed by: the process ends, and the lease sees to the job.
+                beating.result()
                 log.warning("job is somebody else's by now and is ended here", extra=told)
                 return
             result = running.result()
