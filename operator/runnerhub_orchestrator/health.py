@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
@@ -132,7 +133,7 @@ class HealthMonitor:
             try:
                 status = await probe()
                 self.states[name] = State(status, time.monotonic(), time.monotonic() - started)
-            except (OrchestratorError, RedisError, OSError, TimeoutError) as error:
+            except (OrchestratorError, psycopg.Error, RedisError, OSError, TimeoutError) as error:
                 cause = error.__cause__ or error
                 failures = self.states[name].failures + 1
                 status = "down" if failures >= self._retries else "failing"

@@ -55,6 +55,8 @@ REDIS_HEALTH_DEADLINE_SECONDS = 3.0
 DEMAND_DEADLINE_SECONDS = 1.5
 # More than all pools together may have runners.
 DEMAND_ROWS = 25_000
+# Jobs whose labels nobody has wait for ever; Postgres counts so many in a tenth of a second.
+WAITING_ROWS = 250_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +312,9 @@ class Api:
 
     async def get_demand(self, _request: web.Request) -> web.Response:
         """How many jobs wait for which labels, and which runners have a job: what pools of runners are sized by."""
-        demand = await self.repository.demand(limit=DEMAND_ROWS, deadline_seconds=DEMAND_DEADLINE_SECONDS)
+        demand = await self.repository.demand(
+            limit=DEMAND_ROWS, waiting_limit=WAITING_ROWS, deadline_seconds=DEMAND_DEADLINE_SECONDS
+        )
         return web.json_response(render_demand(demand))
 
     async def _claim_entry(self, entry: Entry, body: ClaimRequest) -> Job | None:

@@ -419,9 +419,9 @@ def _stop(pod: Pod, reason: str, *, ask: bool = True, force: bool = False) -> St
 def _creations(
     views: list[_View], refused: Mapping[str, tuple[str, datetime]]
 ) -> tuple[tuple[str, int], ...]:
-    """The next slots that are free, one of each pool in turn."""
+    """The next slots that are free, one of each pool in turn, those with the fewest runners first."""
     slots = []
-    for view in views:
+    for view in sorted(views, key=lambda view: view.count):
         taken = {names.runner_slot(pod.name) for pod in view.pods}
         pending = sum(not pod.node for pod in view.pods if not pod.terminating)
         wanted = 0 if view.pool.name in refused else min(view.new, max(0, PENDING_PER_POOL - pending))

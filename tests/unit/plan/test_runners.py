@@ -112,6 +112,15 @@ def test_a_burst_is_taken_in_steps_and_shared_by_the_pools() -> None:
     assert abs(by_pool[0] - by_pool[1]) <= 1
 
 
+def test_pools_that_have_no_runner_yet_come_first_however_many_pools_grow() -> None:
+    labels = [f"p{number:02}" for number in range(40)]
+    pools = [pool(label, max_replicas=500) for label in labels]
+    told = demand(**dict.fromkeys(labels, 100))
+    first = decide(pools, [], told).create
+    second = decide(pools, [runner(slot, of) for of, slot in first], told).create
+    assert {of for of, _ in (*first, *second)} == set(labels)
+
+
 def test_no_more_is_started_than_the_scheduler_has_judged() -> None:
     waiting = [pending(slot) for slot in range(runners.PENDING_PER_POOL - 3)]
     found = decide([pool(max_replicas=500)], waiting, demand(linux=400))
