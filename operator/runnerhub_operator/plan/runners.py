@@ -1,7 +1,8 @@
 """The size of the pools: which runners to start, which to stop, which to protect. A pure function.
 
 Runners are single pods in numbered slots, so that each can be chosen, and no pool can grow beyond its greatest number
-even when the cache is late: the name of a slot that is taken is refused by the API server.
+even when the cache is late: the name of a slot that is taken is refused by the API server. Pods that a dead node holds,
+which may never go, have slots beside that number.
 
 A runner is stopped only after it has said itself that it has no job and takes no more; what is planned here is whom to
 ask. While nobody tells which runners have a job, none is asked.
@@ -146,8 +147,8 @@ class _View:
 
     @property
     def headroom(self) -> int:
-        """How many more pods the pool may have: whatever has not gone yet takes room on a node."""
-        return max(0, self.pool.max_replicas - len(self.pods) - self.new)
+        """How many more pods the pool may have: what has not gone yet takes room, but for what a dead node holds."""
+        return max(0, self.pool.max_replicas + len(self.lost) - len(self.pods) - self.new)
 
     @property
     def blocked(self) -> Pod | None:
@@ -232,11 +233,14 @@ def _seconds(since: datetime, now: datetime) -> float:
 def _sorted(pool: RunnerPoolSpec, pods: list[Pod], demand: Demand | None, now: datetime) -> _View:
     view = _View(pool, pods)
     for pod in pods:
+        busy = demand is not None and pod.name in demand.busy
         if pod.terminating:
-            continue
-        if pod.ended:
+            # The kubelet of a dead node never lets it go.
+            if pod.ready_unknown and not busy:
+                view.lost.append(pod)
+        elif pod.ended:
             view.ended.append(pod)
-        elif demand is not None and pod.name in demand.busy:
+        elif busy:
             view.busy.append(pod)
         elif pod.ready:
             view.idle.append(pod)
@@ -425,7 +429,8 @@ def _creations(
         taken = {names.runner_slot(pod.name) for pod in view.pods}
         pending = sum(not pod.node for pod in view.pods if not pod.terminating)
         wanted = 0 if view.pool.name in refused else min(view.new, max(0, PENDING_PER_POOL - pending))
-        open_slots = (slot for slot in range(view.pool.max_replicas) if slot not in taken)
+        numbers = range(view.pool.max_replicas + len(view.lost))
+        open_slots = (slot for slot in numbers if slot not in taken)
         slots.append([(view.pool.name, slot) for slot, _ in zip(open_slots, range(wanted), strict=False)])
     found: list[tuple[str, int]] = []
     for turn in range(max(map(len, slots), default=0)):

@@ -14,8 +14,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from runnerhub_operator import names
+from runnerhub_operator.agent.candidacy import Candidacy, Outcome
 from runnerhub_operator.agent.isolation import ALONE_SECONDS, STORES, Isolation, Loss, others_better
-from tests.unit.agent.fixtures import ApiServer
+from runnerhub_operator.agent.service import Agent
+from tests.unit.agent.fixtures import ApiServer, settings
 from tests.unit.agent.test_agent_http import A, B, running, serving, until
 
 OWN = {"node": "a", "dependencies": {}}
@@ -126,3 +128,15 @@ async def test_the_orchestrator_beside_it_is_told(tmp_path: Path) -> None:
         agent.server._alone_without = lambda: ("database",)
         async with serving(agent) as http:
             assert (await (await http.get("/leader")).json())["aloneWithout"] == ["database"]
+
+
+async def test_an_agent_is_made_of_it(tmp_path: Path) -> None:
+    api: Any = ApiServer(A)
+    async with aiohttp.ClientSession() as session:
+        agent = Agent(settings(tmp_path), api, session)
+        agent._orchestrator.candidacy = Candidacy(Outcome.OK, ever_ok=True)
+        assert agent._leadership.elector._candidate()
+        assert set(agent._isolation._stores) == set(STORES)
+        agent._isolation.alone_without = ("redis",)
+        assert not agent._leadership.elector._candidate()
+        assert agent._server._alone_without() == ("redis",)

@@ -273,6 +273,18 @@ def test_a_runner_on_a_silent_node_is_replaced_in_another_slot() -> None:
     assert found.stop == ()
 
 
+@pytest.mark.parametrize("terminating", [False, True], ids=["silent", "evicted from there"])
+def test_runners_that_a_dead_node_holds_keep_no_full_pool_from_having_others(terminating: bool) -> None:
+    lost = runner(0, ready=False, ready_unknown=True, terminating=terminating)
+    spec = [pool(min_replicas=1, max_replicas=1)]
+    assert decide(spec, [lost], demand()).create == (("linux", 1),)
+    assert decide(spec, [lost], demand(lost)).create == (), "it may still work"
+    both = [lost, runner(1)]
+    assert decide(spec, both, demand(linux=5)).create == ()
+    back = [runner(0), runner(1)]
+    assert stopped(decide(spec, back, demand())) == [back[1].name]
+
+
 def test_a_dead_runner_is_replaced_one_at_a_time_once_the_demand_is_known_for_a_while() -> None:
     sick = [runner(slot, ready=False, since=stamp(NOW - timedelta(minutes=10))) for slot in range(2)]
     pods = [*sick, *(runner(slot) for slot in range(2, 5))]
@@ -478,8 +490,9 @@ def test_whatever_is_there_the_bounds_hold(
     for spec in pools:
         here = [pod for pod in pods if pod.pool == spec.name]
         new = [slot for name, slot in found.create if name == spec.name]
-        assert not new or len(here) + len(new) <= spec.max_replicas
-        assert all(slot < spec.max_replicas for slot in new)
+        held = sum(pod.ready_unknown for pod in here)
+        assert not new or len(here) + len(new) <= spec.max_replicas + held
+        assert all(slot < spec.max_replicas + held for slot in new)
         assert not {names.runner("hub", spec.name, slot) for slot in new} & set(by_name)
         blocked = any(
             not pod.terminating and not pod.ended and not pod.ready and not pod.ready_unknown
