@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 STORES: Final = ("database", "redis")
 # For so long without a break: after a failover pods find the new primary and master at different moments.
 ALONE_SECONDS: Final = 30.0
+# An orchestrator that fails has been failing for longer; this is for the moments at which a failover ends.
+BEHIND_SECONDS: Final = 5.0
 
 
 class Store(Protocol):
@@ -49,13 +51,13 @@ class Loss:
             return Loss()
         return Loss(tuple(lost), now if self.since is None else self.since)
 
-    def alone_without(self, now: float) -> tuple[str, ...]:
-        """What this pod alone has been without for too long."""
-        return self.lost if self.since is not None and now - self.since >= ALONE_SECONDS else ()
+    def lost_for(self, seconds: float, now: float) -> tuple[str, ...]:
+        """What this pod alone has been without for so long."""
+        return self.lost if self.since is not None and now - self.since >= seconds else ()
 
 
 def others_better(node: str, stores: Iterable[str], answers: Sequence[Mapping[str, Any] | None]) -> bool:
-    """Whether another pod has all stores and may lead, by the agents' answers to GET /health.
+    """Whether another pod is well, has all stores, and may lead, by the agents' answers to GET /health.
 
     None is an address that does not answer: when no other one does, this pod is the one that is cut off.
     """
@@ -71,13 +73,13 @@ def _is_well(dependencies: object, stores: Iterable[str]) -> bool:
         return found if isinstance(found, Mapping) else {}
 
     fit = told(names.ORCHESTRATOR).get("fitToLead") is True
-    return fit and all(told(name).get("status") == "up" for name in stores)
+    return fit and all(told(name).get("status") == "up" for name in (names.ORCHESTRATOR, *stores))
 
 
 class Isolation:
     """Keeps looking. `addresses` gives where the orchestrators of the cluster were last; `cluster` is namespace/name.
 
-    `on_change` is called when `alone_without` has changed.
+    `failing`: whether the orchestrator of this pod fails. `on_change` is called when `alone_without` has changed.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Isolation:
         *,
         addresses: Callable[[], Sequence[str]],
         port: int,
+        failing: Callable[[], bool] = lambda: False,
         on_change: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = boot_clock,
     ) -> None:
@@ -98,10 +101,17 @@ class Isolation:
         self._session = session
         self._addresses = addresses
         self._port = port
+        self._failing = failing
         self._on_change = on_change
         self._clock = clock
         self._loss = Loss()
+        self._failure = Loss()
         self.alone_without: tuple[str, ...] = ()
+
+    @property
+    def others_better(self) -> bool:
+        """Whether another orchestrator is well while the one of this pod fails."""
+        return bool(self._failure.lost_for(BEHIND_SECONDS, self._clock()))
 
     async def run(self) -> None:
         """Look for ever."""
@@ -112,9 +122,12 @@ class Isolation:
     async def once(self) -> None:
         """Look once."""
         lost = [name for name, store in self._stores.items() if not store.healthy]
-        better = bool(lost) and await self._ask_others()
-        self._loss = self._loss.after(lost, self._clock(), others_better=better)
-        before, self.alone_without = self.alone_without, self._loss.alone_without(self._clock())
+        failing = [names.ORCHESTRATOR] if self._failing() else []
+        better = bool(lost or failing) and await self._ask_others()
+        now = self._clock()
+        self._loss = self._loss.after(lost, now, others_better=better)
+        self._failure = self._failure.after(failing, now, others_better=better)
+        before, self.alone_without = self.alone_without, self._loss.lost_for(ALONE_SECONDS, now)
         if before == self.alone_without:
             return
         if self.alone_without:

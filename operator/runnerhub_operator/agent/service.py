@@ -41,7 +41,12 @@ class Agent:
     def __init__(self, settings: AgentSettings, kube: AgentKube, session: aiohttp.ClientSession) -> None:
         self._settings = settings
         self._metrics = AgentMetrics(settings.node, self._read)
-        self._orchestrator = Orchestrator(session, settings.app_health_url, on_change=self._fitness_changed)
+        self._orchestrator = Orchestrator(
+            session,
+            settings.app_health_url,
+            on_change=self._fitness_changed,
+            others_better=lambda: self._isolation.others_better,
+        )
         self._leadership = Leadership(
             settings,
             kube,
@@ -107,6 +112,7 @@ class Agent:
             session,
             addresses=lambda: self._nodes.addresses,
             port=settings.port,
+            failing=lambda: self._orchestrator.failing,
             on_change=self._fitness_changed,
         )
         dependencies: dict[str, Dependency] = {names.ORCHESTRATOR: self._orchestrator, **self._checks}

@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from runnerhub_operator import names
-from runnerhub_operator.agent.candidacy import Candidacy, Outcome
+from runnerhub_operator.agent.candidacy import Candidacy, Orchestrator, Outcome
 from runnerhub_operator.agent.isolation import ALONE_SECONDS, STORES, Isolation, Loss, others_better
 from runnerhub_operator.agent.service import Agent
 from tests.unit.agent.fixtures import ApiServer, settings
@@ -25,7 +25,8 @@ OWN = {"node": "a", "dependencies": {}}
 
 def told(node: str = "b", *, fit: bool = True, **changes: str) -> dict[str, Any]:
     stores = {name: {"status": changes.get(name, "up")} for name in STORES}
-    return {"node": node, "dependencies": {names.ORCHESTRATOR: {"fitToLead": fit}, **stores}}
+    orchestrator = {"fitToLead": fit, "status": changes.get("orchestrator", "up")}
+    return {"node": node, "dependencies": {names.ORCHESTRATOR: orchestrator, **stores}}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,7 @@ def told(node: str = "b", *, fit: bool = True, **changes: str) -> dict[str, Any]
         ([OWN, told(), told("c", database="down")], True),
         ([OWN, told(database="down"), told("c", redis="down")], False),
         ([OWN, told(fit=False)], False),
+        ([OWN, told(orchestrator="down")], False),
         ([OWN, told(database="down"), None], False),
         # The only one there is.
         ([OWN], False),
@@ -51,13 +53,13 @@ def test_others_are_better_off_when_one_of_them_has_all_or_none_can_be_reached(
 
 def test_a_pod_is_alone_only_after_a_time_without_a_break() -> None:
     loss = Loss().after(["redis"], 0, others_better=True)
-    assert loss.alone_without(ALONE_SECONDS - 0.1) == ()
-    assert loss.alone_without(ALONE_SECONDS) == ("redis",)
+    assert loss.lost_for(ALONE_SECONDS, ALONE_SECONDS - 0.1) == ()
+    assert loss.lost_for(ALONE_SECONDS, ALONE_SECONDS) == ("redis",)
     # A failover: for everybody it is away, and then this pod finds it some seconds after the others.
     loss = Loss()
     for second in range(90):
         loss = loss.after(["database"], second, others_better=second > 85)
-        assert loss.alone_without(second) == ()
+        assert loss.lost_for(ALONE_SECONDS, second) == ()
     assert loss.after([], 90, others_better=False) == Loss()
 
 
@@ -121,6 +123,45 @@ async def test_who_alone_lost_the_database_hands_over_and_may_lead_again_afterwa
         await isolation.once()
         second.leadership.elector.poke()
         await until(lambda: first.leads)
+
+
+async def test_an_orchestrator_that_fails_with_all_the_others_stays_fit_to_lead(tmp_path: Path) -> None:
+    now, other = 0.0, told("b", orchestrator="down")
+
+    async def health(_: web.Request) -> web.Response:
+        return web.json_response(other)
+
+    application = web.Application()
+    application.router.add_get("/health", health)
+    async with (
+        TestServer(application, host="127.0.0.1") as server,
+        aiohttp.ClientSession() as session,
+    ):
+        isolation = Isolation(
+            A,
+            "team/hub",
+            {},
+            session,
+            addresses=lambda: ("127.0.0.1",),
+            port=server.port or 0,
+            failing=lambda: orchestrator.failing,
+            clock=lambda: now,
+        )
+        orchestrator = Orchestrator(
+            session, "", others_better=lambda: isolation.others_better, clock=lambda: now
+        )
+        failing = Candidacy().after(Outcome.OK, "", 0).after(Outcome.FAILING, "HTTP 503", 0)
+        orchestrator.candidacy = failing
+        await isolation.once()
+        now = 30.0
+        await isolation.once()
+        assert orchestrator.fit, "the database is away for all"
+        other = told("b")
+        await isolation.once()
+        now = 34.0
+        assert orchestrator.fit, "it is asked again soon"
+        now = 35.0
+        assert not orchestrator.fit, "it alone fails, as one that is frozen"
 
 
 async def test_the_orchestrator_beside_it_is_told(tmp_path: Path) -> None:
