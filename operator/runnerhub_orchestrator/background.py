@@ -12,7 +12,8 @@ from .database import describe
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 10.0
+# Shorter than what counts as a pause of the leaders (singleton.py), after which leases get more time.
+LONGEST_PAUSE_SECONDS = 5.0
 # Work that has gone on for so long after it crashed is well again.
 CALM_SECONDS = 60.0
 

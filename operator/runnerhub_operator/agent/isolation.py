@@ -59,11 +59,12 @@ class Loss:
 def others_better(node: str, stores: Iterable[str], answers: Sequence[Mapping[str, Any] | None]) -> bool:
     """Whether another pod is well, has all stores, and may lead, by the agents' answers to GET /health.
 
-    None is an address that does not answer: when no other one does, this pod is the one that is cut off.
+    None is an address that does not answer: when no other one does, this pod is the one that is cut off. Without any
+    address nothing is known, as in a cluster that starts.
     """
     others = [answer for answer in answers if answer is not None and answer.get("node") != node]
     if not others:
-        return None in answers or not answers
+        return None in answers
     return any(_is_well(answer.get("dependencies"), stores) for answer in others)
 
 

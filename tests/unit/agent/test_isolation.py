@@ -39,9 +39,11 @@ def told(node: str = "b", *, fit: bool = True, **changes: str) -> dict[str, Any]
         ([OWN, told(database="down"), None], False),
         # The only one there is.
         ([OWN], False),
-        # Cut off from all the others, or also from DNS and from its own address.
+        # Cut off from all the others, or also from its own address.
         ([OWN, None, None], True),
-        ([], True),
+        ([None, None, None], True),
+        # Nobody has been ready yet.
+        ([], False),
         ([OWN, {"node": "b", "dependencies": "none"}], False),
     ],
 )

@@ -11,6 +11,7 @@ from runnerhub_orchestrator.dispatch import Dispatcher
 from runnerhub_orchestrator.health import HealthMonitor, State
 from runnerhub_orchestrator.job_queue import Entry, _number
 from runnerhub_orchestrator.metrics import Metrics
+from runnerhub_orchestrator.singleton import PAUSE_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +55,10 @@ async def test_work_that_crashes_is_told_and_begins_anew(monkeypatch, caplog):
     monkeypatch.setattr(background, "CALM_SECONDS", 0.01)
     await until(lambda: not monitor.degraded)
     await task.close()
+
+
+def test_singleton_work_that_crashes_again_and_again_gives_no_lease_more_time():
+    assert background.LONGEST_PAUSE_SECONDS < PAUSE_SECONDS / 1.5
 
 
 async def test_work_that_returns_or_is_closed_is_over():
