@@ -145,7 +145,7 @@ class Worker:
                 log.warning("job is somebody else's by now and is ended here", extra=told)
                 return
             result = running.result()
-            beating.cancel()
+            # The lease is kept until the result is known: nobody is to run a job again that is over.
             await self._report(job_id, token, result)
             log.info("job ended", extra={**told, **result})
         finally:
