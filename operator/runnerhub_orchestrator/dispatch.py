@@ -8,6 +8,7 @@ import logging
 import uuid
 from dataclasses import dataclass, field
 
+from .background import Background
 from .errors import EntryGoneError, QueueUnavailableError
 from .job_queue import Entry, JobQueue
 
@@ -40,17 +41,15 @@ class Dispatcher:
         self._queue = queue
         self._waiters: list[Waiter] = []
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self.background = Background("dispatcher")
 
     def start(self) -> None:
         """Begin to dispatch."""
-        self._task = asyncio.create_task(self._run())
+        self.background.start(self._run)
 
     async def close(self) -> None:
         """Stop; waiting polls end with nothing, and nothing taken is kept."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self.background.close()
         for waiter in self._waiters:
             waiter.entry.cancel()
 

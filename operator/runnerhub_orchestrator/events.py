@@ -18,6 +18,7 @@ from typing import Any
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
+from .background import Background
 from .jobs import Job
 from .redis_link import RedisLink
 
@@ -43,7 +44,7 @@ class EventBus:
         self._publisher = link.client()
         self._listeners: list[Listener] = []
         self._outbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue(OUTBOX_SIZE)
-        self._tasks: list[asyncio.Task[None]] = []
+        self.backgrounds = (Background("event publisher"), Background("event subscriber"))
         self._subscribed = False
 
     def listen(self, listener: Listener) -> None:
@@ -72,21 +73,28 @@ class EventBus:
 
     def start(self) -> None:
         """Begin to publish and to listen."""
-        self._tasks = [
-            asyncio.create_task(self._publish_all()),
-            asyncio.create_task(self._subscribe_always()),
-        ]
+        publisher, subscriber = self.backgrounds
+        publisher.start(self._publish_all)
+        subscriber.start(self._subscribe_always)
 
     async def close(self) -> None:
         """Stop both directions."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(background.close() for background in self.backgrounds))
         await self._publisher.aclose()
 
     def _deliver(self, event: dict[str, Any]) -> None:
         for listener in self._listeners:
             listener(event)
+
+    def _receive(self, text: str) -> None:
+        try:
+            event = json.loads(text)
+        except ValueError:
+            event = None
+        if isinstance(event, dict):
+            self._deliver(event)
+        else:
+            log.warning("news that is none of ours on %s", CHANNEL)
 
     async def _publish_all(self) -> None:
         while True:
@@ -122,7 +130,7 @@ class EventBus:
                 if message is not None:
                     heard = time.monotonic()
                     if message["type"] == "message":
-                        self._deliver(json.loads(message["data"]))
+                        self._receive(message["data"])
                 if time.monotonic() - pinged >= PING_SECONDS:
                     pinged = time.monotonic()
                     await subscription.ping()

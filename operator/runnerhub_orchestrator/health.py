@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
+from .background import Background
 from .database import Connection, Database, describe, fetch_one
 from .errors import OrchestratorError
 from .job_queue import JobQueue
@@ -49,7 +51,11 @@ class State:
 
 
 class HealthMonitor:
-    """Probes database and Redis on a schedule, each with a deadline of its own."""
+    """Probes database and Redis on a schedule, each with a deadline of its own.
+
+    `backgrounds` are the other tasks of the process; `alone_without` gives the stores that this pod has lost and
+    others have.
+    """
 
     def __init__(
         self,
@@ -59,6 +65,8 @@ class HealthMonitor:
         repository: JobRepository,
         queue: JobQueue,
         metrics: Metrics,
+        backgrounds: Sequence[Background],
+        alone_without: Callable[[], Sequence[str]],
         interval_seconds: float,
         timeout_seconds: float,
         retries: int,
@@ -71,36 +79,53 @@ class HealthMonitor:
         self._interval_seconds = interval_seconds
         self._timeout_seconds = timeout_seconds
         self._retries = retries
-        self._tasks: list[asyncio.Task[None]] = []
+        self._alone_without = alone_without
+        self._own = tuple(Background(f"health of {part}") for part in ("database", "redis", "jobs"))
+        self._backgrounds = (*backgrounds, *self._own)
         self.states = {"database": State(), "redis": State()}
         self.schema_ready = False
         self.draining = False
 
     @property
     def serving(self) -> bool:
-        """Whether this process may get requests."""
-        return self.schema_ready and not self.draining
+        """Whether this process may get requests.
+
+        Without a store it may, as long as the others are without it too: those who wait for a failover are better
+        off here than turned away, and their WebSockets stay.
+        """
+        return self.schema_ready and not self.draining and not self._alone_without()
 
     @property
     def phase(self) -> str:
-        """starting, ok or draining."""
+        """starting, ok, degraded, isolated (others serve while this process cannot) or draining."""
         if self.draining:
             return "draining"
-        return "ok" if self.schema_ready else "starting"
+        if not self.schema_ready:
+            return "starting"
+        if self._alone_without():
+            return "isolated"
+        return "degraded" if self.degraded else "ok"
+
+    @property
+    def degraded(self) -> dict[str, str]:
+        """What does not work, each with the reason: stores, and background tasks that crashed lately."""
+        stores = {
+            name: state.error or state.status
+            for name, state in self.states.items()
+            if state.status in {"down", "read-only"}
+        }
+        return stores | {task.name: task.error for task in self._backgrounds if task.error}
 
     def start(self) -> None:
         """Begin to probe."""
-        self._tasks = [
-            asyncio.create_task(self._watch("database", self._probe_database)),
-            asyncio.create_task(self._watch("redis", self._probe_redis)),
-            asyncio.create_task(self._count()),
-        ]
+        database, queue, jobs = self._own
+        database.start(lambda: self._watch("database", self._probe_database))
+        queue.start(lambda: self._watch("redis", self._probe_redis))
+        jobs.start(self._count)
 
     async def close(self) -> None:
         """Stop."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(task.close() for task in self._own))
 
     async def _watch(self, name: str, probe: Callable[[], Awaitable[str]]) -> None:
         while True:
@@ -108,7 +133,7 @@ class HealthMonitor:
             try:
                 status = await probe()
                 self.states[name] = State(status, time.monotonic(), time.monotonic() - started)
-            except (OrchestratorError, RedisError, OSError, TimeoutError) as error:
+            except (OrchestratorError, psycopg.Error, RedisError, OSError, TimeoutError) as error:
                 cause = error.__cause__ or error
                 failures = self.states[name].failures + 1
                 status = "down" if failures >= self._retries else "failing"

@@ -106,10 +106,12 @@ class JobQueue:
         handle = await self._bounded(self._worker.moveToActive(token))
         if handle is None:
             return None
+        # Anybody may put entries into the queue, so nothing about their data is sure.
         data = handle.data if isinstance(handle.data, dict) else {}
+        labels = data.get("labels")
         entry = Entry(
             job_id=_number(handle.id, data),
-            labels=frozenset(str(label) for label in data.get("labels") or ()),
+            labels=frozenset(str(label) for label in labels) if isinstance(labels, list) else frozenset(),
             token=token,
             handle=handle,
         )
@@ -199,7 +201,7 @@ class JobQueue:
 def _number(identifier: Any, data: dict[str, Any]) -> int:
     """The job's number, from our own form of id or, for entries of other producers, from the data."""
     text = str(identifier)
-    if text.startswith(ID_PREFIX) and text[len(ID_PREFIX) :].isdigit():
-        return int(text[len(ID_PREFIX) :])
-    value = data.get("jobId")
-    return value if isinstance(value, int) and value > 0 else 0
+    digits = text.removeprefix(ID_PREFIX) if text.startswith(ID_PREFIX) else ""
+    value = int(digits) if digits.isascii() and digits.isdigit() else data.get("jobId")
+    # What the database's bigint cannot hold is no job of ours.
+    return value if isinstance(value, int) and 0 < value < 2**63 else 0

@@ -261,10 +261,11 @@ class JobRepository:
         rows = await self._database.run(work, deadline_seconds=deadline_seconds)
         return dict.fromkeys(STATUSES, 0) | {row["status"]: row["jobs"] for row in rows}
 
-    async def demand(self, *, limit: int, deadline_seconds: float) -> Demand:
-        """What waits and what runs, seen at one moment; of each at most `limit` rows are read.
+    async def demand(self, *, limit: int, waiting_limit: int, deadline_seconds: float) -> Demand:
+        """What waits and what runs, seen at one moment.
 
-        The label sets of jobs that wait are counted over the oldest ones.
+        At most `limit` rows of jobs that run, and as many label sets, counted over the oldest `waiting_limit` jobs that
+        wait: so many that nobody can take must not hide those that others can.
         """
 
         async def work(connection: Connection) -> tuple[list[DictRow], list[DictRow]]:
@@ -274,10 +275,11 @@ class JobRepository:
                 connection,
                 """
                 SELECT labels, count(*) AS jobs FROM (
-                    SELECT labels FROM jobs WHERE status IN ('pending', 'queued') ORDER BY created_at LIMIT %(limit)s
-                ) AS oldest GROUP BY labels ORDER BY labels
+                    SELECT labels, created_at FROM jobs WHERE status IN ('pending', 'queued')
+                    ORDER BY created_at LIMIT %(waiting_limit)s
+                ) AS oldest GROUP BY labels ORDER BY min(created_at), labels LIMIT %(limit)s
                 """,
-                {"limit": limit},
+                {"limit": limit, "waiting_limit": waiting_limit},
             )
             running = await fetch_all(
                 connection,

@@ -15,6 +15,7 @@ import aiohttp
 from pydantic import AliasGenerator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
+from .background import Background
 from .settings import LeaderSettings
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class AgentAnswer(BaseModel):
     holder: str = ""
     fencing_token: int = 0
     valid_until: AwareDatetime | None = None
+    alone_without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +71,17 @@ class LeadershipWatch:
         self._settings = settings
         self._leadership: Leadership | None = None
         self._leads = False
-        self._task: asyncio.Task[None] | None = None
+        # Stores that this pod has lost and others have, as its agent said a moment ago.
+        self.alone_without: tuple[str, ...] = ()
+        self.background = Background("leadership")
 
     def start(self) -> None:
         """Begin to ask."""
-        self._task = asyncio.create_task(self._run())
+        self.background.start(self._run)
 
     async def close(self) -> None:
         """Stop asking and stop leading."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self.background.close()
         self._leadership = None
 
     def current(self) -> Leadership | None:
@@ -103,6 +105,7 @@ class LeadershipWatch:
                     asked_at_monotonic=asked_at,
                     lease_seconds=self._settings.lease_seconds,
                 )
+                self.alone_without = answer.alone_without if answer else ()
                 self._tell()
                 await asyncio.sleep(self._settings.poll_seconds)
 

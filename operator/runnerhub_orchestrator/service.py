@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from aiohttp import web
 
 from .auth import Authenticator
+from .background import Background
 from .database import Database
 from .dispatch import Dispatcher
 from .events import EventBus
@@ -53,6 +54,16 @@ class Service:
         self._events = EventBus(self._redis_link, settings.node_id)
         self._dispatcher = Dispatcher(self._queue)
         self._leadership = LeadershipWatch(settings.leader)
+        self._singleton = SingletonWork(
+            self._database,
+            self._queue,
+            self._events,
+            self._leadership,
+            self._metrics,
+            jobs,
+            settings.node_id,
+        )
+        self._starting = Background("start")
         self._health = HealthMonitor(
             database=self._database,
             redis_client=self._probe_client,
@@ -62,15 +73,14 @@ class Service:
             interval_seconds=settings.health_interval_seconds,
             timeout_seconds=settings.health_timeout_seconds,
             retries=settings.health_retries,
-        )
-        self._singleton = SingletonWork(
-            self._database,
-            self._queue,
-            self._events,
-            self._leadership,
-            self._metrics,
-            jobs,
-            settings.node_id,
+            backgrounds=(
+                self._starting,
+                self._leadership.background,
+                self._dispatcher.background,
+                self._singleton.background,
+                *self._events.backgrounds,
+            ),
+            alone_without=lambda: self._leadership.alone_without,
         )
         authenticator = Authenticator(settings.jwt_secret, settings.token_keys_file)
         self._hub = WebSocketHub(authenticator, self._health, self._metrics, settings.node_id)
@@ -101,14 +111,14 @@ class Service:
         log.info("listening", extra={"port": self._settings.port, "websocket": self._settings.websocket_port})
         self._leadership.start()
         self._health.start()
-        starting = asyncio.create_task(self._start_working())
+        self._starting.start(self._start_working)
         await stop.wait()
-        await self._stop(starting)
+        await self._stop()
 
     async def _start_working(self) -> None:
         await migrate_until_done(self._settings.database)
         self._events.listen(self._hub.broadcast)
-        self._events.listen(lambda event: self._dispatcher.wake() if event["type"] == "queued" else None)
+        self._events.listen(lambda event: self._dispatcher.wake() if event.get("type") == "queued" else None)
         self._events.start()
         self._dispatcher.start()
         self._singleton.start()
@@ -127,16 +137,16 @@ class Service:
         await web.TCPSite(runner, port=port, reuse_address=True).start()
         self._runners.append(runner)
 
-    async def _stop(self, starting: asyncio.Task[None]) -> None:
+    async def _stop(self) -> None:
         started = time.monotonic()
         loop = asyncio.get_running_loop()
         overdue = loop.call_later(self._settings.stop_seconds, _exit_overdue)
         self._health.draining = True
         log.info("draining", extra={"seconds": self._settings.drain_seconds})
+        await self._starting.close()
         # Singleton work ends first: another pod may lead from now on.
         await self._singleton.close()
         await self._leadership.close()
-        starting.cancel()
         await asyncio.sleep(self._settings.drain_seconds)
         await self._dispatcher.close()
         await self._hub.close()

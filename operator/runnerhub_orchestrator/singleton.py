@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from .background import Background
 from .database import Connection, Database, fetch_all, fetch_one
 from .errors import DatabaseUnavailableError, OrchestratorError, QueueUnavailableError, StaleLeaderError
 from .events import EventBus
@@ -71,17 +72,15 @@ class SingletonWork:
         self._node_id = node_id
         self._cleaned_at = 0.0
         self._given_up = ""
-        self._task: asyncio.Task[None] | None = None
+        self.background = Background("singleton")
 
     def start(self) -> None:
         """Begin; rounds take place while this pod leads."""
-        self._task = asyncio.create_task(self._run())
+        self.background.start(self._run)
 
     async def close(self) -> None:
         """Stop."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self.background.close()
 
     async def _run(self) -> None:
         while True:

@@ -67,6 +67,8 @@ class Registration:
         self._name = name
         self._labels = list(labels) or ["self-hosted"]
         self._id: int | None = None
+        # An answer is on its way, or got lost: GitHub may know the runner although it does not know so itself.
+        self._asked = False
         self.jit_config = ""
         self.registered = asyncio.Event()
         self._gone = asyncio.Event()
@@ -104,13 +106,14 @@ class Registration:
         """Take the registration back, as far as GitHub answers."""
         identifier, self._id = self._id, None
         self.registered.clear()
-        if identifier is None:
-            return
         try:
             async with asyncio.timeout(REMOVE_SECONDS):
-                await self._delete(identifier)
+                if identifier is not None:
+                    await self._delete(identifier)
+                elif self._asked:
+                    await self._remove_namesake()
         except (GithubError, TimeoutError) as error:
-            log.warning("registration not removed", extra={"id": identifier, "why": str(error)})
+            log.warning("registration not removed", extra={"runner": self._name, "why": str(error)})
 
     async def _delete(self, identifier: int) -> None:
         for attempt in range(1, REMOVE_TRIES + 1):
@@ -138,10 +141,12 @@ class Registration:
 
     async def _register(self) -> None:
         body = {"name": self._name, "runner_group_id": DEFAULT_GROUP, "labels": self._labels}
+        self._asked = True
         try:
             answer = await self._call("POST", "/generate-jitconfig", body)
         except GithubError as error:
             if error.status != 409:
+                self._asked = error.status == 0
                 raise
             # A runner of this name that ended without a word: the name is this pod's alone, so it is gone.
             await self._remove_namesake()
@@ -150,6 +155,7 @@ class Registration:
             self._id, self.jit_config = int(answer["runner"]["id"]), str(answer["encoded_jit_config"])
         except (KeyError, TypeError, ValueError) as error:
             raise GithubError(f"GitHub's answer has no {error}") from error
+        self._asked = False
         log.info("registered", extra={"runner": self._name, "id": self._id})
         self._gone.clear()
         self.registered.set()

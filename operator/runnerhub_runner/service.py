@@ -19,6 +19,8 @@ from .worker import Worker
 
 log = logging.getLogger(__name__)
 
+KEEP_ANEW_SECONDS = 5.0
+
 
 class Service:
     """Everything of one process, wired together."""
@@ -57,8 +59,13 @@ class Service:
         log.info("runner stopped", extra={"runner": self._settings.name})
 
     async def _keep_registration(self) -> None:
-        if self._registration is not None:
-            await self._registration.keep(self._settings.github_check_seconds)
+        while self._registration is not None:
+            try:
+                await self._registration.keep(self._settings.github_check_seconds)
+            except Exception:
+                # Whatever GitHub answers: a runner that nobody registers any more would wait for ever.
+                log.exception("keeping the registration crashed", extra={"retry_seconds": KEEP_ANEW_SECONDS})
+                await asyncio.sleep(KEEP_ANEW_SECONDS)
 
     async def _check_registration(self) -> None:
         """After a job that was one of GitHub's the registration is used up; the next job comes with a new one."""

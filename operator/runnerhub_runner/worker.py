@@ -140,10 +140,12 @@ class Worker:
         try:
             await asyncio.wait({running, beating}, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
+                # Raises what it crashed by: the process ends, and the lease sees to the job.
+                beating.result()
                 log.warning("job is somebody else's by now and is ended here", extra=told)
                 return
             result = running.result()
-            beating.cancel()
+            # The lease is kept until the result is known: nobody is to run a job again that is over.
             await self._report(job_id, token, result)
             log.info("job ended", extra={**told, **result})
         finally:

@@ -15,13 +15,18 @@ OWNER = "example"
 
 
 class Github:
-    """Knows the runners of one organisation; `down` makes it answer 503, `calls` has what was asked."""
+    """Knows the runners of one organisation; `down` makes it answer 503, `calls` has what was asked.
+
+    `mad` makes it answer what its interface does not promise, `mute` a registration only when it is over.
+    """
 
     def __init__(self, port: int, token: str) -> None:
         self.port = port
         self.runners: dict[int, dict[str, Any]] = {}
         self.calls: list[str] = []
         self.down = False
+        self.mad = False
+        self.mute = False
         self._token = token
         self._number = 0
         self._runner: web.AppRunner | None = None
@@ -66,9 +71,13 @@ class Github:
         labels = [{"name": label} for label in body["labels"]]
         self.runners[self._number] = {"id": self._number, "name": body["name"], "labels": labels}
         answer = {"runner": self.runners[self._number], "encoded_jit_config": f"config-{self._number}"}
+        while self.mute:  # noqa: ASYNC110 - for tests, which set it as they like
+            await asyncio.sleep(0.05)
         return web.json_response(answer, status=201)
 
     async def _list(self, request: web.Request) -> web.Response:
+        if self.mad:
+            return web.json_response({"runners": ["none"]})
         found = [known for known in self.runners.values() if known["name"] == request.query.get("name")]
         return web.json_response({"total_count": len(found), "runners": found})
 

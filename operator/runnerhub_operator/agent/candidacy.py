@@ -22,7 +22,8 @@ ANSWER_WITHIN_SECONDS: Final = 2.0
 
 # Nobody listens: the process is gone, and coming back takes longer than a hand-over.
 REFUSALS_UNTIL_UNFIT: Final = 3
-# It listens but says 503, or says nothing: usually a dependency, which another orchestrator lacks as well.
+# It listens but says 503, or says nothing: usually a dependency, which another orchestrator lacks as well. So this
+# counts only where others are better off.
 FAILING_SECONDS_UNTIL_UNFIT: Final = 10.0
 
 
@@ -56,11 +57,13 @@ class Candidacy:
             detail=detail,
         )
 
-    def fit(self, now: float) -> bool:
-        """Whether it may lead: it was well once, and what came later can still be a hiccup."""
+    def fit(self, now: float, *, others_better: bool = True) -> bool:
+        """Whether it may lead: it was well once, and what came later can still be a hiccup, or is everybody's."""
         if not self.ever_ok or self.refusals >= REFUSALS_UNTIL_UNFIT:
             return False
-        return self.last is Outcome.OK or now - self.failing_since < FAILING_SECONDS_UNTIL_UNFIT
+        if self.last is Outcome.OK or not others_better:
+            return True
+        return now - self.failing_since < FAILING_SECONDS_UNTIL_UNFIT
 
     @property
     def next_ask_seconds(self) -> float:
@@ -83,7 +86,10 @@ async def ask(session: aiohttp.ClientSession, url: str) -> tuple[Outcome, str]:
 
 
 class Orchestrator:
-    """Keeps asking the orchestrator beside this agent. `on_change` is called when its fitness changes."""
+    """Keeps asking the orchestrator beside this agent. `on_change` is called when its fitness changes.
+
+    `others_better`: whether another orchestrator would lead better while this one fails.
+    """
 
     def __init__(
         self,
@@ -91,8 +97,10 @@ class Orchestrator:
         url: str,
         *,
         on_change: Callable[[], None] = lambda: None,
+        others_better: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = boot_clock,
     ) -> None:
+        self._others_better = others_better
         self._session = session
         self._url = url
         self._on_change = on_change
@@ -103,7 +111,12 @@ class Orchestrator:
     @property
     def fit(self) -> bool:
         """Whether it may lead."""
-        return self.candidacy.fit(self._clock())
+        return self.candidacy.fit(self._clock(), others_better=self._others_better())
+
+    @property
+    def failing(self) -> bool:
+        """Whether it listens, and its last answer was bad or none."""
+        return self.candidacy.last is Outcome.FAILING
 
     @property
     def healthy(self) -> bool:

@@ -24,10 +24,13 @@ class NodesProbe:
         self._url = urlsplit(health_url)
         self._session = session
         self.healthy: int | None = None
+        # Where they were when their names resolved last: who cannot ask DNS may still ask them.
+        self.addresses: tuple[str, ...] = ()
 
     async def __call__(self) -> Details:
         """Count once; names that do not resolve count as no node."""
         addresses = sorted(set().union(*await asyncio.gather(*(self._resolve(node) for node in self._nodes))))
+        self.addresses = tuple(addresses) or self.addresses
         answers = await asyncio.gather(*(ask(self._session, self._url_of(address)) for address in addresses))
         self.healthy = sum(outcome is Outcome.OK for outcome, _ in answers)
         return {"nodes": len(addresses), "nodesHealthy": self.healthy}
@@ -40,5 +43,10 @@ class NodesProbe:
         return {str(entry[4][0]) for entry in found}
 
     def _url_of(self, address: str) -> str:
-        host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
-        return urlunsplit(self._url._replace(netloc=f"{host}:{self._url.port or 80}"))
+        return url_of(self._url.scheme, address, self._url.port or 80, self._url.path)
+
+
+def url_of(scheme: str, address: str, port: int, path: str) -> str:
+    """The URL of a server by its IP address."""
+    host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
+    return urlunsplit((scheme, f"{host}:{port}", path, "", ""))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -27,7 +27,10 @@ class Dependency(Protocol):
 
 
 class HttpServer:
-    """Routes of the agent; `dependencies` are what `/health` needs, by name; `cluster` is namespace/name."""
+    """Routes of the agent; `dependencies` are what `/health` needs, by name; `cluster` is namespace/name.
+
+    `alone_without`: stores that this pod has lost and others have.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class HttpServer:
         *,
         cluster: str = "",
         queues: QueuesProbe | None = None,
+        alone_without: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._node = node
         self._leadership = leadership
@@ -45,6 +49,7 @@ class HttpServer:
         self._registry = registry
         self._cluster = cluster
         self._queues = queues
+        self._alone_without = alone_without
         self.ready = False
 
     def application(self) -> web.Application:
@@ -76,7 +81,8 @@ class HttpServer:
 
     async def _leader(self, _: web.Request) -> web.Response:
         answer = self._leadership.answer()
-        return _json(answer, healthy=answer["leader"])
+        # Not in the leader file: an agent that is gone cannot take it back.
+        return _json(answer | {"aloneWithout": list(self._alone_without())}, healthy=bool(answer["leader"]))
 
     async def _health(self, _: web.Request) -> web.Response:
         """503 when something is broken that requests need; without a leader, or with a deaf worker, they are served."""

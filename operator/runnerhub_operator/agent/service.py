@@ -17,6 +17,7 @@ from .canary import CanaryProbe
 from .candidacy import Orchestrator, Outcome
 from .checks import Check, Details
 from .database import DatabaseProbe
+from .isolation import STORES, Isolation
 from .kube import AgentKube
 from .leadership import Leadership
 from .metrics import AgentMetrics, Readings
@@ -40,12 +41,17 @@ class Agent:
     def __init__(self, settings: AgentSettings, kube: AgentKube, session: aiohttp.ClientSession) -> None:
         self._settings = settings
         self._metrics = AgentMetrics(settings.node, self._read)
-        self._orchestrator = Orchestrator(session, settings.app_health_url, on_change=self._fitness_changed)
+        self._orchestrator = Orchestrator(
+            session,
+            settings.app_health_url,
+            on_change=self._fitness_changed,
+            others_better=lambda: self._isolation.others_better,
+        )
         self._leadership = Leadership(
             settings,
             kube,
             kube,
-            candidate=lambda: self._orchestrator.fit,
+            candidate=lambda: self._orchestrator.fit and not self._isolation.alone_without,
             on_moved=partial(self._moved, names.ORCHESTRATOR),
         )
         self._database = (
@@ -98,14 +104,26 @@ class Agent:
             )
             if probe is not None
         }
+        cluster = f"{settings.namespace}/{settings.cluster}"
+        self._isolation = Isolation(
+            settings.node,
+            cluster,
+            {name: check for name, check in self._checks.items() if name in STORES},
+            session,
+            addresses=lambda: self._nodes.addresses,
+            port=settings.port,
+            failing=lambda: self._orchestrator.failing,
+            on_change=self._fitness_changed,
+        )
         dependencies: dict[str, Dependency] = {names.ORCHESTRATOR: self._orchestrator, **self._checks}
         self._server = HttpServer(
             settings.node,
             self._leadership,
             dependencies,
             self._metrics.registry,
-            cluster=f"{settings.namespace}/{settings.cluster}",
+            cluster=cluster,
             queues=self._queues,
+            alone_without=lambda: self._isolation.alone_without,
         )
 
     async def run(self) -> None:
@@ -127,6 +145,7 @@ class Agent:
                         self._leadership.keep_labels(),
                         self._orchestrator.run(),
                         self._nodes_check.run(),
+                        self._isolation.run(),
                         *(check.run() for check in self._checks.values()),
                         *([self._queues_check.run()] if self._queues_check else []),
                     )

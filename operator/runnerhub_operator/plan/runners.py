@@ -1,7 +1,8 @@
 """The size of the pools: which runners to start, which to stop, which to protect. A pure function.
 
 Runners are single pods in numbered slots, so that each can be chosen, and no pool can grow beyond its greatest number
-even when the cache is late: the name of a slot that is taken is refused by the API server.
+even when the cache is late: the name of a slot that is taken is refused by the API server. Pods that a dead node holds,
+which may never go, have slots beside that number.
 
 A runner is stopped only after it has said itself that it has no job and takes no more; what is planned here is whom to
 ask. While nobody tells which runners have a job, none is asked.
@@ -26,7 +27,8 @@ CREATIONS_PER_STEP: Final = 25
 PENDING_PER_POOL: Final = 25
 STOPS_PER_POOL: Final = 25
 MARKS_PER_STEP: Final = 50
-# A runner that is not ready for so long is replaced, and no start takes longer.
+# A runner that is not ready for so long is replaced, and no start takes longer; and one that took no job for so long
+# although there was one for each that is free: it is deaf, whatever it says of itself.
 PATIENCE_SECONDS: Final = 300.0
 # But for the time in which a node fetches the image and makes the volumes: a large image takes long.
 CREATION_SECONDS: Final = 1800.0
@@ -61,8 +63,8 @@ class Silence:
 class Memory:
     """`known_since`: the demand has been known since then, but for short gaps, and last `known_at`.
 
-    `refused`: what the API server said when it refused a runner of a pool, and when. `silent`: by uid. Losing all
-    costs only time.
+    `refused`: what the API server said when it refused a runner of a pool, and when. `silent`: by uid. `idle_since`:
+    by uid, of runners that were idle since then although they were needed. Losing all costs only time.
     """
 
     windows: Mapping[str, Window] = field(default_factory=dict)
@@ -70,6 +72,7 @@ class Memory:
     known_at: datetime | None = None
     refused: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
     silent: Mapping[str, Silence] = field(default_factory=dict)
+    idle_since: Mapping[str, datetime] = field(default_factory=dict)
 
     def asked(self, uid: str, now: datetime, *, answered: bool) -> Memory:
         """After a runner was asked whether it has a job."""
@@ -144,8 +147,8 @@ class _View:
 
     @property
     def headroom(self) -> int:
-        """How many more pods the pool may have: whatever has not gone yet takes room on a node."""
-        return max(0, self.pool.max_replicas - len(self.pods) - self.new)
+        """How many more pods the pool may have: what has not gone yet takes room, but for what a dead node holds."""
+        return max(0, self.pool.max_replicas + len(self.lost) - len(self.pods) - self.new)
 
     @property
     def blocked(self) -> Pod | None:
@@ -179,6 +182,9 @@ def plan_pools(
     memory = _after(memory, demand, {pod.uid for pod in pods}, now)
     known_since = memory.known_since
     skipped = {uid for uid, found in memory.silent.items() if _seconds(found.at, now) < SILENT_SECONDS}
+    if demand is not None:
+        memory = replace(memory, idle_since=_idle_since(views, memory.idle_since, now))
+    deaf = {uid for uid, since in memory.idle_since.items() if _seconds(since, now) >= PATIENCE_SECONDS}
     windows: dict[str, Window] = dict(memory.windows) if demand is None else {}
     stop: list[StopRunner] = []
     for view in views:
@@ -189,7 +195,7 @@ def plan_pools(
             if window is not None:
                 windows[view.pool.name] = window
             proven = (now - known_since).total_seconds() >= KNOWN_SECONDS
-            stop += _stops(view, window, outdated, skipped, now, proven=proven)
+            stop += _stops(view, window, outdated, skipped, deaf, now, proven=proven)
     for abandoned in by_pool.values():
         stop += _abandoned(abandoned, demand, skipped, now)
     create = _creations(views, refused)
@@ -227,11 +233,14 @@ def _seconds(since: datetime, now: datetime) -> float:
 def _sorted(pool: RunnerPoolSpec, pods: list[Pod], demand: Demand | None, now: datetime) -> _View:
     view = _View(pool, pods)
     for pod in pods:
+        busy = demand is not None and pod.name in demand.busy
         if pod.terminating:
-            continue
-        if pod.ended:
+            # The kubelet of a dead node never lets it go.
+            if pod.ready_unknown and not busy:
+                view.lost.append(pod)
+        elif pod.ended:
             view.ended.append(pod)
-        elif demand is not None and pod.name in demand.busy:
+        elif busy:
             view.busy.append(pod)
         elif pod.ready:
             view.idle.append(pod)
@@ -311,6 +320,12 @@ def _fill_up(view: _View) -> None:
         view.new += min(view.headroom, max(0, view.pool.min_replicas - view.count - view.new))
 
 
+def _idle_since(views: list[_View], before: Mapping[str, datetime], now: datetime) -> Mapping[str, datetime]:
+    """Of the runners that are idle although a job waits for each of them: since when that is so."""
+    needed = [pod.uid for view in views if view.needed >= len(view.idle) for pod in view.idle]
+    return {uid: before.get(uid, now) for uid in needed}
+
+
 def _surplus(view: _View) -> int:
     return view.count - max(view.pool.min_replicas, len(view.busy) + view.needed)
 
@@ -327,13 +342,14 @@ def _stops(
     window: Window | None,
     outdated: Collection[str],
     skipped: Collection[str],
+    deaf: Collection[str],
     now: datetime,
     *,
     proven: bool,
 ) -> list[StopRunner]:
     """Runners to stop: surplus ones after the cool-down, those beyond the greatest number, outdated and dead ones.
 
-    `skipped`: uids of those that are not asked now, because they did not answer.
+    `skipped`: uids of those that are not asked now, because they did not answer; `deaf`: of those that take no job.
     """
     cooled = 0
     if window is not None and (now - window.since).total_seconds() >= view.pool.cool_down_seconds:
@@ -364,10 +380,22 @@ def _stops(
             found.append(_stop(old[0], "the spec has changed"))
         else:
             view.new += 1
-    dead = [pod for pod in sick if _is_late(pod, now) and not pod.cannot_start and pod.uid not in chosen]
+    dead = [
+        *(
+            _stop(pod, "it was not ready for too long", force=True)
+            for pod in sick
+            if _is_late(pod, now) and not pod.cannot_start
+        ),
+        *(
+            _stop(pod, "it took no job for too long although one waited", force=True)
+            for pod in idle
+            if pod.uid in deaf
+        ),
+    ]
+    dead = [step for step in dead if step.uid not in chosen]
     # Whatever ailed the one may ail that which takes its place.
     if proven and dead and not view.starting and not view.new:
-        found.append(_stop(dead[0], "it was not ready for too long", force=True))
+        found.append(dead[0])
     return found[:STOPS_PER_POOL]
 
 
@@ -395,13 +423,14 @@ def _stop(pod: Pod, reason: str, *, ask: bool = True, force: bool = False) -> St
 def _creations(
     views: list[_View], refused: Mapping[str, tuple[str, datetime]]
 ) -> tuple[tuple[str, int], ...]:
-    """The next slots that are free, one of each pool in turn."""
+    """The next slots that are free, one of each pool in turn, those with the fewest runners first."""
     slots = []
-    for view in views:
+    for view in sorted(views, key=lambda view: view.count):
         taken = {names.runner_slot(pod.name) for pod in view.pods}
         pending = sum(not pod.node for pod in view.pods if not pod.terminating)
         wanted = 0 if view.pool.name in refused else min(view.new, max(0, PENDING_PER_POOL - pending))
-        open_slots = (slot for slot in range(view.pool.max_replicas) if slot not in taken)
+        numbers = range(view.pool.max_replicas + len(view.lost))
+        open_slots = (slot for slot in numbers if slot not in taken)
         slots.append([(view.pool.name, slot) for slot, _ in zip(open_slots, range(wanted), strict=False)])
     found: list[tuple[str, int]] = []
     for turn in range(max(map(len, slots), default=0)):

@@ -6,6 +6,7 @@ import sys
 import time
 import uuid
 
+import bullmq
 import psycopg
 import pytest
 
@@ -19,11 +20,12 @@ from runnerhub_orchestrator.errors import (
     StaleLeaderError,
 )
 from runnerhub_orchestrator.events import EventBus
+from runnerhub_orchestrator.http_api import DEMAND_ROWS, WAITING_ROWS
 from runnerhub_orchestrator.jobs import NewJob
 from runnerhub_orchestrator.leadership import Leadership, LeadershipWatch
 from runnerhub_orchestrator.metrics import Metrics
 from runnerhub_orchestrator.settings import DatabaseSettings, JobSettings, LeaderSettings
-from runnerhub_orchestrator.singleton import FORGET_TOKEN_SECONDS, SingletonWork
+from runnerhub_orchestrator.singleton import FORGET_TOKEN_SECONDS, Round, SingletonWork
 
 JOB = NewJob(7, 1, "a/b", "ci", ("linux",))
 
@@ -320,11 +322,41 @@ async def test_demand_tells_what_waits_by_labels_and_which_runners_have_a_job(re
         await repository.accept(NewJob(number, 1, "a/b", "ci", labels))
     await repository.claim(2, "hub-runner-linux-0", uuid.uuid4(), None)
     await alter(database, "UPDATE jobs SET status = 'completed' WHERE job_id = 4")
-    demand = await repository.demand(limit=10, deadline_seconds=2)
+    demand = await repository.demand(limit=10, waiting_limit=10, deadline_seconds=2)
     assert demand.waiting == ((("gpu",), 1), (("linux", "x64"), 1))
     assert [(job.job_id, job.runner_id) for job in demand.running] == [(2, "hub-runner-linux-0")]
     assert demand.complete
     # Of the runner whose lease has run out nobody knows yet whether it is really gone.
     await alter(database, "UPDATE jobs SET lease_until = now() - interval '1 hour' WHERE job_id = 2")
-    assert (await repository.demand(limit=10, deadline_seconds=2)).running
-    assert not (await repository.demand(limit=1, deadline_seconds=2)).complete
+    assert (await repository.demand(limit=10, waiting_limit=10, deadline_seconds=2)).running
+    assert not (await repository.demand(limit=1, waiting_limit=10, deadline_seconds=2)).complete
+
+
+async def test_entries_of_others_that_make_no_sense_stop_nobody(singleton, queue, repository, redis_link):
+    client = redis_link.client()
+    others = bullmq.Queue("github-jobs", {"connection": client, "prefix": "bull"})
+    await others.add("github-job", {"jobId": 2**63, "labels": []}, {})
+    await others.add("github-job", {"jobId": 8, "labels": 5}, {})
+    await others.add("github-job", {"jobId": 2**70}, {"jobId": f"job-{2**70}"})
+    assert await singleton.round(leader(1)) == Round()
+    taken = [await queue.take(f"token-{number}") for number in range(3)]
+    assert [entry and (entry.job_id, entry.labels) for entry in taken] == [None, (8, frozenset()), None]
+    await queue.discard(taken[1])
+    job, _ = await repository.accept(JOB)
+    await queue.add(job)
+    assert await queue.alive_job_ids() == [7]
+    await client.aclose()
+
+
+async def test_many_jobs_that_nobody_can_take_hide_no_others(repository, database):
+    await alter(
+        database,
+        """
+        INSERT INTO jobs (job_id, delegation_id, run_id, repository, workflow, labels, status, created_at)
+        SELECT n, gen_random_uuid(), 1, 'a/b', 'ci', ARRAY['retired'], 'queued', now() - interval '1 day'
+        FROM generate_series(1, 30000) AS n
+        """,
+    )
+    await repository.accept(NewJob(100_000, 1, "a/b", "ci", ("linux",)))
+    demand = await repository.demand(limit=DEMAND_ROWS, waiting_limit=WAITING_ROWS, deadline_seconds=5)
+    assert demand.waiting == ((("retired",), 30_000), (("linux",), 1))

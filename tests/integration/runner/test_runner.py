@@ -194,6 +194,39 @@ async def test_a_registration_that_is_gone_is_made_anew_and_a_namesakes_is_repla
     await runner.tells(ready=True)
 
 
+async def test_an_answer_that_makes_no_sense_keeps_no_runner_from_registering_later(
+    hub: Hub, github: Github, start_runner: Start
+) -> None:
+    github.runners[99] = {"id": 99, "name": "hub-runner-linux-0", "labels": []}
+    github.mad = True
+    runner = await start_runner()
+
+    async def crashed() -> bool:
+        return "keeping the registration crashed" in runner.log.read_text()
+
+    await until("word of the crash", crashed)
+    github.mad = False
+    await hub.delegate(1, "linux")
+    await hub.job_is(1, "completed")
+    await runner.tells(ready=True)
+
+
+async def test_a_registration_whose_answer_nobody_waited_for_is_taken_back_as_well(
+    github: Github, start_runner: Start
+) -> None:
+    github.mute = True
+    runner = await start_runner()
+
+    async def asked() -> bool:
+        return bool(github.runners)
+
+    await until("registration", asked)
+    runner.terminate()
+    assert await runner.ends() == 0
+    assert github.runners == {}
+    github.mute = False
+
+
 async def test_each_job_that_uses_a_registration_up_is_followed_by_a_new_one(
     hub: Hub, github: Github, start_runner: Start, tmp_path: Path
 ) -> None:

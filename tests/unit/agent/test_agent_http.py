@@ -136,6 +136,7 @@ async def test_the_leader_says_200_and_the_others_503_with_the_same_facts(tmp_pa
                 "fencingToken": 1,
                 "since": body["since"],
                 "validUntil": None,
+                "aloneWithout": [],
             }
             assert (await other_http.get("/health/leadership")).status == 200
         assert leader.told()["leader"] is True

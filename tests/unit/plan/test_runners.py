@@ -112,6 +112,15 @@ def test_a_burst_is_taken_in_steps_and_shared_by_the_pools() -> None:
     assert abs(by_pool[0] - by_pool[1]) <= 1
 
 
+def test_pools_that_have_no_runner_yet_come_first_however_many_pools_grow() -> None:
+    labels = [f"p{number:02}" for number in range(40)]
+    pools = [pool(label, max_replicas=500) for label in labels]
+    told = demand(**dict.fromkeys(labels, 100))
+    first = decide(pools, [], told).create
+    second = decide(pools, [runner(slot, of) for of, slot in first], told).create
+    assert {of for of, _ in (*first, *second)} == set(labels)
+
+
 def test_no_more_is_started_than_the_scheduler_has_judged() -> None:
     waiting = [pending(slot) for slot in range(runners.PENDING_PER_POOL - 3)]
     found = decide([pool(max_replicas=500)], waiting, demand(linux=400))
@@ -264,6 +273,18 @@ def test_a_runner_on_a_silent_node_is_replaced_in_another_slot() -> None:
     assert found.stop == ()
 
 
+@pytest.mark.parametrize("terminating", [False, True], ids=["silent", "evicted from there"])
+def test_runners_that_a_dead_node_holds_keep_no_full_pool_from_having_others(terminating: bool) -> None:
+    lost = runner(0, ready=False, ready_unknown=True, terminating=terminating)
+    spec = [pool(min_replicas=1, max_replicas=1)]
+    assert decide(spec, [lost], demand()).create == (("linux", 1),)
+    assert decide(spec, [lost], demand(lost)).create == (), "it may still work"
+    both = [lost, runner(1)]
+    assert decide(spec, both, demand(linux=5)).create == ()
+    back = [runner(0), runner(1)]
+    assert stopped(decide(spec, back, demand())) == [back[1].name]
+
+
 def test_a_dead_runner_is_replaced_one_at_a_time_once_the_demand_is_known_for_a_while() -> None:
     sick = [runner(slot, ready=False, since=stamp(NOW - timedelta(minutes=10))) for slot in range(2)]
     pods = [*sick, *(runner(slot) for slot in range(2, 5))]
@@ -282,6 +303,42 @@ def test_no_dead_runner_is_replaced_while_another_one_starts() -> None:
     assert decide([pool(min_replicas=4)], pods, demand(), memory, now=later).stop == ()
     pods[3] = runner(3)
     assert stopped(decide([pool(min_replicas=4)], pods, demand(), memory, now=later)) == [dead.name]
+
+
+def waited(pools: list[RunnerPoolSpec], looks: list[tuple[int, list[Pod], Demand | None]]) -> list[list[str]]:
+    """What is stopped at each look, given as seconds, pods and demand."""
+    memory, found = Memory(), []
+    for seconds, pods, told in looks:
+        decision = decide(pools, pods, told, memory, now=NOW + timedelta(seconds=seconds))
+        memory = decision.memory
+        found.append(stopped(decision))
+    return found
+
+
+def test_a_runner_that_takes_no_job_although_one_waits_is_replaced_when_it_says_that_it_has_none() -> None:
+    deaf, one = runner(0), [pool()]
+    looks = [(seconds, [deaf], demand(linux=1)) for seconds in range(0, 300, 20)]
+    assert not any(waited(one, looks)), "a job may have to wait"
+    assert waited(one, [*looks, (300, [deaf], demand(linux=1))])[-1] == [deaf.name]
+    memory = Memory(known_since=NOW - timedelta(hours=1), idle_since={deaf.uid: NOW - timedelta(minutes=5)})
+    (step,) = decide(one, [deaf], demand(linux=1), memory).stop
+    assert step.ask
+    assert step.force, "it may be as deaf to that question"
+
+
+def test_a_runner_counts_as_deaf_only_while_there_is_a_job_for_each_that_is_idle() -> None:
+    pods, one = [runner(slot) for slot in range(3)], [pool(cool_down_seconds=86400)]
+    always = list(range(0, 320, 20))
+    assert not any(waited(one, [(at, pods, demand(linux=2)) for at in always])), "others may take them all"
+    busy_once = [(at, pods[:1], demand(pods[0]) if at == 160 else demand(linux=1)) for at in always]
+    assert not any(waited(one, busy_once))
+    unknown = [(at, pods[:1], None if 100 <= at < 180 else demand(linux=1)) for at in always]
+    assert not any(waited(one, unknown)), "nobody knows whether it had one meanwhile"
+    elsewhere = [(at, pods[:1], demand(gpu=5)) for at in always]
+    assert not any(waited([pool(min_replicas=1)], elsewhere)), "jobs that it cannot take"
+    assert [names for names in waited(one, [(at, pods, demand(linux=3)) for at in always]) if names] == [
+        [pods[2].name]
+    ], "one at a time"
 
 
 def test_a_large_image_may_take_half_an_hour_to_fetch() -> None:
@@ -433,8 +490,9 @@ def test_whatever_is_there_the_bounds_hold(
     for spec in pools:
         here = [pod for pod in pods if pod.pool == spec.name]
         new = [slot for name, slot in found.create if name == spec.name]
-        assert not new or len(here) + len(new) <= spec.max_replicas
-        assert all(slot < spec.max_replicas for slot in new)
+        held = sum(pod.ready_unknown for pod in here)
+        assert not new or len(here) + len(new) <= spec.max_replicas + held
+        assert all(slot < spec.max_replicas + held for slot in new)
         assert not {names.runner("hub", spec.name, slot) for slot in new} & set(by_name)
         blocked = any(
             not pod.terminating and not pod.ended and not pod.ready and not pod.ready_unknown
