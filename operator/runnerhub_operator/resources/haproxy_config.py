@@ -24,6 +24,8 @@ SPARE_CONNECTIONS: Final = 100
 QUEUE_CONNECTIONS: Final = 1000
 # A worker that WebSockets keep alive outlives so many reloads, each about 20 MB of memory.
 MAX_RELOADS: Final = 10
+# For connections that last: they end with the server, and not because one new connection to it failed.
+_UNTIL_DEATH: Final = "on-error fastinter on-marked-down shutdown-sessions"
 FORWARDED_HEADERS: Final = (
     "Forwarded",
     "X-Forwarded-For",
@@ -246,22 +248,33 @@ def _request_retries() -> list[str]:
     ]
 
 
-def _check(path: str, cluster: str) -> list[str]:
-    return [f"option httpchk GET {path}", f"http-check send hdr {names.HEADER_CLUSTER} {cluster}"]
-
-
 def _alive_check(path: str, cluster: str) -> list[str]:
     """Any answer counts but that of another cluster's pod: it lives, even when what it depends on does not."""
-    return [*_check(path, cluster), "http-check expect status 200-420,422-599"]
+    return [
+        f"option httpchk GET {path}",
+        f"http-check send hdr {names.HEADER_CLUSTER} {cluster}",
+        "http-check expect status 200-420,422-599",
+    ]
 
 
 def _orchestrators(spec: LoadBalancerSpec, servers: str, cluster: str) -> list[str]:
+    """Those that say they can serve, and whose ha-agent can write to the database: not every image looks at it."""
     return [
         "backend orchestrators",
         f"balance {spec.balance.value}",
         *_request_retries(),
-        *_check("/health", cluster),
+        "option httpchk",
+        *_check_step("", "/health", cluster),
+        *_check_step(f" port {names.PORT_AGENT}", "/health/database", cluster),
         servers,
+    ]
+
+
+def _check_step(where: str, path: str, cluster: str) -> list[str]:
+    return [
+        f"http-check connect{where}",
+        f"http-check send meth GET uri {path} hdr {names.HEADER_CLUSTER} {cluster}",
+        "http-check expect status 200",
     ]
 
 
@@ -285,7 +298,7 @@ def _websockets(servers: str, cluster: str) -> list[str]:
         *_keep_alive("srv"),
         # An outage of the database must not cut WebSockets off: only a dead process does.
         *_alive_check("/", cluster),
-        f"{servers} port {names.PORT_ORCHESTRATOR} hash-key addr on-marked-down shutdown-sessions",
+        f"{servers} port {names.PORT_ORCHESTRATOR} hash-key addr fall 3 {_UNTIL_DEATH}",
     ]
 
 
@@ -320,7 +333,7 @@ def _queue_master(services: Sequence[str]) -> list[str]:
         "http-check expect status 200",
         *(
             f'server {service} "{service}.${{SERVICE_DOMAIN}}:{names.PORT_REDIS}" port {names.PORT_REDIS_STATE} '
-            "on-marked-down shutdown-sessions"
+            f"{_UNTIL_DEATH}"
             for service in services
         ),
     ]

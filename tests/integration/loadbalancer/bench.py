@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,16 +88,20 @@ class NameServer(asyncio.DatagramProtocol):
 
 @dataclass(slots=True)
 class Orchestrator:
-    """One played pod with an address of its own; each answer tells who gave it and what it was asked."""
+    """One played pod with an address of its own; each answer tells who gave it and what it was asked.
+
+    `unhealthy`: paths that are answered with 503.
+    """
 
     address: str
     ports: dict[int, int]
     requests: int = 0
     delay_seconds: float = 0.0
     status: int = 200
+    unhealthy: set[str] = field(default_factory=set)
     cluster: str = "runnerhub/hub"
     _runner: web.AppRunner | None = None
-    _sockets: list[web.WebSocketResponse] = field(default_factory=list)
+    _sites: dict[int, web.TCPSite] = field(default_factory=dict)
 
     async def start(self) -> None:
         """Listen on all ports."""
@@ -105,8 +109,34 @@ class Orchestrator:
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        for port in self.ports.values():
-            await web.TCPSite(self._runner, self.address, port, reuse_address=True).start()
+        for port in self.ports:
+            await self.listen(port)
+
+    async def listen(self, port: int) -> None:
+        """Accept connections at a port of the pod."""
+        assert self._runner is not None
+        self._sites[port] = web.TCPSite(self._runner, self.address, self.ports[port], reuse_address=True)
+        await self._sites[port].start()
+
+    @contextlib.asynccontextmanager
+    async def refuses(self, port: int) -> AsyncIterator[None]:
+        """Refuse new connections at a port of the pod; those that there are stay."""
+        await self._sites.pop(port).stop()
+        yield
+        await self.listen(port)
+
+    @contextlib.asynccontextmanager
+    async def loses_packets(self, port: int) -> AsyncIterator[None]:
+        """Answer no new connection at a port of the pod, as when its packets are lost."""
+        place = (self.address, self.ports[port])
+        async with self.refuses(port):
+            with socket.socket() as full:
+                full.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                full.bind(place)
+                # One waits to be accepted, and the kernel drops the packets of all others.
+                full.listen(0)
+                with socket.create_connection(place):
+                    yield
 
     async def stop(self) -> None:
         """Refuse connections from now on."""
@@ -124,7 +154,7 @@ class Orchestrator:
             status = self.status
             await asyncio.sleep(self.delay_seconds)
         else:
-            status = 200
+            status = 503 if request.path in self.unhealthy else 200
         told = {"pod": self.address, "headers": dict(request.headers.items())}
         return web.json_response(told, status=status)
 
@@ -216,6 +246,13 @@ class Bench:
         self.start_program()
         await wait_until("all pods to be found", self._finds_all)
 
+    async def add_orchestrator(self) -> Orchestrator:
+        """Start one more pod, which DNS does not have yet."""
+        fresh = Orchestrator(f"127.0.1.{len(self.orchestrators) + 1}", self._behind)
+        await fresh.start()
+        self.orchestrators.append(fresh)
+        return fresh
+
     def start_program(self, **more: str) -> None:
         """Start the pod's program."""
         environment = {
@@ -304,10 +341,17 @@ class Bench:
 
     async def longest_queues(self) -> dict[str, int]:
         """The most requests that ever waited at once, by backend and server; only those that had some."""
-        _, text, _ = await self.get(names.PORT_LB_STATS, "/stats;csv")
-        rows = csv.DictReader(io.StringIO(text.removeprefix("# ")))
-        found = {f"{row['pxname']}/{row['svname']}": int(row["qmax"] or 0) for row in rows}
+        found = {f"{row['pxname']}/{row['svname']}": int(row["qmax"] or 0) for row in await self._stats()}
         return {name: longest for name, longest in found.items() if longest}
+
+    async def servers(self, backend: str) -> list[str]:
+        """The states of a backend's servers that pods have, such as UP, UP 1/2 (going down) and DOWN."""
+        rows = [row for row in await self._stats() if row["pxname"] == backend and row["svname"][:3] == "pod"]
+        return [row["status"] for row in rows if "MAINT" not in row["status"]]
+
+    async def _stats(self) -> list[dict[str, str]]:
+        _, text, _ = await self.get(names.PORT_LB_STATS, "/stats;csv")
+        return list(csv.DictReader(io.StringIO(text.removeprefix("# "))))
 
     def serial(self) -> int:
         """Serial number of the certificate that new connections get."""

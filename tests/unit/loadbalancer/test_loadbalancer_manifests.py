@@ -213,6 +213,26 @@ def test_an_outage_of_the_database_cuts_no_websocket(config: str) -> None:
     assert "http-check expect status 200-420,422-599" in websockets
 
 
+def test_a_connection_that_fails_cuts_no_websocket(config: str) -> None:
+    (servers,) = [
+        line for line in section(config, "backend websockets") if line.startswith("server-template")
+    ]
+    assert servers.endswith(" fall 3 on-error fastinter on-marked-down shutdown-sessions")
+    assert "on-error mark-down" in section(config, "defaults")[-1]
+
+
+def test_an_orchestrator_is_chosen_by_its_own_word_and_by_its_agents_about_the_database(config: str) -> None:
+    checks = [line for line in section(config, "backend orchestrators") if "http-check" in line]
+    assert checks == [
+        "http-check connect",
+        "http-check send meth GET uri /health hdr X-RunnerHub-Cluster runnerhub/hub",
+        "http-check expect status 200",
+        "http-check connect port 9808",
+        "http-check send meth GET uri /health/database hdr X-RunnerHub-Cluster runnerhub/hub",
+        "http-check expect status 200",
+    ]
+
+
 def test_no_ingress_unless_asked_for() -> None:
     assert ingress_manifests(context()) == []
 
@@ -281,7 +301,9 @@ def test_clients_that_know_no_sentinel_are_led_to_the_master_that_is_followed(co
     assert "option httpchk GET /master" in backend
     servers = [line for line in backend if line.startswith("server ")]
     assert [line.split()[1] for line in servers] == ["hub-redis-0", "hub-redis-1", "hub-redis-2"]
-    assert all(" port 6380 on-marked-down shutdown-sessions" in line for line in servers)
+    assert all(
+        line.endswith(" port 6380 on-error fastinter on-marked-down shutdown-sessions") for line in servers
+    )
 
 
 def test_the_queue_has_no_way_in_from_outside() -> None:
