@@ -73,6 +73,8 @@ async def test_tls_ends_here_and_port_80_redirects_to_it(bench: Bench) -> None:
     assert body["headers"]["X-Forwarded-Host"] == HOST
     status, body, _ = await bench.get(names.PORT_ORCHESTRATOR, "/api/jobs/1", headers=host)
     assert (status, body["headers"]["X-Forwarded-Proto"]) == (200, "http")
+    # Where the Ingress leads to: for WebSockets too.
+    assert await _home(bench, "198.51.100.1", names.PORT_ORCHESTRATOR)
     # What a proxy in front got by TLS is not sent round in a circle.
     status, _, _ = await bench.get(names.PORT_LB_HTTP, "/", headers={**host, "X-Forwarded-Proto": "https"})
     assert status == 200
@@ -506,9 +508,9 @@ async def _say(socket: aiohttp.ClientWebSocketResponse, text: str) -> str:
     return pod
 
 
-async def _home(bench: Bench, client: str) -> str:
+async def _home(bench: Bench, client: str, port: int = names.PORT_WEBSOCKET) -> str:
     headers = {"X-Forwarded-For": client}
-    url = bench.url(names.PORT_WEBSOCKET, "/", "ws")
+    url = bench.url(port, "/", "ws")
     async with aiohttp.ClientSession() as session, session.ws_connect(url, headers=headers) as socket:
         return await _say(socket, "hello")
 

@@ -291,6 +291,18 @@ def test_a_gateway_gets_an_http_route_instead_of_an_ingress() -> None:
     assert rule["backendRefs"] == [{"name": "hub", "port": 80}]
 
 
+def test_with_tls_both_ways_in_lead_to_a_port_that_does_not_send_on_to_https() -> None:
+    tls = {"tls": {"secretName": "hub-tls"}, "service": {"type": "LoadBalancer"}}
+    (ingress,) = ingress_manifests(context(loadBalancer=tls, ingress={"host": "hub.example.com"}))
+    path = ingress["spec"]["rules"][0]["http"]["paths"][0]
+    assert path["backend"]["service"]["port"] == {"name": "api"}
+    (route,) = ingress_manifests(context(loadBalancer=tls, ingress=GATEWAY))
+    (backend,) = route["spec"]["rules"][0]["backendRefs"]
+    assert backend["port"] == 3001
+    service = one(loadbalancer_manifests(context(loadBalancer=tls)), "Service")
+    assert {"name": "api", "port": 3001, "protocol": "TCP", "targetPort": "api"} in service["spec"]["ports"]
+
+
 def test_no_http_route_where_the_api_server_knows_none() -> None:
     assert ingress_manifests(replace(context(ingress=GATEWAY), serves_http_routes=False)) == []
 
