@@ -255,4 +255,6 @@ def test_orchestrators_and_load_balancer_name_the_cluster_alike() -> None:
     balancer = configuration(BuildContext(parse_cluster(body), IMAGES))
     told = re.findall(rf"{names.HEADER_CLUSTER} (\S+)", balancer)
     assert set(told) == {Settings.from_environment(given).cluster} == {"team/hub"}
-    assert len(told) == 6, "the requests, and the checks of four backends, one of which asks the agent as well"
+    assert len(told) == 6, (
+        "the requests, and the checks of four backends, one of which asks the agent as well"
+    )
