@@ -262,6 +262,7 @@ class Bench:
             "HAPROXY_RUNTIME": str(self.runtime),
             "RESOLV_CONF": str(self.home / "resolv.conf"),
             "STATE_PORT": str(self.ports[names.PORT_LB_STATE]),
+            "POLL_SECONDS": "0.1",
             **more,
         }
         with self.log.open("ab") as log:
