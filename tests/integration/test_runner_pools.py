@@ -192,73 +192,6 @@ def test_a_runner_that_cannot_be_asked_keeps_no_other_one_from_going(hub: Kubect
     assert told == [f"{quiet} cannot be asked whether there is a job, so it stays; asked again every minute"]
 
 
-DENIAL = [
-    {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicy",
-        "metadata": {"name": "runners-stay"},
-        "spec": {
-            "matchConstraints": {
-                "resourceRules": [
-                    {
-                        "apiGroups": [""],
-                        "apiVersions": ["v1"],
-                        "operations": ["UPDATE", "DELETE"],
-                        "resources": ["pods"],
-                    }
-                ]
-            },
-            "validations": [
-                {
-                    "expression": f"!('{names.LABEL_POOL}' in oldObject.metadata.labels)",
-                    "message": "runners stay as they are",
-                }
-            ],
-        },
-    },
-    {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": "runners-stay"},
-        "spec": {"policyName": "runners-stay", "validationActions": ["Deny"]},
-    },
-]
-
-
-def test_runners_that_nobody_may_change_hold_no_rolling_change_up(hub: Kubectl) -> None:
-    tell(hub, linux=3)
-    wait_for("three runners", lambda: len(runners(hub)) == 3, 60)
-    hub("apply", "-f", "-", stdin=yaml.safe_dump_all(DENIAL))
-    (pod, *_) = sorted(runners(hub))
-
-    def denied() -> bool:
-        try:
-            hub("label", "pod", pod, "example.com/try=1", "--overwrite")
-        except KubectlError as error:
-            return "runners stay as they are" in str(error)
-        return False
-
-    try:
-        wait_for("the policy to be in effect", denied, 60)
-        tell(hub, pod)
-        wait_until_time_passed(5)
-        assert len(runners(hub)) == 3, "the surplus should go, and may not"
-        more = {"spec": {"orchestrator": {"resources": {"requests": {"cpu": "77m"}}}}}
-        hub("patch", "runnerhubcluster", "hub", "--type=merge", "-p", json.dumps(more))
-
-        def requested() -> str:
-            body = hub.get("deployment", "hub-orchestrator") or {}
-            return str(body["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"])
-
-        wait_for("the orchestrators to be renewed", lambda: requested() == "77m", 90)
-        assert pod not in marked(hub)
-        assert len(runners(hub)) == 3
-    finally:
-        hub("delete", "--ignore-not-found", "-f", "-", stdin=yaml.safe_dump_all(DENIAL))
-    tell(hub)
-    wait_for("one runner", lambda: len(runners(hub)) == 1, 60)
-
-
 def test_a_new_template_replaces_idle_runners_and_leaves_busy_ones_until_their_job_ends(hub: Kubectl) -> None:
     tell(hub, linux=2)
     wait_for("two runners", lambda: len(runners(hub)) == 2, 60)
@@ -293,3 +226,71 @@ def test_pools_that_are_taken_away_go_with_all_that_they_shared(hub: Kubectl) ->
         ("serviceaccount", "hub-runner"),
     ):
         wait_for(f"the {kind} to go", lambda of=(kind, name): hub.get(*of) is None, 60)  # type: ignore[misc]
+
+
+DENIAL = [
+    {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "runners-stay"},
+        "spec": {
+            "matchConstraints": {
+                "resourceRules": [
+                    {
+                        "apiGroups": [""],
+                        "apiVersions": ["v1"],
+                        "operations": ["UPDATE", "DELETE"],
+                        "resources": ["pods"],
+                    }
+                ]
+            },
+            "validations": [
+                {
+                    "expression": f"!('{names.LABEL_POOL}' in oldObject.metadata.labels)",
+                    "message": "runners stay as they are",
+                }
+            ],
+        },
+    },
+    {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": "runners-stay"},
+        "spec": {"policyName": "runners-stay", "validationActions": ["Deny"]},
+    },
+]
+
+
+# The last one: what was refused is not tried again for a while, and others would wait for that.
+def test_runners_that_nobody_may_change_hold_no_rolling_change_up(hub: Kubectl) -> None:
+    tell(hub, linux=3)
+    wait_for("three runners", lambda: len(runners(hub)) == 3, 60)
+    hub("apply", "-f", "-", stdin=yaml.safe_dump_all(DENIAL))
+    (pod, *_) = sorted(runners(hub))
+
+    def denied() -> bool:
+        try:
+            hub("label", "pod", pod, "example.com/try=1", "--overwrite")
+        except KubectlError as error:
+            return "runners stay as they are" in str(error)
+        return False
+
+    try:
+        wait_for("the policy to be in effect", denied, 60)
+        tell(hub, pod)
+        wait_until_time_passed(5)
+        assert len(runners(hub)) == 3, "the surplus should go, and may not"
+        more = {"spec": {"orchestrator": {"resources": {"requests": {"cpu": "77m"}}}}}
+        hub("patch", "runnerhubcluster", "hub", "--type=merge", "-p", json.dumps(more))
+
+        def requested() -> str:
+            body = hub.get("deployment", "hub-orchestrator") or {}
+            return str(body["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"])
+
+        wait_for("the orchestrators to be renewed", lambda: requested() == "77m", 90)
+        assert pod not in marked(hub)
+        assert len(runners(hub)) == 3
+    finally:
+        hub("delete", "--ignore-not-found", "-f", "-", stdin=yaml.safe_dump_all(DENIAL))
+    tell(hub)
+    wait_for("one runner", lambda: len(runners(hub)) == 1, 60)
