@@ -181,17 +181,6 @@ def test_nothing_is_stopped_while_no_orchestrator_tells_the_demand(hub: Kubectl)
     wait_for("one runner", lambda: len(runners(hub)) == 1, 60)
 
 
-def test_a_runner_that_cannot_be_asked_keeps_no_other_one_from_going(hub: Kubectl) -> None:
-    tell(hub, linux=3)
-    wait_for("three runners", lambda: len(runners(hub)) == 3, 60)
-    # The last one is asked first.
-    quiet = max(runners(hub))
-    tell(hub, silent=quiet)
-    wait_for("the others to go", lambda: runners(hub) == {quiet}, 60)
-    told = [event["message"] for event in hub.items("event") if event["reason"] == "RunnerSilent"]
-    assert told == [f"{quiet} cannot be asked whether there is a job, so it stays; asked again every minute"]
-
-
 def test_a_new_template_replaces_idle_runners_and_leaves_busy_ones_until_their_job_ends(hub: Kubectl) -> None:
     tell(hub, linux=2)
     wait_for("two runners", lambda: len(runners(hub)) == 2, 60)
@@ -228,6 +217,18 @@ def test_pools_that_are_taken_away_go_with_all_that_they_shared(hub: Kubectl) ->
         wait_for(f"the {kind} to go", lambda of=(kind, name): hub.get(*of) is None, 60)  # type: ignore[misc]
 
 
+# The last two: who did not answer, and what was refused, is not tried again soon, and others would wait for that.
+def test_a_runner_that_cannot_be_asked_keeps_no_other_one_from_going(hub: Kubectl) -> None:
+    tell(hub, linux=3)
+    wait_for("three runners", lambda: len(runners(hub)) == 3, 60)
+    # The last one is asked first.
+    quiet = max(runners(hub))
+    tell(hub, silent=quiet)
+    wait_for("the others to go", lambda: runners(hub) == {quiet}, 60)
+    told = [event["message"] for event in hub.items("event") if event["reason"] == "RunnerSilent"]
+    assert told == [f"{quiet} cannot be asked whether there is a job, so it stays; asked again every minute"]
+
+
 DENIAL = [
     {
         "apiVersion": "admissionregistration.k8s.io/v1",
@@ -261,7 +262,6 @@ DENIAL = [
 ]
 
 
-# The last one: what was refused is not tried again for a while, and others would wait for that.
 def test_runners_that_nobody_may_change_hold_no_rolling_change_up(hub: Kubectl) -> None:
     tell(hub, linux=3)
     wait_for("three runners", lambda: len(runners(hub)) == 3, 60)

@@ -18,6 +18,9 @@ DELEGATE_PATH: Final = "/api/jobs/delegate"
 SLOT_STEP: Final = 10
 MAX_SLOTS: Final = 100
 
+# Readiness probes of a worker in which DNS and the first checks may not have answered.
+STARTING_PROBES: Final = 3
+
 # Beyond those of clients: probes, metrics and the stats page must be answered when clients have taken all theirs.
 SPARE_CONNECTIONS: Final = 100
 # To the queue, whose clients keep theirs for days; they must not take those of HTTP.
@@ -94,6 +97,7 @@ def _global(spec: LoadBalancerSpec) -> list[str]:
         "server-state-file server-state",
         # Two threads serve far more than an orchestrator; one per core of a big node would only cost memory.
         "nbthread 2",
+        "set-var proc.asked int(0)",
         *(["ssl-default-bind-options ssl-min-ver TLSv1.2", "ssl-load-extra-del-ext"] if spec.tls else []),
     ]
 
@@ -150,9 +154,16 @@ def _stats() -> list[str]:
         f"bind *:{names.PORT_LB_STATS}",
         "option dontlog-normal",
         "monitor-uri /healthz",
-        # Ready is who has somebody to send to: after a start, when DNS and the first checks have answered.
-        "http-request return status 503 if { path /readyz } { nbsrv(any_orchestrator) eq 0 }",
-        "http-request return status 200 if { path /readyz }",
+        # Ready is who has somebody to send to: after a start, when DNS and the first checks have answered. But whoever
+        # reaches the queue's master and no orchestrator is not to blame: all of them are away, perhaps because they
+        # wait for that master, to which clients that know no Sentinel come by here only.
+        "acl ready path /readyz",
+        "http-request set-var(proc.asked) var(proc.asked),add(1) if ready",
+        f"acl starting var(proc.asked) -m int le {STARTING_PROBES}",
+        "acl nowhere nbsrv(queue_master) eq 0",
+        "acl alone nbsrv(any_orchestrator) eq 0",
+        "http-request return status 503 if ready alone starting or ready alone nowhere",
+        "http-request return status 200 if ready",
         "http-request use-service prometheus-exporter if { path /metrics }",
         "stats enable",
         "stats uri /stats",

@@ -186,6 +186,7 @@ class Bench:
                 names.PORT_REDIS,
             )
         }
+        self._master_port = free_port()
         behind = (names.PORT_ORCHESTRATOR, names.PORT_WEBSOCKET, names.PORT_AGENT)
         self._behind = {port: free_port() for port in behind}
         self.orchestrators = [Orchestrator(f"127.0.1.{number}", self._behind) for number in (1, 2, 3)]
@@ -207,6 +208,7 @@ class Bench:
             text = text.replace(f"bind *:{port}", f"bind 127.0.0.1:{here}")
         for port, here in self._behind.items():
             text = text.replace(f':{port}"', f':{here}"').replace(f" port {port}", f" port {here}")
+        text = text.replace(f" port {names.PORT_REDIS_STATE}", f" port {self._master_port}")
         text = text.replace("/run/haproxy", str(self.runtime))
         text = text.replace("parse-resolv-conf", f"nameserver test 127.0.0.1:{self._dns_port}")
         # The image has 3.0; before it, addresses of pods had no part in the choice.
@@ -239,12 +241,32 @@ class Bench:
         """Start everything, and wait until it serves from all pods."""
         for orchestrator in self.orchestrators:
             await orchestrator.start()
+        await self.start_alone(spec)
+        await wait_until("all pods to be found", self._finds_all)
+
+    async def start_alone(self, spec: dict[str, Any]) -> None:
+        """Start the load balancer, and DNS that has all pods, whether they are there or not."""
         self.names.addresses = [orchestrator.address for orchestrator in self.orchestrators]
         loop = asyncio.get_running_loop()
         await loop.create_datagram_endpoint(lambda: self.names, local_addr=("127.0.0.1", self._dns_port))
         self.configure(self.configuration(spec))
         self.start_program()
-        await wait_until("all pods to be found", self._finds_all)
+
+    @contextlib.asynccontextmanager
+    async def queue_master(self) -> AsyncIterator[None]:
+        """Have Redis pods that say that they are the master, at the addresses that DNS has for them."""
+        app = web.Application()
+
+        async def yes(_: web.Request) -> web.Response:
+            return web.Response()
+
+        app.router.add_get("/master", yes)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        for orchestrator in self.orchestrators:
+            await web.TCPSite(runner, orchestrator.address, self._master_port, reuse_address=True).start()
+        yield
+        await runner.cleanup()
 
     async def add_orchestrator(self) -> Orchestrator:
         """Start one more pod, which DNS does not have yet."""
@@ -344,6 +366,14 @@ class Bench:
         """The most requests that ever waited at once, by backend and server; only those that had some."""
         found = {f"{row['pxname']}/{row['svname']}": int(row["qmax"] or 0) for row in await self._stats()}
         return {name: longest for name, longest in found.items() if longest}
+
+    async def is_ready(self) -> bool:
+        """What the readiness probe asks for; False too as long as nobody answers."""
+        try:
+            status, _, _ = await self.get(names.PORT_LB_STATS, "/readyz")
+        except aiohttp.ClientError:
+            return False
+        return status == 200
 
     async def servers(self, backend: str) -> list[str]:
         """The states of a backend's servers that pods have, such as UP, UP 1/2 (going down) and DOWN."""

@@ -217,6 +217,21 @@ async def test_requests_are_passed_on_to_all_pods_while_all_have_lost_the_databa
     assert load.failures == []
 
 
+async def test_it_is_ready_without_orchestrators_when_it_leads_to_the_queue(bench: Bench) -> None:
+    async with bench.queue_master():
+        await bench.start_alone({})
+        # An orchestrator may wait for this way to the queue before it listens.
+        await wait_until("it to be ready", bench.is_ready)
+        assert (await bench.get(names.PORT_ORCHESTRATOR, "/api/jobs/1"))[0] == 503
+
+    async def not_ready() -> bool:
+        return not await bench.is_ready()
+
+    await wait_until("it to see that it reaches nobody", not_ready)
+    await bench.orchestrators[0].start()
+    await wait_until("it to be ready by one orchestrator", bench.is_ready)
+
+
 @pytest.mark.parametrize("way", ["refused", "lost"])
 async def test_a_connection_that_fails_neither_refuses_a_websocket_nor_cuts_others(
     bench: Bench, way: str

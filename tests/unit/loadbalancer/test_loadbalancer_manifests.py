@@ -179,6 +179,13 @@ def test_names_of_the_pods_are_full_and_quoted(config: str) -> None:
     assert 'server-template pod 10 "hub-orchestrator-pods.${SERVICE_DOMAIN}:3001"' in config
 
 
+def test_who_has_only_just_started_is_ready_when_it_has_found_an_orchestrator(config: str) -> None:
+    assert "set-var proc.asked int(0)" in section(config, "global")
+    stats = section(config, "frontend stats")
+    assert "acl starting var(proc.asked) -m int le 3" in stats
+    assert "http-request return status 503 if ready alone starting or ready alone nowhere" in stats
+
+
 def test_routes(config: str) -> None:
     http = section(config, "frontend http")
     assert "bind *:8080 name http" in http
