@@ -49,11 +49,22 @@ _WRITES: Final = ("apply", "create", "delete", "patch", "update")
 
 
 class ScaleBench:
-    """Grows one stage from size to size and measures at each; the clusters of the size before stay."""
+    """Grows one stage from size to size and measures at each; the clusters of the size before stay.
 
-    def __init__(self, stage: Stage, *, idle_seconds: float, bursts: Sequence[tuple[int, int]]) -> None:
+    Settled is an operator that was quiet for `quiet_seconds`; it is then watched for `idle_seconds`.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        *,
+        idle_seconds: float,
+        bursts: Sequence[tuple[int, int]],
+        quiet_seconds: float = QUIET_SECONDS,
+    ) -> None:
         self._stage = stage
         self._idle_seconds = idle_seconds
+        self._quiet_seconds = quiet_seconds
         self._bursts = bursts
         self._starts = 0
         self._started = 0.0
@@ -157,7 +168,7 @@ class ScaleBench:
             now = self._stage.calls()
             if any(call[0] != "watch" and call[1] != "leases" for call in now - last):
                 last, since = now, time.monotonic()
-            return time.monotonic() - since >= QUIET_SECONDS
+            return time.monotonic() - since >= self._quiet_seconds
 
         self._wait("the operator to settle", quiet, SETTLE_SECONDS, every=1.0)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from e2e.faults import mend
 from e2e.faults.arena import A
 from e2e.faults.fault import Fault
+from e2e.faults.results import RunResult
 from e2e.faults.run import run_once
 from e2e.lab import report
 
 RESULTS: dict[str, list[dict[str, Any]]] = {}
+
+# A gap may be so many times its target before a test fails: one run on a slow and busy machine tells no percentile.
+SLOW_MACHINE: Final = 5.0
 
 
 def try_once(arena: A, fault: Fault[A], *, longest_gap_seconds: float) -> None:
@@ -22,8 +27,21 @@ def try_once(arena: A, fault: Fault[A], *, longest_gap_seconds: float) -> None:
     report.write(f"e2e-{arena.COMPONENT}-faults", results)
     if result.problem is not None:
         mend.mend(arena.bed)
-    assert result.problem is None
-    assert result.broken_promises == 0
-    assert result.acknowledged > 0
-    assert result.gap_seconds is not None
-    assert result.gap_seconds <= longest_gap_seconds
+    assert list(shortcomings(fault, result, longest_gap_seconds)) == []
+
+
+def shortcomings(fault: Fault[Any], result: RunResult, longest_gap_seconds: float) -> Iterator[str]:
+    """What was not as it must be; where the target allows clients no error, one is too many on any machine."""
+    target = fault.target
+    if target is not None:
+        longest_gap_seconds = min(longest_gap_seconds, SLOW_MACHINE * target.p95_seconds)
+    if result.problem is not None:
+        yield result.problem
+    if result.broken_promises:
+        yield f"{result.broken_promises} promises were broken"
+    if not result.acknowledged:
+        yield "nothing was acknowledged"
+    if target is not None and not target.errors_allowed and result.errors:
+        yield f"clients saw {result.errors} errors: {result.error_classes}"
+    if result.gap_seconds is None or result.gap_seconds > longest_gap_seconds:
+        yield f"the longest gap was {result.gap_seconds} s, and may be {longest_gap_seconds:g} s"

@@ -193,7 +193,12 @@ class Controller:
         objects = ObjectCache(self.changed)
         metrics.CACHED_OBJECTS.set_function(objects.count)
         self._watches = Watches(
-            client, objects, settings.watch_namespaces, metrics.count_watch_restart, objects.forget
+            client,
+            objects,
+            settings.watch_namespaces,
+            settings.look_again_seconds,
+            metrics.count_watch_restart,
+            objects.forget,
         )
         reconciler = Reconciler(
             clusters,

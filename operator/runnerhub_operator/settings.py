@@ -18,6 +18,7 @@ class Settings:
     """Settings of one operator process.
 
     `namespace` and `identity` are the pod's; `watch_namespaces` empty means all. Times in seconds.
+    `look_again_seconds`: until it is asked again whether the API server has a kind that is no part of Kubernetes.
     """
 
     namespace: str
@@ -32,6 +33,7 @@ class Settings:
     renew_deadline_seconds: float
     retry_period_seconds: float
     probe_interval_seconds: float
+    look_again_seconds: float
     workers: int
 
 
@@ -69,6 +71,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         renew_deadline_seconds=_number(environment, "RUNNERHUB_RENEW_DEADLINE_SECONDS", 10),
         retry_period_seconds=_number(environment, "RUNNERHUB_RETRY_PERIOD_SECONDS", 2),
         probe_interval_seconds=_number(environment, "RUNNERHUB_PROBE_INTERVAL_SECONDS", 5),
+        look_again_seconds=_number(environment, "RUNNERHUB_LOOK_AGAIN_SECONDS", 60),
         workers=_number(environment, "RUNNERHUB_WORKERS", 20),
     )
 

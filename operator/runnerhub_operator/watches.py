@@ -15,9 +15,6 @@ from .kube.reflector import Reflector, Source, Store
 
 logger = logging.getLogger(__name__)
 
-# How soon it is asked again whether the API server has an optional kind by now, while a cluster wants it.
-LOOK_AGAIN_SECONDS: Final = 60.0
-
 _OURS: Final = f"{names.LABEL_MANAGED_BY}={names.FIELD_MANAGER},{names.LABEL_CLUSTER}"
 # The Lease that the orchestrators' agents renew every two seconds carries another component label.
 _QUIET_LEASES: Final = f"{_OURS},{names.LABEL_COMPONENT}!={names.ORCHESTRATOR}"
@@ -66,12 +63,11 @@ def optional_sources(namespaces: tuple[str, ...]) -> list[Source]:
 class OptionalWatch:
     """Follows a kind as long as the API server has it; `absent` is told when it has not.
 
-    `decided` is set when that is known. Absence is not asked about again unless somebody wants the kind.
+    `decided` is set when that is known. Absence is not asked about again unless somebody wants the kind, and not
+    within `look_again_seconds`.
     """
 
-    def __init__(
-        self, reflector: Reflector, absent: Callable[[], None], look_again_seconds: float = LOOK_AGAIN_SECONDS
-    ) -> None:
+    def __init__(self, reflector: Reflector, absent: Callable[[], None], look_again_seconds: float) -> None:
         self._reflector = reflector
         self._absent = absent
         self._look_again_seconds = look_again_seconds
@@ -117,6 +113,7 @@ class Watches:
         client: KubeClient,
         store: Store,
         namespaces: tuple[str, ...],
+        look_again_seconds: float,
         restarted: Callable[[str, str], None] = lambda _kind, _reason: None,
         absent: Callable[[Source], None] = lambda _source: None,
     ) -> None:
@@ -126,7 +123,9 @@ class Watches:
         ]
         self._optional = [
             OptionalWatch(
-                Reflector(client, source, store, restarted, listing), functools.partial(absent, source)
+                Reflector(client, source, store, restarted, listing),
+                functools.partial(absent, source),
+                look_again_seconds,
             )
             for source in optional_sources(namespaces)
         ]

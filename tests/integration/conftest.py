@@ -158,17 +158,21 @@ def start_operator(admin: Kubectl, server: ApiServer, tmp_path: Path) -> Iterato
 @pytest.fixture
 def operator(start_operator: Start) -> Operator:
     """One active operator."""
-    found = start_operator("operator-0")
+    return until_it_leads(start_operator("operator-0"))
+
+
+def until_it_leads(operator: Operator) -> Operator:
+    """The same operator, when it is the active one."""
 
     def leading() -> bool:
-        assert found.process.poll() is None, found.log.read_text()
+        assert operator.process.poll() is None, operator.log.read_text()
         try:
-            return found.leads()
+            return operator.leads()
         except OSError:
             return False
 
     wait_for("the operator to lead", leading, 40)
-    return found
+    return operator
 
 
 def wait_until_time_passed(seconds: float) -> None:

@@ -12,6 +12,7 @@ import pytest
 from e2e.stage.stage import Stage
 from e2e.stage.sweep import KEPT, Ending, Scenario, Sweep
 from kindbed.paths import BUILD_DIR
+from runnerhub_operator.plan import rollout
 
 SMALL = {
     "postgres": {"instances": 2},
@@ -55,6 +56,12 @@ AT_ONCE = 6
 def stage() -> Iterator[Stage]:
     with Stage() as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def prompt_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Played members tell at once what became of them, so no step need wait for that."""
+    monkeypatch.setattr(rollout, "SETTLE_SECONDS", 0.5)
 
 
 async def swept(sweep: Sweep, scenario: Scenario, step: int) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from tests.integration.conftest import Operator, Start, wait_until_time_passed
 from tests.integration.gateway_api import DEFINITION, GROUP
 from tests.integration.test_reconcile import created, manifest
 
+# By default a minute.
+LOOK_AGAIN_SECONDS = 10
 GATEWAY: dict[str, Any] = {
     "ingress": {
         "host": "hub.example.com",
@@ -31,9 +33,9 @@ def no_gateway_api(admin: Kubectl) -> Iterator[None]:
 @pytest.fixture
 def operator(start_operator: Start) -> Operator:
     """One active operator, with a Lease that an API server busy with new definitions does not cost it."""
-    lease = {"LEASE_DURATION": "60", "RENEW_DEADLINE": "40", "RETRY_PERIOD": "2"}
+    times = {"LEASE_DURATION": 60, "RENEW_DEADLINE": 40, "RETRY_PERIOD": 2, "LOOK_AGAIN": LOOK_AGAIN_SECONDS}
     found = start_operator(
-        "operator-0", **{f"RUNNERHUB_{name}_SECONDS": value for name, value in lease.items()}
+        "operator-0", **{f"RUNNERHUB_{name}_SECONDS": str(value) for name, value in times.items()}
     )
 
     def leading() -> bool:
@@ -61,13 +63,12 @@ def test_a_route_follows_the_definitions_of_the_gateway_api(
     wait_for("the reason", lambda: hub.condition("IngressReady")["reason"] == "GatewayApiMissing", 60)
     before = requests_for_routes(operator)
     assert before > 0, "the metric has another name"
-    wait_until_time_passed(8)
+    wait_until_time_passed(0.8 * LOOK_AGAIN_SECONDS)
     assert requests_for_routes(operator) - before <= 1, "it is not tried again and again"
     assert hub.condition("Accepted")["status"] == "True"
 
     admin("apply", "--server-side", "-f", "-", stdin=json.dumps(DEFINITION))
-    # The operator looks again after a minute.
-    wait_for("the HTTPRoute", lambda: route(namespace) is not None, 90)
+    wait_for("the HTTPRoute", lambda: route(namespace) is not None, 60)
     assert route(namespace)["spec"]["hostnames"] == ["hub.example.com"]
     wait_for("nobody's answer", lambda: hub.condition("IngressReady")["reason"] == "RouteNotAccepted", 20)
     conditions = [

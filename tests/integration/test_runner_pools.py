@@ -181,6 +181,43 @@ def test_nothing_is_stopped_while_no_orchestrator_tells_the_demand(hub: Kubectl)
     wait_for("one runner", lambda: len(runners(hub)) == 1, 60)
 
 
+def test_a_new_template_replaces_idle_runners_and_leaves_busy_ones_until_their_job_ends(hub: Kubectl) -> None:
+    tell(hub, linux=2)
+    wait_for("two runners", lambda: len(runners(hub)) == 2, 60)
+    name = max(runners(hub))
+    tell(hub, name)
+    wait_for("the mark", lambda: marked(hub) == {name}, 60)
+    old = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods(hub)}
+    apply(hub, {**LINUX, "minReplicas": 2, "image": OTHER})
+    wait_for("the idle one to be replaced", lambda: images(hub).count(OTHER) == 1, 40)
+    wait_until_time_passed(5)
+    busy = next(pod for pod in pods(hub) if pod["metadata"]["name"] == name)
+    assert busy["metadata"]["uid"] == old[name]
+    tell(hub)
+    wait_for("all to be new", lambda: set(images(hub)) == {OTHER}, 60)
+    wait_for("the least number", lambda: len(runners(hub)) == 2, 60)
+
+
+def test_pools_that_are_taken_away_go_with_all_that_they_shared(hub: Kubectl) -> None:
+    assert hub.get("secret", "hub-runner-token") is not None
+    (busy,) = runners(hub)
+    tell(hub, busy)
+    wait_for("the mark", lambda: marked(hub) == {busy}, 60)
+    apply(hub)
+    wait_for("it to be told", lambda: condition(hub)["reason"] == "NotRequested", 60)
+    wait_until_time_passed(4)
+    assert runners(hub) == {busy}, "it has a job"
+    tell(hub)
+    wait_for("no runner", lambda: not runners(hub), 60)
+    for kind, name in (
+        ("secret", "hub-runner-token"),
+        ("pdb", "hub-runner"),
+        ("serviceaccount", "hub-runner"),
+    ):
+        wait_for(f"the {kind} to go", lambda of=(kind, name): hub.get(*of) is None, 60)  # type: ignore[misc]
+
+
+# The last two: who did not answer, and what was refused, is not tried again soon, and others would wait for that.
 def test_a_runner_that_cannot_be_asked_keeps_no_other_one_from_going(hub: Kubectl) -> None:
     tell(hub, linux=3)
     wait_for("three runners", lambda: len(runners(hub)) == 3, 60)
@@ -257,39 +294,3 @@ def test_runners_that_nobody_may_change_hold_no_rolling_change_up(hub: Kubectl) 
         hub("delete", "--ignore-not-found", "-f", "-", stdin=yaml.safe_dump_all(DENIAL))
     tell(hub)
     wait_for("one runner", lambda: len(runners(hub)) == 1, 60)
-
-
-def test_a_new_template_replaces_idle_runners_and_leaves_busy_ones_until_their_job_ends(hub: Kubectl) -> None:
-    tell(hub, linux=2)
-    wait_for("two runners", lambda: len(runners(hub)) == 2, 60)
-    name = max(runners(hub))
-    tell(hub, name)
-    wait_for("the mark", lambda: marked(hub) == {name}, 60)
-    old = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods(hub)}
-    apply(hub, {**LINUX, "minReplicas": 2, "image": OTHER})
-    wait_for("the idle one to be replaced", lambda: images(hub).count(OTHER) == 1, 40)
-    wait_until_time_passed(5)
-    busy = next(pod for pod in pods(hub) if pod["metadata"]["name"] == name)
-    assert busy["metadata"]["uid"] == old[name]
-    tell(hub)
-    wait_for("all to be new", lambda: set(images(hub)) == {OTHER}, 60)
-    wait_for("the least number", lambda: len(runners(hub)) == 2, 60)
-
-
-def test_pools_that_are_taken_away_go_with_all_that_they_shared(hub: Kubectl) -> None:
-    assert hub.get("secret", "hub-runner-token") is not None
-    (busy,) = runners(hub)
-    tell(hub, busy)
-    wait_for("the mark", lambda: marked(hub) == {busy}, 60)
-    apply(hub)
-    wait_for("it to be told", lambda: condition(hub)["reason"] == "NotRequested", 60)
-    wait_until_time_passed(4)
-    assert runners(hub) == {busy}, "it has a job"
-    tell(hub)
-    wait_for("no runner", lambda: not runners(hub), 60)
-    for kind, name in (
-        ("secret", "hub-runner-token"),
-        ("pdb", "hub-runner"),
-        ("serviceaccount", "hub-runner"),
-    ):
-        wait_for(f"the {kind} to go", lambda of=(kind, name): hub.get(*of) is None, 60)  # type: ignore[misc]

@@ -12,7 +12,9 @@ from e2e.lab.kubectl import wait_for
 from e2e.stage import Stage
 
 CLUSTERS = 20
-IDLE_SECONDS = 20.0
+# Two visits of each cluster and more.
+QUIET_SECONDS = 5.0
+IDLE_SECONDS = 12.0
 BURSTS = ((1, 3), (10, 2))
 
 
@@ -20,7 +22,7 @@ BURSTS = ((1, 3), (10, 2))
 def bench() -> Iterator[ScaleBench]:
     """An operator on a stage."""
     with Stage() as stage:
-        yield ScaleBench(stage, idle_seconds=IDLE_SECONDS, bursts=BURSTS)
+        yield ScaleBench(stage, idle_seconds=IDLE_SECONDS, bursts=BURSTS, quiet_seconds=QUIET_SECONDS)
 
 
 @pytest.fixture(scope="module")

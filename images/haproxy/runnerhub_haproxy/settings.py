@@ -16,7 +16,7 @@ class Settings:
 
     `sources`: folders whose files are watched; together they must have no two of the same name. `service_domain`: the
     domain of Services, such as runnerhub.svc.cluster.local. `reload_seconds`: for a new worker to start;
-    `try_again_seconds`: until files that were refused are tried once more.
+    `try_again_seconds`: until files that were refused are tried once more; `poll_seconds`: between two looks at them.
     """
 
     sources: tuple[Path, ...]
@@ -26,7 +26,7 @@ class Settings:
     state_port: int
     reload_seconds: float
     try_again_seconds: float
-    poll_seconds: float = 1.0
+    poll_seconds: float
 
     @property
     def current(self) -> Path:
@@ -56,6 +56,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         state_port=int(get("STATE_PORT", "8405")),
         reload_seconds=float(get("RELOAD_SECONDS", "20")),
         try_again_seconds=float(get("TRY_AGAIN_SECONDS", "60")),
+        poll_seconds=float(get("POLL_SECONDS", "1")),
     )
 
 

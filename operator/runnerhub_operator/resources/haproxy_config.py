@@ -18,12 +18,17 @@ DELEGATE_PATH: Final = "/api/jobs/delegate"
 SLOT_STEP: Final = 10
 MAX_SLOTS: Final = 100
 
+# Readiness probes of a worker in which DNS and the first checks may not have answered.
+STARTING_PROBES: Final = 3
+
 # Beyond those of clients: probes, metrics and the stats page must be answered when clients have taken all theirs.
 SPARE_CONNECTIONS: Final = 100
 # To the queue, whose clients keep theirs for days; they must not take those of HTTP.
 QUEUE_CONNECTIONS: Final = 1000
 # A worker that WebSockets keep alive outlives so many reloads, each about 20 MB of memory.
 MAX_RELOADS: Final = 10
+# For connections that last: they end with the server, and not because one new connection to it failed.
+_UNTIL_DEATH: Final = "on-error fastinter on-marked-down shutdown-sessions"
 FORWARDED_HEADERS: Final = (
     "Forwarded",
     "X-Forwarded-For",
@@ -92,6 +97,7 @@ def _global(spec: LoadBalancerSpec) -> list[str]:
         "server-state-file server-state",
         # Two threads serve far more than an orchestrator; one per core of a big node would only cost memory.
         "nbthread 2",
+        "set-var proc.asked int(0)",
         *(["ssl-default-bind-options ssl-min-ver TLSv1.2", "ssl-load-extra-del-ext"] if spec.tls else []),
     ]
 
@@ -148,9 +154,16 @@ def _stats() -> list[str]:
         f"bind *:{names.PORT_LB_STATS}",
         "option dontlog-normal",
         "monitor-uri /healthz",
-        # Ready is who has somebody to send to: after a start, when DNS and the first checks have answered.
-        "http-request return status 503 if { path /readyz } { nbsrv(any_orchestrator) eq 0 }",
-        "http-request return status 200 if { path /readyz }",
+        # Ready is who has somebody to send to: after a start, when DNS and the first checks have answered. But whoever
+        # reaches the queue's master and no orchestrator is not to blame: all of them are away, perhaps because they
+        # wait for that master, to which clients that know no Sentinel come by here only.
+        "acl ready path /readyz",
+        "http-request set-var(proc.asked) var(proc.asked),add(1) if ready",
+        f"acl starting var(proc.asked) -m int le {STARTING_PROBES}",
+        "acl nowhere nbsrv(queue_master) eq 0",
+        "acl alone nbsrv(any_orchestrator) eq 0",
+        "http-request return status 503 if ready alone starting or ready alone nowhere",
+        "http-request return status 200 if ready",
         "http-request use-service prometheus-exporter if { path /metrics }",
         "stats enable",
         "stats uri /stats",
@@ -246,22 +259,33 @@ def _request_retries() -> list[str]:
     ]
 
 
-def _check(path: str, cluster: str) -> list[str]:
-    return [f"option httpchk GET {path}", f"http-check send hdr {names.HEADER_CLUSTER} {cluster}"]
-
-
 def _alive_check(path: str, cluster: str) -> list[str]:
     """Any answer counts but that of another cluster's pod: it lives, even when what it depends on does not."""
-    return [*_check(path, cluster), "http-check expect status 200-420,422-599"]
+    return [
+        f"option httpchk GET {path}",
+        f"http-check send hdr {names.HEADER_CLUSTER} {cluster}",
+        "http-check expect status 200-420,422-599",
+    ]
 
 
 def _orchestrators(spec: LoadBalancerSpec, servers: str, cluster: str) -> list[str]:
+    """Those that say they can serve, and whose ha-agent can write to the database: not every image looks at it."""
     return [
         "backend orchestrators",
         f"balance {spec.balance.value}",
         *_request_retries(),
-        *_check("/health", cluster),
+        "option httpchk",
+        *_check_step("", "/health", cluster),
+        *_check_step(f" port {names.PORT_AGENT}", "/health/database", cluster),
         servers,
+    ]
+
+
+def _check_step(where: str, path: str, cluster: str) -> list[str]:
+    return [
+        f"http-check connect{where}",
+        f"http-check send meth GET uri {path} hdr {names.HEADER_CLUSTER} {cluster}",
+        "http-check expect status 200",
     ]
 
 
@@ -285,7 +309,7 @@ def _websockets(servers: str, cluster: str) -> list[str]:
         *_keep_alive("srv"),
         # An outage of the database must not cut WebSockets off: only a dead process does.
         *_alive_check("/", cluster),
-        f"{servers} port {names.PORT_ORCHESTRATOR} hash-key addr on-marked-down shutdown-sessions",
+        f"{servers} port {names.PORT_ORCHESTRATOR} hash-key addr fall 3 {_UNTIL_DEATH}",
     ]
 
 
@@ -320,7 +344,7 @@ def _queue_master(services: Sequence[str]) -> list[str]:
         "http-check expect status 200",
         *(
             f'server {service} "{service}.${{SERVICE_DOMAIN}}:{names.PORT_REDIS}" port {names.PORT_REDIS_STATE} '
-            "on-marked-down shutdown-sessions"
+            f"{_UNTIL_DEATH}"
             for service in services
         ),
     ]

@@ -5,11 +5,13 @@ One path serves all: the load balancer tells WebSocket upgrades apart itself.
 
 from __future__ import annotations
 
+from typing import Final
+
 from .. import names
 from ..api import GatewaySpec, IngressSpec, PathType
 from .common import BuildContext, Manifest, metadata
 
-HTTP_PORT = 80
+HTTP_PORT: Final = 80
 
 
 def ingress_manifests(context: BuildContext) -> list[Manifest]:
@@ -22,8 +24,17 @@ def ingress_manifests(context: BuildContext) -> list[Manifest]:
     return [_ingress(context, spec)]
 
 
+def _port(context: BuildContext) -> tuple[str, int]:
+    """The Service's port that serves what a proxy sends plainly.
+
+    With TLS, port 80 would send on to https what it does not believe to have come by it: round in a circle.
+    """
+    return ("api", names.PORT_ORCHESTRATOR) if context.cluster.spec.load_balancer.tls else ("http", HTTP_PORT)
+
+
 def _ingress(context: BuildContext, spec: IngressSpec) -> Manifest:
-    backend = {"service": {"name": names.load_balancer_service(context.name), "port": {"name": "http"}}}
+    port, _ = _port(context)
+    backend = {"service": {"name": names.load_balancer_service(context.name), "port": {"name": port}}}
     path_type = (spec.path_type or PathType.PREFIX).value
     paths = [{"path": "/", "pathType": path_type, "backend": backend}]
     body: Manifest = {"rules": [{"host": host, "http": {"paths": paths}} for host in spec.every_host]}
@@ -42,7 +53,8 @@ def _ingress(context: BuildContext, spec: IngressSpec) -> Manifest:
 def _http_route(context: BuildContext, spec: IngressSpec, gateway: GatewaySpec) -> Manifest:
     """Source: https://gateway-api.sigs.k8s.io/reference/spec/#httproute"""
     parents = [ref.model_dump(by_alias=True, exclude_none=True) for ref in gateway.parent_refs]
-    backend = {"name": names.load_balancer_service(context.name), "port": HTTP_PORT}
+    _, port = _port(context)
+    backend = {"name": names.load_balancer_service(context.name), "port": port}
     return {
         "apiVersion": names.GATEWAY_API,
         "kind": names.HTTP_ROUTE,

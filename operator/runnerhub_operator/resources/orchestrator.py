@@ -40,6 +40,9 @@ DRAIN_SECONDS: Final = 5
 # The public application needs 24 s to end with a WebSocket open.
 STOP_SECONDS: Final = 35
 TERMINATION_GRACE_SECONDS: Final = DRAIN_SECONDS + STOP_SECONDS + 5
+READINESS_PERIOD_SECONDS: Final = 2
+# The longest of the service levels: the primary's node is lost.
+FAILOVER_SECONDS: Final = 30
 
 RUN_FOLDER: Final = "/run/runnerhub"
 CREDENTIALS_FOLDER: Final = "/etc/runnerhub/credentials"
@@ -345,10 +348,11 @@ def _orchestrator(context: BuildContext) -> Manifest:
         "livenessProbe": {**listening, "periodSeconds": 10, "failureThreshold": 6},
         "readinessProbe": {
             "httpGet": {"path": "/health", "port": "http"},
-            "periodSeconds": 2,
-            "timeoutSeconds": 2,
-            # The load balancer's own checks are faster; this one decides about addresses and rollouts.
-            "failureThreshold": 3,
+            "periodSeconds": READINESS_PERIOD_SECONDS,
+            "timeoutSeconds": READINESS_PERIOD_SECONDS,
+            # The load balancer's own checks are faster; this one decides about addresses and rollouts. An image may
+            # answer 503 while the database fails over: all pods would lose their addresses, and so their WebSockets.
+            "failureThreshold": FAILOVER_SECONDS // READINESS_PERIOD_SECONDS,
         },
         "resources": resource_requirements(spec.resources, cpu="50m", memory="128Mi"),
         "securityContext": container_security_context(),

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,16 +88,20 @@ class NameServer(asyncio.DatagramProtocol):
 
 @dataclass(slots=True)
 class Orchestrator:
-    """One played pod with an address of its own; each answer tells who gave it and what it was asked."""
+    """One played pod with an address of its own; each answer tells who gave it and what it was asked.
+
+    `unhealthy`: paths that are answered with 503.
+    """
 
     address: str
     ports: dict[int, int]
     requests: int = 0
     delay_seconds: float = 0.0
     status: int = 200
+    unhealthy: set[str] = field(default_factory=set)
     cluster: str = "runnerhub/hub"
     _runner: web.AppRunner | None = None
-    _sockets: list[web.WebSocketResponse] = field(default_factory=list)
+    _sites: dict[int, web.TCPSite] = field(default_factory=dict)
 
     async def start(self) -> None:
         """Listen on all ports."""
@@ -105,8 +109,34 @@ class Orchestrator:
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        for port in self.ports.values():
-            await web.TCPSite(self._runner, self.address, port, reuse_address=True).start()
+        for port in self.ports:
+            await self.listen(port)
+
+    async def listen(self, port: int) -> None:
+        """Accept connections at a port of the pod."""
+        assert self._runner is not None
+        self._sites[port] = web.TCPSite(self._runner, self.address, self.ports[port], reuse_address=True)
+        await self._sites[port].start()
+
+    @contextlib.asynccontextmanager
+    async def refuses(self, port: int) -> AsyncIterator[None]:
+        """Refuse new connections at a port of the pod; those that there are stay."""
+        await self._sites.pop(port).stop()
+        yield
+        await self.listen(port)
+
+    @contextlib.asynccontextmanager
+    async def loses_packets(self, port: int) -> AsyncIterator[None]:
+        """Answer no new connection at a port of the pod, as when its packets are lost."""
+        place = (self.address, self.ports[port])
+        async with self.refuses(port):
+            with socket.socket() as full:
+                full.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                full.bind(place)
+                # One waits to be accepted, and the kernel drops the packets of all others.
+                full.listen(0)
+                with socket.create_connection(place):
+                    yield
 
     async def stop(self) -> None:
         """Refuse connections from now on."""
@@ -124,7 +154,7 @@ class Orchestrator:
             status = self.status
             await asyncio.sleep(self.delay_seconds)
         else:
-            status = 200
+            status = 503 if request.path in self.unhealthy else 200
         told = {"pod": self.address, "headers": dict(request.headers.items())}
         return web.json_response(told, status=status)
 
@@ -156,6 +186,7 @@ class Bench:
                 names.PORT_REDIS,
             )
         }
+        self._master_port = free_port()
         behind = (names.PORT_ORCHESTRATOR, names.PORT_WEBSOCKET, names.PORT_AGENT)
         self._behind = {port: free_port() for port in behind}
         self.orchestrators = [Orchestrator(f"127.0.1.{number}", self._behind) for number in (1, 2, 3)]
@@ -177,6 +208,7 @@ class Bench:
             text = text.replace(f"bind *:{port}", f"bind 127.0.0.1:{here}")
         for port, here in self._behind.items():
             text = text.replace(f':{port}"', f':{here}"').replace(f" port {port}", f" port {here}")
+        text = text.replace(f" port {names.PORT_REDIS_STATE}", f" port {self._master_port}")
         text = text.replace("/run/haproxy", str(self.runtime))
         text = text.replace("parse-resolv-conf", f"nameserver test 127.0.0.1:{self._dns_port}")
         # The image has 3.0; before it, addresses of pods had no part in the choice.
@@ -209,12 +241,39 @@ class Bench:
         """Start everything, and wait until it serves from all pods."""
         for orchestrator in self.orchestrators:
             await orchestrator.start()
+        await self.start_alone(spec)
+        await wait_until("all pods to be found", self._finds_all)
+
+    async def start_alone(self, spec: dict[str, Any]) -> None:
+        """Start the load balancer, and DNS that has all pods, whether they are there or not."""
         self.names.addresses = [orchestrator.address for orchestrator in self.orchestrators]
         loop = asyncio.get_running_loop()
         await loop.create_datagram_endpoint(lambda: self.names, local_addr=("127.0.0.1", self._dns_port))
         self.configure(self.configuration(spec))
         self.start_program()
-        await wait_until("all pods to be found", self._finds_all)
+
+    @contextlib.asynccontextmanager
+    async def queue_master(self) -> AsyncIterator[None]:
+        """Have Redis pods that say that they are the master, at the addresses that DNS has for them."""
+        app = web.Application()
+
+        async def yes(_: web.Request) -> web.Response:
+            return web.Response()
+
+        app.router.add_get("/master", yes)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        for orchestrator in self.orchestrators:
+            await web.TCPSite(runner, orchestrator.address, self._master_port, reuse_address=True).start()
+        yield
+        await runner.cleanup()
+
+    async def add_orchestrator(self) -> Orchestrator:
+        """Start one more pod, which DNS does not have yet."""
+        fresh = Orchestrator(f"127.0.1.{len(self.orchestrators) + 1}", self._behind)
+        await fresh.start()
+        self.orchestrators.append(fresh)
+        return fresh
 
     def start_program(self, **more: str) -> None:
         """Start the pod's program."""
@@ -225,6 +284,7 @@ class Bench:
             "HAPROXY_RUNTIME": str(self.runtime),
             "RESOLV_CONF": str(self.home / "resolv.conf"),
             "STATE_PORT": str(self.ports[names.PORT_LB_STATE]),
+            "POLL_SECONDS": "0.1",
             **more,
         }
         with self.log.open("ab") as log:
@@ -304,10 +364,25 @@ class Bench:
 
     async def longest_queues(self) -> dict[str, int]:
         """The most requests that ever waited at once, by backend and server; only those that had some."""
-        _, text, _ = await self.get(names.PORT_LB_STATS, "/stats;csv")
-        rows = csv.DictReader(io.StringIO(text.removeprefix("# ")))
-        found = {f"{row['pxname']}/{row['svname']}": int(row["qmax"] or 0) for row in rows}
+        found = {f"{row['pxname']}/{row['svname']}": int(row["qmax"] or 0) for row in await self._stats()}
         return {name: longest for name, longest in found.items() if longest}
+
+    async def is_ready(self) -> bool:
+        """What the readiness probe asks for; False too as long as nobody answers."""
+        try:
+            status, _, _ = await self.get(names.PORT_LB_STATS, "/readyz")
+        except aiohttp.ClientError:
+            return False
+        return status == 200
+
+    async def servers(self, backend: str) -> list[str]:
+        """The states of a backend's servers that pods have, such as UP, UP 1/2 (going down) and DOWN."""
+        rows = [row for row in await self._stats() if row["pxname"] == backend and row["svname"][:3] == "pod"]
+        return [row["status"] for row in rows if "MAINT" not in row["status"]]
+
+    async def _stats(self) -> list[dict[str, str]]:
+        _, text, _ = await self.get(names.PORT_LB_STATS, "/stats;csv")
+        return list(csv.DictReader(io.StringIO(text.removeprefix("# "))))
 
     def serial(self) -> int:
         """Serial number of the certificate that new connections get."""

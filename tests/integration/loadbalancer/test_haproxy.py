@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import subprocess
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -72,6 +73,8 @@ async def test_tls_ends_here_and_port_80_redirects_to_it(bench: Bench) -> None:
     assert body["headers"]["X-Forwarded-Host"] == HOST
     status, body, _ = await bench.get(names.PORT_ORCHESTRATOR, "/api/jobs/1", headers=host)
     assert (status, body["headers"]["X-Forwarded-Proto"]) == (200, "http")
+    # Where the Ingress leads to: for WebSockets too.
+    assert await _home(bench, "198.51.100.1", names.PORT_ORCHESTRATOR)
     # What a proxy in front got by TLS is not sent round in a circle.
     status, _, _ = await bench.get(names.PORT_LB_HTTP, "/", headers={**host, "X-Forwarded-Proto": "https"})
     assert status == 200
@@ -177,6 +180,132 @@ async def test_a_pod_of_another_cluster_at_a_former_address_gets_nothing_while_d
     await wait_until("the same pod to be used when it is one of ours", all_back)
 
 
+async def test_a_pod_that_alone_has_lost_the_database_gets_no_request(bench: Bench) -> None:
+    await bench.start({"slowStartSeconds": 0})
+    alone = bench.orchestrators[1]
+    alone.unhealthy, alone.status = {"/health/database"}, 503
+
+    async def out() -> bool:
+        return sorted(await bench.servers("orchestrators")) == ["DOWN", "UP", "UP"]
+
+    await wait_until("the pod to be out", out)
+    alone.requests = 0
+    async with Load(bench, tls=False) as load:
+        await load.go_on(100)
+    assert (load.failures, alone.requests) == ([], 0)
+    alone.unhealthy, alone.status = set(), 200
+    await wait_until("the pod to be used again", lambda: _all_serve(bench), 5)
+
+
+async def test_requests_are_passed_on_to_all_pods_while_all_have_lost_the_database(bench: Bench) -> None:
+    await bench.start({})
+    async with Load(bench, tls=False) as load:
+        for item in bench.orchestrators:
+            item.unhealthy = {"/health/database"}
+        await load.go_on(300)
+
+        async def nobody_is_healthy() -> bool:
+            return await bench.servers("orchestrators") == ["DOWN"] * 3
+
+        await wait_until("HAProxy to see it", nobody_is_healthy)
+        await load.go_on(100)
+        assert await _all_serve(bench)
+        for item in bench.orchestrators:
+            item.unhealthy = set()
+        await wait_until("HAProxy to see that it is over", lambda: _all_up(bench, "orchestrators"), 5)
+        await load.go_on(100)
+    assert load.failures == []
+
+
+async def test_it_is_ready_without_orchestrators_when_it_leads_to_the_queue(bench: Bench) -> None:
+    async with bench.queue_master():
+        await bench.start_alone({})
+        # An orchestrator may wait for this way to the queue before it listens.
+        await wait_until("it to be ready", bench.is_ready)
+        assert (await bench.get(names.PORT_ORCHESTRATOR, "/api/jobs/1"))[0] == 503
+
+    async def not_ready() -> bool:
+        return not await bench.is_ready()
+
+    await wait_until("it to see that it reaches nobody", not_ready)
+    await bench.orchestrators[0].start()
+    await wait_until("it to be ready by one orchestrator", bench.is_ready)
+
+
+@pytest.mark.parametrize("way", ["refused", "lost"])
+async def test_a_connection_that_fails_neither_refuses_a_websocket_nor_cuts_others(
+    bench: Bench, way: str
+) -> None:
+    await bench.start({})
+    async with _websockets(bench) as held:
+        client, socket = next(iter(held.items()))
+        address = await _say(socket, "before")
+        pod = next(item for item in bench.orchestrators if item.address == address)
+        broken = pod.refuses if way == "refused" else pod.loses_packets
+        async with broken(names.PORT_WEBSOCKET), asyncio.timeout(4):
+            assert await _home(bench, client) != address
+        assert await _say(socket, "after") == address
+        assert await _home(bench, client) == address
+
+
+async def test_a_check_that_fails_cuts_no_websocket(bench: Bench) -> None:
+    await bench.start({})
+    async with _websockets(bench) as held, contextlib.AsyncExitStack() as broken:
+        for pod in bench.orchestrators:
+            await broken.enter_async_context(pod.refuses(names.PORT_ORCHESTRATOR))
+
+        async def failed() -> bool:
+            return "UP" not in await bench.servers("websockets")
+
+        await wait_until("a check of each pod to fail", failed)
+        await broken.aclose()
+        await wait_until("a good check of each pod", lambda: _all_up(bench, "websockets"))
+        for socket in held.values():
+            await _say(socket, "after")
+
+
+async def test_a_pod_that_vanishes_refuses_no_websocket_and_those_that_it_has_end(bench: Bench) -> None:
+    await bench.start({})
+    pod = bench.orchestrators[0]
+    async with _websockets(bench) as held:
+        theirs = [client for client, socket in held.items() if await _say(socket, "before") == pod.address]
+        async with pod.loses_packets(names.PORT_WEBSOCKET), pod.loses_packets(names.PORT_ORCHESTRATOR):
+            tries = []
+            for number in range(60):
+                tries.append(asyncio.create_task(_home(bench, theirs[number % len(theirs)])))
+                await asyncio.sleep(0.1)
+            assert pod.address not in set(await asyncio.gather(*tries))
+            for client in theirs:
+                message = await held.pop(client).receive(timeout=3)
+                assert message.type is not aiohttp.WSMsgType.TEXT
+        for socket in held.values():
+            await _say(socket, "after")
+
+
+async def test_websockets_follow_the_pods_that_dns_has(bench: Bench) -> None:
+    await bench.start({})
+    clients = [f"198.51.100.{number}" for number in range(30)]
+    gone = bench.orchestrators[0]
+    fresh = await bench.add_orchestrator()
+
+    async def homes() -> dict[str, str]:
+        return {client: await _home(bench, client) for client in clients}
+
+    before = await homes()
+    bench.names.addresses = [item.address for item in bench.orchestrators if item is not gone]
+
+    async def moved() -> bool:
+        found = set((await homes()).values())
+        return gone.address not in found and fresh.address in found
+
+    await wait_until("WebSockets to follow", moved)
+    after = await homes()
+    stayed = [
+        client for client, home in before.items() if home != gone.address and after[client] != fresh.address
+    ]
+    assert {client: after[client] for client in stayed} == {client: before[client] for client in stayed}
+
+
 @pytest.mark.parametrize("balance", ["roundrobin", "leastconn"])
 async def test_nothing_waits_in_a_queue_while_pods_die_and_come_back_slowly(
     bench: Bench, balance: str
@@ -260,7 +389,7 @@ async def test_a_reload_that_fails_three_times_is_not_tried_again_until_the_sett
     await bench.start({})
     bench.signal(signal.SIGTERM)
     await bench.exit_code()
-    bench.start_program(TRY_AGAIN_SECONDS="0.1", RELOAD_SECONDS="5")
+    bench.start_program(TRY_AGAIN_SECONDS="0.1", RELOAD_SECONDS="3")
 
     async def serves() -> bool:
         return set(await bench.pods_that_answer(1)) - {"503"} != set()
@@ -279,7 +408,7 @@ async def test_a_reload_that_fails_three_times_is_not_tried_again_until_the_sett
         assert (await bench.state())["loaded"] == good
         assert (bench.runtime / "current" / "haproxy.cfg").read_text() == bench.configuration({})
         # More than it would take to try again.
-        await asyncio.sleep(3)
+        await asyncio.sleep(2)
         assert bench.log.read_text().count("goes on with the former ones") == 3
         assert await serves()
     other = bench.configuration({"maxConnections": 500})
@@ -394,8 +523,28 @@ async def _say(socket: aiohttp.ClientWebSocketResponse, text: str) -> str:
     return pod
 
 
-async def _home(bench: Bench, client: str) -> str:
+async def _home(bench: Bench, client: str, port: int = names.PORT_WEBSOCKET) -> str:
     headers = {"X-Forwarded-For": client}
-    url = bench.url(names.PORT_WEBSOCKET, "/", "ws")
+    url = bench.url(port, "/", "ws")
     async with aiohttp.ClientSession() as session, session.ws_connect(url, headers=headers) as socket:
         return await _say(socket, "hello")
+
+
+@contextlib.asynccontextmanager
+async def _websockets(bench: Bench) -> AsyncIterator[dict[str, aiohttp.ClientWebSocketResponse]]:
+    """WebSockets of twelve clients by their addresses, some to each pod, when all pods have been checked."""
+    await wait_until("the checks", lambda: _all_up(bench, "websockets"))
+    url = bench.url(names.PORT_WEBSOCKET, "/", "ws")
+    async with aiohttp.ClientSession() as session:
+        yield {
+            client: await session.ws_connect(url, headers={"X-Forwarded-For": client})
+            for client in (f"198.51.100.{number}" for number in range(12))
+        }
+
+
+async def _all_up(bench: Bench, backend: str) -> bool:
+    return await bench.servers(backend) == ["UP"] * len(bench.orchestrators)
+
+
+async def _all_serve(bench: Bench) -> bool:
+    return set(await bench.pods_that_answer()) == {item.address for item in bench.orchestrators}

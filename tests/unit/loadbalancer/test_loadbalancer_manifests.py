@@ -179,6 +179,13 @@ def test_names_of_the_pods_are_full_and_quoted(config: str) -> None:
     assert 'server-template pod 10 "hub-orchestrator-pods.${SERVICE_DOMAIN}:3001"' in config
 
 
+def test_who_has_only_just_started_is_ready_when_it_has_found_an_orchestrator(config: str) -> None:
+    assert "set-var proc.asked int(0)" in section(config, "global")
+    stats = section(config, "frontend stats")
+    assert "acl starting var(proc.asked) -m int le 3" in stats
+    assert "http-request return status 503 if ready alone starting or ready alone nowhere" in stats
+
+
 def test_routes(config: str) -> None:
     http = section(config, "frontend http")
     assert "bind *:8080 name http" in http
@@ -211,6 +218,26 @@ def test_an_outage_of_the_database_cuts_no_websocket(config: str) -> None:
     websockets = section(config, "backend websockets")
     assert "option httpchk GET /" in websockets
     assert "http-check expect status 200-420,422-599" in websockets
+
+
+def test_a_connection_that_fails_cuts_no_websocket(config: str) -> None:
+    (servers,) = [
+        line for line in section(config, "backend websockets") if line.startswith("server-template")
+    ]
+    assert servers.endswith(" fall 3 on-error fastinter on-marked-down shutdown-sessions")
+    assert "on-error mark-down" in section(config, "defaults")[-1]
+
+
+def test_an_orchestrator_is_chosen_by_its_own_word_and_by_its_agents_about_the_database(config: str) -> None:
+    checks = [line for line in section(config, "backend orchestrators") if "http-check" in line]
+    assert checks == [
+        "http-check connect",
+        "http-check send meth GET uri /health hdr X-RunnerHub-Cluster runnerhub/hub",
+        "http-check expect status 200",
+        "http-check connect port 9808",
+        "http-check send meth GET uri /health/database hdr X-RunnerHub-Cluster runnerhub/hub",
+        "http-check expect status 200",
+    ]
 
 
 def test_no_ingress_unless_asked_for() -> None:
@@ -271,6 +298,18 @@ def test_a_gateway_gets_an_http_route_instead_of_an_ingress() -> None:
     assert rule["backendRefs"] == [{"name": "hub", "port": 80}]
 
 
+def test_with_tls_both_ways_in_lead_to_a_port_that_does_not_send_on_to_https() -> None:
+    tls = {"tls": {"secretName": "hub-tls"}, "service": {"type": "LoadBalancer"}}
+    (ingress,) = ingress_manifests(context(loadBalancer=tls, ingress={"host": "hub.example.com"}))
+    path = ingress["spec"]["rules"][0]["http"]["paths"][0]
+    assert path["backend"]["service"]["port"] == {"name": "api"}
+    (route,) = ingress_manifests(context(loadBalancer=tls, ingress=GATEWAY))
+    (backend,) = route["spec"]["rules"][0]["backendRefs"]
+    assert backend["port"] == 3001
+    service = one(loadbalancer_manifests(context(loadBalancer=tls)), "Service")
+    assert {"name": "api", "port": 3001, "protocol": "TCP", "targetPort": "api"} in service["spec"]["ports"]
+
+
 def test_no_http_route_where_the_api_server_knows_none() -> None:
     assert ingress_manifests(replace(context(ingress=GATEWAY), serves_http_routes=False)) == []
 
@@ -281,7 +320,9 @@ def test_clients_that_know_no_sentinel_are_led_to_the_master_that_is_followed(co
     assert "option httpchk GET /master" in backend
     servers = [line for line in backend if line.startswith("server ")]
     assert [line.split()[1] for line in servers] == ["hub-redis-0", "hub-redis-1", "hub-redis-2"]
-    assert all(" port 6380 on-marked-down shutdown-sessions" in line for line in servers)
+    assert all(
+        line.endswith(" port 6380 on-error fastinter on-marked-down shutdown-sessions") for line in servers
+    )
 
 
 def test_the_queue_has_no_way_in_from_outside() -> None:
