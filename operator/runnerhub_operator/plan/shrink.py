@@ -33,11 +33,11 @@ def instances(cluster: RunnerHubCluster, snapshot: Snapshot) -> int:
 def look(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
     """The next step towards as few members as the spec says; None when there are no more."""
     wanted, now = cluster.spec.postgres.instances, instances(cluster, snapshot)
-    gone = _members(cluster, _MAX_INSTANCES)[now:]
-    going = next((name for name in gone if snapshot.pod(name) is not None), None)
+    gone = (snapshot.pod(name) for name in _members(cluster, _MAX_INSTANCES)[now:])
+    # On a node that is dead a pod terminates for ever.
+    going = next((pod for pod in gone if pod is not None and not pod.is_lost(snapshot.now)), None)
     if going is not None:
-        # The last one holds nothing up: on a node that is gone it terminates for ever.
-        return Rollout(names.POSTGRES, None, f"{going} to terminate", holds_up=now > wanted)
+        return Rollout(names.POSTGRES, None, f"{going.name} to terminate")
     if now <= wanted:
         return None
     last, staying = names.member(cluster.name, names.POSTGRES, now - 1), _members(cluster, wanted)

@@ -43,7 +43,8 @@ class PatroniMember:
     the member announces. `pending_parameters`: those that wait for a restart. `restart_primary_first`: one of them
     shrinks that a standby must have at least as large as its primary. `lag_seconds`: how long ago the last
     transaction was committed that the member has replayed; None when it was not asked. `volume_used_percent`: how
-    full its volume is, as the image's Patroni tells it.
+    full its volume is, and `refused_parameters`: what its server read and did not take, and so would not start with, as
+    the image's Patroni tells them.
     """
 
     name: str
@@ -57,6 +58,7 @@ class PatroniMember:
     host: str | None = None
     lag_seconds: int | None = None
     volume_used_percent: int | None = None
+    refused_parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,13 @@ class PatroniCluster:
         return self.leader is not None and member.state == "streaming" and member.timeline == self.timeline
 
     @property
+    def refused_parameters(self) -> tuple[str, ...]:
+        """What servers that run would not start with."""
+        return tuple(
+            sorted({name for m in self.members if self.in_step(m.name) for name in m.refused_parameters})
+        )
+
+    @property
     def synchronous(self) -> tuple[str, ...]:
         """Members that confirm commits, and so may take over without losing any."""
         return tuple(m.name for m in self.members if m.role in SYNCHRONOUS)
@@ -117,7 +126,9 @@ def _parse_member(item: object) -> PatroniMember:
     if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
         raise ProbeError("Patroni's /cluster has a member without a name")
     role = str(item.get("role", ""))
-    host, tags, reason = item.get("host"), item.get("tags"), item.get("pending_restart_reason")
+    host, told, reason = item.get("host"), item.get("tags"), item.get("pending_restart_reason")
+    tags: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
+    refused = str(tags.get("refused_parameters") or "")
     return PatroniMember(
         name=item["name"],
         role=_ROLES.get(role, role),
@@ -128,7 +139,8 @@ def _parse_member(item: object) -> PatroniMember:
         pending_parameters=tuple(sorted(map(str, reason))) if isinstance(reason, Mapping) else (),
         restart_primary_first=_shrinks(reason),
         host=host if isinstance(host, str) else None,
-        volume_used_percent=_whole(tags.get("volume_used_percent")) if isinstance(tags, Mapping) else None,
+        volume_used_percent=_whole(tags.get("volume_used_percent")),
+        refused_parameters=tuple(refused.split(", ")) if refused else (),
     )
 
 
@@ -215,13 +227,16 @@ async def read_cluster(
     return view
 
 
-async def is_alive(session: aiohttp.ClientSession, host: str, *, deadline_seconds: float) -> bool:
-    """Whether the Patroni of one member answers, and says that it is at work.
+async def is_alive(
+    session: aiohttp.ClientSession, host: str, *, deadline_seconds: float, primary: bool = False
+) -> bool:
+    """Whether the Patroni of one member answers, and says that it is at work, or that it is the running primary.
 
     What others know of a member may be its last words from before it hung.
     """
     try:
-        await _PATRONI.call(session, "GET", host, "/liveness", deadline_seconds=deadline_seconds)
+        path = "/primary" if primary else "/liveness"
+        await _PATRONI.call(session, "GET", host, path, deadline_seconds=deadline_seconds)
     except ProbeError:
         return False
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from runnerhub_operator.plan.preview import preview
 from runnerhub_operator.probes.patroni import PatroniCluster, PatroniMember
 from runnerhub_operator.snapshot import Snapshot
 from tests.generate import IMAGES
-from tests.unit.plan.builders import children, cluster, pod, pods, snapshot, stateful_set
+from tests.unit.plan.builders import NOW, children, cluster, pod, pods, snapshot, stateful_set
 
 SPEC: dict[str, Any] = {"postgres": {"instances": 3}}
 
@@ -127,18 +128,23 @@ def test_silence_of_patroni_lets_nobody_go() -> None:
     assert "Patroni to answer" in waits_for(found)
 
 
+LEAVES: dict[str, Any] = {"terminating": True, "ready": False, "gone_by": "2026-01-01T12:01:00Z"}
+
+
 def test_each_one_is_gone_before_the_next_goes() -> None:
     snap = there(4)
-    leaving = pod(member(4), "postgres", terminating=True, ready=False)
-    assert waits_for(plan(replace(snap, pods=(*snap.pods, leaving)))) == "hub-postgres-4 to terminate"
+    leaving = (*snap.pods, pod(member(4), "postgres", **LEAVES))
+    assert waits_for(plan(replace(snap, pods=leaving))) == "hub-postgres-4 to terminate"
+    # Nobody ends it on a node that is dead.
+    later = replace(snap, pods=leaving, now=NOW + timedelta(minutes=2))
+    assert step(plan(later)) == ShrinkPostgres(member(3), 3)
 
 
-def test_the_last_one_that_terminates_holds_nothing_else_up() -> None:
-    snap = there(3, p1={"revision": "old"})
-    leaving = pod(member(3), "postgres", terminating=True, ready=False)
-    found = shrink.look(cluster(SPEC), replace(snap, pods=(*snap.pods, leaving)))
-    assert found is not None
-    assert not found.holds_up
+def test_the_last_one_on_a_dead_node_ends_nothing_but_itself() -> None:
+    snap = there(3)
+    leaving = (*snap.pods, pod(member(3), "postgres", **LEAVES))
+    assert waits_for(plan(replace(snap, pods=leaving))) == "hub-postgres-3 to terminate"
+    assert shrink.look(cluster(SPEC), replace(snap, pods=leaving, now=NOW + timedelta(minutes=2))) is None
 
 
 @pytest.mark.parametrize("broken", [{"ready": False}, {"ready": False, "waiting_reason": "Unschedulable"}])
