@@ -297,11 +297,20 @@ class Actor:
     async def patch_patroni(
         self, cluster: RunnerHubCluster, snapshot: Snapshot, action: actions.PatchPatroniConfig
     ) -> None:
-        """Change Patroni's dynamic configuration."""
-        host = _primary_host(snapshot)
-        await patroni.patch_config(
-            self._http, host, action.patch, login=_patroni_login(cluster, snapshot), deadline_seconds=5.0
-        )
+        """Change Patroni's dynamic configuration, by the primary or, without one, by any member. Raises ProbeError."""
+        login, leader = _patroni_login(cluster, snapshot), _leader(snapshot)
+        pods = [pod for pod in snapshot.pods_of(names.POSTGRES) if pod.ip and leader in (pod.name, None)]
+        error = ProbeError("Patroni has no member that could be asked")
+        for pod in pods:
+            try:
+                await patroni.patch_config(
+                    self._http, pod.ip, action.patch, login=login, deadline_seconds=5.0
+                )
+                break
+            except ProbeError as failed:
+                error = failed
+        else:
+            raise error
         logger.info("changed Patroni's configuration: %s", ", ".join(sorted(action.patch)))
 
     async def disrupt(

@@ -51,6 +51,8 @@ class ConditionReason(StrEnum):
     UNAVAILABLE = "Unavailable"
     COMPONENTS_NOT_READY = "ComponentsNotReady"
     CREDENTIALS_MISSING = "CredentialsMissing"
+    PATRONI_PAUSED = "PatroniPaused"
+    PARAMETERS_REFUSED = "ParametersRefused"
     NOT_REQUESTED = "NotRequested"
     NO_ADDRESS = "NoAddress"
     GATEWAY_API_MISSING = "GatewayApiMissing"

@@ -205,7 +205,7 @@ def make_plan(
     context = BuildContext(cluster, images)
     crew = pools.look(context, snapshot, memory.runners)
     verdicts, since, full = _verdicts(
-        cluster, snapshot, sections, changes, rollout, mending.told, growth, in_use.behind, memory
+        cluster, snapshot, sections, changes, rollout, mending, growth, in_use.behind, memory
     )
     verdicts.append(pools.verdict(cluster, snapshot, crew))
     written = conditions.with_times(verdicts, cluster.status, cluster.generation, snapshot.now)
@@ -411,7 +411,7 @@ def _verdicts(
     sections: _Sections,
     changes: _Changes,
     rollout: Rollout | None,
-    broken: Sequence[str],
+    mending: repair.Repair,
     growth: volumes.Growth,
     behind: Sequence[str],
     memory: ClusterMemory,
@@ -420,7 +420,9 @@ def _verdicts(
     before = cluster.status
     creating = before.phase in ("Pending", "Creating", "Invalid", "Paused") and not _was_ready(before)
     components = [
-        conditions.postgres_verdict(cluster, snapshot, sections.postgres, creating, broken),
+        conditions.postgres_verdict(
+            cluster, snapshot, sections.postgres, creating, mending.told, mending.refused
+        ),
         conditions.redis_verdict(cluster, snapshot, sections.redis, creating),
         conditions.orchestrators_verdict(
             cluster,
@@ -591,7 +593,8 @@ def _replacement_event(action: OrphanPods) -> EventNote:
 
 
 def _patroni_patch(wanted: Mapping[str, Any], snapshot: Snapshot) -> PatchPatroniConfig | None:
-    if snapshot.patroni_config is None or snapshot.patroni is None or snapshot.patroni.leader is None:
+    # Also without a primary: what no server starts with can be corrected.
+    if snapshot.patroni_config is None or snapshot.patroni is None:
         return None
     patch = dynamic_config_patch(wanted, snapshot.patroni_config)
     return PatchPatroniConfig(patch) if patch else None

@@ -242,6 +242,10 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot, requested: Rollout 
     if (fewer is not None or due) and patroni is not None and patroni.paused:
         # It starts no server meanwhile, so a member would not come back.
         return Rollout(names.POSTGRES, None, "Patroni to be resumed (patronictl resume)", holds_up=False)
+    if due and patroni is not None and patroni.refused_parameters:
+        refused = ", ".join(patroni.refused_parameters)
+        waiting_for = f"parameters that Postgres starts with: it refuses {refused}"
+        return Rollout(names.POSTGRES, None, waiting_for, holds_up=False)
     if fewer is not None or not due:
         return fewer
     if patroni is None:

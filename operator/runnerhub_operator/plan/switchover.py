@@ -113,6 +113,10 @@ def _obstacle(cluster: RunnerHubCluster, snapshot: Snapshot, wanted: str) -> str
         return "Patroni does not answer"
     if patroni.leader is None or not patroni.in_step(patroni.leader):
         return "there is no running primary to take over from"
+    if patroni.refused_parameters:
+        return (
+            f"the primary would not start again, as Postgres refuses {', '.join(patroni.refused_parameters)}"
+        )
     member = patroni.member(wanted)
     if pod is None or not pod.ready or member is None:
         return "its pod is not ready"
