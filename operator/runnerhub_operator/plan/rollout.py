@@ -237,7 +237,9 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot, requested: Rollout 
     unsettled = [name for name in expected if not shrink.is_healthy(cluster, snapshot, name)]
     mendable = _mendable(outdated, unsettled, leader)
     if mendable is not None:
-        return _renew(names.POSTGRES, mendable, mends=True)
+        renewal = _renew(names.POSTGRES, mendable, mends=True)
+        # One that has never run takes nothing away from anybody.
+        return renewal if mendable.cannot_start else _resting_on(renewal, _others(expected, mendable.name))
     fewer = shrink.look(cluster, snapshot)
     if (fewer is not None or due) and patroni is not None and patroni.paused:
         # It starts no server meanwhile, so a member would not come back.
@@ -266,17 +268,20 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot, requested: Rollout 
     pod = next((pod for pod in outdated if pod.name == name), None)
     if pod is None:
         return _restart(name, expected, pause=name == leader)
-    renewal = _renew(names.POSTGRES, pod)
-    if isinstance(renewal.step, RestartPod):
-        # A primary that nobody can take over from is renewed only where there is no replica.
-        alone = replace(renewal.step, pause=name == leader)
-        return replace(renewal, step=alone, rests_on=_others(expected, name))
+    renewal = _resting_on(_renew(names.POSTGRES, pod), _others(expected, name))
+    if name == leader and isinstance(renewal.step, RestartPod):
+        # Nobody can take over.
+        return replace(renewal, step=replace(renewal.step, pause=True))
     return renewal
 
 
 def _restart(member: str, expected: Sequence[str], *, pause: bool) -> Rollout:
     step = RestartPostgres(member, "changed parameters", pause)
     return Rollout(names.POSTGRES, step, member, rests_on=_others(expected, member))
+
+
+def _resting_on(rollout: Rollout, members: tuple[str, ...]) -> Rollout:
+    return replace(rollout, rests_on=members) if rollout.step is not None else rollout
 
 
 def _others(expected: Sequence[str], name: str) -> tuple[str, ...]:
