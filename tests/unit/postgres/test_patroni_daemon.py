@@ -59,13 +59,14 @@ def tags_over_time():
 
     asked, told, answers = [], [], {"rows": [("log_timezone",), ("work_mem",)]}
 
-    def query(sql, retry):
+    def query(sql):
         asked.append(sql)
         if answers["rows"] is None:
             raise PostgresConnectionException("gone")
         return answers["rows"]
 
-    server = types.SimpleNamespace(state="running", query=query)
+    pool = {"parameters": types.SimpleNamespace(query=query)}
+    server = types.SimpleNamespace(state="running", connection_pool=pool)
     ha = types.SimpleNamespace(patroni=types.SimpleNamespace(tags={"a": 1}), _disable_sync=0, state_handler=server)
     launcher["tell_refused_parameters"]()
     thread = threading.Thread(target=lambda: told.append(Ha.get_effective_tags(ha)))
@@ -199,9 +200,11 @@ def test_a_real_server_tells_what_it_refuses_and_not_what_waits_for_a_restart(
         settings = data / "postgresql.conf"
         mine = f"listen_addresses = ''\nunix_socket_directories = '{home}'\n"
         settings.write_text(mine, encoding="utf-8")
-        run("pg_ctl", "-D", str(data), "-w", "-l", f"{home}/log", "start")
+        run("pg_ctl", "-D", str(data), "-w", "-l", f"{home}/log", "-o", "--max_worker_processes=9", "start")
         try:
-            changed = "log_timezone = 'Mars'\nmax_connections = 50\nwork_mem = '8MB'\n"
+            changed = (
+                "log_timezone = 'Mars'\nmax_connections = 50\nmax_worker_processes = 8\nwork_mem = '8MB'\n"
+            )
             settings.write_text(mine + changed, encoding="utf-8")
             run("pg_ctl", "-D", str(data), "reload")
             for _ in range(100):
