@@ -160,6 +160,18 @@ class PlayedCluster:
             members.append(member if leads else {**member, "lag": 0, "receive_lag": 0, "replay_lag": 0})
         return {"members": members, "scope": "played"}
 
+    def patroni_own_words(self, ip: str) -> dict[str, Any]:
+        """The GET /patroni of the member at an address."""
+        name = next((pod.name for pod in self.pods[names.POSTGRES].values() if pod.ip == ip), "")
+        if name in self.broken:
+            return {"state": self.broken[name], "role": "replica"}
+        words = {"state": "running", "server_version": 170006, "timeline": self.terms[names.POSTGRES]}
+        primary = self.holders.get(names.POSTGRES)
+        if primary is not None and name == primary.name:
+            return {**words, "role": "primary", "xlog": {"location": 1}}
+        xlog = {"received_location": 1, "replayed_location": 1}
+        return {**words, "role": "replica", "replication_state": "streaming", "xlog": xlog}
+
     def sentinel_master(self) -> dict[str, str] | None:
         """Sentinel's MASTER, None while there is no master with an address."""
         ip = self.master_address()

@@ -129,7 +129,7 @@ class PatroniProtocol(_HttpProtocol):
             case "GET", "/cluster":
                 return "200 OK", json.dumps(cluster.patroni_members())
             case "GET", "/patroni":
-                return "200 OK", json.dumps({"state": "running", "server_version": 170006})
+                return "200 OK", json.dumps(cluster.patroni_own_words(self._address()))
             case "GET", "/config":
                 return "200 OK", json.dumps(cluster.config)
             case "PATCH", "/config":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import logging
 import secrets
 import string
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -31,7 +33,7 @@ from .probes import patroni, pgbouncer, runners
 from .probes.http import Login
 from .resources.common import Manifest
 from .resources.credentials import CredentialSecret
-from .resources.patroni import POOLER_ADMIN_USER, REST_USER
+from .resources.patroni import MAX_REPLICA_LAG_BYTES, POOLER_ADMIN_USER, REST_USER
 from .resources.runners import CONTROL_KEY
 from .resources.token_keys import known_keys
 from .snapshot import LiveObject, Snapshot
@@ -44,6 +46,10 @@ PASSWORD_LENGTH = 32
 ACTION_DEADLINE_SECONDS = 20.0
 # Patroni only begins, and answers when it has read its store.
 REINITIALIZE_DEADLINE_SECONDS = 5.0
+# A member that works answers in milliseconds.
+MEMBER_DEADLINE_SECONDS = 1.0
+# HAProxy looks once a second whether a member that was away is back; clients that go on before that see errors.
+ROUTED_SECONDS = 1.5
 # Shorter by far than a runner heeds it.
 DRAIN_DEADLINE_SECONDS = 2.0
 
@@ -304,11 +310,20 @@ class Actor:
     async def patch_patroni(
         self, cluster: RunnerHubCluster, snapshot: Snapshot, action: actions.PatchPatroniConfig
     ) -> None:
-        """Change Patroni's dynamic configuration."""
-        host = _primary_host(snapshot)
-        await patroni.patch_config(
-            self._http, host, action.patch, login=_patroni_login(cluster, snapshot), deadline_seconds=5.0
-        )
+        """Change Patroni's dynamic configuration, by the primary or, without one, by any member. Raises ProbeError."""
+        login, leader = _patroni_login(cluster, snapshot), _leader(snapshot)
+        pods = [pod for pod in snapshot.pods_of(names.POSTGRES) if pod.ip and leader in (pod.name, None)]
+        error = ProbeError("Patroni has no member that could be asked")
+        for pod in pods:
+            try:
+                await patroni.patch_config(
+                    self._http, pod.ip, action.patch, login=login, deadline_seconds=5.0
+                )
+                break
+            except ProbeError as failed:
+                error = failed
+        else:
+            raise error
         logger.info("changed Patroni's configuration: %s", ", ".join(sorted(action.patch)))
 
     async def disrupt(
@@ -320,28 +335,97 @@ class Actor:
             case actions.RenewDeployment(manifest, _):
                 live = snapshot.child("Deployment", manifest["metadata"]["name"])
                 await self.apply(cluster, dict(manifest), live)
-            case actions.RestartPod(pod, uid, _):
-                ref = ObjectRef("v1", "Pod", cluster.namespace, pod)
-                try:
-                    await self._client.delete(ref, uid=uid)
-                except (NotFoundError, ConflictError):
-                    return None
-                return uid
+            case actions.RestartPod():
+                return await self._delete_pod(cluster, snapshot, step)
             case actions.SwitchPostgres():
                 await self._switch_postgres(cluster, snapshot, step)
-            case actions.RestartPostgres(member, _):
-                pod_of_member = snapshot.pod(member)
-                if pod_of_member is not None:
-                    await patroni.restart_member(
-                        self._http,
-                        pod_of_member.ip,
-                        login=_patroni_login(cluster, snapshot),
-                        deadline_seconds=ACTION_DEADLINE_SECONDS,
-                        only_pending=True,
-                    )
+            case actions.RestartPostgres():
+                await self._restart_postgres(cluster, snapshot, step)
+            case actions.ShrinkPostgres(_, instances):
+                await self._shrink_postgres(cluster, snapshot, instances)
             case actions.ReinitializePostgres(member, _):
                 await self._reinitialize(cluster, snapshot, member)
         return None
+
+    async def check_members(self, snapshot: Snapshot, members: Sequence[str]) -> None:
+        """Ask members of the database themselves whether they can be counted on. ProbeError: one cannot.
+
+        What others know of one on a node that stands still are its last words, for most of a minute in Kubernetes too.
+        """
+        replicas = [name for name in members if name != _leader(snapshot)]
+        # Without replicas to ask, a primary that is restarted itself need not answer.
+        lags = await self._lags(snapshot, replicas) if members else {}
+        if silent := [name for name in replicas if name not in lags]:
+            raise ProbeError(f"{', '.join(silent)} does not answer as a replica that streams")
+
+    async def _check_candidate(self, snapshot: Snapshot, step: actions.SwitchPostgres) -> None:
+        """Whether somebody is near enough to the primary to take over at once. ProbeError: nobody is."""
+        others = [pod.name for pod in snapshot.pods_of(names.POSTGRES) if pod.name != step.primary and pod.ip]
+        candidates = [step.candidate] if step.candidate is not None else others
+        lags = await self._lags(snapshot, candidates)
+        if any(lag <= MAX_REPLICA_LAG_BYTES for lag in lags.values()):
+            return
+        who = step.candidate or "no replica"
+        why = "streams and answers" if step.candidate is None else "does not answer as a replica that streams"
+        if lags:
+            mib = MAX_REPLICA_LAG_BYTES // 1024**2
+            near = "is more than" if step.candidate is not None else "is less than"
+            why = f"{near} {mib} MiB behind {step.primary}"
+        raise ProbeError(f"the Postgres switchover is refused: {who} {why}")
+
+    async def _lags(self, snapshot: Snapshot, members: Sequence[str]) -> Mapping[str, int]:
+        hosts = {name: pod.ip for name in members if (pod := snapshot.pod(name)) is not None and pod.ip}
+        return await patroni.read_lags(
+            self._http, _primary_host(snapshot), hosts, deadline_seconds=MEMBER_DEADLINE_SECONDS
+        )
+
+    async def _shrink_postgres(self, cluster: RunnerHubCluster, snapshot: Snapshot, instances: int) -> None:
+        """Tell the StatefulSet of the database how many members stay."""
+        name = names.child(cluster.name, names.POSTGRES)
+        live = snapshot.children.live("StatefulSet", name)
+        if live is None:
+            return
+        patch = {"metadata": {"uid": live.uid}, "spec": {"replicas": instances}}
+        with contextlib.suppress(NotFoundError, ConflictError):
+            await self._client.merge_patch(
+                ObjectRef("apps/v1", "StatefulSet", cluster.namespace, name), patch
+            )
+
+    async def _delete_pod(
+        self, cluster: RunnerHubCluster, snapshot: Snapshot, step: actions.RestartPod
+    ) -> str | None:
+        """Delete a pod; its uid, None when it is gone. SwitchoverPostponedError: clients could not be held back."""
+        ref = ObjectRef("v1", "Pod", cluster.namespace, step.pod)
+        # Nobody takes over, so the agents open when the time is over.
+        async with self._held_back(cluster, snapshot, step.pod, "restart") if step.pause else nullcontext():
+            try:
+                await self._client.delete(ref, uid=step.uid)
+            except (NotFoundError, ConflictError):
+                return None
+        return step.uid
+
+    async def _restart_postgres(
+        self, cluster: RunnerHubCluster, snapshot: Snapshot, step: actions.RestartPostgres
+    ) -> None:
+        """Restart Postgres inside a member; clients of the primary wait meanwhile, within bounds.
+
+        SwitchoverPostponedError: they could not be held back. ProbeError: Patroni refuses, or Postgres does not start.
+        """
+        pod = snapshot.pod(step.member)
+        if pod is None:
+            return
+        held = self._held_back(cluster, snapshot, step.member, "restart") if step.pause else nullcontext(())
+        async with held as poolers:
+            await patroni.restart_member(
+                self._http,
+                pod.ip,
+                login=_patroni_login(cluster, snapshot),
+                deadline_seconds=ACTION_DEADLINE_SECONDS,
+                only_pending=True,
+            )
+            if poolers:
+                await asyncio.sleep(ROUTED_SECONDS)
+                await self._let_go(cluster, snapshot, poolers)
 
     async def _reinitialize(self, cluster: RunnerHubCluster, snapshot: Snapshot, member: str) -> None:
         """Have a replica begin to copy the primary. ProbeError: its pod is gone, or its Patroni refuses."""
@@ -360,23 +444,14 @@ class Actor:
     ) -> None:
         """Have the poolers hold their clients back, hand the role over; they go on when the new primary takes writes.
 
-        SwitchoverPostponedError: not every pooler could. ProbeError: Patroni refuses. In both cases clients go on.
+        SwitchoverPostponedError: not every pooler could. ProbeError: nobody is near enough to take over, or Patroni
+        refuses. In all cases clients go on.
         """
-        host, login = _primary_host(snapshot), _login(cluster, snapshot, POOLER_ADMIN_USER)
-        poolers = [pod.ip for pod in snapshot.pods_of(names.POOLER) if pod.ip] if step.pause else []
-        serving = {pod.ip for pod in snapshot.pods_of(names.POOLER) if pod.ready}
-        try:
-            # A shorter stop of the old primary: what it has in memory is written while clients still work.
-            for pooler in sorted(serving.intersection(poolers))[:1]:
-                await self._checkpoint(pooler, login)
-            held_up = await pgbouncer.pause(
-                self._http, poolers, step.primary, seconds=pgbouncer.HELD_BACK_SECONDS, login=login
-            )
-            for pooler, why in held_up.items():
-                # One that starts or drains has few clients, or none, and may not be able to answer.
-                if pooler in serving:
-                    raise SwitchoverPostponedError(f"the Postgres switchover waits: {why}")
-                logger.info("goes on without a pooler that does not serve: %s", why)
+        host = _primary_host(snapshot)
+        await self._check_candidate(snapshot, step)
+        async with (
+            self._held_back(cluster, snapshot, step.primary, "switchover") if step.pause else nullcontext()
+        ):
             await patroni.switchover(
                 self._http,
                 host,
@@ -385,11 +460,40 @@ class Actor:
                 login=_patroni_login(cluster, snapshot),
                 deadline_seconds=ACTION_DEADLINE_SECONDS,
             )
+
+    @contextlib.asynccontextmanager
+    async def _held_back(
+        self, cluster: RunnerHubCluster, snapshot: Snapshot, primary: str, what: str
+    ) -> AsyncIterator[Sequence[str]]:
+        """Have the poolers hold their clients back, for a bounded time; gives their addresses.
+
+        SwitchoverPostponedError: not every pooler could. When that or anything within fails, clients go on at once.
+        """
+        login = _login(cluster, snapshot, POOLER_ADMIN_USER)
+        poolers = [pod.ip for pod in snapshot.pods_of(names.POOLER) if pod.ip]
+        serving = {pod.ip for pod in snapshot.pods_of(names.POOLER) if pod.ready}
+        switches = what == "switchover"
+        seconds = pgbouncer.HELD_BACK_SECONDS if switches else pgbouncer.LONGEST_HELD_BACK_SECONDS
+        try:
+            # A shorter stop of the old primary: what it has in memory is written while clients still work.
+            for pooler in sorted(serving.intersection(poolers))[:1]:
+                await self._checkpoint(pooler, login)
+            held_up = await pgbouncer.pause(self._http, poolers, primary, seconds=seconds, login=login)
+            for pooler, why in held_up.items():
+                # One that starts or drains has few clients, or none, and may not be able to answer.
+                if pooler in serving:
+                    raise SwitchoverPostponedError(f"the Postgres {what} waits: {why}")
+                logger.info("goes on without a pooler that does not serve: %s", why)
+            yield poolers
         except BaseException:
             # Also when this task is cancelled; an agent that is not reached opens when its time is over.
-            for pooler, why in (await pgbouncer.resume(self._http, poolers, login=login)).items():
-                logger.info("pooler %s was not resumed: %s", pooler, why)
+            await self._let_go(cluster, snapshot, poolers)
             raise
+
+    async def _let_go(self, cluster: RunnerHubCluster, snapshot: Snapshot, poolers: Sequence[str]) -> None:
+        login = _login(cluster, snapshot, POOLER_ADMIN_USER)
+        for pooler, why in (await pgbouncer.resume(self._http, poolers, login=login)).items():
+            logger.info("pooler %s was not resumed: %s", pooler, why)
 
     async def _checkpoint(self, pooler: str, login: Login) -> None:
         try:
@@ -432,9 +536,12 @@ def _changed(before: Any, after: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
+def _leader(snapshot: Snapshot) -> str | None:
+    return snapshot.patroni.leader if snapshot.patroni is not None else None
+
+
 def _primary_host(snapshot: Snapshot) -> str:
-    leader = snapshot.patroni.leader if snapshot.patroni is not None else None
-    pod = snapshot.pod(leader)
+    pod = snapshot.pod(_leader(snapshot))
     if pod is None or not pod.ip:
         raise ProbeError("Patroni has no leader that could be asked")
     return pod.ip

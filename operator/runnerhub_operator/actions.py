@@ -18,12 +18,14 @@ class PatchPatroniConfig:
 class RestartPod:
     """Delete a pod so that its StatefulSet makes it anew from the current template.
 
-    A Redis master that is told to stop hands its role over first, without losing what it confirmed.
+    A Redis master that is told to stop hands its role over first, without losing what it confirmed. `pause`: it is the
+    Postgres primary and nobody can take over; the poolers hold their clients back for a while.
     """
 
     pod: str
     uid: str
     reason: str
+    pause: bool = False
 
     def __str__(self) -> str:
         return f"restart pod {self.pod}: {self.reason}"
@@ -50,13 +52,28 @@ class SwitchPostgres:
 
 @dataclass(frozen=True, slots=True)
 class RestartPostgres:
-    """Restart Postgres inside a member, for parameters that need it."""
+    """Restart Postgres inside a member, for parameters that need it.
+
+    `pause`: it is the primary; the poolers hold their clients back meanwhile.
+    """
 
     member: str
     reason: str
+    pause: bool = False
 
     def __str__(self) -> str:
         return f"restart Postgres in {self.member}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShrinkPostgres:
+    """Let the highest member of the database go: its StatefulSet is told `instances`, one less than before."""
+
+    member: str
+    instances: int
+
+    def __str__(self) -> str:
+        return f"let {self.member} go: {self.instances} members stay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +174,9 @@ class RunnerSteps:
         return bool(self.create or self.stop or self.mark)
 
 
-Disruption = RestartPod | SwitchPostgres | RestartPostgres | ReinitializePostgres | RenewDeployment
+Disruption = (
+    RestartPod | SwitchPostgres | RestartPostgres | ShrinkPostgres | ReinitializePostgres | RenewDeployment
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +186,7 @@ class Rollout:
     `step` is the next thing to do, None while a started one has not settled yet; `waiting_for` tells people.
     `mends`: the step takes nothing away from what works, so it waits for nothing. `repairs`: it follows from no
     change of the spec, but from a broken member. `holds_up`: others wait for it, also while it waits itself.
+    `rests_on`: members of the database that must answer for themselves just before the step.
     """
 
     component: str
@@ -175,6 +195,7 @@ class Rollout:
     mends: bool = False
     repairs: bool = False
     holds_up: bool = True
+    rests_on: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:

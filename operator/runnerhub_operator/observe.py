@@ -116,16 +116,25 @@ async def _patroni(
 async def _alive(
     members: patroni.PatroniCluster, pods: list[Pod], http: aiohttp.ClientSession
 ) -> frozenset[str]:
-    """Members whose own Patroni answers, of those out of step that Kubernetes does not call ready."""
+    """Members whose own Patroni answers, of the primary and those out of step that Kubernetes does not call ready.
+
+    The primary, whose kubelet may be dead, must say that it is one.
+    """
     if members.leader is None:
         return frozenset()
+    leader = members.leader
     asked = [
         pod
         for pod in pods
-        if not (pod.ready or pod.terminating or pod.name == members.leader or members.in_step(pod.name))
+        if not (pod.ready or pod.terminating) and (pod.name == leader or not members.in_step(pod.name))
     ]
     answers = await asyncio.gather(
-        *(patroni.is_alive(http, pod.ip, deadline_seconds=ALIVE_DEADLINE_SECONDS) for pod in asked)
+        *(
+            patroni.is_alive(
+                http, pod.ip, primary=pod.name == leader, deadline_seconds=ALIVE_DEADLINE_SECONDS
+            )
+            for pod in asked
+        )
     )
     return frozenset(pod.name for pod, answer in zip(asked, answers, strict=True) if answer)
 

@@ -17,7 +17,7 @@ import aiohttp
 
 from . import metrics, names
 from .act import Actor
-from .actions import Disruption, MarkRunner, ReinitializePostgres, StopRunner, SwitchPostgres
+from .actions import Disruption, MarkRunner, ReinitializePostgres, Rollout, StopRunner
 from .api import (
     ConditionReason,
     ConditionType,
@@ -347,7 +347,7 @@ class Reconciler:
                 live = snapshot.children.live("Lease", name)
                 await self._actor.take_lease(cluster, plan.disruption_lease, live)
             if plan.rollout is not None and plan.rollout.step is not None:
-                memory = await self._step(cluster, snapshot, plan.rollout.step, plan.memory)
+                memory = await self._step(cluster, snapshot, plan.rollout, plan.rollout.step, plan.memory)
                 self._remember(cluster, memory)
                 return replace(plan, memory=memory)
         except ProbeError as error:
@@ -356,22 +356,27 @@ class Reconciler:
         return plan
 
     async def _step(
-        self, cluster: RunnerHubCluster, snapshot: Snapshot, step: Disruption, memory: ClusterMemory
+        self,
+        cluster: RunnerHubCluster,
+        snapshot: Snapshot,
+        rollout: Rollout,
+        step: Disruption,
+        memory: ClusterMemory,
     ) -> ClusterMemory:
-        """One step, and what to remember of it; a switchover that did not take place is remembered too."""
+        """One step, and what to remember of it; one that did not take place is remembered too."""
         if isinstance(step, ReinitializePostgres):
             return await self._reinitialize(cluster, snapshot, step, memory)
         try:
+            await self._actor.check_members(snapshot, rollout.rests_on)
             uid = await self._actor.disrupt(cluster, snapshot, step)
         except ProbeError as error:
-            if not isinstance(step, SwitchPostgres):
-                raise
             logger.info("%s", error, extra={"cluster": f"{cluster.namespace}/{cluster.name}"})
             postponed = isinstance(error, SwitchoverPostponedError)
             reason: EventReason = "SwitchoverPostponed" if postponed else "ChangeDelayed"
             await self._actor.emit(cluster, EventNote("Warning", reason, str(error)), snapshot.now)
             now, last = datetime.now(UTC), memory.last_step
-            return replace(memory, last_step=last.postponed(now) if postponed else last.refused(now))
+            put_off = last.postponed(now) if postponed else last.refused(now, str(error))
+            return replace(memory, last_step=put_off)
         return replace(memory, last_step=LastStep(at=datetime.now(UTC), deleted_uid=uid))
 
     async def _reinitialize(

@@ -21,6 +21,8 @@ from .quantities import parse_quantity
 
 Manifest = Mapping[str, Any]
 
+# A kubelet that works ends a pod within seconds after its time is over.
+LOST_SECONDS: Final = 30.0
 # Reasons for which a pod waits before its containers have run for the first time.
 NEVER_STARTS: Final = (
     "Unschedulable",
@@ -157,7 +159,8 @@ class Children:
 class Pod:
     """The parts of a pod that decisions are made from; two that are equal give no reason to look again.
 
-    `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator. `ended`: the containers have
+    `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator. `gone_by`: when it is to be gone
+    at the latest, if it is being deleted. `ended`: the containers have
     ended for good, as after an eviction; `last_words` is what one of them left that ended badly. Of runners: `pool`,
     the `template` and `layout` that they were made from, `marked_busy`, the mark of those that have a job, and `since`
     when they have been ready or not, from their first start on.
@@ -176,6 +179,7 @@ class Pod:
     leads: bool
     waiting_reason: str
     message: str
+    gone_by: str = ""
     ended: bool = False
     last_words: str = ""
     pool: str = ""
@@ -218,6 +222,7 @@ class Pod:
             leads=labels.get(names.LABEL_LEADER) == "true",
             waiting_reason=waiting.get("reason", "") or unscheduled.get("reason", ""),
             message=waiting.get("message", "") or unscheduled.get("message", ""),
+            gone_by=metadata.get("deletionTimestamp", ""),
             ended=status.get("phase") in ("Succeeded", "Failed"),
             last_words=next(
                 (
@@ -233,6 +238,12 @@ class Pod:
             marked_busy=labels.get(names.LABEL_BUSY) == "true",
             since=_since(body, ready) if pool else "",
         )
+
+    def is_lost(self, now: datetime) -> bool:
+        """Whether nobody ends the pod although it should be gone long since, as on a node whose kubelet is dead."""
+        if not self.gone_by:
+            return False
+        return (now - datetime.fromisoformat(self.gone_by)).total_seconds() > LOST_SECONDS
 
     @property
     def cannot_start(self) -> bool:
@@ -335,10 +346,11 @@ class Snapshot:
 
     `children` are the live objects as cached from the watches. A probe that did not succeed is None
     (Patroni) or empty (Sentinel, `redis_pods`). `alive`: Postgres members out of step whose pods are not ready, but
-    whose own Patroni answers. `http_routes`: whether the API server has HTTPRoutes. `balancers`: what the programs of
-    the load balancer's pods tell. `unserved`: why no request through one of them is served, "" when it is.
-    `writes_refused`: the Redis master's answer to a write that it refuses, "" when it takes them. `deaf_queues`: queues
-    whose workers take no job, None while nobody tells. `demand` is None, with the reason in `demand_error`, while no
+    whose own Patroni answers, and a primary in such a pod that says that it is one. `http_routes`: whether the API
+    server has HTTPRoutes. `balancers`: what the programs of the load balancer's pods tell. `unserved`: why no request
+    through one of them is served, "" when it is. `writes_refused`: the Redis master's answer to a write that it
+    refuses, "" when it takes them. `deaf_queues`: queues whose workers take no job, None while nobody tells. `demand`
+    is None, with the reason in `demand_error`, while no
     orchestrator tells it.
     """
 

@@ -109,11 +109,11 @@ EVENTS: Final[Mapping[EventReason, EventMeaning]] = {
     ),
     "SwitchoverPostponed": EventMeaning(
         "Warning",
-        "Clients could not be held back for a switchover, mostly because a transaction did not end within 1.5 seconds, "
-        "so nothing moved.",
+        "Clients could not be held back for a switchover, or for a restart of a primary that nobody can take over "
+        "from, mostly because a transaction did not end within 1.5 seconds, so nothing was done.",
         "The message; `kubectl runnerhub psql -- -c 'select pid, state, xact_start, query from pg_stat_activity order "
         "by xact_start'`.",
-        "Nothing: it is tried again every 15 seconds, and after three tries the role moves all the same. End the long "
+        "Nothing: it is tried again every 15 seconds, and after three tries it is done all the same. End the long "
         "transaction if it must not be cut off.",
     ),
     "SwitchoverRefused": EventMeaning(
@@ -124,7 +124,8 @@ EVENTS: Final[Mapping[EventReason, EventMeaning]] = {
     ),
     "ChangeDelayed": EventMeaning(
         "Warning",
-        "Patroni, a pooler or another server did not answer, or refused, so a step of a change did not take place.",
+        "Patroni, a pooler or another server did not answer, or refused, so a step of a change did not take place; or "
+        "a member of the database that the step rests on does not stream, or is too far behind to take over.",
         "The message names who did not answer; the log of that pod.",
         "Nothing: it is tried again. When it goes on, mend that pod or the network to it.",
     ),

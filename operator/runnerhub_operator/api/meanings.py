@@ -91,6 +91,21 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
         "`status.redis.deafQueues`; the workers' logs.",
         "Restart the workers of the queues that the message names.",
     ),
+    ConditionReason.PATRONI_PAUSED: Meaning(
+        "PostgresReady",
+        "Somebody paused Patroni (`patronictl pause`). The database serves, but no replica takes over from a primary "
+        "that fails, and no rolling change of the members goes on.",
+        "`kubectl exec hub-postgres-0 -- patronictl list`.",
+        "`kubectl exec hub-postgres-0 -- patronictl resume`, when what it was paused for is done.",
+    ),
+    ConditionReason.PARAMETERS_REFUSED: Meaning(
+        "PostgresReady",
+        "Postgres refuses parameters, or does not start since they changed. Members that run go on with the former "
+        "values; one that stopped cannot start. Its data is kept, and no other member is restarted.",
+        "The message, which names the parameters; the last lines of `kubectl logs` of the member.",
+        "Correct or remove them in spec.postgres.parameters (shared_buffers follows resources.limits.memory). Members "
+        "that stopped then start by themselves.",
+    ),
     ConditionReason.CREDENTIALS_MISSING: Meaning(
         "PostgresReady, RedisReady",
         "Somebody deleted the Secret, or a key of it, whose passwords running servers still use.",

@@ -53,6 +53,8 @@ class ConditionReason(StrEnum):
     WRITES_REFUSED = "WritesRefused"
     WORKERS_DEAF = "WorkersDeaf"
     CREDENTIALS_MISSING = "CredentialsMissing"
+    PATRONI_PAUSED = "PatroniPaused"
+    PARAMETERS_REFUSED = "ParametersRefused"
     NOT_REQUESTED = "NotRequested"
     NO_ADDRESS = "NoAddress"
     GATEWAY_API_MISSING = "GatewayApiMissing"

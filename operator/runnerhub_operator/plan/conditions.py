@@ -121,11 +121,13 @@ def postgres_verdict(
     status: PostgresStatus,
     creating: bool,
     broken: Sequence[str] = (),
+    refused: str = "",
 ) -> Verdict:
     """PostgresReady: a primary that accepts writes behind at least one pooler; full with all replicas streaming.
 
-    `broken`: clauses about members that are broken and what is done about them.
+    `broken`: clauses about members that are broken and what is done about them. `refused`: about parameters.
     """
+    paused = _is_patroni_paused(cluster, snapshot)
     wanted = cluster.spec.postgres.instances
     poolers, wanted_poolers = snapshot.pods_of(names.POOLER), cluster.spec.postgres.pooler.replicas
     members = snapshot.pods_of(names.POSTGRES)
@@ -143,6 +145,8 @@ def postgres_verdict(
         and _ready(members) >= wanted
         and ready_poolers >= wanted_poolers
         and not fullest(status.instances, FULL_PERCENT)
+        and not refused
+        and not paused
     )
     primary = f"primary {status.primary}" if status.primary else "no primary"
     detail = (
@@ -150,14 +154,35 @@ def postgres_verdict(
         f"{ready_poolers} of {wanted_poolers} poolers ready"
     )
     detail = _clauses(detail, _refused(cluster, snapshot, names.POOLER))
+    if paused:
+        resume = f"kubectl exec {names.member(cluster.name, names.POSTGRES, 0)} -- patronictl resume"
+        detail += f"; Patroni is paused: no replica takes over by itself ({resume})"
+    detail = _clauses(detail, refused)
     detail = "; ".join((detail, *broken, *fullness.told(status.instances, fullness.POSTGRES_SIZE)))
-    return _verdict(
+    verdict = _verdict(
         ConditionType.POSTGRES,
         serves=serves,
         full=full,
         creating=creating,
         detail=detail,
         pods=members + poolers,
+    )
+    if (refused or paused) and verdict.reason in (
+        ConditionReason.REDUCED_REDUNDANCY,
+        ConditionReason.UNAVAILABLE,
+    ):
+        reason = ConditionReason.PARAMETERS_REFUSED if refused else ConditionReason.PATRONI_PAUSED
+        return replace(verdict, reason=reason)
+    return verdict
+
+
+def _is_patroni_paused(cluster: RunnerHubCluster, snapshot: Snapshot) -> bool:
+    """Whether Patroni is paused; what was told before holds while it does not answer."""
+    if snapshot.patroni is not None:
+        return snapshot.patroni.paused
+    return any(
+        condition.type == ConditionType.POSTGRES and condition.reason == ConditionReason.PATRONI_PAUSED
+        for condition in cluster.status.conditions
     )
 
 

@@ -15,7 +15,7 @@ from ..resources.redis import ADDRESS_PREFIX, state_config_map_name
 from ..resources.runners import shared_manifests
 from ..resources.storage import claim_name, storage_manifests
 from ..snapshot import Scaled, Snapshot
-from . import credentials, layout, volumes
+from . import credentials, layout, shrink, volumes
 from .migration import Migration, stays
 
 _PRUNED_KINDS = frozenset(
@@ -77,6 +77,7 @@ def context_of(
         credentials_hash=credentials.credentials_hash(cluster, snapshot),
         scaled={component: size.replicas for component, size in scaled.items() if size.left_alone},
         autoscaled=next((size.replicas for size in scaled.values() if size.asked_for), None),
+        postgres_instances=shrink.instances(cluster, snapshot),
         postgres_volume_bytes=volumes.smallest_postgres_volume(cluster, snapshot),
         serves_http_routes=snapshot.http_routes,
     )

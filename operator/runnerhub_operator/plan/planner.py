@@ -204,7 +204,8 @@ def make_plan(
     memory = memory or ClusterMemory(failovers.initial_memory(cluster.status))
     sections = _sections(cluster, snapshot, memory)
     changes = _changes(cluster, snapshot, images, sections, memory)
-    request = switchover.follow(cluster, snapshot, sections.postgres.primary)
+    refused = memory.last_step.refusal(snapshot.now)
+    request = switchover.follow(cluster, snapshot, sections.postgres.primary, refused)
     mending = repair.look(cluster, snapshot, memory.repair)
     asked = _Asked(request.rollout, mending.rollout)
     rollout = _rollout(cluster, snapshot, sections, changes, memory.last_step, asked)
@@ -214,7 +215,7 @@ def make_plan(
     context = BuildContext(cluster, images)
     crew = pools.look(context, snapshot, memory.runners)
     verdicts, since, full = _verdicts(
-        cluster, snapshot, sections, changes, rollout, mending.told, growth, in_use.behind, memory
+        cluster, snapshot, sections, changes, rollout, mending, growth, in_use.behind, memory
     )
     verdicts.append(pools.verdict(cluster, snapshot, crew, demand_lost=sections.told.demand_lost))
     written = conditions.with_times(verdicts, cluster.status, cluster.generation, snapshot.now)
@@ -429,7 +430,7 @@ def _verdicts(
     sections: _Sections,
     changes: _Changes,
     rollout: Rollout | None,
-    broken: Sequence[str],
+    mending: repair.Repair,
     growth: volumes.Growth,
     behind: Sequence[str],
     memory: ClusterMemory,
@@ -438,7 +439,9 @@ def _verdicts(
     before = cluster.status
     creating = before.phase in ("Pending", "Creating", "Invalid", "Paused") and not _was_ready(before)
     components = [
-        conditions.postgres_verdict(cluster, snapshot, sections.postgres, creating, broken),
+        conditions.postgres_verdict(
+            cluster, snapshot, sections.postgres, creating, mending.told, mending.refused
+        ),
         conditions.redis_verdict(cluster, snapshot, sections.redis, creating),
         conditions.orchestrators_verdict(
             cluster,
@@ -613,7 +616,8 @@ def _replacement_event(action: OrphanPods) -> EventNote:
 
 
 def _patroni_patch(wanted: Mapping[str, Any], snapshot: Snapshot) -> PatchPatroniConfig | None:
-    if snapshot.patroni_config is None or snapshot.patroni is None or snapshot.patroni.leader is None:
+    # Also without a primary: what no server starts with can be corrected.
+    if snapshot.patroni_config is None or snapshot.patroni is None:
         return None
     patch = dynamic_config_patch(wanted, snapshot.patroni_config)
     return PatchPatroniConfig(patch) if patch else None

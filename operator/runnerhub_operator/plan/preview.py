@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import names
@@ -53,6 +53,8 @@ def preview(cluster: RunnerHubCluster, snapshot: Snapshot, images: Images) -> Pr
     context = objects.context_of(
         cluster, snapshot, images, redis_bootstrapped=status.redis.bootstrapped, scaled=scaled
     )
+    # Where there are to be fewer members they go one at a time; what is told is the end of that.
+    context = replace(context, postgres_instances=None)
     desired = objects.desired(context, snapshot)
     secrets = tuple(
         Change("create", "Secret", secret.manifest["metadata"]["name"])

@@ -3,7 +3,8 @@
 Patroni starts what crashed, rewinds what diverged (and copies it when that fails), and fills an empty volume. What it
 leaves alone is data that no server starts from, a history that pg_rewind cannot bring back, and a replica whose next
 piece of the log the primary no longer has. Those are waited for, and then copied: one at a time, only while a primary
-runs that can be copied from, and each after a longer time than before.
+runs that can be copied from, and each after a longer time than before. The data of a server that does not start since
+its parameters changed is kept.
 
 Source of the states: patroni/postgresql/misc.py of Patroni 4.1.
 """
@@ -53,6 +54,8 @@ class Sign(StrEnum):
     OTHER_TIMELINE = "is not on the primary's timeline"
 
 
+# What parameters that changed can be the cause of.
+_MAY_REFUSE: Final = (Sign.DOES_NOT_START, Sign.KEEPS_STARTING)
 _FAILED: Final = ("crashed", "restart failed", "start failed", "stopped")
 _STARTING: Final = "starting"
 _RUNNING: Final = ("in archive recovery", "running", "streaming")
@@ -100,19 +103,20 @@ class Refusal:
 class Memory:
     """What is remembered between two visits; losing it costs time, never data.
 
-    `refusal` is the last one, until a member begins to be made anew.
+    `refusal` is the last one, until a member begins to be made anew. `parameters`: what was told of them.
     """
 
     illnesses: Mapping[str, Illness] = field(default_factory=dict)
     tries: Mapping[str, Tries] = field(default_factory=dict)
     refusal: Refusal | None = None
+    parameters: str = ""
 
     def tried(self, member: str, now: datetime) -> Memory:
         """As it is after a member began to be made anew."""
         before = self.tries.get(member)
         again = Tries(before.count + 1 if before is not None else 1, now)
         others = {name: illness for name, illness in self.illnesses.items() if name != member}
-        return Memory(others, {**self.tries, member: again})
+        return Memory(others, {**self.tries, member: again}, parameters=self.parameters)
 
     def refused(self, member: str, why: str, now: datetime) -> Memory:
         """As it is after a member refused."""
@@ -121,12 +125,16 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What a look found: the memory, the repair that is due or under way, clauses for people, and Events."""
+    """What a look found: the memory, the repair that is due or under way, clauses for people, and Events.
+
+    `refused`: a clause about parameters that a member does not start with, "" when there are none.
+    """
 
     memory: Memory
     rollout: Rollout | None = None
     told: tuple[str, ...] = ()
     events: tuple[EventNote, ...] = ()
+    refused: str = ""
 
 
 def look(cluster: RunnerHubCluster, snapshot: Snapshot, before: Memory) -> Repair:
@@ -139,11 +147,41 @@ def look(cluster: RunnerHubCluster, snapshot: Snapshot, before: Memory) -> Repai
         if (illness := _illness(name, snapshot, source, before.illnesses.get(name))) is not None
     }
     tries, events = _tries(members, snapshot, illnesses, before.tries)
-    memory = Memory(illnesses, tries, before.refusal if illnesses else None)
+    # A moment without an answer changes nothing of what is told.
+    refused = (
+        before.parameters if snapshot.patroni is None else _refused(snapshot, snapshot.patroni, illnesses)
+    )
+    memory = Memory(illnesses, tries, before.refusal if illnesses else None, refused)
     if snapshot.patroni is None or source is None:
-        return Repair(memory, events=events)
+        return Repair(memory, events=events, refused=refused)
     ward = _Ward(snapshot, snapshot.patroni, source, memory)
-    return Repair(memory, ward.rollout(), ward.told(paused=cluster.spec.paused), events)
+    return Repair(memory, ward.rollout(), ward.told(paused=cluster.spec.paused), events, refused)
+
+
+def _changed(patroni: PatroniCluster) -> tuple[str, ...]:
+    """Parameters that those who run were not started with, or would not start with."""
+    running = [member for member in patroni.members if patroni.in_step(member.name)]
+    pending = {name for member in running for name in member.pending_parameters}
+    return tuple(sorted(pending | set(patroni.refused_parameters)))
+
+
+def _refused(snapshot: Snapshot, patroni: PatroniCluster, illnesses: Mapping[str, Illness]) -> str:
+    """What is told of parameters that Postgres refuses, "" when there are none."""
+    # One that does not run tells what it refused last.
+    if refused := sorted({name for member in patroni.members for name in member.refused_parameters}):
+        return (
+            f"Postgres refuses {', '.join(refused)} and would not start anew: correct spec.postgres.parameters; no "
+            "member is restarted until then"
+        )
+    changed = _changed(patroni)
+    for name, illness in illnesses.items():
+        lasts = (snapshot.now - illness.since).total_seconds() >= UNTOLD_SECONDS
+        if changed and lasts and illness.sign in _MAY_REFUSE:
+            return (
+                f"{name} {illness.sign} since parameters changed ({', '.join(changed)}): correct them, "
+                f"kubectl logs {name} tells what is wrong"
+            )
+    return ""
 
 
 def _source(snapshot: Snapshot) -> str | None:
@@ -251,7 +289,12 @@ class _Ward:
 
     def _is_due(self, name: str) -> bool:
         illness = self.memory.illnesses[name]
-        return illness.doubted_since is None and self._due_at(name) <= self.snapshot.now
+        due = illness.doubted_since is None and self._due_at(name) <= self.snapshot.now
+        return due and not self._may_refuse(name)
+
+    def _may_refuse(self, name: str) -> bool:
+        """Whether a member may not start because of its parameters; a copy would not start with them either."""
+        return self.memory.illnesses[name].sign in _MAY_REFUSE and bool(_changed(self.patroni))
 
     def _due_at(self, name: str) -> datetime:
         illness, tries = self.memory.illnesses[name], self.memory.tries.get(name)
@@ -277,6 +320,9 @@ class _Ward:
             pod = self.snapshot.pod(member.name)
             if member.name == name or self.patroni.in_step(member.name) or pod is None:
                 continue
+            # On a node that is dead it is on no way.
+            if pod.is_lost(self.snapshot.now):
+                continue
             if pod.terminating or (_sign(member, self.patroni) is None and not pod.ready_unknown):
                 return f"{member.name}, which is on its way ({member.state})"
         return None
@@ -288,7 +334,7 @@ class _Ward:
     def _is_away(self, name: str) -> bool:
         """Whether a member was made anew and has not come back, although it could: its pod is there."""
         pod = self.snapshot.pod(name)
-        there = pod is not None and not pod.ready_unknown
+        there = pod is not None and not pod.ready_unknown and not pod.is_lost(self.snapshot.now)
         return there and not self.memory.tries[name].back
 
     def _is_copied(self, name: str) -> bool:
@@ -318,6 +364,8 @@ class _Ward:
         again = "again " if tries is not None else ""
         if paused:
             return "and spec.paused holds its repair back"
+        if self._may_refuse(name):
+            return "and its data is kept, as its parameters changed"
         due_at = self._due_at(name)
         if due_at > self.snapshot.now:
             return f"it is made anew from the primary {again}at {stamp(due_at)} unless Patroni mends it"

@@ -18,6 +18,7 @@ from ..api import RedisStatus, RunnerHubCluster
 from ..probes.sentinel import can_fail_over
 from ..resources.common import Manifest
 from ..snapshot import LiveObject, Pod, Snapshot
+from . import shrink
 from .fullness import FULL_PERCENT, fullest
 
 # Patroni tells the end of a restart at its next loop, two seconds later.
@@ -45,29 +46,36 @@ class LastStep:
     """The disruption tried last: when, and the uid of the pod if one was deleted.
 
     While the cache still shows that pod as alive, or a restart may not show yet, nothing else is done.
-    `postponements`: how often in a row a Postgres switchover was put off.
+    `postponements`: how often in a row a disruption of the Postgres primary was put off. `why`: what refused a step.
     """
 
     at: datetime | None = None
     deleted_uid: str | None = None
     outcome: Outcome = Outcome.DONE
     postponements: int = 0
+    why: str = ""
 
     def is_recent(self, now: datetime, seconds: float) -> bool:
         """Whether it was less than so many seconds ago."""
         return self.at is not None and (now - self.at).total_seconds() < seconds
 
     def postponed(self, now: datetime) -> LastStep:
-        """As it is after a switchover was put off."""
+        """As it is after a disruption of the primary was put off."""
         return LastStep(now, outcome=Outcome.POSTPONED, postponements=self.postponed_before(now) + 1)
 
-    def refused(self, now: datetime) -> LastStep:
-        """As it is after Patroni refused a switchover."""
-        return LastStep(now, outcome=Outcome.REFUSED, postponements=self.postponed_before(now))
+    def refused(self, now: datetime, why: str) -> LastStep:
+        """As it is after a step was refused, by Patroni or because a member that it rests on is not well."""
+        return LastStep(now, outcome=Outcome.REFUSED, postponements=self.postponed_before(now), why=why)
 
     def postponed_before(self, now: datetime) -> int:
-        """How often the switchover that is due was put off already."""
+        """How often the disruption of the primary that is due was put off already."""
         return self.postponements if self.is_recent(now, FORGOTTEN_SECONDS) else 0
+
+    def refusal(self, now: datetime) -> str:
+        """Why the step that is due was refused, "" when it was not."""
+        # What is still due is tried again before that.
+        refused = self.outcome is Outcome.REFUSED and self.is_recent(now, 2 * REFUSED_SECONDS)
+        return self.why if refused else ""
 
 
 def _seen(snapshot: Snapshot, cluster: str, component: str) -> LiveObject | None:
@@ -109,18 +117,26 @@ def plan_rollout(
         return replace(rollout, step=None, waiting_for="the deleted pod to go")
     if last.is_recent(snapshot.now, SETTLE_SECONDS):
         return replace(rollout, step=None, waiting_for="the last step to show")
-    if isinstance(rollout.step, SwitchPostgres):
-        return _switchover(rollout, rollout.step, snapshot.now, last)
+    if refusal := last.refusal(snapshot.now):
+        # Also told while it is tried again, which then changes no status.
+        rollout = replace(rollout, waiting_for=f"{rollout.waiting_for}: {refusal}")
+        if last.is_recent(snapshot.now, REFUSED_SECONDS):
+            return replace(rollout, step=None)
+    if isinstance(rollout.step, (SwitchPostgres, RestartPostgres, RestartPod)) and rollout.step.pause:
+        return _behind_pause(rollout, rollout.step, snapshot.now, last)
     return rollout
 
 
-def _switchover(rollout: Rollout, step: SwitchPostgres, now: datetime, last: LastStep) -> Rollout:
-    """A switchover at its time: not at once after one that did not take place, and not put off for ever."""
+def _behind_pause(
+    rollout: Rollout, step: SwitchPostgres | RestartPostgres | RestartPod, now: datetime, last: LastStep
+) -> Rollout:
+    """What disturbs the primary, at its time: not at once after a try that was put off, and not put off for ever."""
     if last.outcome is Outcome.POSTPONED and last.is_recent(now, POSTPONED_SECONDS):
+        what = "switchover" if isinstance(step, SwitchPostgres) else "restart of the primary"
         tries = f"{last.postponements} of {MAX_POSTPONEMENTS} tries"
-        return Rollout(rollout.component, None, f"transactions to end before the switchover, after {tries}")
-    if last.outcome is Outcome.REFUSED and last.is_recent(now, REFUSED_SECONDS):
-        return Rollout(rollout.component, None, "Patroni to allow the switchover")
+        return replace(
+            rollout, step=None, waiting_for=f"transactions to end before the {what}, after {tries}"
+        )
     return replace(rollout, step=replace(step, pause=last.postponed_before(now) < MAX_POSTPONEMENTS))
 
 
@@ -207,30 +223,41 @@ def _mendable(outdated: tuple[Pod, ...], unsettled: list[str], holder: str | Non
 
 
 def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot, requested: Rollout | None) -> Rollout | None:
-    outdated = _outdated(snapshot, cluster.name, names.POSTGRES)
-    if outdated is None:
+    found = _outdated(snapshot, cluster.name, names.POSTGRES)
+    if found is None:
         return None
     patroni = snapshot.patroni
-    members = patroni.members if patroni is not None else ()
     leader = patroni.leader if patroni is not None else None
+    expected = [names.member(cluster.name, names.POSTGRES, i) for i in range(cluster.spec.postgres.instances)]
+    # Those that are to go are not renewed first.
+    outdated = tuple(pod for pod in found if pod.name in expected)
+    members = [member for member in patroni.members if member.name in expected] if patroni is not None else []
     pending = [member for member in members if member.pending_restart]
     due = {pod.name for pod in outdated} | {member.name for member in pending}
-    if not due:
-        return None
-    expected = (names.member(cluster.name, names.POSTGRES, i) for i in range(cluster.spec.postgres.instances))
-    unsettled = [name for name in expected if not _postgres_member_healthy(snapshot, name)]
+    unsettled = [name for name in expected if not shrink.is_healthy(cluster, snapshot, name)]
     mendable = _mendable(outdated, unsettled, leader)
     if mendable is not None:
-        return _renew(names.POSTGRES, mendable, mends=True)
+        renewal = _renew(names.POSTGRES, mendable, mends=True)
+        # One that has never run takes nothing away from anybody.
+        return renewal if mendable.cannot_start else _resting_on(renewal, _others(expected, mendable.name))
+    fewer = shrink.look(cluster, snapshot)
+    if (fewer is not None or due) and patroni is not None and patroni.paused:
+        # It starts no server meanwhile, so a member would not come back.
+        return Rollout(names.POSTGRES, None, "Patroni to be resumed (patronictl resume)", holds_up=False)
+    if due and patroni is not None and patroni.refused_parameters:
+        refused = ", ".join(patroni.refused_parameters)
+        waiting_for = f"parameters that Postgres starts with: it refuses {refused}"
+        return Rollout(names.POSTGRES, None, waiting_for, holds_up=False)
+    if fewer is not None or not due:
+        return fewer
     if patroni is None:
         return Rollout(names.POSTGRES, None, "Patroni to answer")
     if unsettled or leader is None:
         return Rollout(names.POSTGRES, None, f"{', '.join(unsettled) or 'a primary'} to become healthy")
     if crowded := fullest(members, FULL_PERCENT):
         return Rollout(names.POSTGRES, None, f"room on the volume of {', '.join(crowded)}", holds_up=False)
-    by_name = {pod.name: pod for pod in outdated}
     if any(member.name == leader and member.restart_primary_first for member in pending):
-        return Rollout(names.POSTGRES, RestartPostgres(leader, "changed parameters"), leader)
+        return _restart(leader, expected, pause=True)
     replicas = sorted(due - {leader}, reverse=True)
     if not replicas and len(members) > 1:
         asked = requested.step if requested is not None else None
@@ -238,16 +265,27 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot, requested: Rollout 
         step = SwitchPostgres(leader, "rolling change", candidate)
         return Rollout(names.POSTGRES, step, "another primary")
     name = replicas[0] if replicas else leader
-    if name in by_name:
-        return _renew(names.POSTGRES, by_name[name])
-    return Rollout(names.POSTGRES, RestartPostgres(name, "changed parameters"), name)
+    pod = next((pod for pod in outdated if pod.name == name), None)
+    if pod is None:
+        return _restart(name, expected, pause=name == leader)
+    renewal = _resting_on(_renew(names.POSTGRES, pod), _others(expected, name))
+    if name == leader and isinstance(renewal.step, RestartPod):
+        # Nobody can take over.
+        return replace(renewal, step=replace(renewal.step, pause=True))
+    return renewal
 
 
-def _postgres_member_healthy(snapshot: Snapshot, name: str) -> bool:
-    pod = snapshot.pod(name)
-    if pod is None or not pod.ready or pod.terminating or snapshot.patroni is None:
-        return False
-    return snapshot.patroni.in_step(name)
+def _restart(member: str, expected: Sequence[str], *, pause: bool) -> Rollout:
+    step = RestartPostgres(member, "changed parameters", pause)
+    return Rollout(names.POSTGRES, step, member, rests_on=_others(expected, member))
+
+
+def _resting_on(rollout: Rollout, members: tuple[str, ...]) -> Rollout:
+    return replace(rollout, rests_on=members) if rollout.step is not None else rollout
+
+
+def _others(expected: Sequence[str], name: str) -> tuple[str, ...]:
+    return tuple(other for other in expected if other != name)
 
 
 def _redis(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus) -> Rollout | None:

@@ -47,7 +47,8 @@ def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> PostgresSt
         leader is not None
         and leader.state == "running"
         and pod is not None
-        and (pod.ready or pod.terminating)
+        # Its kubelet may be dead and it alive.
+        and (pod.ready or pod.terminating or pod.name in snapshot.alive)
     )
     before = {member.name: member.volume_used_percent for member in cluster.status.postgres.instances}
     return PostgresStatus(

@@ -14,6 +14,7 @@ from .. import names
 from ..actions import Rollout, SwitchPostgres
 from ..api import RunnerHubCluster, SwitchoverResult, SwitchoverStatus, Synchronous
 from ..kube.events import EventNote
+from ..probes.patroni import SYNCHRONOUS
 from ..resources.patroni import MAX_REPLICA_LAG_BYTES
 from ..snapshot import Snapshot
 from .fullness import FULL_PERCENT, fullest
@@ -21,7 +22,6 @@ from .fullness import FULL_PERCENT, fullest
 # A request that could not be followed for so long is out of date.
 PATIENCE_SECONDS: Final = 600.0
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
-_SYNCHRONOUS: Final = ("sync_standby", "quorum_standby")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,11 @@ class Request:
     events: tuple[EventNote, ...] = ()
 
 
-def follow(cluster: RunnerHubCluster, snapshot: Snapshot, primary: str | None) -> Request:
-    """Look at the request; `primary` is the member that was seen to accept writes."""
+def follow(cluster: RunnerHubCluster, snapshot: Snapshot, primary: str | None, refused: str = "") -> Request:
+    """Look at the request; `primary` is the member that was seen to accept writes.
+
+    `refused`: why the last try was.
+    """
     wanted, before = cluster.switch_primary_to, cluster.status.postgres.switchover
     if wanted is None:
         return Request()
@@ -58,13 +61,13 @@ def follow(cluster: RunnerHubCluster, snapshot: Snapshot, primary: str | None) -
     obstacle = _obstacle(cluster, snapshot, wanted)
     if (now - since).total_seconds() > PATIENCE_SECONDS:
         minutes = int(PATIENCE_SECONDS // 60)
-        why = obstacle or "the switchover did not take place"
+        why = obstacle or refused or "the switchover did not take place"
         return _refused(wanted, f"given up after {minutes} minutes: {why}", now)
     rollout = Rollout(names.POSTGRES, None, f"{wanted} to be able to become primary: {obstacle}")
     if obstacle is None and leader is not None:
         step = SwitchPostgres(leader, "asked for by an annotation", candidate=wanted)
         rollout = Rollout(names.POSTGRES, step, f"{wanted} to become primary")
-    message = obstacle or f"{wanted} is to become primary"
+    message = obstacle or refused or f"{wanted} is to become primary"
     events = []
     if obstacle is not None and (known is None or known.message != message):
         events.append(
@@ -110,6 +113,10 @@ def _obstacle(cluster: RunnerHubCluster, snapshot: Snapshot, wanted: str) -> str
         return "Patroni does not answer"
     if patroni.leader is None or not patroni.in_step(patroni.leader):
         return "there is no running primary to take over from"
+    if patroni.refused_parameters:
+        return (
+            f"the primary would not start again, as Postgres refuses {', '.join(patroni.refused_parameters)}"
+        )
     member = patroni.member(wanted)
     if pod is None or not pod.ready or member is None:
         return "its pod is not ready"
@@ -119,6 +126,6 @@ def _obstacle(cluster: RunnerHubCluster, snapshot: Snapshot, wanted: str) -> str
         return f"it does not stream from the primary ({member.state or 'state unknown'})"
     if member.lag_bytes is None or member.lag_bytes > MAX_REPLICA_LAG_BYTES:
         return "it is too far behind the primary"
-    if cluster.spec.postgres.synchronous is not Synchronous.DISABLED and member.role not in _SYNCHRONOUS:
+    if cluster.spec.postgres.synchronous is not Synchronous.DISABLED and member.role not in SYNCHRONOUS:
         return "it is no synchronous replica, so commits could be lost"
     return None

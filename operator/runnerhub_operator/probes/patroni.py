@@ -19,6 +19,7 @@ from ..errors import ProbeError
 from .http import Login, Program
 
 PRIMARY: Final = "primary"
+SYNCHRONOUS: Final = ("sync_standby", "quorum_standby")
 
 _PATRONI: Final = Program("Patroni", names.PORT_PATRONI)
 
@@ -39,10 +40,11 @@ class PatroniMember:
     primary (running, stopped, ...), that of the replication for others (streaming, in archive recovery) or,
     when there is none, Postgres' state. `lag_bytes`: behind the primary's last published position, received
     or replayed, whichever is further; None for the primary and when it is unknown. `host`: the address that
-    the member announces. `restart_primary_first`: a pending parameter shrinks that a standby must have at
-    least as large as its primary. `lag_seconds`: how long ago the last transaction was committed that the member
-    has replayed; None when it was not asked. `volume_used_percent`: how full its volume is, as the image's Patroni
-    tells it.
+    the member announces. `pending_parameters`: those that wait for a restart. `restart_primary_first`: one of them
+    shrinks that a standby must have at least as large as its primary. `lag_seconds`: how long ago the last
+    transaction was committed that the member has replayed; None when it was not asked. `volume_used_percent`: how
+    full its volume is, and `refused_parameters`: what its server read and did not take, and so would not start with, as
+    the image's Patroni tells them.
     """
 
     name: str
@@ -51,10 +53,12 @@ class PatroniMember:
     timeline: int | None = None
     lag_bytes: int | None = None
     pending_restart: bool = False
+    pending_parameters: tuple[str, ...] = ()
     restart_primary_first: bool = False
     host: str | None = None
     lag_seconds: int | None = None
     volume_used_percent: int | None = None
+    refused_parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +93,16 @@ class PatroniCluster:
         return self.leader is not None and member.state == "streaming" and member.timeline == self.timeline
 
     @property
+    def refused_parameters(self) -> tuple[str, ...]:
+        """What servers that run would not start with."""
+        return tuple(
+            sorted({name for m in self.members if self.in_step(m.name) for name in m.refused_parameters})
+        )
+
+    @property
     def synchronous(self) -> tuple[str, ...]:
         """Members that confirm commits, and so may take over without losing any."""
-        return tuple(m.name for m in self.members if m.role in ("sync_standby", "quorum_standby"))
+        return tuple(m.name for m in self.members if m.role in SYNCHRONOUS)
 
 
 # --- Parsing ---
@@ -115,7 +126,9 @@ def _parse_member(item: object) -> PatroniMember:
     if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
         raise ProbeError("Patroni's /cluster has a member without a name")
     role = str(item.get("role", ""))
-    host, tags = item.get("host"), item.get("tags")
+    host, told, reason = item.get("host"), item.get("tags"), item.get("pending_restart_reason")
+    tags: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
+    refused = str(tags.get("refused_parameters") or "")
     return PatroniMember(
         name=item["name"],
         role=_ROLES.get(role, role),
@@ -123,9 +136,11 @@ def _parse_member(item: object) -> PatroniMember:
         timeline=_whole(item.get("timeline")),
         lag_bytes=_lag(item),
         pending_restart=item.get("pending_restart") is True,
-        restart_primary_first=_shrinks(item.get("pending_restart_reason")),
+        pending_parameters=tuple(sorted(map(str, reason))) if isinstance(reason, Mapping) else (),
+        restart_primary_first=_shrinks(reason),
         host=host if isinstance(host, str) else None,
-        volume_used_percent=_whole(tags.get("volume_used_percent")) if isinstance(tags, Mapping) else None,
+        volume_used_percent=_whole(tags.get("volume_used_percent")),
+        refused_parameters=tuple(refused.split(", ")) if refused else (),
     )
 
 
@@ -212,13 +227,16 @@ async def read_cluster(
     return view
 
 
-async def is_alive(session: aiohttp.ClientSession, host: str, *, deadline_seconds: float) -> bool:
-    """Whether the Patroni of one member answers, and says that it is at work.
+async def is_alive(
+    session: aiohttp.ClientSession, host: str, *, deadline_seconds: float, primary: bool = False
+) -> bool:
+    """Whether the Patroni of one member answers, and says that it is at work, or that it is the running primary.
 
     What others know of a member may be its last words from before it hung.
     """
     try:
-        await _PATRONI.call(session, "GET", host, "/liveness", deadline_seconds=deadline_seconds)
+        path = "/primary" if primary else "/liveness"
+        await _PATRONI.call(session, "GET", host, path, deadline_seconds=deadline_seconds)
     except ProbeError:
         return False
     return True
@@ -281,6 +299,34 @@ async def _own_words(session: aiohttp.ClientSession, host: str, deadline_seconds
     except ProbeError:
         return {}
     return answer if isinstance(answer, Mapping) else {}
+
+
+async def read_lags(
+    session: aiohttp.ClientSession, primary: str, replicas: Mapping[str, str], *, deadline_seconds: float
+) -> Mapping[str, int]:
+    """How far behind the primary those replicas are that say themselves that they stream from it, in bytes by name.
+
+    `primary` is an address, `replicas` are addresses by name; all are asked at once. What others know of a member may
+    be its last words from before it hung. Raises ProbeError when the primary does not tell where it is.
+    """
+    leader, *others = await asyncio.gather(
+        *(_own_words(session, host, deadline_seconds) for host in (primary, *replicas.values()))
+    )
+    position = _position(leader, "location")
+    if leader.get("role") != PRIMARY or position is None:
+        raise ProbeError(f"the Patroni at {primary} does not tell its position as the primary")
+    found = {}
+    for name, answer in zip(replicas, others, strict=True):
+        replayed = _position(answer, "replayed_location")
+        streams = answer.get("replication_state") == "streaming"
+        if streams and replayed is not None and answer.get("timeline") == leader.get("timeline"):
+            found[name] = max(0, position - replayed)
+    return found
+
+
+def _position(answer: Mapping[str, Any], which: str) -> int | None:
+    xlog = answer.get("xlog")
+    return _whole(xlog.get(which)) if isinstance(xlog, Mapping) else None
 
 
 def parse_version(answer: Mapping[str, Any]) -> str | None:

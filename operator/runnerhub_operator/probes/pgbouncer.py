@@ -19,6 +19,8 @@ from .http import Login, Program
 # How long clients are held back at most (an agent allows 15). A switchover takes about three seconds; one that takes
 # longer than clients are patient gains nothing by holding them back, and an operator that dies meanwhile costs this.
 HELD_BACK_SECONDS: Final = 8
+# When nobody else can take over there is nothing to gain by opening sooner; the longest that an agent allows.
+LONGEST_HELD_BACK_SECONDS: Final = 15
 # An agent gives running transactions 1.5 s to end, and then needs a moment to let everybody go on.
 PAUSE_DEADLINE_SECONDS: Final = 4.0
 RESUME_DEADLINE_SECONDS: Final = 3.0

@@ -46,6 +46,7 @@ class BuildContext:
     `credentials_hash`: of the credentials that orchestrators read only when they start; None while they are not known.
     `scaled`: replicas of the Deployments that somebody else scales, such as a HorizontalPodAutoscaler, by component.
     `autoscaled`: replicas that the orchestrators' Deployment has now, where an autoscaler of the spec sets them.
+    `postgres_instances`: members of the database while some have yet to go; None: as the spec says.
     `postgres_volume_bytes`: the smallest volume of a Postgres member; None while there is none.
     `serves_http_routes`: whether the API server has HTTPRoutes of the Gateway API.
     `layout`: the version of the pod templates to build, OLDEST_LAYOUT to LAYOUT.
@@ -58,6 +59,7 @@ class BuildContext:
     credentials_hash: str | None = None
     scaled: Mapping[str, int] = field(default_factory=dict)
     autoscaled: int | None = None
+    postgres_instances: int | None = None
     postgres_volume_bytes: int | None = None
     serves_http_routes: bool = True
     layout: int = LAYOUT

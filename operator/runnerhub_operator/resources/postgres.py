@@ -63,7 +63,7 @@ def postgres_manifests(context: BuildContext) -> list[Manifest]:
         *role_with_binding(context, names.POSTGRES, _rules(context)),
         _config_map(context),
         _pods_service(context),
-        *(_member_service(context, ordinal) for ordinal in range(context.cluster.spec.postgres.instances)),
+        *(_member_service(context, ordinal) for ordinal in range(_instances(context))),
         disruption_budget(context, names.POSTGRES),
         _stateful_set(context),
     ]
@@ -71,10 +71,12 @@ def postgres_manifests(context: BuildContext) -> list[Manifest]:
 
 def member_names(context: BuildContext) -> list[str]:
     """Pods of the database, each also the name of the member's own Service."""
-    return [
-        names.member(context.name, names.POSTGRES, ordinal)
-        for ordinal in range(context.cluster.spec.postgres.instances)
-    ]
+    return [names.member(context.name, names.POSTGRES, ordinal) for ordinal in range(_instances(context))]
+
+
+def _instances(context: BuildContext) -> int:
+    told = context.postgres_instances
+    return context.cluster.spec.postgres.instances if told is None else told
 
 
 def _rules(context: BuildContext) -> list[Manifest]:
@@ -187,13 +189,12 @@ def _service_ports() -> list[Manifest]:
 
 
 def _stateful_set(context: BuildContext) -> Manifest:
-    spec = context.cluster.spec.postgres
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
         "metadata": metadata(context, patroni_scope(context), names.POSTGRES),
         "spec": {
-            "replicas": spec.instances,
+            "replicas": _instances(context),
             "serviceName": _pods_service_name(context),
             "podManagementPolicy": "Parallel",
             "updateStrategy": {"type": "OnDelete"},

@@ -1,4 +1,4 @@
-"""The operator's part of a planned switchover: what it asks of poolers and Patroni, in which order, and what if not."""
+"""What disturbs the Postgres primary: who is asked of members, poolers and Patroni, in which order, and what if not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aiohttp import web
 
 from runnerhub_operator import names
 from runnerhub_operator.act import Actor
-from runnerhub_operator.actions import SwitchPostgres
+from runnerhub_operator.actions import Disruption, RestartPod, RestartPostgres, SwitchPostgres
 from runnerhub_operator.errors import ProbeError, SwitchoverPostponedError
 from runnerhub_operator.kube.client import KubeClient
 from runnerhub_operator.probes import pgbouncer
@@ -24,6 +24,8 @@ from tests.unit.plan.builders import children, cluster, pods, snapshot
 
 # Addresses of loopback that nothing else of the tests uses; the ports are those of the pods.
 PRIMARY, POOLERS = "127.61.0.1", ("127.61.0.2", "127.61.0.3")
+REPLICAS = ("127.61.0.4", "127.61.0.5")
+MIB = 1024 * 1024
 STEP = SwitchPostgres("hub-postgres-0", "a test", candidate="hub-postgres-1")
 
 
@@ -32,14 +34,20 @@ class Pods:
     """What the programs in the pods were asked, in order, and how they answer."""
 
     asked: list[str] = field(default_factory=list)
+    questions: list[str] = field(default_factory=list)
     logins: set[str] = field(default_factory=set)
     bodies: list[Any] = field(default_factory=list)
     statuses: dict[str, int] = field(default_factory=dict)
+    lags: dict[str, int] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)
     delay_seconds: float = 0.0
     switching: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def answer(self, request: web.Request) -> web.Response:
-        host = request.url.host
+        host = str(request.url.host)
+        if request.path == "/patroni":
+            return await self.own_words(host)
         what = f"{request.path} {host}"
         self.asked.append(what)
         login = base64.b64decode(request.headers["Authorization"].removeprefix("Basic ")).decode()
@@ -50,6 +58,24 @@ class Pods:
             await asyncio.sleep(self.delay_seconds)
         status = self.statuses.get(what, 200)
         return web.json_response({"message": "a sentence"}, status=status)
+
+    async def own_words(self, host: str) -> web.Response:
+        self.questions.append(host)
+        if host in self.silent:
+            await asyncio.sleep(30)
+        if host == PRIMARY:
+            own = {"role": "primary", "state": "running", "timeline": 3, "xlog": {"location": 100 * MIB}}
+            return web.json_response(own)
+        replayed = 100 * MIB - self.lags.get(host, 0)
+        return web.json_response(
+            {
+                "role": "replica",
+                "state": "running",
+                "timeline": 3,
+                "replication_state": self.states.get(host, "streaming"),
+                "xlog": {"received_location": 100 * MIB, "replayed_location": replayed},
+            }
+        )
 
     def asked_for(self, path: str) -> set[str]:
         return {what.split()[1] for what in self.asked if what.startswith(f"{path} ")}
@@ -73,13 +99,16 @@ async def listening(pods: Pods, *hosts: tuple[str, int]) -> AsyncIterator[None]:
 async def played() -> AsyncIterator[Pods]:
     found = Pods()
     poolers = [(host, names.PORT_POOLER_AGENT) for host in POOLERS]
-    async with listening(found, (PRIMARY, names.PORT_PATRONI), *poolers):
+    members = [(host, names.PORT_PATRONI) for host in (PRIMARY, *REPLICAS)]
+    async with listening(found, *members, *poolers):
         yield found
 
 
 def observed(**changes: Any) -> Snapshot:
     addresses = {
         "hub_postgres_0": {"ip": PRIMARY},
+        "hub_postgres_1": {"ip": REPLICAS[0]},
+        "hub_postgres_2": {"ip": REPLICAS[1]},
         "hub_pooler_0": {"ip": POOLERS[0]},
         "hub_pooler_1": {"ip": POOLERS[1]},
     }
@@ -88,10 +117,15 @@ def observed(**changes: Any) -> Snapshot:
     return snapshot(children=children(), pods=pods(**addresses))
 
 
-async def switch(seen: Snapshot, step: SwitchPostgres = STEP) -> None:
+async def switch(seen: Snapshot, step: Disruption = STEP) -> None:
     async with aiohttp.ClientSession() as http:
         actor = Actor(KubeClient.__new__(KubeClient), http, "a test")
         await actor.disrupt(cluster(), seen, step)
+
+
+async def check(*members: str) -> None:
+    async with aiohttp.ClientSession() as http:
+        await Actor(KubeClient.__new__(KubeClient), http, "a test").check_members(observed(), members)
 
 
 async def test_every_pooler_is_paused_before_the_role_moves_and_opens_by_itself(played: Pods) -> None:
@@ -153,3 +187,89 @@ async def test_a_checkpoint_that_fails_holds_nothing_up(played: Pods) -> None:
 async def test_the_last_resort_moves_the_role_without_a_pause(played: Pods) -> None:
     await switch(observed(), replace(STEP, pause=False))
     assert played.asked == [f"/switchover {PRIMARY}"]
+
+
+# --- Who can be counted on, asked just before ---
+
+
+@pytest.mark.parametrize("candidate", ["hub-postgres-1", None])
+async def test_the_role_moves_to_nobody_who_is_far_behind(played: Pods, candidate: str | None) -> None:
+    """Patroni told the operator of no lag; meanwhile there is one."""
+    played.lags = dict.fromkeys(REPLICAS, 17 * MIB)
+    who = candidate or "no replica"
+    with pytest.raises(ProbeError, match=f"refused: {who} is .* 16 MiB behind hub-postgres-0"):
+        await switch(observed(), replace(STEP, candidate=candidate))
+    assert played.asked == [], "no client was disturbed"
+
+
+async def test_one_replica_that_is_near_is_enough_when_patroni_chooses(played: Pods) -> None:
+    played.lags = {REPLICAS[0]: 17 * MIB, REPLICAS[1]: MIB}
+    with pytest.raises(ProbeError):
+        await switch(observed())
+    await switch(observed(), replace(STEP, candidate=None))
+    assert played.asked_for("/switchover") == {PRIMARY}
+
+
+async def test_a_candidate_that_hangs_takes_nothing_over(played: Pods) -> None:
+    played.silent = {REPLICAS[0]}
+    with pytest.raises(ProbeError, match="hub-postgres-1 does not answer as a replica that streams"):
+        await switch(observed())
+    assert played.asked == []
+
+
+async def test_a_step_rests_only_on_members_that_answer_for_themselves(played: Pods) -> None:
+    await check("hub-postgres-0", "hub-postgres-1", "hub-postgres-2")
+    assert sorted(played.questions) == sorted((PRIMARY, *REPLICAS))
+    played.silent = {REPLICAS[1]}
+    with pytest.raises(ProbeError, match="hub-postgres-2 does not answer"):
+        await check("hub-postgres-0", "hub-postgres-1", "hub-postgres-2")
+    played.silent, played.states = set(), {REPLICAS[0]: "in archive recovery"}
+    with pytest.raises(ProbeError, match="hub-postgres-1 does not answer"):
+        await check("hub-postgres-0", "hub-postgres-1")
+
+
+async def test_nobody_is_asked_where_nothing_rests_on_anybody(played: Pods) -> None:
+    played.silent = {PRIMARY}
+    await check()
+    assert played.questions == []
+
+
+async def test_a_primary_that_hangs_is_not_rested_on(played: Pods) -> None:
+    played.silent = {PRIMARY}
+    with pytest.raises(ProbeError, match="position as the primary"):
+        await check("hub-postgres-0", "hub-postgres-1")
+
+
+# --- A primary that nobody takes over from ---
+
+
+async def test_clients_wait_while_the_primary_restarts_in_place(played: Pods) -> None:
+    await switch(observed(), RestartPostgres("hub-postgres-0", "a test", pause=True))
+    assert played.asked[0] == f"/checkpoint {POOLERS[0]}"
+    assert set(played.asked[1:3]) == {f"/pause {host}" for host in POOLERS}
+    assert played.asked[3] == f"/restart {PRIMARY}"
+    assert set(played.asked[4:]) == {f"/resume {host}" for host in POOLERS}
+    assert played.bodies[1] == {"primary": "hub-postgres-0", "seconds": 15}
+
+
+async def test_clients_go_on_when_the_primary_does_not_restart(played: Pods) -> None:
+    played.statuses[f"/restart {PRIMARY}"] = 503
+    with pytest.raises(ProbeError, match="503"):
+        await switch(observed(), RestartPostgres("hub-postgres-0", "a test", pause=True))
+    assert played.asked_for("/resume") == set(POOLERS)
+
+
+async def test_a_restart_is_put_off_while_clients_cannot_be_held_back(played: Pods) -> None:
+    played.statuses[f"/pause {POOLERS[0]}"] = 409
+    for step in (
+        RestartPostgres("hub-postgres-0", "a test", pause=True),
+        RestartPod("hub-postgres-0", "u", "a test", pause=True),
+    ):
+        with pytest.raises(SwitchoverPostponedError, match="the Postgres restart waits"):
+            await switch(observed(), step)
+    assert played.asked_for("/restart") == set()
+
+
+async def test_a_replica_restarts_without_a_pause(played: Pods) -> None:
+    await switch(observed(), RestartPostgres("hub-postgres-1", "a test"))
+    assert played.asked == [f"/restart {REPLICAS[0]}"]

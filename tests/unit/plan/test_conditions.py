@@ -260,3 +260,11 @@ def test_sentinels_that_stood_still_are_told() -> None:
     views = tuple(replace(view, tilt=view.sentinel != "hub-redis-0") for view in sentinels())
     message = by_type(plan(cluster(), snapshot(sentinels=views)).status)["RedisReady"].message
     assert "a failover is not possible now (2 stood still and do nothing for half a minute)" in message
+
+
+def test_a_primary_whose_kubelet_is_dead_is_still_the_primary() -> None:
+    unready = pods(hub_postgres_0={"ready": False})
+    lost = plan(cluster(), snapshot(pods=unready))
+    assert lost.status.postgres.primary is None
+    found = plan(cluster(), snapshot(pods=unready, alive=frozenset(["hub-postgres-0"])))
+    assert found.status.postgres.primary == "hub-postgres-0"

@@ -397,3 +397,103 @@ def test_there_is_always_a_running_primary_and_no_other_copy_under_way(
         assert all(member.state != "creating replica" for member in view.members)
         assert not [n for n, tries in watch.repair.tries.items() if n != step.member and not tries.back]
         watch.repair = watch.repair.tried(step.member, watch.now)
+
+
+def test_a_member_on_a_dead_node_holds_no_repair_up() -> None:
+    """Its pod terminates for ever, and its last words are that it runs as the primary that it was."""
+    last_words = {"state": "running", "role": "replica", "timeline": 1}
+    view = replace(patroni("hub-postgres-0", timeline=2, hub_postgres_1=last_words, hub_postgres_2=FAILS))
+    dead = {"terminating": True, "ready": False, "gone_by": (NOW + timedelta(seconds=90)).isoformat()}
+    changes = {"patroni": view, "pods": pods(hub_postgres_1=dead)}
+    watch = Watch()
+    watch.visit(**changes)
+    held = watch.stay(repair.LONE_PATIENCE_SECONDS + 5, 60, **changes)
+    assert step_of(held).member == BROKEN
+    stopping = {**dead, "gone_by": (NOW + timedelta(days=1)).isoformat()}
+    assert step_of(watch.visit(1, patroni=view, pods=pods(hub_postgres_1=stopping))) is None
+
+
+# --- What Postgres refuses is no damage ---
+
+CHANGED = {"pending_restart": True, "pending_parameters": ("shared_buffers",)}
+
+
+def changed(broken: dict[str, Any] = FAILS) -> Any:
+    """A parameter changed that the primary and one replica still wait for; the third member has restarted."""
+    return patroni(hub_postgres_0=CHANGED, hub_postgres_1=CHANGED, hub_postgres_2=broken)
+
+
+def verdict(found: Plan) -> Any:
+    return next(item for item in found.status.conditions if item.type == ConditionType.POSTGRES)
+
+
+@pytest.mark.parametrize("broken", [FAILS, STARTS])
+def test_a_member_that_does_not_start_since_a_parameter_changed_keeps_its_data(
+    broken: dict[str, Any],
+) -> None:
+    watch = Watch()
+    watch.hub = cluster(status={"phase": "Ready"})
+    watch.visit(patroni=changed(broken), pods=pods(hub_postgres_2={"ready": False}))
+    hour = {
+        "patroni": changed(broken),
+        "pods": pods(hub_postgres_2={"ready": False}),
+        "alive": frozenset([BROKEN]),
+    }
+    found = watch.stay(3600, 30, **hour)
+    assert step_of(found) is None, "neither made anew, nor is another one restarted"
+    assert verdict(found).reason == "ParametersRefused"
+    assert "since parameters changed (shared_buffers)" in verdict(found).message
+    assert f"kubectl logs {BROKEN}" in verdict(found).message
+    assert "data is kept" in verdict(found).message
+    # As soon as it is taken back, what does not start then is damaged.
+    taken_back = {**hour, "patroni": patroni(hub_postgres_2=broken)}
+    assert step_of(watch.visit(5, **taken_back)).member == BROKEN
+
+
+def test_a_member_that_restarts_with_another_parameter_is_no_alarm() -> None:
+    watch = Watch()
+    watch.hub = cluster(status={"phase": "Ready"})
+    watch.visit(patroni=changed(STARTS))
+    assert verdict(watch.visit(10, patroni=changed(STARTS))).reason != "ParametersRefused"
+
+
+def test_what_running_servers_would_not_start_with_is_told_before_one_stops() -> None:
+    refuses = {"refused_parameters": ("log_timezone",)}
+    everywhere = patroni(**{f"hub_postgres_{i}": refuses for i in range(3)})
+    watch = Watch()
+    watch.hub = cluster(status={"phase": "Ready"})
+    old = pods(hub_postgres_1={"revision": "old"})
+    found = watch.visit(patroni=everywhere, pods=old)
+    assert step_of(found) is None
+    assert found.rollout is not None
+    assert "it refuses log_timezone" in found.rollout.waiting_for
+    assert (verdict(found).status, verdict(found).reason) == ("True", "ParametersRefused")
+    assert "log_timezone" in verdict(found).message
+    silent = watch.visit(1, patroni=None, pods=old)
+    assert verdict(silent).message == verdict(found).message, "a moment without an answer changes nothing"
+    # One that stopped meanwhile does not start, and its data is kept.
+    stopped = patroni(hub_postgres_0=refuses, hub_postgres_1=refuses, hub_postgres_2=FAILS)
+    assert step_of(watch.stay(600, patroni=stopped)) is None
+    assert step_of(watch.visit(1, pods=old)) is not None
+
+
+def test_parameters_can_be_corrected_when_no_server_starts() -> None:
+    down = patroni(None, **{f"hub_postgres_{i}": FAILS for i in range(3)})
+    found = make_plan(cluster(), snapshot(patroni=down, patroni_config={"ttl": 1}), IMAGES, None)
+    assert found.patroni_patch is not None
+
+
+# --- Patroni paused ---
+
+
+def test_a_paused_patroni_is_told_with_the_remedy_and_without_going_back_and_forth() -> None:
+    watch = Watch()
+    watch.hub = cluster(status={"phase": "Ready"})
+    paused = replace(WELL, paused=True)
+    found = watch.visit(patroni=paused)
+    assert (verdict(found).status, verdict(found).reason) == ("True", "PatroniPaused")
+    assert "kubectl exec hub-postgres-0 -- patronictl resume" in verdict(found).message
+    degraded = next(item for item in found.status.conditions if item.type == ConditionType.DEGRADED)
+    assert degraded.status == "True"
+    assert verdict(watch.visit(1, patroni=None)).message == verdict(found).message
+    assert verdict(watch.visit(1)).reason == "Available"

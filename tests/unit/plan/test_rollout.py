@@ -73,8 +73,65 @@ def test_a_parameter_that_shrinks_restarts_the_primary_first() -> None:
     pending = {"pending_restart": True, "restart_primary_first": True}
     everywhere = patroni(**{f"hub_postgres_{i}": pending for i in range(3)})
     assert rollout(snapshot(patroni=everywhere)).step == RestartPostgres(
-        "hub-postgres-0", "changed parameters"
+        "hub-postgres-0", "changed parameters", pause=True
     )
+
+
+def test_no_other_member_goes_while_the_primary_does_not_count_one_among_those_that_confirm() -> None:
+    """As soon as a node stands still: the pod says that it is ready, and its last words are that it streams."""
+    silent = patroni(hub_postgres_2={"role": "replica"})
+    for changes in ({"pods": pods(hub_postgres_1=OLD)}, {"pods": pods(hub_postgres_0=OLD)}):
+        found = rollout(snapshot(patroni=silent, **changes))
+        assert (found.step, found.waiting_for) == (None, "hub-postgres-2 to become healthy")
+    asynchronous = cluster({"postgres": {"synchronous": "disabled"}})
+    snap = snapshot(patroni=silent, pods=pods(hub_postgres_1=OLD))
+    assert plan_rollout(asynchronous, snap, redis_status(cluster(), snap), LastStep()).step is not None
+
+
+def test_a_step_names_the_members_that_it_rests_on() -> None:
+    assert rollout(snapshot(pods=pods(hub_postgres_2=OLD))).rests_on == ("hub-postgres-0", "hub-postgres-1")
+    pending = patroni(hub_postgres_1={"pending_restart": True})
+    assert rollout(snapshot(patroni=pending)).rests_on == ("hub-postgres-0", "hub-postgres-2")
+
+
+def test_what_was_refused_is_told_with_the_reason_and_tried_again_soon() -> None:
+    snap = snapshot(pods=pods(hub_postgres_2=OLD))
+    for seconds, tried in ((5, False), (11, True)):
+        last = LastStep().refused(NOW - timedelta(seconds=seconds), "hub-postgres-1 does not answer")
+        found = plan_rollout(cluster(), snap, redis_status(cluster(), snap), last)
+        assert (found.step is not None) is tried
+        assert found.waiting_for == "hub-postgres-2: hub-postgres-1 does not answer"
+
+
+def alone(**changes: Any) -> Any:
+    """A cluster with one member."""
+    one = [pod for pod in pods(**changes) if pod.name not in ("hub-postgres-1", "hub-postgres-2")]
+    views = patroni(hub_postgres_0={"pending_restart": True, "role": "primary"})
+    view = replace(views, members=views.members[:1])
+    spec = {"postgres": {"instances": 1}}
+    snap = snapshot(children=children(spec=spec), pods=tuple(one), patroni=view)
+    single = cluster(spec)
+    return single, snap
+
+
+def test_clients_of_a_primary_that_nobody_can_take_over_from_are_held_back() -> None:
+    for changes, kind in (({}, RestartPostgres), ({"hub_postgres_0": OLD}, RestartPod)):
+        single, snap = alone(**changes)
+        found = plan_rollout(single, snap, redis_status(single, snap), LastStep())
+        assert isinstance(found.step, kind)
+        assert found.step.pause
+        assert found.rests_on == ()
+        late = replace(LastStep().postponed(NOW - timedelta(seconds=5)), postponements=1)
+        assert plan_rollout(single, snap, redis_status(single, snap), late).step is None
+        often = replace(LastStep().postponed(NOW - timedelta(seconds=20)), postponements=3)
+        assert plan_rollout(single, snap, redis_status(single, snap), often).step.pause is False
+
+
+def test_a_paused_patroni_is_not_relied_on_and_holds_nothing_else_up() -> None:
+    paused = replace(patroni(), paused=True)
+    found = rollout(snapshot(pods=pods(hub_postgres_2=OLD), patroni=paused))
+    assert (found.step, found.waiting_for) == (None, "Patroni to be resumed (patronictl resume)")
+    assert rollout(snapshot(pods=pods(hub_postgres_2=OLD, hub_redis_2=OLD), patroni=paused)).step is not None
 
 
 def test_a_step_is_given_time_to_show() -> None:

@@ -226,9 +226,14 @@ def test_a_switchover_that_was_put_off_is_tried_again_later_and_in_the_end_witho
 def test_a_refusal_of_patroni_is_tried_again_soon_and_with_a_pause() -> None:
     last = LastStep()
     for _ in range(MAX_POSTPONEMENTS + 1):
-        last = last.refused(NOW)
-    assert step(after(last, 5)) is None
-    assert step(after(last, 11)).pause is True
+        last = last.refused(NOW, "409: nobody can")
+    held, again = after(last, 5), after(last, 11)
+    assert step(held) is None
+    assert step(again).pause is True
+    # The status does not go back and forth between the tries.
+    assert held.rollout.waiting_for == again.rollout.waiting_for
+    assert "409: nobody can" in held.rollout.waiting_for
+    assert told(held) == told(again) == ("Pending", "409: nobody can")
 
 
 def test_tries_of_another_occasion_do_not_count() -> None:

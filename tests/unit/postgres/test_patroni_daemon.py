@@ -6,6 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +52,36 @@ def start_beside(address):
         return time.monotonic() - began, False
     return time.monotonic() - began, True
 
+def tags_over_time():
+    # What a member tells while its server refuses a parameter, does not run, runs again, and cannot be asked.
+    from patroni.exceptions import PostgresConnectionException
+    from patroni.ha import Ha
+
+    asked, told, answers = [], [], {"rows": [("log_timezone",), ("work_mem",)]}
+
+    def query(sql):
+        asked.append(sql)
+        if answers["rows"] is None:
+            raise PostgresConnectionException("gone")
+        return answers["rows"]
+
+    pool = {"parameters": types.SimpleNamespace(query=query)}
+    server = types.SimpleNamespace(state="running", connection_pool=pool)
+    ha = types.SimpleNamespace(patroni=types.SimpleNamespace(tags={"a": 1}), _disable_sync=0, state_handler=server)
+    launcher["tell_refused_parameters"]()
+    thread = threading.Thread(target=lambda: told.append(Ha.get_effective_tags(ha)))
+    thread.start()
+    thread.join()
+    later = 0.0
+    for state, rows in (("running", answers["rows"]), ("start failed", []), ("running", None), ("running", [])):
+        server.state, answers["rows"] = state, rows
+        later += launcher["PARAMETERS_SECONDS"] + 1
+        with mock.patch("time.monotonic", return_value=time.time() + later):
+            told += [Ha.get_effective_tags(ha)]
+            Ha.get_effective_tags(ha)
+    return {"told": told, "asked": len(asked)}
+
+refused = tags_over_time()
 launcher["look_briefly_for_a_namesake"]()
 with contextlib.ExitStack() as stack:
     # Its backlog is full, so that nobody answers, as at the address of a pod that is gone.
@@ -72,6 +105,8 @@ with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Alive) as server:
 patronis_leader = leader(time.time())
 launcher["stay_leader_in_failsafe_mode"]()
 print(json.dumps({
+    "refused": refused,
+    "refused_query": launcher["REFUSED_PARAMETERS"],
     "beside_nobody": beside_nobody,
     "beside_namesake": beside_namesake,
     "patronis_leader": patronis_leader,
@@ -131,3 +166,53 @@ def test_a_predecessor_that_is_gone_keeps_nobody_waiting(seen: dict[str, Any]) -
 
 def test_but_a_namesake_that_lives_is_seen(seen: dict[str, Any]) -> None:
     assert not seen["beside_namesake"][1]
+
+
+def test_a_member_tells_what_its_server_refuses_also_when_it_did_not_start_with_it(
+    seen: dict[str, Any],
+) -> None:
+    refuses = {"a": 1, "refused_parameters": "log_timezone, work_mem"}
+    in_a_thread, running, stopped, silent, corrected = seen["refused"]["told"]
+    assert in_a_thread == {"a": 1}, "the threads of the REST API ask nobody"
+    assert running == stopped == silent == refuses
+    assert corrected == {"a": 1}
+    assert seen["refused"]["asked"] == 3, "once in a while only, and only a server that runs"
+
+
+def test_a_real_server_tells_what_it_refuses_and_not_what_waits_for_a_restart(
+    seen: dict[str, Any],
+) -> None:
+    folder = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+    if folder is None:
+        pytest.skip("no PostgreSQL server on this machine (make servers)")
+    user = {"user": "postgres"} if os.geteuid() == 0 else {}
+    with tempfile.TemporaryDirectory(prefix="refused-") as home:
+        Path(home).chmod(0o777)
+        data = Path(home) / "data"
+
+        def run(program: str, *words: str) -> str:
+            done = subprocess.run(
+                [str(folder / program), *words], capture_output=True, text=True, check=True, cwd=home, **user
+            )
+            return done.stdout
+
+        run("initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync")
+        settings = data / "postgresql.conf"
+        mine = f"listen_addresses = ''\nunix_socket_directories = '{home}'\n"
+        settings.write_text(mine, encoding="utf-8")
+        run("pg_ctl", "-D", str(data), "-w", "-l", f"{home}/log", "-o", "--max_worker_processes=9", "start")
+        try:
+            changed = (
+                "log_timezone = 'Mars'\nmax_connections = 50\nmax_worker_processes = 8\nwork_mem = '8MB'\n"
+            )
+            settings.write_text(mine + changed, encoding="utf-8")
+            run("pg_ctl", "-D", str(data), "reload")
+            for _ in range(100):
+                waits = "select pending_restart from pg_settings where name = 'max_connections'"
+                if run("psql", "-h", home, "-U", "postgres", "-Atc", waits).strip() == "t":
+                    break
+                time.sleep(0.1)
+            told = run("psql", "-h", home, "-U", "postgres", "-Atc", seen["refused_query"])
+        finally:
+            run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
+    assert told.split() == ["log_timezone"]

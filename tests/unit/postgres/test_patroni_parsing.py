@@ -127,6 +127,20 @@ def test_pending_restart_and_pause() -> None:
     assert cluster.paused
 
 
+def test_parameters_that_wait_for_a_restart_and_those_that_a_server_refuses() -> None:
+    waits = {"max_connections": {"old_value": "100", "new_value": "200"}, "huge_pages": {}}
+    cluster = parse_cluster(
+        answer(
+            m1={"pending_restart": True, "pending_restart_reason": waits},
+            m2={"tags": {"refused_parameters": "log_timezone, work_mem"}},
+        )
+    )
+    assert [m.pending_parameters for m in cluster.members] == [(), ("huge_pages", "max_connections"), ()]
+    assert cluster.refused_parameters == ("log_timezone", "work_mem")
+    stopped = answer(m2={"tags": {"refused_parameters": "log_timezone"}, "state": "start failed"})
+    assert parse_cluster(stopped).refused_parameters == ()
+
+
 def test_a_member_that_is_being_made_has_neither_timeline_nor_lag() -> None:
     body = answer()
     body["members"][2] = {

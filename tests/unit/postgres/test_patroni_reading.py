@@ -60,6 +60,9 @@ async def members(
                 await asyncio.sleep(30)
             return web.Response(status=503 if host in hung else 200)
 
+        async def primary(_request: web.Request, host: str = host) -> web.Response:
+            return web.Response(status=200 if host == leader and host not in hung else 503)
+
         async def own_words(_request: web.Request, host: str = host) -> web.Response:
             asked.append(host)
             if host in silent:
@@ -75,6 +78,7 @@ async def members(
                 web.get("/config", answer),
                 web.get("/patroni", own_words),
                 web.get("/liveness", liveness),
+                web.get("/primary", primary),
             ]
         )
         runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -152,9 +156,13 @@ async def alive(*, ready: bool, **states: tuple[str, ...]) -> frozenset[str]:
         return (await observe(builders.cluster(), Observed(Children({}), pods, ()), session)).alive
 
 
-async def test_a_member_out_of_step_is_asked_itself() -> None:
-    assert await alive(ready=False, broken=HOSTS[1:]) == {"hub-postgres-1", "hub-postgres-2"}
-    assert await alive(ready=False, broken=HOSTS[1:2]) == {"hub-postgres-1"}
+async def test_a_member_out_of_step_and_a_primary_are_asked_themselves() -> None:
+    assert await alive(ready=False, broken=HOSTS[1:]) == {
+        "hub-postgres-0",
+        "hub-postgres-1",
+        "hub-postgres-2",
+    }
+    assert await alive(ready=False, broken=HOSTS[1:2], hung=HOSTS[:1]) == {"hub-postgres-1"}
 
 
 async def test_kubernetes_has_asked_one_that_it_calls_ready() -> None:
@@ -163,4 +171,4 @@ async def test_kubernetes_has_asked_one_that_it_calls_ready() -> None:
 
 async def test_a_member_that_is_silent_or_hangs_is_not_taken_for_alive() -> None:
     found = await alive(ready=False, broken=HOSTS[1:], silent=HOSTS[1:2], hung=HOSTS[2:])
-    assert found == frozenset()
+    assert found == {"hub-postgres-0"}
