@@ -120,11 +120,13 @@ class Console:
     def close_resting(self, seconds: float) -> int:
         """Have clients be closed that are in no transaction and have asked for nothing for so long.
 
+        Connections to the server that nobody needs are closed as well: the pods that these clients go to need as many.
         Returns how many clients there are: not those of this pod, nor of the console itself. Raises ConsoleError.
         """
         try:
             with closing(self._connect()) as connection:
                 ask(connection, f"SET client_idle_timeout = '{seconds:g}'", RESUME_SECONDS)
+                ask(connection, "SET server_idle_timeout = '1'", RESUME_SECONDS)
                 clients = ask(connection, "SHOW CLIENTS", RESUME_SECONDS)
         except NO_ANSWER as error:
             raise ConsoleError(f"PgBouncer does not tell its clients: {error}".strip()) from error

@@ -168,8 +168,20 @@ def test_a_transaction_is_left_alone_until_it_ends(bench: Bench, in_transaction:
 
 
 @pytest.mark.usefixtures("from_elsewhere")
-def test_no_longer_than_it_may(bench: Bench, in_transaction: psycopg.Connection) -> None:
-    assert drained(bench, seconds=4)[0] == "clients are left"
+def test_no_longer_than_it_may_and_with_no_more_server_connections_than_it_needs(
+    bench: Bench, in_transaction: psycopg.Connection
+) -> None:
+    others = [bench.connect() for _ in range(5)]
+    for client in others:
+        client.execute("BEGIN")
+        client.execute("SELECT 1")
+    for client in others:
+        client.execute("COMMIT")
+        client.close()
+    assert drained(bench, seconds=6)[0] == "clients are left"
+    connected = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'"
+    # One for the transaction, and one that PgBouncer keeps.
+    assert bench.primary.execute(connected)[0][0] <= 3
     in_transaction.execute("COMMIT")
     assert bench.marks(bench.primary) == {-1}
 
