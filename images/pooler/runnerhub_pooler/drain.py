@@ -8,6 +8,7 @@ is in a transaction is left alone until it ends, or until the time is over.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,15 @@ def watch(console: Console, request: Path, route: str) -> None:
         time.sleep(LOOK_SECONDS)
         if request.exists():
             started = time.monotonic()
-            outcome = drain(console, request.exists)
+            outcome = drain(console, lambda: _renewed(request))
             log("drained", route=route, outcome=outcome, seconds=round(time.monotonic() - started, 1))
             request.unlink(missing_ok=True)
+
+
+def _renewed(request: Path) -> bool:
+    """Whether the hook still waits; it is told that somebody is at work."""
+    try:
+        os.utime(request)
+    except FileNotFoundError:
+        return False
+    return True

@@ -190,21 +190,22 @@ def hook(bench: Bench, seconds: int) -> None:
     """The container's preStop."""
     environment = {**os.environ, "AUTH_FILE": str(bench.home / "userlist.txt")}
     script = REPOSITORY / "images" / "pooler" / "bin" / "pooler-drain"
+    started = time.monotonic()
     subprocess.run(["sh", script, str(seconds)], env=environment, check=True, timeout=60)
+    assert time.monotonic() - started < 0.9 * seconds
     assert not (bench.home / "drain").exists()
 
 
 def test_the_hook_has_it_done_by_the_agent(bench: Bench) -> None:
-    started = time.monotonic()
     hook(bench, 50)
-    assert time.monotonic() - started < 40
     assert "no client is left" in (bench.home / "agent.log").read_text()
 
 
 def test_the_hook_ends_without_the_agent(bench: Bench) -> None:
     assert bench.agent is not None
     bench.agent.send_signal(signal.SIGSTOP)
-    hook(bench, 1)
+    hook(bench, 50)
+    bench.agent.send_signal(signal.SIGCONT)
 
 
 def test_a_pgbouncer_that_does_not_answer_is_waited_for_briefly(
