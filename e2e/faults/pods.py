@@ -61,6 +61,12 @@ def pooler_replaced(arena: Arena, before: Before) -> bool:
     return before.poolers[min(before.poolers)] not in now.values() and len(now) == len(before.poolers)
 
 
+def poolers_renewed(arena: Arena, before: Before) -> bool:
+    """Whether none of the pods that clients go through is one of before, not even one that still stops."""
+    now = set(arena.poolers().values())
+    return len(now) == len(before.poolers) and not now & set(before.poolers.values())
+
+
 @contextmanager
 def drain(arena: Arena, before: Before) -> Break:
     """Empty the primary's node as an administrator does, whoever else runs there.

@@ -350,8 +350,7 @@ class Snapshot:
     server has HTTPRoutes. `balancers`: what the programs of the load balancer's pods tell. `unserved`: why no request
     through one of them is served, "" when it is. `writes_refused`: the Redis master's answer to a write that it
     refuses, "" when it takes them. `deaf_queues`: queues whose workers take no job, None while nobody tells. `demand`
-    is None, with the reason in `demand_error`, while no
-    orchestrator tells it.
+    is None, with the reason in `demand_error`, while no orchestrator tells it.
     """
 
     now: datetime

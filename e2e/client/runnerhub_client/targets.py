@@ -33,6 +33,9 @@ SENTINEL_TIMEOUT_SECONDS = 0.5
 # The warning with which Postgres answers a COMMIT whose wait for the synchronous standby was cut short.
 UNREPLICATED_WARNING = "canceling wait for synchronous replication"
 
+# What PgBouncer says to a connection that rests, before its pod stops.
+GOODBYE = b"client_idle_timeout"
+
 
 class UnreplicatedError(Exception):
     """The server said yes to a commit and warned that no standby has it."""
@@ -116,6 +119,15 @@ class Answer:
     tag: str
 
 
+def _was_told_to_leave(connection: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether the pooler has ended a connection that rested; pools of connections look for that, too."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as peer:
+        try:
+            return GOODBYE in peer.recv(1024, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError:
+            return False  # mostly because nothing was said
+
+
 class Postgres:
     """A few connections to the pooler, taken in turn and given back; a bad one is thrown away.
 
@@ -143,9 +155,10 @@ class Postgres:
         """The connection that rested longest once `keep` are open, else a new one."""
         while self._idle and len(self._idle) + self._taken >= self._keep:
             connection = self._idle.popleft()
-            if not connection.closed:
+            if not connection.closed and not _was_told_to_leave(connection):
                 self._taken += 1
                 return connection
+            await self._discard(connection)
         connection = await self._connect()
         self._taken += 1
         return connection

@@ -14,6 +14,7 @@ CRASH = Target(6.0, 8.0)
 FORCED = Target(12.0, 16.0)
 NODE = Target(26.0, 30.0)
 ROTATION = Target(1.0, 1.0, errors_allowed=False)
+POOLER_UPDATE = Target(1.0, 1.0, errors_allowed=False)
 
 SHARED: tuple[Fault[PostgresArena], ...] = (
     Fault(
@@ -56,6 +57,14 @@ SHARED: tuple[Fault[PostgresArena], ...] = (
         came_true=pods.primary_renewed,
     ),
     Fault("node-drain", "drain of the primary's node", pods.drain, Primary.MOVES, GRACEFUL),
+    Fault(
+        "pooler-update",
+        "rolling update of the pooler",
+        planned.pooler_update,
+        Primary.STAYS,
+        POOLER_UPDATE,
+        came_true=pods.poolers_renewed,
+    ),
     Fault(
         "pooler-killed",
         "force delete of a pooler pod",

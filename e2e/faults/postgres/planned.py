@@ -17,6 +17,7 @@ MOVED_SECONDS = 180
 # Each run takes the value that is not in effect. Both change the pods, or need a restart, and nothing else.
 _MEMORY_REQUESTS = ("260Mi", "264Mi")
 _SHARED_BUFFERS = ("136MB", "144MB")
+_POOLER_MEMORY_REQUESTS = ("33Mi", "34Mi")
 
 
 @contextmanager
@@ -64,6 +65,15 @@ def switched_as_asked(arena: PostgresArena, before: Before) -> bool:
 def rolling_update(arena: PostgresArena, _before: Before) -> Break:
     """Change the pod template of the database."""
     planned.renew_pods(arena.hub, "postgres", _MEMORY_REQUESTS)
+    yield
+
+
+@contextmanager
+def pooler_update(arena: PostgresArena, _before: Before) -> Break:
+    """Change the pod template of the pooler."""
+    resources = planned.section(arena.hub, "postgres").get("pooler", {}).get("resources", {})
+    memory = planned.other(_POOLER_MEMORY_REQUESTS, resources.get("requests", {}).get("memory"))
+    planned.patch(arena.hub, "postgres", {"pooler": {"resources": {"requests": {"memory": memory}}}})
     yield
 
 

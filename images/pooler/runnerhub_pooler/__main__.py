@@ -6,12 +6,14 @@ import signal
 import sys
 import threading
 
+from . import drain
 from .console import Console
 from .credentials import Credentials, Renewal, in_effect
 from .database import Database
 from .gate import Gate
 from .haproxy import Proxy
 from .log import log
+from .readiness import closed_way
 from .server import serve
 from .settings import load
 from .successor import Scout
@@ -42,9 +44,24 @@ def main() -> int:
         threading.Thread(name=name, target=work, daemon=True)
         for name, work in (("pause", gate.watch), ("passwords", renewal.watch))
     ]
+    threads += [
+        threading.Thread(
+            name=f"drain of {route}",
+            target=drain.watch,
+            args=(Console(port, credentials.admins), users.with_name(drain.REQUEST), route),
+            daemon=True,
+        )
+        for route, port, users in settings.routes
+    ]
     for thread in threads:
         thread.start()
-    serve(settings.port, credentials, gate, lambda: database.checkpoint(proxy.servers()))
+    serve(
+        settings.port,
+        credentials,
+        gate,
+        lambda: database.checkpoint(proxy.servers()),
+        lambda: closed_way(settings, proxy),
+    )
     # A thread that died would leave clients waiting: the container ends, and its next process lets them go.
     while not stop.wait(1.0):
         for thread in threads:

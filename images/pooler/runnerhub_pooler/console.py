@@ -1,6 +1,6 @@
-"""PgBouncer's administration console: PAUSE, with an end to the waiting, and RESUME.
+"""PgBouncer's administration console: PAUSE, with an end to the waiting, RESUME, and a goodbye to clients.
 
-Of all databases, which here is one: while a single one is paused, PgBouncer still makes connections for
+PAUSE is of all databases, which here is one: while a single one is paused, PgBouncer still makes connections for
 `min_pool_size`, ends each at once, takes that for a failed login, and turns away clients that come meanwhile.
 
 Source: https://www.pgbouncer.org/usage.html#admin-console
@@ -8,6 +8,7 @@ Source: https://www.pgbouncer.org/usage.html#admin-console
 
 from __future__ import annotations
 
+import ipaddress
 import select
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -116,6 +117,21 @@ class Console:
         except NO_ANSWER as error:
             raise ConsoleError(f"PgBouncer does not read its files again: {error}".strip()) from error
 
+    def close_resting(self, seconds: float) -> int:
+        """Have clients be closed that are in no transaction and have asked for nothing for so long.
+
+        Connections to the server that nobody needs are closed as well: the pods that these clients go to need as many.
+        Returns how many clients there are: not those of this pod, nor of the console itself. Raises ConsoleError.
+        """
+        try:
+            with closing(self._connect()) as connection:
+                ask(connection, f"SET client_idle_timeout = '{seconds:g}'", RESUME_SECONDS)
+                ask(connection, "SET server_idle_timeout = '1'", RESUME_SECONDS)
+                clients = ask(connection, "SHOW CLIENTS", RESUME_SECONDS)
+        except NO_ANSWER as error:
+            raise ConsoleError(f"PgBouncer does not tell its clients: {error}".strip()) from error
+        return sum(row["database"] != _OWN_DATABASE and not _is_local(row["addr"]) for row in clients)
+
     def _connect(self) -> psycopg.Connection:
         *others, last = self._passwords()
         for password in others:
@@ -200,6 +216,14 @@ def ask(connection: psycopg.Connection, command: str, patience_seconds: float) -
     if refusals:
         raise ConsoleError("; ".join(refusals))
     return rows
+
+
+def _is_local(address: str) -> bool:
+    """Whether a client is of this pod; "unix" is no address."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return True
 
 
 def _row(result: PGresult, number: int) -> dict[str, str]:

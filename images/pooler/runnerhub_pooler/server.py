@@ -5,6 +5,7 @@
 `POST /resume`      let them go on now
 `POST /checkpoint`  have the primary write what it has in memory, so that it stops sooner
 `GET /healthz`      200 while the program runs; needs no password
+`GET /readyz`       200 while clients get in, else 503 with the reason; needs no password
 """
 
 from __future__ import annotations
@@ -30,8 +31,14 @@ MAX_BODY_BYTES = 4096
 Answer = tuple[int, str]
 
 
-def serve(port: int, credentials: Credentials, gate: Gate, checkpoint: Callable[[], None]) -> None:
-    """Serve in the background."""
+def serve(
+    port: int,
+    credentials: Credentials,
+    gate: Gate,
+    checkpoint: Callable[[], None],
+    closed_way: Callable[[], str | None],
+) -> None:
+    """Serve in the background. `closed_way`: which way in for clients is closed, None when all are open."""
     routes: dict[str, Callable[[bytes], Answer]] = {
         "/pause": lambda body: _pause(gate, body),
         "/resume": lambda _: _resume(gate),
@@ -42,7 +49,13 @@ def serve(port: int, credentials: Credentials, gate: Gate, checkpoint: Callable[
         timeout = 5
 
         def do_GET(self) -> None:  # the name is http.server's
-            self._send(*((200, "ok") if self.path == "/healthz" else (404, "not found")))
+            if self.path == "/healthz":
+                self._send(200, "ok")
+            elif self.path == "/readyz":
+                closed = closed_way()
+                self._send(*((200, "ok") if closed is None else (503, closed)))
+            else:
+                self._send(404, "not found")
 
         def do_POST(self) -> None:  # the name is http.server's
             # Before the body is read: strangers get no further.

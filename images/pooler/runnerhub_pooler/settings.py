@@ -31,6 +31,12 @@ class Settings:
     credentials_folder: Path
     user_lists: tuple[Path, ...]
 
+    @property
+    def routes(self) -> tuple[tuple[str, int, Path], ...]:
+        """Name, port and user list of each PgBouncer."""
+        ports = {"read-write": self.pooler_port, "read-only": self.read_only_port}
+        return tuple((*route, users) for route, users in zip(ports.items(), self.user_lists, strict=True))
+
 
 def load() -> Settings:
     """Read the settings. Raises KeyError or ValueError when the pod is set up wrongly."""

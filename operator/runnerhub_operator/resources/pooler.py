@@ -47,9 +47,9 @@ _CREDENTIALS_DIRECTORY: Final = "/etc/runnerhub/credentials"
 _CONFIG_DIRECTORY: Final = "/etc/pooler"
 _CREDENTIAL_KEYS: Final = ("app-password", "monitoring-password", "restapi-password")
 
-# Time for clients to move to another pooler by themselves, and for the last transactions afterwards.
-_DRAIN_SECONDS: Final = 40
-_GRACE_SECONDS: Final = 75
+# Time for clients to move to another pooler and for their transactions, and for the last ones afterwards.
+_DRAIN_SECONDS: Final = 300
+_GRACE_SECONDS: Final = _DRAIN_SECONDS + 35
 
 
 def pooler_manifests(context: BuildContext) -> list[Manifest]:
@@ -381,9 +381,7 @@ def _pgbouncer_container(
             "timeoutSeconds": 2,
             "failureThreshold": 3,
         },
-        "lifecycle": {
-            "preStop": {"exec": {"command": ["/usr/local/bin/pooler-drain", str(port), str(_DRAIN_SECONDS)]}}
-        },
+        "lifecycle": {"preStop": {"exec": {"command": ["/usr/local/bin/pooler-drain", str(_DRAIN_SECONDS)]}}},
         "volumeMounts": [
             {"name": "config", "mountPath": _CONFIG_DIRECTORY, "readOnly": True},
             {"name": "credentials", "mountPath": _CREDENTIALS_DIRECTORY, "readOnly": True},
@@ -433,6 +431,8 @@ def _agent_container(context: BuildContext) -> Manifest:
         "resources": resource_requirements(ResourceRequirements(), cpu="10m", memory="48Mi"),
         "securityContext": container_security_context(),
         "livenessProbe": _health_probe(port="agent", period=10, failures=3),
+        # A PgBouncer or a HAProxy that hangs still has connections made to it, by the kernel.
+        "readinessProbe": _health_probe("/readyz", port="agent", period=3, failures=4),
         "volumeMounts": [
             {"name": "credentials", "mountPath": _CREDENTIALS_DIRECTORY, "readOnly": True},
             # The folders of both PgBouncers, whose user lists it renews.
@@ -441,9 +441,11 @@ def _agent_container(context: BuildContext) -> Manifest:
     }
 
 
-def _health_probe(*, period: int, failures: int, port: str = "statistics") -> Manifest:
+def _health_probe(
+    path: str = "/healthz", *, period: int, failures: int, port: str = "statistics"
+) -> Manifest:
     return {
-        "httpGet": {"path": "/healthz", "port": port, "scheme": "HTTP"},
+        "httpGet": {"path": path, "port": port, "scheme": "HTTP"},
         "periodSeconds": period,
         "timeoutSeconds": 3,
         "failureThreshold": failures,

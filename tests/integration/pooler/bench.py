@@ -54,6 +54,18 @@ def missing() -> str:
     return ", ".join([*programs, *([] if postgres_programs() else ["a PostgreSQL server"])])
 
 
+# Earlier ones know no prepared statements in transaction pooling.
+PREPARED_STATEMENTS_SINCE = (1, 21)
+
+
+def pgbouncer_version() -> tuple[int, int]:
+    """Of this machine's."""
+    output = subprocess.run(["pgbouncer", "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"PgBouncer (\d+)\.(\d+)", output)
+    assert found is not None
+    return int(found[1]), int(found[2])
+
+
 # Below those that the kernel gives to connections: the many that are made here would take one that is free for now.
 _PORTS = iter(random.sample(range(20000, 32000), 2000))
 
@@ -89,6 +101,7 @@ class Member:
     port: int = field(default_factory=free_port)
     patroni_port: int = field(default_factory=free_port)
     leads: bool = False
+    lag_bytes: int = 0
 
     def control(self, *words: str) -> None:
         """pg_ctl."""
@@ -126,7 +139,9 @@ class Bench:
         self.home = home
         self._stack = stack
         self.pooler_port, self.agent_port = free_port(), free_port()
+        self.read_only_port = free_port()
         self.proxy_runtime_port, self._proxy_port = free_port(), free_port()
+        self._read_only_proxy_port = free_port()
         self.members = tuple(Member(name, home / name) for name in MEMBERS)
         self.primary, self.replica = self.members[:2]
         self.agent: subprocess.Popen[bytes] | None = None
@@ -147,10 +162,20 @@ class Bench:
         self.credentials.mkdir()
         self.write_secret()
         files = pooler_configuration(context("hub", {}))
-        self._run("haproxy", "-db", "-f", self._haproxy_file(files["haproxy.cfg"]))
+        self.haproxy = self._run("haproxy", "-db", "-f", self._haproxy_file(files["haproxy.cfg"]))
         wait_until("HAProxy", lambda: is_listening(self._proxy_port))
-        self._run("pgbouncer", self._pgbouncer_file(files["pgbouncer-rw.ini"]), user=USER)
-        wait_until("PgBouncer", lambda: is_listening(self.pooler_port))
+        routes = {"pgbouncer-rw.ini": self.pooler_port, "pgbouncer-ro.ini": self.read_only_port}
+        self.poolers = {
+            port: self._run(
+                "pgbouncer",
+                self._pgbouncer_file(name, files[name], port),
+                user=USER,
+                log="pgbouncer" if port == self.pooler_port else "pgbouncer-ro",
+            )
+            for name, port in routes.items()
+        }
+        for port in routes.values():
+            wait_until("PgBouncer", lambda port=port: is_listening(port))
         wait_until("the pooler to find the primary", self._serves)
 
     def write_secret(self) -> None:
@@ -210,7 +235,9 @@ class Bench:
         class Handler(BaseHTTPRequestHandler):
             def do_OPTIONS(self) -> None:
                 alive = (member.data / "postmaster.pid").exists()
-                wanted = member.leads if self.path.startswith("/primary") else alive and not member.leads
+                near = member.lag_bytes <= int(self.path.partition("lag=")[2] or 0)
+                replicates = alive and not member.leads and near
+                wanted = member.leads if self.path.startswith("/primary") else replicates
                 self.answer(200 if wanted else 503, "")
 
             def do_GET(self) -> None:
@@ -242,7 +269,7 @@ class Bench:
     def _haproxy_file(self, text: str) -> Path:
         ports = {
             6432: self._proxy_port,
-            6433: free_port(),
+            6433: self._read_only_proxy_port,
             8404: free_port(),
             8405: self.proxy_runtime_port,
         }
@@ -257,8 +284,13 @@ class Bench:
         path.write_text(text)
         return path
 
-    def _pgbouncer_file(self, text: str) -> Path:
-        users = self.home / "userlist.txt"
+    def _user_list(self, port: int) -> Path:
+        # In a folder for each, as in the pod.
+        return self.home / ("" if port == self.pooler_port else "ro") / "userlist.txt"
+
+    def _pgbouncer_file(self, name: str, text: str, port: int) -> Path:
+        users = self._user_list(port)
+        users.parent.mkdir(exist_ok=True)
         logins = {
             "app": "app-password",
             "monitoring": "monitoring-password",
@@ -271,25 +303,24 @@ class Bench:
         )
         if USER:
             shutil.chown(users, USER)
-        version = subprocess.run(
-            ["pgbouncer", "--version"], capture_output=True, text=True, check=True
-        ).stdout
-        found = re.search(r"PgBouncer (\d+)\.(\d+)", version)
-        assert found is not None
-        if (int(found[1]), int(found[2])) < (1, 21):
+        if pgbouncer_version() < PREPARED_STATEMENTS_SINCE:
             text = re.sub(r"max_prepared_statements = .*\n", "", text)
         text = text.replace("port=6432", f"port={self._proxy_port}")
+        text = text.replace("port=6433", f"port={self._read_only_proxy_port}")
         text = re.sub(r"listen_addr = .*", "listen_addr = 127.0.0.1", text)
-        text = re.sub(r"listen_port = .*", f"listen_port = {self.pooler_port}", text)
+        text = re.sub(r"listen_port = .*", f"listen_port = {port}", text)
         text = re.sub(r"auth_file = .*", f"auth_file = {users}", text)
-        path = self.home / "pgbouncer.ini"
+        path = self.home / name
         path.write_text(text)
         return path
 
-    def _run(self, *command: str | Path, user: str | None = None) -> None:
-        with (self.home / f"{command[0]}.log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, user=user, cwd=self.home)
+    def _run(
+        self, *command: str | Path, user: str | None = None, log: str | None = None
+    ) -> subprocess.Popen[bytes]:
+        with (self.home / f"{log or command[0]}.log").open("wb") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file, user=user, cwd=self.home)
         self._stack.callback(_end, process)
+        return process
 
     # --- The agent ---
 
@@ -302,8 +333,10 @@ class Bench:
             "POOLER_AGENT_PORT": str(self.agent_port),
             "POOLER_DATABASE": DATABASE,
             "POOLER_PORT": str(self.pooler_port),
-            "POOLER_READ_ONLY_PORT": str(self.pooler_port),
-            "POOLER_USER_LISTS": str(self.home / "userlist.txt"),
+            "POOLER_READ_ONLY_PORT": str(self.read_only_port),
+            "POOLER_USER_LISTS": ":".join(
+                str(self._user_list(port)) for port in (self.pooler_port, self.read_only_port)
+            ),
             "POOLER_PROXY_PORT": str(self.proxy_runtime_port),
         }
         with (self.home / "agent.log").open("ab") as log:
@@ -365,9 +398,13 @@ class Bench:
                 return self._connect(password)
         return self._connect(current)
 
-    def _connect(self, password: str) -> psycopg.Connection:
+    def connect_read_only(self) -> psycopg.Connection:
+        """As a client of the read-only route does."""
+        return self._connect(self.passwords["app-password"], self.read_only_port)
+
+    def _connect(self, password: str, port: int | None = None) -> psycopg.Connection:
         return psycopg.connect(
-            host="127.0.0.1", port=self.pooler_port, user="app", password=password,
+            host="127.0.0.1", port=port or self.pooler_port, user="app", password=password,
             dbname=DATABASE, autocommit=True, connect_timeout=5, prepare_threshold=None,
         )  # fmt: skip
 

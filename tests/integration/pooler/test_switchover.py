@@ -185,6 +185,18 @@ def test_a_primary_that_stops_hands_over_without_the_poolers_too(
     poolers.pause(MEMBERS[0])
 
 
+def test_a_handover_does_not_wait_for_a_pooler_whose_clients_have_left(
+    bench: Bench, hook: ModuleType
+) -> None:
+    assert bench.pause(seconds=0.1) == 200, "the agent is there"
+    bench.poolers[bench.pooler_port].kill()
+    told: list[str] = []
+    started = time.monotonic()
+    assert "Successfully" in hook.hand_over(MEMBERS[0], told.append)
+    assert time.monotonic() - started < hook.BUDGET_SECONDS - hook.LAST_TRY_SECONDS
+    assert not any("tried again" in line for line in told)
+
+
 def test_a_handover_waits_for_a_transaction_that_ends_soon(bench: Bench, hook: ModuleType) -> None:
     told: list[str] = []
     with Writers(bench) as writers, bench.connect() as busy:

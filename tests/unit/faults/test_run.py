@@ -258,6 +258,7 @@ BROKEN_BY = {
     "postgres-stopped": "sh STOP 3 4",
     "replicas-lost": "exec node-2 sh -c",
     "pooler-killed": "delete now hub-pooler-a",
+    "pooler-update": '"pooler": {"resources"',
     "force-delete": f"delete now {PRIMARY.name}",
     "operator-away": f"delete now {PRIMARY.name}",
     "data-corrupt": "sh KILL 3",

@@ -5,6 +5,9 @@ Patroni is played by a small program that says what it is told; the server is a 
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import runpy
 import shutil
 import signal
 import socket
@@ -66,6 +69,11 @@ class Member:
 
     def start(self, healthy_seconds: float = 0.0, answer_seconds: float = 10.0) -> None:
         """Start the supervisor, and wait until its Patroni was started."""
+        self.start_alone(healthy_seconds, answer_seconds)
+        self.wait_for_starts(1)
+
+    def start_alone(self, healthy_seconds: float = 0.0, answer_seconds: float = 10.0) -> None:
+        """Start the supervisor."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         settings = [str(self.port), str(healthy_seconds), str(answer_seconds)]
@@ -74,7 +82,6 @@ class Member:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.wait_for_starts(1)
 
     def starts(self) -> list[int]:
         """Ids of the processes that were started as Patroni."""
@@ -123,7 +130,9 @@ class Member:
 
 @pytest.fixture
 def member(tmp_path):
-    member = Member(tmp_path)
+    folder = tmp_path / "pgdata"
+    folder.mkdir()
+    member = Member(folder)
     yield member
     member.clean_up()
 
@@ -210,3 +219,64 @@ def test_told_to_stop_while_patroni_starts_anew_it_ends_as_well(member):
     member.wait_for_starts(2)
     member.supervisor.terminate()
     assert member.end(seconds=5)[0] == 128 + signal.SIGTERM
+
+
+# --- A pod that starts while the containers of the one before still run on the same volume ---
+
+
+@pytest.fixture
+def later(member):
+    """The same member in a later pod."""
+    later = Member(member.folder)
+    yield later
+    later.clean_up()
+
+
+def wait_for_line(member: Member, text: str) -> None:
+    """Wait for a line of the supervisor's output."""
+    assert member.supervisor is not None
+    assert member.supervisor.stdout is not None
+    assert text in member.supervisor.stdout.readline()
+
+
+def test_no_server_starts_on_a_volume_that_another_one_uses(member, later):
+    member.start()
+    later.start_alone()
+    wait_for_line(later, "still use the volume")
+    time.sleep(0.5)
+    assert len(member.starts()) == 1
+    member.supervisor.kill()
+    wait_for_line(later, "the volume is free")
+    later.wait_for_starts(2)
+
+
+def test_one_that_waits_for_the_volume_ends_when_told_to(member, later):
+    member.start()
+    later.start_alone()
+    wait_for_line(later, "still use the volume")
+    later.supervisor.terminate()
+    assert later.end(seconds=5)[0] == 128 + signal.SIGTERM
+    assert len(member.starts()) == 1
+
+
+def test_the_volume_stays_in_use_while_patroni_is_started_anew(member, later):
+    member.start_server()
+    member.start()
+    later.start_alone()
+    wait_for_line(later, "still use the volume")
+    member.kill_patroni()
+    member.wait_for_starts(2)
+    member.wait_for_answer()
+    assert later.supervisor.poll() is None
+    assert len(member.starts()) == 2
+
+
+def test_a_file_system_without_locks_holds_nothing_up(tmp_path, monkeypatch, capsys):
+    supervisor = runpy.run_path(str(SUPERVISOR))["Supervisor"]([], tmp_path / "pgdata")
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    supervisor._wait_for_volume()
+    assert "has no locks, going on without" in capsys.readouterr().out

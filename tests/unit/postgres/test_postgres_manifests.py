@@ -211,6 +211,15 @@ def test_the_agent_gets_its_passwords_as_files() -> None:
     assert all("valueFrom" not in variable for variable in agent["env"])
 
 
+def test_a_pooler_is_ready_when_clients_get_in_and_stops_when_they_have_left() -> None:
+    pod = _one(pooler_manifests(context()), "Deployment")["spec"]["template"]["spec"]
+    agent = next(item for item in pod["initContainers"] if item["name"] == "agent")
+    assert agent["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "agent", "scheme": "HTTP"}
+    for container in pod["containers"]:
+        *_, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+        assert pod["terminationGracePeriodSeconds"] > int(seconds)
+
+
 def test_haproxy_obeys_the_pod_alone() -> None:
     haproxy = pooler_configuration(context())["haproxy.cfg"]
     (socket,) = (line.strip() for line in haproxy.splitlines() if "stats socket" in line)

@@ -1,0 +1,67 @@
+"""Sending the clients of a PgBouncer that stops to other pods, without an error.
+
+Its preStop hook (`pooler-drain`) leaves a file, and waits until this program has removed it. The pod is out of the
+Service by then. Clients that leave by themselves find another pod and see nothing. The others are told between two
+transactions, first those that rest: a pool of idle connections notices that one was closed, and makes another. Whoever
+is in a transaction is left alone until it ends, or until the time is over.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .console import Console, ConsoleError
+from .log import log
+
+# Beside PgBouncer's user list; the hook's name for it, too.
+REQUEST = "drain"
+# Nodes learn of the endpoint's removal a moment later; until then they still send new connections here.
+REMOVAL_SECONDS = 3.0
+LOOK_SECONDS = 0.5
+# How long a client must have rested to be told: one that sends its next statement at the very moment sees an error.
+RESTING_SECONDS = 2.0
+# From this time on those that never rest so long are told as well, in a shorter pause.
+BUSY_AFTER_SECONDS = 20.0
+SHORTEST_REST_SECONDS = 0.05
+# One that does not answer for so long has nobody to wait for.
+SILENT_SECONDS = 10.0
+
+
+def drain(console: Console, is_wanted: Callable[[], bool]) -> str:
+    """Wait until no client of others is left, or nobody wants it any more; returns how it ended, for the log."""
+    started = answered = time.monotonic()
+    time.sleep(REMOVAL_SECONDS)
+    while is_wanted():
+        is_early = time.monotonic() - started < BUSY_AFTER_SECONDS
+        try:
+            if console.close_resting(RESTING_SECONDS if is_early else SHORTEST_REST_SECONDS) == 0:
+                return "no client is left"
+            answered = time.monotonic()
+        except ConsoleError as error:
+            if time.monotonic() - answered > SILENT_SECONDS:
+                return str(error)
+        time.sleep(LOOK_SECONDS)
+    return "clients are left"
+
+
+def watch(console: Console, request: Path, route: str) -> None:
+    """Wait for the hook of a PgBouncer, for ever."""
+    while True:
+        time.sleep(LOOK_SECONDS)
+        if request.exists():
+            started = time.monotonic()
+            outcome = drain(console, lambda: _renewed(request))
+            log("drained", route=route, outcome=outcome, seconds=round(time.monotonic() - started, 1))
+            request.unlink(missing_ok=True)
+
+
+def _renewed(request: Path) -> bool:
+    """Whether the hook still waits; it is told that somebody is at work."""
+    try:
+        os.utime(request)
+    except FileNotFoundError:
+        return False
+    return True
