@@ -167,13 +167,13 @@ def _follow(settings: Settings, local: Connection, successor: str, ends: float) 
     follow(local, successor)
 
     def writable() -> bool:
-        # This pod goes away: the successor needs a replica other than this one, or it refuses writes.
+        # This pod goes away: the successor needs enough replicas other than this one, or it refuses writes.
         with _connect(successor, PORT_REDIS, settings.redis_login) as there:
             info = there.info("replication")
-            return info["role"] == "master" and len(online_replicas(info)) > 1
+            return info["role"] == "master" and len(online_replicas(info)) > settings.replicas_to_write
 
-    if settings.replicas > 1 and not _poll(writable, ends):
-        log("the successor has no other replica yet", successor=successor)
+    if not _poll(writable, ends):
+        log("the successor has too few replicas yet", successor=successor)
 
 
 def follow(local: Connection, successor: str) -> None:

@@ -99,6 +99,11 @@ class Settings:
     nameless_clients: bool = False
     max_memory_bytes: int = 0
 
+    @property
+    def replicas_to_write(self) -> int:
+        """Replicas without which a master refuses writes: with it they are a majority."""
+        return self.replicas // 2
+
     def host(self, ordinal: int) -> str:
         """Name of a pod's own Service.
 

@@ -143,7 +143,7 @@ def _live(settings: Settings, *, started: bool) -> tuple[int, str]:
 
 
 def _master(settings: Settings, *, started: bool) -> tuple[int, str]:
-    """A master that nobody follows has been replaced, or refuses writes anyway."""
+    """A master that too few follow has been replaced, or refuses writes anyway."""
     if not started:
         return 503, "waiting for the role"
     try:
@@ -153,8 +153,9 @@ def _master(settings: Settings, *, started: bool) -> tuple[int, str]:
             info = connection.info("replication")
     except NO_ANSWER as error:
         return 503, str(error)
-    followed = any(replica.silent_seconds <= FOLLOWS_SECONDS for replica in online_replicas(info))
-    return (200, "master") if info["role"] == "master" and followed else (503, info["role"])
+    followers = sum(replica.silent_seconds <= FOLLOWS_SECONDS for replica in online_replicas(info))
+    takes_writes = info["role"] == "master" and followers >= settings.replicas_to_write
+    return (200, "master") if takes_writes else (503, info["role"])
 
 
 def _ready(settings: Settings, *, started: bool) -> tuple[int, str]:
