@@ -43,9 +43,8 @@ FAILOVER_TIMEOUT_MILLISECONDS: Final = 3000
 MAXMEMORY_SHARE: Final = Decimal("0.7")
 # What a replica may miss and still catch up without a copy of everything: a minute of 1 MB/s.
 BACKLOG_BYTES: Final = 64 * 1024 * 1024
-# It counts as used memory, so a small limit gets a small one, and never less than Redis' own default.
+# It counts as used memory, so a small limit gets a small one.
 BACKLOG_SHARE: Final = Decimal("0.0625")
-LEAST_BACKLOG_BYTES: Final = 1024 * 1024
 
 # Keys of the state ConfigMap that hold the addresses of the pods' own Services.
 ADDRESS_PREFIX: Final = "address."
@@ -127,9 +126,7 @@ def max_memory_bytes(spec: RedisSpec) -> int:
 def backlog_bytes(spec: RedisSpec) -> int:
     """Memory for the writes that replicas may still ask for."""
     limit = _memory_limit(spec)
-    if limit is None:
-        return BACKLOG_BYTES
-    return max(LEAST_BACKLOG_BYTES, min(BACKLOG_BYTES, int(limit * BACKLOG_SHARE)))
+    return BACKLOG_BYTES if limit is None else min(BACKLOG_BYTES, int(limit * BACKLOG_SHARE))
 
 
 def _memory_limit(spec: RedisSpec) -> Decimal | None:

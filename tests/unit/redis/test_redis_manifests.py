@@ -87,7 +87,7 @@ def test_a_master_takes_writes_only_together_with_a_majority(replicas: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("limit", "size"), [(None, 64 * 2**20), ("2Gi", 64 * 2**20), ("128Mi", 8 * 2**20), ("8Mi", 2**20)]
+    ("limit", "size"), [(None, 64 * 2**20), ("2Gi", 64 * 2**20), ("128Mi", 8 * 2**20)]
 )
 def test_the_backlog_leaves_a_small_memory_to_the_data(limit: str | None, size: int) -> None:
     spec = context(**({"resources": {"limits": {"memory": limit}}} if limit else {})).cluster.spec.redis
