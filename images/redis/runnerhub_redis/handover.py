@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from . import snapshots
 from .access import Login
-from .history import promotes_one_of
+from .history import has_diverged, promotes_one_of
 from .log import log
-from .network import LOCAL, NO_ANSWER, ask_redis, sentinel_answer
+from .network import LOCAL, NO_ANSWER, ask_redis, replication_of, sentinel_answer
 from .resp import Connection, RespError, pairs
 from .settings import PORT_REDIS, PORT_SENTINEL, Settings
 
@@ -102,6 +103,11 @@ def hand_over(settings: Settings, addresses: Mapping[int, str]) -> None:
             log("stopping: no Sentinel could hand over; they will elect once this pod is gone")
             return
         # From here on a write that this pod took would be lost: the pause goes on until it is no master any more.
+        if has_diverged(info, replication_of(settings, successor)):
+            # Somebody else had it promoted. The next life of this pod saves what it has not.
+            snapshots.note_alone(settings.paths, info)
+            log("THE SUCCESSOR HAS NOT EVERYTHING", successor=successor)
+            return
         _bring_along(settings, addresses, successor)
         _follow(settings, local, successor, ends)
         log("mastership handed over", to=successor, seconds=round(time.monotonic() - started, 2))

@@ -125,6 +125,17 @@ def ask_redis(settings: Settings, hosts: Mapping[int, str]) -> list[RedisAnswer]
     return list(_ask_all(hosts, ask).values())
 
 
+def replication_of(settings: Settings, host: str) -> dict[str, str]:
+    """INFO replication of one server; empty when it does not answer."""
+    try:
+        with Connection(
+            host, PORT_REDIS, settings.redis_login, deadline_seconds=DEADLINE_SECONDS
+        ) as connection:
+            return connection.info("replication")
+    except NO_ANSWER:
+        return {}
+
+
 def redis_answer(ordinal: int, info: Mapping[str, str]) -> RedisAnswer:
     """INFO replication as an answer."""
     return RedisAnswer(

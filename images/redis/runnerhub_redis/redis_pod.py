@@ -9,13 +9,14 @@ import threading
 import time
 from types import FrameType
 
-from . import aof, deposed, live, state_server, volume
+from . import aof, deposed, live, snapshots, state_server, volume
 from .config import PRIORITY_IN_STEP, PRIORITY_LAST_RESORT, redis_configuration
 from .decision import HandOver, StartMaster, StartReplica, Volume, decide
 from .files import write_private
 from .handover import hand_over, request_failover
+from .history import has_diverged
 from .log import log
-from .network import LOCAL, NO_ANSWER, Resolver
+from .network import LOCAL, NO_ANSWER, Resolver, replication_of
 from .resp import Connection
 from .settings import PORT_REDIS, Settings
 from .start import gather, redis_role
@@ -83,6 +84,8 @@ class RedisPod:
                 # Noted before the first write: from here on this volume may hold the only copy.
                 volume.mark_complete(self._settings.paths)
             master = decision.master if isinstance(decision, StartReplica) else None
+            if master is not None:
+                self._save_before(master, descriptor)
             # Before the configuration, so that what changes in between is not taken for done.
             users = live.Access(self._settings, PORT_REDIS, live.redis_access, self._resolver.addresses)
             configuration = redis_configuration(
@@ -103,6 +106,21 @@ class RedisPod:
             self._server.wait()
         finally:
             self._wake.set()
+
+    def _save_before(self, master: str, descriptor: int) -> None:
+        """Save what this pod had of its own when it was master last: a copy of the other one's data replaces it."""
+        paths = self._settings.paths
+        own = snapshots.alone(paths)
+        if own is None or not has_diverged(own, replication_of(self._settings, master)):
+            return
+        offset = int(own["master_repl_offset"])
+        try:
+            saved = snapshots.save_at_rest(paths, offset, descriptor)
+            log("what this former master had of its own is saved", master=master, saved=saved.name)
+        except snapshots.NotSavedError as error:
+            snapshots.tell_unsaved(paths, offset, str(error))
+        # Another life would save the same again.
+        paths.alone.unlink(missing_ok=True)
 
     def _watch_promotability(self, state: Volume) -> None:
         """Allow the promotion of this replica once it is in step with the master."""

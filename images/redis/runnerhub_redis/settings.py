@@ -48,6 +48,11 @@ class Paths:
         return self.redis_data / "appendonlydir"
 
     @property
+    def alone(self) -> Path:
+        """History and offset of a master that too few replicas follow: what it may have of its own."""
+        return self.redis_data / "alone.json"
+
+    @property
     def diverged(self) -> Path:
         """Snapshots of a former master that had something which the new one has not."""
         return self.data / "diverged"

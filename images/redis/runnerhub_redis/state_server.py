@@ -15,7 +15,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from . import volume
+from . import snapshots, volume
 from .handover import online_replicas
 from .network import LOCAL, NO_ANSWER
 from .resp import Connection, RespError
@@ -76,7 +76,7 @@ def _state(settings: Settings, *, started: bool) -> dict[str, Any]:
         "volume": volume.inspect(settings.paths),
         "running": started,
         "volumeUsedPercent": _told(volume.used_percent(settings.paths.data)),
-        "snapshots": sorted(path.name for path in settings.paths.diverged.glob("*.rdb")),
+        "snapshots": snapshots.told(settings.paths),
         "redis": _redis(settings) if started else None,
     }
 

@@ -45,7 +45,7 @@ class Pods:
 
     def settings(self, ordinal: int = 0) -> Settings:
         home = self._home / str(ordinal)
-        paths = Paths(data=home, configuration=home / "configuration")
+        paths = Paths(data=home, runtime=home / "run", configuration=home / "configuration")
         return Settings(
             service="hub-redis",
             namespace="default",
