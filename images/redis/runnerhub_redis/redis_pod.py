@@ -75,6 +75,7 @@ class RedisPod:
     def _start(self) -> None:
         try:
             descriptor = volume.lock(self._settings.paths.redis_data)
+            volume.tidy(self._settings.paths)
             aof.mend(self._settings.paths)
             decision, address = redis_role(self._settings, self._resolver)
             if self._terminating:

@@ -36,7 +36,14 @@ def run(settings: Settings) -> int:
         log("going on", master=state.master, config_epoch=state.config_epoch, known=len(state.known))
     path = settings.paths.sentinel_state
     users = live.Access(settings, PORT_SENTINEL, live.sentinel_access, resolver.addresses)
-    write_private(path, sentinel_configuration(settings, state, announce=address))
+    try:
+        write_private(path, sentinel_configuration(settings, state, announce=address))
+    except OSError as error:
+        if not path.exists():
+            raise
+        # The volume is full. Sentinel can go on with what it wrote itself; it is told today's settings while it runs.
+        log("its configuration cannot be written; it starts with the last one", error=str(error))
+        users.forget()
     threading.Thread(target=steward.watch, args=(settings,), daemon=True).start()
     threading.Thread(target=users.run, args=(lambda: True,), daemon=True).start()
     looks = spin.LOOKS + spin.LOOKS_PER_ORDINAL * settings.ordinal

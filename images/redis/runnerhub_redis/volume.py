@@ -46,6 +46,12 @@ def mark_complete(paths: Paths) -> None:
         os.close(directory)
 
 
+def tidy(paths: Paths) -> None:
+    """Remove what saves and rewrites of a server that was killed have left: nobody would, and they fill the volume."""
+    for left in (*paths.redis_data.glob("temp-*"), *paths.append_only.glob("temp-*")):
+        left.unlink()
+
+
 def lock(path: Path) -> int:
     """Wait until nobody else uses the directory; return the descriptor that holds the lock.
 

@@ -92,6 +92,9 @@ def redis_configuration(spec: RedisSpec) -> str:
         f"appendfsync {spec.append_fsync}",
         "aof-use-rdb-preamble yes",
         "aof-load-truncated yes",
+        # A master whose volume is full refuses writes. A replica would end by default, and end again when it is
+        # started; so it goes on in memory, and writes down what it could not when there is room.
+        "replica-ignore-disk-write-errors yes",
         "save 3600 1 300 100 60 10000",
         # The append-only file is flushed on shutdown; a snapshot on top would only take time.
         "shutdown-on-sigterm nosave",

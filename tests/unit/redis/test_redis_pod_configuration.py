@@ -221,6 +221,17 @@ def test_volume_states(settings: Settings) -> None:
     assert volume.inspect(paths) is Volume.COMPLETE
 
 
+def test_what_a_killed_server_left_is_removed(settings: Settings) -> None:
+    paths = settings.paths
+    paths.append_only.mkdir(parents=True)
+    left = [paths.redis_data / "temp-17.rdb", paths.append_only / "temp-appendonly.aof.2.incr.aof"]
+    kept = [paths.redis_data / "dump.rdb", paths.append_only / "appendonly.aof.manifest"]
+    for path in (*left, *kept):
+        path.touch()
+    volume.tidy(paths)
+    assert [path.exists() for path in (*left, *kept)] == [False, False, True, True]
+
+
 def test_private_files_are_private_and_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "redis.conf"
     files.write_private(path, "one")
