@@ -88,6 +88,7 @@ class Watch:
         info = self._replication()
         if info is None:
             return
+        self._settings.paths.starting.unlink(missing_ok=True)
         if info["role"] != "master":
             self._unfence()
             self._reign = None
@@ -190,7 +191,7 @@ class Watch:
         )
 
     def _save_for(self, successor: str, since: float) -> Path | None:
-        """The snapshot; None when there is nothing to save, or no more time. Raises NotSavedError, to be tried again."""
+        """The snapshot; None when there is nothing to save, or no time. Raises NotSavedError, to try again."""
         paths, left = self._settings.paths, since + snapshots.SAVE_SECONDS - time.monotonic()
         with self._connect(max(0.0, left) + CALL_SECONDS) as redis:
             own = redis.info("replication")

@@ -57,7 +57,7 @@ def online_replicas(info: Mapping[str, str]) -> list[OnlineReplica]:
 
 
 def request_failover(settings: Settings, addresses: Mapping[int, str]) -> None:
-    """Have one Sentinel promote the furthest replica of this pod, whose Redis is down; say in the log when none does."""
+    """Have one Sentinel promote the furthest replica of this pod, whose Redis is down; the log says when none does."""
     others = {ordinal: host for ordinal, host in addresses.items() if ordinal != settings.ordinal}
     own = addresses[settings.ordinal]
     heirs = [found for found in ask_redis(settings, others) if found.role == "slave" and found.master == own]
@@ -181,7 +181,9 @@ def _start_failover(settings: Settings, host: str, whole: frozenset[str], offset
 
     Raises ValueError when it might promote another, and any of NO_ANSWER.
     """
-    with _connect(host, PORT_SENTINEL, settings.sentinel_login, LOOK_AGAIN_SECONDS + CALL_SECONDS) as sentinel:
+    with _connect(
+        host, PORT_SENTINEL, settings.sentinel_login, LOOK_AGAIN_SECONDS + CALL_SECONDS
+    ) as sentinel:
         if not _chooses_well(settings, sentinel, whole, offset):
             raise ValueError("it might promote a replica that has not everything")
         try:

@@ -23,11 +23,11 @@ def has_diverged(own: Mapping[str, str], theirs: Mapping[str, str]) -> bool:
 
 
 def promotes_one_of(whole: Collection[str], offset: int, replicas: Sequence[Mapping[str, str]]) -> bool:
-    """Whether a Sentinel to which the replicas look like this (SENTINEL REPLICAS) promotes one at an address of `whole`.
+    """Whether a Sentinel to which the replicas look like this (SENTINEL REPLICAS) promotes one that is `whole`.
 
-    Those have everything up to `offset`, and the others less. Sentinel takes the highest offset of the lowest priority,
-    by what each replica told it, which is up to ten seconds old. One that it has seen at `offset` is not outdone by what
-    it learns of the others before it decides.
+    Those, told by address, have everything up to `offset`, and the others less. Sentinel takes the highest offset of
+    the lowest priority, by what each replica told it, which is up to ten seconds old. One that it has seen at `offset`
+    is not outdone by what it learns of the others before it decides.
     """
     promotable = [replica for replica in replicas if replica["slave-priority"] != "0"]
     if all(replica["ip"] in whole for replica in promotable):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 
 from . import aof, deposed, live, snapshots, state_server, volume
@@ -76,7 +77,8 @@ class RedisPod:
         try:
             descriptor = volume.lock(self._settings.paths.redis_data)
             volume.tidy(self._settings.paths)
-            aof.mend(self._settings.paths)
+            # A start that did not get as far as to serve has found something that it could not load.
+            aof.mend(self._settings.paths, all_of_it=self._settings.paths.starting.exists())
             decision, address = redis_role(self._settings, self._resolver)
             if self._terminating:
                 return
@@ -97,6 +99,8 @@ class RedisPod:
             )
             write_private(self._settings.paths.redis_configuration, configuration)
             self._configuration.begin()
+            with suppress(OSError):  # the volume may be full
+                self._settings.paths.starting.touch()
             self._server = subprocess.Popen(
                 ["redis-server", str(self._settings.paths.redis_configuration)], pass_fds=(descriptor,)
             )

@@ -53,6 +53,21 @@ class Paths:
         return self.redis_data / "alone.json"
 
     @property
+    def append_only_fresh(self) -> Path:
+        """What takes the place of damaged append-only files."""
+        return self.redis_data / "appendonlydir.fresh"
+
+    @property
+    def damaged_marker(self) -> Path:
+        """Present while the volume holds only what was whole of a damaged data set."""
+        return self.redis_data / "damaged"
+
+    @property
+    def starting(self) -> Path:
+        """Present from a start of Redis until it has loaded its data."""
+        return self.redis_data / "starting"
+
+    @property
     def diverged(self) -> Path:
         """Snapshots of a former master that had something which the new one has not."""
         return self.data / "diverged"

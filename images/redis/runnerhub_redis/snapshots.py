@@ -27,6 +27,7 @@ KEPT = 3
 MOST_USED_PERCENT = 80
 STOP_SECONDS = 5.0
 SAVED, NOT_SAVED = ".rdb", ".not-saved"
+_TOLD = (SAVED, NOT_SAVED, volume.DAMAGED)
 
 
 class NotSavedError(Exception):
@@ -133,8 +134,8 @@ def tell_unsaved(paths: Paths, offset: int, reason: str) -> None:
 
 
 def told(paths: Paths) -> list[str]:
-    """Names of what was saved and of what was not."""
-    return sorted(path.name for path in paths.diverged.glob("*") if path.suffix in (SAVED, NOT_SAVED))
+    """Names of what was saved, of what could not be, and of damaged files that were put aside."""
+    return sorted(path.name for path in paths.diverged.glob("*") if path.suffix in _TOLD)
 
 
 def _begin_save(redis: Connection, ends: float) -> None:

@@ -187,8 +187,8 @@ EVENTS: Final[Mapping[EventReason, EventMeaning]] = {
         "A Redis master that was replaced had something that the new one has not, and it could not be saved within two "
         "minutes, mostly for want of room on its volume. It is gone.",
         "`kubectl runnerhub logs redis` for the reason; `status.redis.instances[].volumeUsedPercent`.",
-        "Raise `spec.redis.storage.size`. Jobs of the orchestrators are rows in the database and were put back into the "
-        "queue.",
+        "Raise `spec.redis.storage.size`. Jobs of the orchestrators are rows in the database and were put back into "
+        "the queue.",
     ),
     "AppendOnlyFileDamaged": EventMeaning(
         "Warning",

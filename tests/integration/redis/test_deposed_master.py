@@ -82,7 +82,9 @@ def test_who_has_just_been_promoted_stays_master(
     lookers = [Looker(pods, ordinal) for ordinal in (1, 2)]
     goes_on = threading.Event()
     goes_on.set()
-    threads = [threading.Thread(target=looker.watch.run, args=(goes_on.is_set,), daemon=True) for looker in lookers]
+    threads = [
+        threading.Thread(target=looker.watch.run, args=(goes_on.is_set,), daemon=True) for looker in lookers
+    ]
     for thread in threads:
         thread.start()
     if deliberate:

@@ -58,7 +58,9 @@ def leave_behind(pods: Pods, priority: int) -> int:
     return 50
 
 
-def test_a_replica_that_lacks_something_is_not_made_master(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_that_lacks_something_is_not_made_master(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What Sentinel knows of the offsets is up to ten seconds old."""
     monkeypatch.setattr(handover, "LOCAL", ADDRESSES[0])
     pods.start_all()

@@ -86,9 +86,7 @@ def test_a_master_takes_writes_only_together_with_a_majority(replicas: int) -> N
     assert others < replicas // 2 + 1, "the others could elect a second master that takes writes"
 
 
-@pytest.mark.parametrize(
-    ("limit", "size"), [(None, 64 * 2**20), ("2Gi", 64 * 2**20), ("128Mi", 8 * 2**20)]
-)
+@pytest.mark.parametrize(("limit", "size"), [(None, 64 * 2**20), ("2Gi", 64 * 2**20), ("128Mi", 8 * 2**20)])
 def test_the_backlog_leaves_a_small_memory_to_the_data(limit: str | None, size: int) -> None:
     spec = context(**({"resources": {"limits": {"memory": limit}}} if limit else {})).cluster.spec.redis
     assert directives(redis.redis_configuration(spec))["repl-backlog-size"] == str(size)
