@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from types import FrameType
 
-from . import aof, deposed, live, snapshots, state_server, volume
+from . import aof, deposed, live, readdress, snapshots, state_server, volume
 from .config import PRIORITY_IN_STEP, PRIORITY_LAST_RESORT, redis_configuration
 from .decision import HandOver, StartMaster, StartReplica, Volume, decide
 from .files import write_private
@@ -106,7 +106,8 @@ class RedisPod:
             )
             if master is not None:
                 threading.Thread(target=self._watch_promotability, args=(state,), daemon=True).start()
-            for watch in (self._mastership.run, self._configuration.run, users.run):
+            moved = readdress.Watch(self._settings, self._resolver.addresses(), self._resolver.looked_up)
+            for watch in (self._mastership.run, self._configuration.run, users.run, moved.run):
                 threading.Thread(target=watch, args=(self._goes_on,), daemon=True).start()
             self._server.wait()
         finally:

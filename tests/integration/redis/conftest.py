@@ -107,6 +107,7 @@ class Pods:
         folder = self._home / str(ordinal) / "sentinel"
         folder.mkdir(parents=True, exist_ok=True)
         lines = [
+            f"# members {' '.join(ADDRESSES.values())}",
             f"bind {ADDRESSES[ordinal]}",
             f"port {self.sentinel_port}",
             f"dir {folder}",
