@@ -21,7 +21,7 @@ from pathlib import Path
 from . import access, snapshots
 from .config import PRIORITY_NEVER
 from .decision import KnownMaster, known_master
-from .handover import follow, online_replicas
+from .handover import follow, followers
 from .history import has_diverged
 from .log import log
 from .network import LOCAL, NO_ANSWER, ask_sentinels, replication_of
@@ -30,8 +30,6 @@ from .settings import PORT_REDIS, Settings
 
 LOOK_SECONDS = 1.0
 CALL_SECONDS = 2.0
-# A replica confirms once a second.
-FOLLOWS_SECONDS = 3
 _REPLICAS_TO_WRITE = "min-replicas-to-write"
 # More replicas than there can be, so that every write is refused.
 _NEVER = "1000"
@@ -109,8 +107,7 @@ class Watch:
 
     def _note(self, info: Mapping[str, str]) -> None:
         """Write down what this master may have of its own while too few follow it."""
-        followers = sum(replica.silent_seconds <= FOLLOWS_SECONDS for replica in online_replicas(info))
-        if followers >= self._settings.replicas_to_write:
+        if followers(info) >= self._settings.replicas_to_write:
             self._settings.paths.alone.unlink(missing_ok=True)
         else:
             snapshots.note_alone(self._settings.paths, info)

@@ -26,6 +26,8 @@ DEADLINE_SECONDS = 8.0
 CATCH_UP_SECONDS = 1.0
 PATIENCE_SECONDS = 3.0
 POLL_SECONDS = 0.02
+# A replica confirms once a second.
+FOLLOWS_SECONDS = 3
 CALL_SECONDS = 1.0
 # A Sentinel asks replicas each ten seconds, each second those that have lost their master: sentinel.c, Redis 8.0.
 INFO_PERIOD, INFO_PERIOD_NOW = 10000, 100
@@ -54,6 +56,11 @@ def online_replicas(info: Mapping[str, str]) -> list[OnlineReplica]:
                 )
             )
     return found
+
+
+def followers(info: Mapping[str, str]) -> int:
+    """How many replicas have confirmed something of late (INFO replication)."""
+    return sum(replica.silent_seconds <= FOLLOWS_SECONDS for replica in online_replicas(info))
 
 
 def request_failover(settings: Settings, addresses: Mapping[int, str]) -> None:

@@ -27,6 +27,7 @@ WATCH_SECONDS = 0.3
 # waits for is not coming back, and all other pods restarted too.
 LAST_RESORT_SECONDS = 30.0
 STOP_SECONDS = 15.0
+SAVE_AGAIN_SECONDS = 5.0
 GIVING_WAY_SECONDS = 5.0
 
 
@@ -119,12 +120,21 @@ class RedisPod:
         own = snapshots.alone(paths)
         if own is None or not has_diverged(own, replication_of(self._settings, master)):
             return
-        offset = int(own["master_repl_offset"])
-        try:
-            saved = snapshots.save_at_rest(paths, offset, descriptor)
-            log("what this former master had of its own is saved", master=master, saved=saved.name)
-        except snapshots.NotSavedError as error:
-            snapshots.tell_unsaved(paths, offset, str(error))
+        offset, ends = int(own["master_repl_offset"]), time.monotonic() + snapshots.SAVE_SECONDS
+        while not self._terminating:
+            try:
+                saved = snapshots.save_at_rest(paths, offset, descriptor)
+            except snapshots.NotSavedError as error:
+                if time.monotonic() > ends:
+                    snapshots.tell_unsaved(paths, offset, str(error))
+                    break
+                log("the data of this former master is not saved yet", error=str(error))
+                time.sleep(SAVE_AGAIN_SECONDS)
+            else:
+                log("what this former master had of its own is saved", master=master, saved=saved.name)
+                break
+        else:
+            return
         # Another life would save the same again.
         paths.alone.unlink(missing_ok=True)
 

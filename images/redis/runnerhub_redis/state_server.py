@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from . import snapshots, volume
-from .handover import online_replicas
+from .handover import followers, online_replicas
 from .network import LOCAL, NO_ANSWER
 from .resp import Connection, RespError
 from .settings import PORT_REDIS, PORT_STATE, Settings
@@ -25,8 +25,6 @@ from .settings import PORT_REDIS, PORT_STATE, Settings
 QUEUE_PREFIX, QUEUE_NAME = "bull", "github-jobs"
 LIVE_SECONDS = 3.0
 READY_SECONDS = 1.0
-# A replica confirms once a second.
-FOLLOWS_SECONDS = 3
 
 
 class _Server(ThreadingHTTPServer):
@@ -153,8 +151,7 @@ def _master(settings: Settings, *, started: bool) -> tuple[int, str]:
             info = connection.info("replication")
     except NO_ANSWER as error:
         return 503, str(error)
-    followers = sum(replica.silent_seconds <= FOLLOWS_SECONDS for replica in online_replicas(info))
-    takes_writes = info["role"] == "master" and followers >= settings.replicas_to_write
+    takes_writes = info["role"] == "master" and followers(info) >= settings.replicas_to_write
     return (200, "master") if takes_writes else (503, info["role"])
 
 
