@@ -206,4 +206,6 @@ class Watch:
                 snapshots.tell_unsaved(paths, offset, str(error))
                 saved = None
         self._settled = state
+        # The next life must not take the new master's data for this.
+        paths.alone.unlink(missing_ok=True)
         return saved

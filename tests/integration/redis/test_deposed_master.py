@@ -226,6 +226,7 @@ def test_a_save_that_fails_is_tried_again_before_the_data_goes(
     assert pods.redis(0).info("replication")["role"] == "slave"
     (saved,) = paths.diverged.iterdir()
     assert "alone" in pods.keys_of(saved)
+    assert snapshots.alone(paths) is None
 
 
 def test_data_that_cannot_be_saved_goes_after_a_while_and_is_told(
