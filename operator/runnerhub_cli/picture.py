@@ -315,7 +315,7 @@ def _redis_facts(status: RunnerHubClusterStatus) -> list[str]:
         }
         found.append(f"jobs: {', '.join(f'{count} {state}' for state, count in jobs.items())}")
     kept = [f"{item.name}: {len(item.snapshots)}" for item in redis.instances if item.snapshots]
-    return [*found, *([f"snapshots of former masters on {', '.join(kept)}"] if kept else [])]
+    return [*found, *([f"data put aside on {', '.join(kept)}"] if kept else [])]
 
 
 def _orchestrator_facts(status: RunnerHubClusterStatus, now: datetime) -> list[str]:

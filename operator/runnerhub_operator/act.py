@@ -23,6 +23,7 @@ from .errors import (
     KubeError,
     NotFoundError,
     ProbeError,
+    RefusedError,
     SwitchoverPostponedError,
     UnauthorizedProbeError,
 )
@@ -136,8 +137,20 @@ class Actor:
                 await self._offer_again(ref, live)
         # Late watches, and kinds that are not watched at all, must not have the same written again and again.
         if cached or needs_apply(manifest, live):
-            await self._client.apply(manifest)
+            await self._write(ref, manifest, live)
             logger.info("%s %s", "created" if live is None else "changed", ref)
+
+    async def _write(self, ref: ObjectRef, manifest: Manifest, live: Mapping[str, Any] | None) -> None:
+        """Apply an object. A Service that cannot have its former address again gets another one."""
+        try:
+            await self._client.apply(manifest)
+        except RefusedError as error:
+            asked = manifest["spec"].get("clusterIP", "None") if ref.kind == "Service" else "None"
+            if live is not None or asked == "None":
+                raise
+            logger.warning("%s cannot have the address %s: %s", ref, asked, error)
+            spec = {name: value for name, value in manifest["spec"].items() if name != "clusterIP"}
+            await self._client.apply({**manifest, "spec": spec})
 
     async def _offer_again(self, ref: ObjectRef, live: Mapping[str, Any]) -> None:
         """Have a volume bind to the claim that it names again: Kubernetes remembers the former one by its uid."""

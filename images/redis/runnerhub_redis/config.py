@@ -5,7 +5,7 @@ Source of the directives: redis.conf and sentinel.conf of Redis 8.0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -55,7 +55,10 @@ def _redis_access(settings: Settings) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class SentinelState:
-    """What a Sentinel remembers over restarts. `known` are its lines about replicas and other Sentinels."""
+    """What a Sentinel remembers over restarts. `known` are its lines about replicas and other Sentinels.
+
+    `members`: addresses of the pods in the order of their ordinals, as they were when it was started.
+    """
 
     master: str
     port: int = PORT_REDIS
@@ -64,6 +67,7 @@ class SentinelState:
     config_epoch: int = 0
     leader_epoch: int = 0
     known: Sequence[str] = field(default=())
+    members: tuple[str, ...] = ()
 
 
 def parse_sentinel_state(text: str, master_name: str) -> SentinelState | None:
@@ -72,6 +76,7 @@ def parse_sentinel_state(text: str, master_name: str) -> SentinelState | None:
     myid: str | None = None
     epochs = {"current-epoch": 0, "config-epoch": 0, "leader-epoch": 0}
     known: list[str] = []
+    members: tuple[str, ...] = ()
     for line in text.splitlines():
         match line.split():
             case ["sentinel", "monitor", name, address, port, _] if name == master_name:
@@ -84,6 +89,8 @@ def parse_sentinel_state(text: str, master_name: str) -> SentinelState | None:
                 epochs[kind] = int(value)
             case ["sentinel", "known-replica" | "known-sentinel", name, *_] if name == master_name:
                 known.append(line.strip())
+            case ["#", "members", *addresses]:
+                members = tuple(addresses)
             case _:
                 # Everything else is written anew from the settings.
                 pass
@@ -97,6 +104,28 @@ def parse_sentinel_state(text: str, master_name: str) -> SentinelState | None:
         config_epoch=epochs["config-epoch"],
         leader_epoch=epochs["leader-epoch"],
         known=tuple(known),
+        members=members,
+    )
+
+
+def translated(state: SentinelState, addresses: Mapping[int, str]) -> SentinelState:
+    """The memory with the addresses that the pods have today.
+
+    They change when Services are made anew and cannot have theirs again, as where a backup is restored.
+    """
+    today = {old: addresses[ordinal] for ordinal, old in enumerate(state.members) if ordinal in addresses}
+
+    def line_of_today(line: str) -> str:
+        # sentinel known-replica <name> <address> <port>, sentinel known-sentinel <name> <address> <port> <id>
+        words = line.split()
+        words[3] = today.get(words[3], words[3])
+        return " ".join(words)
+
+    return replace(
+        state,
+        master=today.get(state.master, state.master),
+        known=tuple(line_of_today(line) for line in state.known),
+        members=tuple(addresses[ordinal] for ordinal in sorted(addresses)),
     )
 
 
@@ -113,6 +142,8 @@ def sentinel_configuration(settings: Settings, state: SentinelState, *, announce
     """Configuration of this pod's Sentinel: the settings of today, the memory of before."""
     name = settings.master_name
     lines = [
+        # Sentinel keeps comments when it writes its file anew.
+        f"# members {' '.join(state.members)}",
         f"port {PORT_SENTINEL}",
         "bind * -::*",
         # Passwords protect it; protected mode would refuse every pod but this one.

@@ -29,6 +29,8 @@ class Volume(StrEnum):
     """No file of Redis."""
     UNSYNCED = "unsynced"
     """Files of a replica that never finished its first synchronisation: counts as empty."""
+    DAMAGED = "damaged"
+    """What was whole of a data set that Redis could not load: better than nothing, and than nothing else."""
     COMPLETE = "complete"
     """A whole data set, maybe an old one."""
 
@@ -207,8 +209,14 @@ def _named_by_sentinel(situation: Situation, known: KnownMaster) -> Decision:
         return Wait("Sentinel has declared this pod dead and is about to fail over")
     if situation.heirs and (empty or not impatient):
         return HandOver(f"pods {situation.heirs} hold the history that this pod's last life began")
+    if situation.volume is Volume.DAMAGED and _nobody_has_more(situation):
+        return StartMaster(
+            "no other pod has data: it goes on from what is whole of its own, which is damaged"
+        )
     if empty:
-        return Wait("Sentinel names this pod master, but its volume is empty: another must be elected")
+        return Wait(
+            "Sentinel names this pod master, but its volume is empty or damaged: another must be elected"
+        )
     return StartMaster(f"{known.votes} Sentinels name it master, epoch {known.config_epoch}")
 
 
@@ -228,9 +236,17 @@ def _unknown_to_sentinel(situation: Situation) -> Decision:
 
 
 def _others_have_data(situation: Situation) -> bool:
-    return any(
-        peer.volume is Volume.COMPLETE for peer in situation.peers if peer.ordinal != situation.ordinal
-    )
+    return any(_has_data(peer.volume) for peer in situation.peers if peer.ordinal != situation.ordinal)
+
+
+def _has_data(volume: Volume) -> bool:
+    return volume in (Volume.COMPLETE, Volume.DAMAGED)
+
+
+def _nobody_has_more(situation: Situation) -> bool:
+    """Whether all other pods tell that they have no whole data set."""
+    told = {peer.ordinal: peer.volume for peer in situation.peers if peer.ordinal != situation.ordinal}
+    return len(told) == situation.replicas - 1 and Volume.COMPLETE not in told.values()
 
 
 def _may_start_empty(situation: Situation) -> str | None:
@@ -261,7 +277,7 @@ def sentinel_target(situation: Situation) -> str | None:
         return known.address
     if (running := running_master(situation)) is not None:
         return running
-    has_data = any(peer.volume is Volume.COMPLETE for peer in situation.peers)
+    has_data = any(_has_data(peer.volume) for peer in situation.peers)
     if situation.bootstrapped or situation.sentinels or has_data:
         return None
     return situation.addresses[0]

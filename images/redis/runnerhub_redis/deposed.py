@@ -2,7 +2,9 @@
 
 Two masters are there then. Sentinel makes the old one a replica after eight seconds or more; what it alone was told by
 clients meanwhile, or just before, goes with that. So this pod looks itself. It refuses writes at once, saves its data
-as a snapshot if it has something that the new master has not, and becomes that one's replica.
+as a snapshot if it has something that the new master has not, and becomes that one's replica. Until then it obeys no
+Sentinel, whose order would end the save. One that ends before is saved by its next life, which knows by what this one
+wrote down while too few replicas followed it.
 
 A master that has only just been promoted looks the same for a second: the Sentinels still name the one before. So a
 pod gives way only when they have named it, and then name another under a higher epoch.
@@ -10,35 +12,28 @@ pod gives way only when they have named it, and then name another under a higher
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from contextlib import suppress
 from pathlib import Path
 
-from . import volume
+from . import access, snapshots
 from .config import PRIORITY_NEVER
 from .decision import KnownMaster, known_master
-from .handover import follow
+from .handover import follow, followers
+from .history import has_diverged
 from .log import log
-from .network import LOCAL, NO_ANSWER, ask_sentinels
-from .resp import Connection, RespError
-from .settings import PORT_REDIS, Paths, Settings
+from .network import LOCAL, NO_ANSWER, ask_sentinels, replication_of
+from .resp import Connection, pairs
+from .settings import PORT_REDIS, Settings
 
 LOOK_SECONDS = 1.0
 CALL_SECONDS = 2.0
-# Sentinel comes after eight seconds and is not waited for; what is copied from the new master ends a save that is
-# still under way when it is loaded.
-SAVE_SECONDS = 120.0
-POLL_SECONDS = 0.1
-KEPT_SNAPSHOTS = 3
-# Older snapshots go before the volume is as full as this.
-MOST_USED_PERCENT = 80
 _REPLICAS_TO_WRITE = "min-replicas-to-write"
-# More replicas than there can be, so that every write is refused; and the number in the operator's configuration.
-_NEVER, _ALWAYS = "1000", "1"
+# More replicas than there can be, so that every write is refused.
+_NEVER = "1000"
+_ORDERS = ("slaveof", "replicaof")
 
 
 class Watch:
@@ -62,9 +57,11 @@ class Watch:
         self.busy = threading.Lock()
         # Epoch under which the Sentinels named this pod while it was master; None when they have not.
         self._reign: int | None = None
-        # What a try that was cut off may have left.
-        self._fenced = False
+        # What a try that was cut off may have left: replicas to write as they were, and when writes were refused.
+        self._fenced: tuple[str, float] | None = None
         self._lowered = False
+        # History and offset that are saved already, or given up.
+        self._settled: tuple[str, str] | None = None
 
     def run(self, goes_on: Callable[[], bool]) -> None:
         """Look again and again."""
@@ -86,23 +83,34 @@ class Watch:
 
         Raises one of NO_ANSWER.
         """
-        role = self._role()
-        if role is None:
+        info = self._replication()
+        if info is None:
             return
-        if self._fenced:
-            self._set(_REPLICAS_TO_WRITE, _ALWAYS)
-            self._fenced = False
-        if role != "master":
+        self._settings.paths.starting.unlink(missing_ok=True)
+        if info["role"] != "master":
+            self._unfence()
             self._reign = None
             if self._lowered:
                 self._lowered = False
                 self._deposed()
+            if info["master_link_status"] == "up":
+                self._settings.paths.alone.unlink(missing_ok=True)
             return
         known = self._known()
         if known is not None and known.address == self._own():
+            self._unfence()
             self._reign = known.config_epoch
         elif known is not None and self._reign is not None and known.config_epoch > self._reign:
             self._give_way(known.address)
+            return
+        self._note(info)
+
+    def _note(self, info: Mapping[str, str]) -> None:
+        """Write down what this master may have of its own while too few follow it."""
+        if followers(info) >= self._settings.replicas_to_write:
+            self._settings.paths.alone.unlink(missing_ok=True)
+        else:
+            snapshots.note_alone(self._settings.paths, info)
 
     def _own(self) -> str | None:
         return self._addresses().get(self._settings.ordinal)
@@ -121,26 +129,46 @@ class Watch:
     def _connect(self, seconds: float = CALL_SECONDS) -> Connection:
         return Connection(self._local, PORT_REDIS, self._settings.redis_login, deadline_seconds=seconds)
 
-    def _role(self) -> str | None:
-        """Of a Redis that has loaded its data; None when it does not answer."""
+    def _replication(self) -> dict[str, str] | None:
+        """INFO replication of a Redis that has loaded its data; None when it does not answer."""
         try:
             with self._connect() as redis:
                 loading = redis.info("persistence")["loading"] != "0"
-                return None if loading else redis.info("replication")["role"]
+                return None if loading else redis.info("replication")
         except NO_ANSWER:
             return None
 
-    def _set(self, name: str, value: str) -> None:
+    def _fence(self) -> float:
+        """Refuse writes, and orders of the Sentinels, who would end a save; since when, by the monotonic clock."""
         with self._connect() as redis:
-            redis.call("CONFIG", "SET", name, value)
+            if self._fenced is None:
+                before = pairs(redis.call("CONFIG", "GET", _REPLICAS_TO_WRITE))[_REPLICAS_TO_WRITE]
+                self._fenced = before, time.monotonic()
+            redis.call("CONFIG", "SET", _REPLICAS_TO_WRITE, _NEVER)
+            self._obey(redis, "-")
+        return self._fenced[1]
+
+    def _unfence(self) -> None:
+        if self._fenced is not None:
+            with self._connect() as redis:
+                redis.call("CONFIG", "SET", _REPLICAS_TO_WRITE, self._fenced[0])
+                self._obey(redis, "+")
+            self._fenced = None
+
+    def _obey(self, redis: Connection, sign: str) -> None:
+        if self._settings.credentials is not None:
+            redis.call("ACL", "SETUSER", access.SENTINEL, *(sign + order for order in _ORDERS))
 
     def _give_way(self, successor: str) -> None:
         """Refuse writes, save what the successor has not, become its replica. Raises one of NO_ANSWER."""
-        started = time.monotonic()
-        log("another is master; this one refuses writes", master=successor)
-        self._fenced = True
-        self._set(_REPLICAS_TO_WRITE, _NEVER)
-        saved = self._save_for(successor)
+        if self._fenced is None:
+            log("another is master; this one refuses writes", master=successor)
+        since = self._fence()
+        try:
+            saved = self._save_for(successor, since)
+        except snapshots.NotSavedError as error:
+            log("the data of this former master is not saved yet", error=str(error))
+            return
         known = self._known()
         if known is None or known.address != successor:
             # It took its time, and things have changed: the next look decides, and lifts the fence.
@@ -151,7 +179,7 @@ class Watch:
             self._lowered = True
             redis.call("CONFIG", "SET", "replica-priority", str(PRIORITY_NEVER))
             follow(redis, successor)
-        seconds = round(time.monotonic() - started, 2)
+        seconds = round(time.monotonic() - since, 2)
         log(
             "this pod is a replica now",
             master=successor,
@@ -159,100 +187,25 @@ class Watch:
             seconds=seconds,
         )
 
-    def _save_for(self, successor: str) -> Path | None:
-        with self._connect(SAVE_SECONDS + CALL_SECONDS) as redis:
+    def _save_for(self, successor: str, since: float) -> Path | None:
+        """The snapshot; None when there is nothing to save, or no time. Raises NotSavedError, to try again."""
+        paths, left = self._settings.paths, since + snapshots.SAVE_SECONDS - time.monotonic()
+        with self._connect(max(0.0, left) + CALL_SECONDS) as redis:
             own = redis.info("replication")
-            if not has_diverged(own, self._replication_of(successor)):
+            state, offset = (own["master_replid"], own["master_repl_offset"]), int(own["master_repl_offset"])
+            if state == self._settled or not has_diverged(own, replication_of(self._settings, successor)):
                 return None
-            return save(redis, self._settings.paths, int(own["master_repl_offset"]))
-
-    def _replication_of(self, host: str) -> dict[str, str]:
-        """INFO replication of another server; empty when it does not answer."""
-        try:
-            with Connection(
-                host, PORT_REDIS, self._settings.redis_login, deadline_seconds=CALL_SECONDS
-            ) as there:
-                return there.info("replication")
-        except NO_ANSWER:
-            return {}
-
-
-def has_diverged(own: Mapping[str, str], theirs: Mapping[str, str]) -> bool:
-    """Whether the own data may have something that theirs has not, by INFO replication of both.
-
-    A promoted replica remembers whose history it goes on with, and up to which offset (`second_repl_offset`, the first
-    that is its own). Who cannot be asked may lack anything.
-    """
-    history = own["master_replid"]
-    if not theirs or history not in (theirs["master_replid"], theirs["master_replid2"]):
-        return True
-    if history == theirs["master_replid"]:
-        return int(own["master_repl_offset"]) > int(theirs["master_repl_offset"])
-    return int(own["master_repl_offset"]) + 1 > int(theirs["second_repl_offset"])
-
-
-def save(redis: Connection, paths: Paths, offset: int) -> Path | None:
-    """Save the data set under a name with time and offset; None when that failed, which is told in the log.
-
-    Raises OSError when the server ends meanwhile.
-    """
-    ends = time.monotonic() + SAVE_SECONDS
-    try:
-        _begin_save(redis, ends)
-        while (info := redis.info("persistence"))["rdb_bgsave_in_progress"] != "0":
-            _pause_until(ends)
-        if info["rdb_last_bgsave_status"] != "ok":
-            raise _NotSavedError("BGSAVE failed; is the volume full?")
-        return keep(paths, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-offset-{offset}.rdb")
-    except _NotSavedError as error:
-        log("THE DATA OF THIS FORMER MASTER IS NOT SAVED", error=str(error))
-        return None
-
-
-class _NotSavedError(Exception):
-    """The message is a sentence."""
-
-
-def _begin_save(redis: Connection, ends: float) -> None:
-    """Begin a save of the data as it is now; one that Redis has begun itself, or a rewrite, is waited for."""
-    while True:
-        try:
-            redis.call("BGSAVE")
-        except RespError as error:
-            if "progress" not in str(error) and "child process" not in str(error):
-                raise _NotSavedError(str(error)) from error
-            _pause_until(ends)
-        else:
-            return
-
-
-def _pause_until(ends: float) -> None:
-    if time.monotonic() > ends:
-        raise _NotSavedError(f"not within {SAVE_SECONDS:g} s")
-    time.sleep(POLL_SECONDS)
-
-
-def keep(paths: Paths, name: str) -> Path:
-    """Keep the last snapshot under a name of its own, and the newest few of those kept before."""
-    kept = paths.diverged / name
-    try:
-        paths.diverged.mkdir(exist_ok=True)
-        kept.unlink(missing_ok=True)
-        _share(paths.redis_data / "dump.rdb", kept)
-    except OSError as error:
-        raise _NotSavedError(str(error)) from error
-    *others, _ = sorted(paths.diverged.glob("*.rdb"))
-    for number, old in enumerate(others):
-        too_many = len(others) - number >= KEPT_SNAPSHOTS
-        if too_many or (volume.used_percent(paths.data) or 0) >= MOST_USED_PERCENT:
-            old.unlink()
-    return kept
-
-
-def _share(source: Path, target: Path) -> None:
-    try:
-        # The next snapshot replaces the file and does not write into it.
-        os.link(source, target)
-    except OSError:
-        # Not every file system has links.
-        shutil.copy(source, target)
+            with suppress(OSError):
+                # Should this life end before it is saved.
+                snapshots.note_alone(paths, own)
+            try:
+                saved = snapshots.save(redis, paths, offset, seconds=left)
+            except snapshots.NotSavedError as error:
+                if since + snapshots.SAVE_SECONDS > time.monotonic():
+                    raise
+                snapshots.tell_unsaved(paths, offset, str(error))
+                saved = None
+        self._settled = state
+        # The next life must not take the new master's data for this.
+        paths.alone.unlink(missing_ok=True)
+        return saved

@@ -1,26 +1,37 @@
 """Hands mastership over before this pod's Redis stops, so that clients wait a moment instead of failing over.
 
 Sentinel's own failover of a living master would lose what the master confirms after the promotion. Therefore
-writes are paused first, the replicas catch up, and only then Sentinel is asked.
+writes are paused first, the replicas catch up, and only then Sentinel is asked, one that promotes a replica that has
+everything. Where that is not certain the Sentinels elect when the pod is gone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from . import snapshots
 from .access import Login
+from .history import has_diverged, promotes_one_of
 from .log import log
-from .network import LOCAL, NO_ANSWER, sentinel_answer
-from .resp import Connection, RespError
+from .network import LOCAL, NO_ANSWER, ask_redis, replication_of, sentinel_answer
+from .resp import Connection, RespError, pairs
 from .settings import PORT_REDIS, PORT_SENTINEL, Settings
 
 # The pause must end by itself should this program die, and soon enough that no client gives up for good.
 DEADLINE_SECONDS = 8.0
+# For all replicas that stream, and for at least one of them.
 CATCH_UP_SECONDS = 1.0
+PATIENCE_SECONDS = 3.0
 POLL_SECONDS = 0.02
+# A replica confirms once a second.
+FOLLOWS_SECONDS = 3
 CALL_SECONDS = 1.0
+# A Sentinel asks replicas each ten seconds, each second those that have lost their master: sentinel.c, Redis 8.0.
+INFO_PERIOD, INFO_PERIOD_NOW = 10000, 100
+LOOK_AGAIN_SECONDS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +58,24 @@ def online_replicas(info: Mapping[str, str]) -> list[OnlineReplica]:
     return found
 
 
+def followers(info: Mapping[str, str]) -> int:
+    """How many replicas have confirmed something of late (INFO replication)."""
+    return sum(replica.silent_seconds <= FOLLOWS_SECONDS for replica in online_replicas(info))
+
+
 def request_failover(settings: Settings, addresses: Mapping[int, str]) -> None:
-    """Have one Sentinel promote a replica of this pod, whose Redis is down; say in the log when none does."""
-    for ordinal in sorted(addresses, key=lambda ordinal: (ordinal == settings.ordinal, ordinal)):
-        host = LOCAL if ordinal == settings.ordinal else addresses[ordinal]
+    """Have one Sentinel promote the furthest replica of this pod, whose Redis is down; the log says when none does."""
+    others = {ordinal: host for ordinal, host in addresses.items() if ordinal != settings.ordinal}
+    own = addresses[settings.ordinal]
+    heirs = [found for found in ask_redis(settings, others) if found.role == "slave" and found.master == own]
+    if not heirs:
+        log("no replica of this pod answers; the Sentinels elect")
+        return
+    offset = max(heir.offset for heir in heirs)
+    whole = frozenset(addresses[heir.ordinal] for heir in heirs if heir.offset == offset)
+    for ordinal, host in _sentinels(settings, addresses):
         try:
-            _start_failover(settings, host)
+            _start_failover(settings, host, whole, offset)
         except NO_ANSWER as error:
             log("a Sentinel did not start a failover", sentinel=ordinal, error=str(error))
         else:
@@ -73,42 +96,67 @@ def hand_over(settings: Settings, addresses: Mapping[int, str]) -> None:
             return
         started = time.monotonic()
         local.call("CLIENT", "PAUSE", str(int(DEADLINE_SECONDS * 1000)), "WRITE")
+        successor = None
         try:
-            _catch_up(settings, local)
-            successor = _promote(settings, addresses, ends)
-            if successor is None:
-                log("stopping: no Sentinel could hand over; they will elect once this pod is gone")
-                return
-            _bring_along(settings, addresses, successor)
-            _follow(settings, local, successor, ends)
+            info = local.info("replication")
+            whole = _caught_up(settings, info)
+            if whole:
+                successor = _promote(settings, addresses, whole, int(info["master_repl_offset"]), ends)
         finally:
-            local.call("CLIENT", "UNPAUSE")
+            if successor is None:
+                local.call("CLIENT", "UNPAUSE")
+        if successor is None:
+            # Redis itself waits for its replicas when it is told to stop.
+            log("stopping: no Sentinel could hand over; they will elect once this pod is gone")
+            return
+        # From here on a write that this pod took would be lost: the pause goes on until it is no master any more.
+        if has_diverged(info, replication_of(settings, successor)):
+            # Somebody else had it promoted. The next life of this pod saves what it has not.
+            snapshots.note_alone(settings.paths, info)
+            log("THE SUCCESSOR HAS NOT EVERYTHING", successor=successor)
+            return
+        _bring_along(settings, addresses, successor)
+        _follow(settings, local, successor, ends)
         log("mastership handed over", to=successor, seconds=round(time.monotonic() - started, 2))
 
 
-def _catch_up(settings: Settings, local: Connection) -> None:
-    """Wait until each online replica has all that was confirmed: Sentinel may choose any of them."""
-    info = local.info("replication")
+def _caught_up(settings: Settings, info: Mapping[str, str]) -> frozenset[str]:
+    """Addresses of the replicas that have all that was confirmed; each that streams is given some time for it."""
     target = int(info["master_repl_offset"])
-    ends = time.monotonic() + CATCH_UP_SECONDS
-    for replica in online_replicas(info):
+    started = time.monotonic()
+    behind = {replica.address: replica.port for replica in online_replicas(info)}
+    found: set[str] = set()
+    while True:
+        for address, port in behind.items():
+            with contextlib.suppress(*NO_ANSWER), _connect(address, port, settings.redis_login) as there:
+                if int(there.info("replication").get("slave_repl_offset", "0")) >= target:
+                    found.add(address)
+        behind = {address: port for address, port in behind.items() if address not in found}
+        waited = time.monotonic() - started
+        if not behind or waited > (CATCH_UP_SECONDS if found else PATIENCE_SECONDS):
+            break
+        time.sleep(POLL_SECONDS)
+    if behind:
+        log("replicas that do not catch up", replicas=sorted(behind))
+    return frozenset(found)
 
-        def caught_up(replica: OnlineReplica = replica) -> bool:
-            with _connect(replica.address, replica.port, settings.redis_login) as there:
-                return int(there.info("replication").get("slave_repl_offset", "0")) >= target
 
-        if not _poll(caught_up, ends):
-            log("a replica does not catch up", replica=replica.address)
-
-
-def _promote(settings: Settings, addresses: Mapping[int, str], ends: float) -> str | None:
-    """Ask the Sentinels one after the other, the own one last, for it stops with this pod."""
-    own = addresses[settings.ordinal]
+def _sentinels(settings: Settings, addresses: Mapping[int, str]) -> list[tuple[int, str]]:
+    """Ordinals and hosts, the own one last, for it stops with this pod."""
     order = sorted(addresses, key=lambda ordinal: (ordinal == settings.ordinal, ordinal))
-    for ordinal in order:
-        host = LOCAL if ordinal == settings.ordinal else addresses[ordinal]
+    return [(ordinal, LOCAL if ordinal == settings.ordinal else addresses[ordinal]) for ordinal in order]
+
+
+def _promote(
+    settings: Settings, addresses: Mapping[int, str], whole: frozenset[str], offset: int, ends: float
+) -> str | None:
+    """Ask the Sentinels one after the other."""
+    own = addresses[settings.ordinal]
+    for ordinal, host in _sentinels(settings, addresses):
+        if time.monotonic() > ends:
+            break
         try:
-            successor = _failover_by(settings, host, own, ends)
+            successor = _failover_by(settings, host, own, whole, offset, ends)
         except NO_ANSWER as error:
             log("a Sentinel did not hand over", sentinel=ordinal, error=str(error))
         else:
@@ -117,9 +165,11 @@ def _promote(settings: Settings, addresses: Mapping[int, str], ends: float) -> s
     return None
 
 
-def _failover_by(settings: Settings, host: str, own: str, ends: float) -> str | None:
+def _failover_by(
+    settings: Settings, host: str, own: str, whole: frozenset[str], offset: int, ends: float
+) -> str | None:
     seconds = max(CALL_SECONDS, ends - time.monotonic())
-    _start_failover(settings, host)
+    _start_failover(settings, host, whole, offset)
     successor: list[str] = []
 
     def elected() -> bool:
@@ -133,14 +183,39 @@ def _failover_by(settings: Settings, host: str, own: str, ends: float) -> str | 
     return successor[0] if successor else None
 
 
-def _start_failover(settings: Settings, host: str) -> None:
-    with _connect(host, PORT_SENTINEL, settings.sentinel_login) as connection:
+def _start_failover(settings: Settings, host: str, whole: frozenset[str], offset: int) -> None:
+    """Have a Sentinel promote one of the replicas that are `whole`, which means up to `offset`.
+
+    Raises ValueError when it might promote another, and any of NO_ANSWER.
+    """
+    with _connect(
+        host, PORT_SENTINEL, settings.sentinel_login, LOOK_AGAIN_SECONDS + CALL_SECONDS
+    ) as sentinel:
+        if not _chooses_well(settings, sentinel, whole, offset):
+            raise ValueError("it might promote a replica that has not everything")
         try:
-            connection.call("SENTINEL", "FAILOVER", settings.master_name)
+            sentinel.call("SENTINEL", "FAILOVER", settings.master_name)
         except RespError as error:
             # INPROG: somebody else had the same idea; its result serves as well.
             if error.code != "INPROG":
                 raise
+
+
+def _chooses_well(settings: Settings, sentinel: Connection, whole: frozenset[str], offset: int) -> bool:
+    """Whether it promotes one of these; it is made to ask the replicas anew when that depends on how far they are."""
+
+    def does() -> bool:
+        reply = sentinel.call("SENTINEL", "REPLICAS", settings.master_name)
+        replicas = [pairs(item) for item in reply] if isinstance(reply, list) else []
+        return promotes_one_of(whole, offset, replicas)
+
+    if does():
+        return True
+    sentinel.call("SENTINEL", "DEBUG", "INFO-PERIOD", str(INFO_PERIOD_NOW))
+    try:
+        return _poll(does, time.monotonic() + LOOK_AGAIN_SECONDS)
+    finally:
+        sentinel.call("SENTINEL", "DEBUG", "INFO-PERIOD", str(INFO_PERIOD))
 
 
 def _bring_along(settings: Settings, addresses: Mapping[int, str], successor: str) -> None:
@@ -167,13 +242,13 @@ def _follow(settings: Settings, local: Connection, successor: str, ends: float) 
     follow(local, successor)
 
     def writable() -> bool:
-        # This pod goes away: the successor needs a replica other than this one, or it refuses writes.
+        # This pod goes away: the successor needs enough replicas other than this one, or it refuses writes.
         with _connect(successor, PORT_REDIS, settings.redis_login) as there:
             info = there.info("replication")
-            return info["role"] == "master" and len(online_replicas(info)) > 1
+            return info["role"] == "master" and len(online_replicas(info)) > settings.replicas_to_write
 
-    if settings.replicas > 1 and not _poll(writable, ends):
-        log("the successor has no other replica yet", successor=successor)
+    if not _poll(writable, ends):
+        log("the successor has too few replicas yet", successor=successor)
 
 
 def follow(local: Connection, successor: str) -> None:

@@ -8,11 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TypeVar
 
-from .config import parse_sentinel_state
+from .config import parse_sentinel_state, translated
 from .decision import PeerState, RedisAnswer, SentinelAnswer, Volume
 from .files import write_private
 from .resp import Connection, RespError, pairs
@@ -23,6 +24,7 @@ LOCAL = "127.0.0.1"
 
 # A lookup that fails is repeated; CoreDNS may deny a name that is only just there for up to 30 s.
 RESOLVE_RETRY_SECONDS = 0.5
+RESOLVE_AGAIN_SECONDS = 30.0
 # Addresses of Services outlive DNS, so those of the last start serve while it does not answer.
 DNS_PATIENCE_SECONDS = 5.0
 
@@ -32,7 +34,7 @@ NO_ANSWER = (OSError, RespError, HTTPException, ValueError, KeyError)
 
 
 class Resolver:
-    """Looks the pods' own Services up in the background, each until it is found."""
+    """Looks the pods' own Services up in the background, again and again: one that is made anew may have moved."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -47,7 +49,8 @@ class Resolver:
         path = self._settings.paths.addresses
         if len(found) == self._settings.replicas:
             if found != remembered_addresses(path):
-                write_private(path, json.dumps(found))
+                with suppress(OSError):  # the volume may be full
+                    write_private(path, json.dumps(found))
             return found
         if time.monotonic() - self._started < DNS_PATIENCE_SECONDS:
             return found
@@ -65,7 +68,7 @@ class Resolver:
                 time.sleep(RESOLVE_RETRY_SECONDS)
             else:
                 self._found[ordinal] = str(answer[0][4][0])
-                return
+                time.sleep(RESOLVE_AGAIN_SECONDS)
 
 
 def remembered_addresses(path: Path) -> dict[int, str]:
@@ -101,8 +104,8 @@ def sentinel_answer(connection: Connection, master_name: str) -> SentinelAnswer:
     )
 
 
-def own_sentinel_file(settings: Settings) -> SentinelAnswer | None:
-    """What this pod's Sentinel knew last."""
+def own_sentinel_file(settings: Settings, addresses: Mapping[int, str]) -> SentinelAnswer | None:
+    """What this pod's Sentinel knew last, by the addresses of today."""
     try:
         text = settings.paths.sentinel_state.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -110,6 +113,8 @@ def own_sentinel_file(settings: Settings) -> SentinelAnswer | None:
     state = parse_sentinel_state(text, settings.master_name)
     if state is None:
         return None
+    if len(addresses) == settings.replicas:
+        state = translated(state, addresses)
     return SentinelAnswer(master=state.master, config_epoch=state.config_epoch, live=False)
 
 
@@ -123,6 +128,17 @@ def ask_redis(settings: Settings, hosts: Mapping[int, str]) -> list[RedisAnswer]
             return redis_answer(ordinal, connection.info("replication"))
 
     return list(_ask_all(hosts, ask).values())
+
+
+def replication_of(settings: Settings, host: str) -> dict[str, str]:
+    """INFO replication of one server; empty when it does not answer."""
+    try:
+        with Connection(
+            host, PORT_REDIS, settings.redis_login, deadline_seconds=DEADLINE_SECONDS
+        ) as connection:
+            return connection.info("replication")
+    except NO_ANSWER:
+        return {}
 
 
 def redis_answer(ordinal: int, info: Mapping[str, str]) -> RedisAnswer:

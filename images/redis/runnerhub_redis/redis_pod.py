@@ -7,15 +7,17 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 
-from . import aof, deposed, live, state_server, volume
+from . import aof, deposed, live, readdress, snapshots, state_server, volume
 from .config import PRIORITY_IN_STEP, PRIORITY_LAST_RESORT, redis_configuration
 from .decision import HandOver, StartMaster, StartReplica, Volume, decide
 from .files import write_private
 from .handover import hand_over, request_failover
+from .history import has_diverged
 from .log import log
-from .network import LOCAL, NO_ANSWER, Resolver
+from .network import LOCAL, NO_ANSWER, Resolver, replication_of
 from .resp import Connection
 from .settings import PORT_REDIS, Settings
 from .start import gather, redis_role
@@ -25,6 +27,7 @@ WATCH_SECONDS = 0.3
 # waits for is not coming back, and all other pods restarted too.
 LAST_RESORT_SECONDS = 30.0
 STOP_SECONDS = 15.0
+SAVE_AGAIN_SECONDS = 5.0
 GIVING_WAY_SECONDS = 5.0
 
 
@@ -74,7 +77,9 @@ class RedisPod:
     def _start(self) -> None:
         try:
             descriptor = volume.lock(self._settings.paths.redis_data)
-            aof.mend(self._settings.paths)
+            volume.tidy(self._settings.paths)
+            # A start that did not get as far as to serve has found something that it could not load.
+            aof.mend(self._settings.paths, all_of_it=self._settings.paths.starting.exists())
             decision, address = redis_role(self._settings, self._resolver)
             if self._terminating:
                 return
@@ -83,6 +88,8 @@ class RedisPod:
                 # Noted before the first write: from here on this volume may hold the only copy.
                 volume.mark_complete(self._settings.paths)
             master = decision.master if isinstance(decision, StartReplica) else None
+            if master is not None:
+                self._save_before(master, descriptor)
             # Before the configuration, so that what changes in between is not taken for done.
             users = live.Access(self._settings, PORT_REDIS, live.redis_access, self._resolver.addresses)
             configuration = redis_configuration(
@@ -93,16 +100,43 @@ class RedisPod:
             )
             write_private(self._settings.paths.redis_configuration, configuration)
             self._configuration.begin()
+            with suppress(OSError):  # the volume may be full
+                self._settings.paths.starting.touch()
             self._server = subprocess.Popen(
                 ["redis-server", str(self._settings.paths.redis_configuration)], pass_fds=(descriptor,)
             )
             if master is not None:
                 threading.Thread(target=self._watch_promotability, args=(state,), daemon=True).start()
-            for watch in (self._mastership.run, self._configuration.run, users.run):
+            moved = readdress.Watch(self._settings, self._resolver.addresses(), self._resolver.looked_up)
+            for watch in (self._mastership.run, self._configuration.run, users.run, moved.run):
                 threading.Thread(target=watch, args=(self._goes_on,), daemon=True).start()
             self._server.wait()
         finally:
             self._wake.set()
+
+    def _save_before(self, master: str, descriptor: int) -> None:
+        """Save what this pod had of its own when it was master last: a copy of the other one's data replaces it."""
+        paths = self._settings.paths
+        own = snapshots.alone(paths)
+        if own is None or not has_diverged(own, replication_of(self._settings, master)):
+            return
+        offset, ends = int(own["master_repl_offset"]), time.monotonic() + snapshots.SAVE_SECONDS
+        while not self._terminating:
+            try:
+                saved = snapshots.save_at_rest(paths, offset, descriptor)
+            except snapshots.NotSavedError as error:
+                if time.monotonic() > ends:
+                    snapshots.tell_unsaved(paths, offset, str(error))
+                    break
+                log("the data of this former master is not saved yet", error=str(error))
+                time.sleep(SAVE_AGAIN_SECONDS)
+            else:
+                log("what this former master had of its own is saved", master=master, saved=saved.name)
+                break
+        else:
+            return
+        # Another life would save the same again.
+        paths.alone.unlink(missing_ok=True)
 
     def _watch_promotability(self, state: Volume) -> None:
         """Allow the promotion of this replica once it is in step with the master."""

@@ -28,15 +28,15 @@ class RespError(Exception):
 class Connection:
     """One connection, authenticated if there is a login; all on it must be over within `deadline_seconds`.
 
+    `host`: a name, an address, or the path of a Unix socket, which has no port.
     Raises OSError (TimeoutError included) when the server does not answer, RespError when it refuses.
     """
 
     def __init__(self, host: str, port: int, login: Login | None, *, deadline_seconds: float) -> None:
         self._ends = time.monotonic() + deadline_seconds
-        self._socket = socket.create_connection((host, port), timeout=deadline_seconds)
+        self._socket = _open(host, port, deadline_seconds)
         self._buffer = b""
         try:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if login is not None:
                 self._log_in(login)
         except BaseException:
@@ -120,6 +120,21 @@ class Connection:
         if not data:
             raise ConnectionError("the server closed the connection")
         self._buffer += data
+
+
+def _open(host: str, port: int, timeout_seconds: float) -> socket.socket:
+    if host.startswith("/"):
+        local = socket.socket(socket.AF_UNIX)
+        try:
+            local.settimeout(timeout_seconds)
+            local.connect(host)
+        except BaseException:
+            local.close()
+            raise
+        return local
+    remote = socket.create_connection((host, port), timeout=timeout_seconds)
+    remote.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return remote
 
 
 def encode(command: Sequence[str]) -> bytes:

@@ -7,8 +7,14 @@ import threading
 import time
 from dataclasses import replace
 
-from . import live, spin, steward, volume
-from .config import SentinelState, forget_strangers, parse_sentinel_state, sentinel_configuration
+from . import live, readdress, spin, steward, volume
+from .config import (
+    SentinelState,
+    forget_strangers,
+    parse_sentinel_state,
+    sentinel_configuration,
+    translated,
+)
 from .files import write_private
 from .log import log
 from .network import Resolver
@@ -29,15 +35,26 @@ def run(settings: Settings) -> int:
     if state is None:
         master, address = sentinel_master(settings, resolver)
         log("watching a master for the first time", master=master)
-        state = SentinelState(master=master)
+        known = resolver.addresses()
+        members = tuple(known[ordinal] for ordinal in sorted(known))
+        state = SentinelState(master=master, members=members)
     else:
         address = own_address(settings, resolver)
         state = _of_today(settings, state, resolver)
         log("going on", master=state.master, config_epoch=state.config_epoch, known=len(state.known))
     path = settings.paths.sentinel_state
     users = live.Access(settings, PORT_SENTINEL, live.sentinel_access, resolver.addresses)
-    write_private(path, sentinel_configuration(settings, state, announce=address))
+    try:
+        write_private(path, sentinel_configuration(settings, state, announce=address))
+    except OSError as error:
+        if not path.exists():
+            raise
+        # The volume is full. Sentinel can go on with what it wrote itself; it is told today's settings while it runs.
+        log("its configuration cannot be written; it starts with the last one", error=str(error))
+        users.forget()
     threading.Thread(target=steward.watch, args=(settings,), daemon=True).start()
+    moved = (settings, resolver, state.members)
+    threading.Thread(target=readdress.end_when_moved, args=moved, daemon=True).start()
     threading.Thread(target=users.run, args=(lambda: True,), daemon=True).start()
     looks = spin.LOOKS + spin.LOOKS_PER_ORDINAL * settings.ordinal
     return spin.Keeper(["redis-sentinel", str(path)], looks=looks, started_anew=users.forget).run()
@@ -51,7 +68,10 @@ def _of_today(settings: Settings, state: SentinelState, resolver: Resolver) -> S
             return state
         time.sleep(POLL_SECONDS)
     members = frozenset(addresses.values())
-    clean = forget_strangers(state, members)
+    today = translated(state, addresses)
+    if today.master != state.master:
+        log("the master has another address now", remembered=state.master, master=today.master)
+    clean = forget_strangers(today, members)
     if len(clean.known) < len(state.known):
         log(
             "forgotten: Sentinels and replicas that are no members", count=len(state.known) - len(clean.known)

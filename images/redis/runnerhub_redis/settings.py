@@ -48,6 +48,26 @@ class Paths:
         return self.redis_data / "appendonlydir"
 
     @property
+    def alone(self) -> Path:
+        """History and offset of a master that too few replicas follow: what it may have of its own."""
+        return self.redis_data / "alone.json"
+
+    @property
+    def append_only_fresh(self) -> Path:
+        """What takes the place of damaged append-only files."""
+        return self.redis_data / "appendonlydir.fresh"
+
+    @property
+    def damaged_marker(self) -> Path:
+        """Present while the volume holds only what was whole of a damaged data set."""
+        return self.redis_data / "damaged"
+
+    @property
+    def starting(self) -> Path:
+        """Present from a start of Redis until it has loaded its data."""
+        return self.redis_data / "starting"
+
+    @property
     def diverged(self) -> Path:
         """Snapshots of a former master that had something which the new one has not."""
         return self.data / "diverged"
@@ -98,6 +118,11 @@ class Settings:
     credentials: Credentials | None = None
     nameless_clients: bool = False
     max_memory_bytes: int = 0
+
+    @property
+    def replicas_to_write(self) -> int:
+        """Replicas without which a master refuses writes: with it they are a majority."""
+        return self.replicas // 2
 
     def host(self, ordinal: int) -> str:
         """Name of a pod's own Service.

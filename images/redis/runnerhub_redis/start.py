@@ -32,7 +32,7 @@ def gather(settings: Settings, addresses: Mapping[int, str], *, own_redis: bool,
         redis = pool.submit(network.ask_redis, settings, redis_hosts)
         peers = pool.submit(network.ask_states, redis_hosts)
     answers = list(sentinels.result().values())
-    if settings.ordinal not in sentinels.result() and (own := network.own_sentinel_file(settings)):
+    if settings.ordinal not in sentinels.result() and (own := network.own_sentinel_file(settings, addresses)):
         answers.append(own)
     return Situation(
         ordinal=settings.ordinal,

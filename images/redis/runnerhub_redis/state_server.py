@@ -15,8 +15,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from . import volume
-from .handover import online_replicas
+from . import snapshots, volume
+from .handover import followers, online_replicas
 from .network import LOCAL, NO_ANSWER
 from .resp import Connection, RespError
 from .settings import PORT_REDIS, PORT_STATE, Settings
@@ -25,8 +25,6 @@ from .settings import PORT_REDIS, PORT_STATE, Settings
 QUEUE_PREFIX, QUEUE_NAME = "bull", "github-jobs"
 LIVE_SECONDS = 3.0
 READY_SECONDS = 1.0
-# A replica confirms once a second.
-FOLLOWS_SECONDS = 3
 
 
 class _Server(ThreadingHTTPServer):
@@ -76,7 +74,7 @@ def _state(settings: Settings, *, started: bool) -> dict[str, Any]:
         "volume": volume.inspect(settings.paths),
         "running": started,
         "volumeUsedPercent": _told(volume.used_percent(settings.paths.data)),
-        "snapshots": sorted(path.name for path in settings.paths.diverged.glob("*.rdb")),
+        "snapshots": snapshots.told(settings.paths),
         "redis": _redis(settings) if started else None,
     }
 
@@ -143,7 +141,7 @@ def _live(settings: Settings, *, started: bool) -> tuple[int, str]:
 
 
 def _master(settings: Settings, *, started: bool) -> tuple[int, str]:
-    """A master that nobody follows has been replaced, or refuses writes anyway."""
+    """A master that too few follow has been replaced, or refuses writes anyway."""
     if not started:
         return 503, "waiting for the role"
     try:
@@ -153,8 +151,8 @@ def _master(settings: Settings, *, started: bool) -> tuple[int, str]:
             info = connection.info("replication")
     except NO_ANSWER as error:
         return 503, str(error)
-    followed = any(replica.silent_seconds <= FOLLOWS_SECONDS for replica in online_replicas(info))
-    return (200, "master") if info["role"] == "master" and followed else (503, info["role"])
+    takes_writes = info["role"] == "master" and followers(info) >= settings.replicas_to_write
+    return (200, "master") if takes_writes else (503, info["role"])
 
 
 def _ready(settings: Settings, *, started: bool) -> tuple[int, str]:

@@ -31,6 +31,8 @@ EventReason = Literal[
     "VolumeFull",
     "MemoryNearlyFull",
     "FormerMasterSaved",
+    "FormerMasterNotSaved",
+    "AppendOnlyFileDamaged",
     "PasswordsChanged",
     "RotationRefused",
     "PasswordNotUsed",
@@ -180,6 +182,22 @@ EVENTS: Final[Mapping[EventReason, EventMeaning]] = {
         "The file that the message names; `status.redis.instances[].snapshots`.",
         "See whether something in it is still wanted. Jobs of the orchestrators are rows in the database and were put "
         "back into the queue.",
+    ),
+    "FormerMasterNotSaved": EventMeaning(
+        "Warning",
+        "A Redis master that was replaced had something that the new one has not, and it could not be saved within two "
+        "minutes, mostly for want of room on its volume. It is gone.",
+        "`kubectl runnerhub logs redis` for the reason; `status.redis.instances[].volumeUsedPercent`.",
+        "Raise `spec.redis.storage.size`. Jobs of the orchestrators are rows in the database and were put back into "
+        "the queue.",
+    ),
+    "AppendOnlyFileDamaged": EventMeaning(
+        "Warning",
+        "A Redis pod could not read its append-only file, as after a failure of its disk. It copies the master's data; "
+        "only when no other pod has data does it go on from what was whole.",
+        "The directory that the message names has the files as they were; `kubectl runnerhub logs redis` tells where "
+        "the damage begins.",
+        "Look after the disk. Nothing else is to be done unless the pod became master with what was left.",
     ),
     "PasswordsChanged": EventMeaning(
         "Normal",

@@ -198,7 +198,8 @@ class RedisInstanceStatus(StatusModel):
     snapshots: tuple[str, ...] = Field(
         default=(),
         max_length=8,
-        description="Files in /data/diverged of the pod: what it alone had as a master that others had replaced.",
+        description="Files in /data/diverged of the pod: what it alone had as a master that others had replaced, word "
+        "of what could not be saved (.not-saved), append-only files that were damaged (.damaged).",
     )
 
 

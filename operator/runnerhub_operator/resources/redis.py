@@ -41,7 +41,10 @@ TERMINATION_GRACE_SECONDS: Final = 30
 FAILOVER_TIMEOUT_MILLISECONDS: Final = 3000
 # The rest is for replication buffers and for what a fork copies while it writes a snapshot.
 MAXMEMORY_SHARE: Final = Decimal("0.7")
-
+# What a replica may miss and still catch up without a copy of everything: a minute of 1 MB/s.
+BACKLOG_BYTES: Final = 64 * 1024 * 1024
+# It counts as used memory, so a small limit gets a small one.
+BACKLOG_SHARE: Final = Decimal("0.0625")
 
 # Keys of the state ConfigMap that hold the addresses of the pods' own Services.
 ADDRESS_PREFIX: Final = "address."
@@ -89,16 +92,20 @@ def redis_configuration(spec: RedisSpec) -> str:
         f"appendfsync {spec.append_fsync}",
         "aof-use-rdb-preamble yes",
         "aof-load-truncated yes",
+        # A master whose volume is full refuses writes. A replica would end by default, and end again when it is
+        # started; so it goes on in memory, and writes down what it could not when there is room.
+        "replica-ignore-disk-write-errors yes",
         "save 3600 1 300 100 60 10000",
         # The append-only file is flushed on shutdown; a snapshot on top would only take time.
         "shutdown-on-sigterm nosave",
         "shutdown-timeout 10",
-        # A master that nobody follows must not confirm what it alone would have.
-        "min-replicas-to-write 1",
+        # With the master they are a majority: one that is cut off with a minority must not go on confirming what the
+        # master that the others elect has not.
+        f"min-replicas-to-write {spec.replicas // 2}",
         f"min-replicas-max-lag {replica_max_lag_seconds(spec)}",
         "repl-diskless-sync yes",
         "repl-diskless-sync-delay 0",
-        "repl-backlog-size 64mb",
+        f"repl-backlog-size {backlog_bytes(spec)}",
         # Sentinel's failover re-points replicas; this bounds a link that dies without a sign otherwise.
         "repl-ping-replica-period 3",
         "repl-timeout 20",
@@ -115,12 +122,23 @@ def max_memory_bytes(spec: RedisSpec) -> int:
     In the pod template and not in the configuration, which running pods follow: it must not change before the
     container's own limit does.
     """
+    limit = _memory_limit(spec)
+    return int(limit * MAXMEMORY_SHARE) if limit is not None else 0
+
+
+def backlog_bytes(spec: RedisSpec) -> int:
+    """Memory for the writes that replicas may still ask for."""
+    limit = _memory_limit(spec)
+    return BACKLOG_BYTES if limit is None else min(BACKLOG_BYTES, int(limit * BACKLOG_SHARE))
+
+
+def _memory_limit(spec: RedisSpec) -> Decimal | None:
     limit = spec.resources.limits.memory if spec.resources.limits else None
-    return int(quantity(limit) * MAXMEMORY_SHARE) if limit is not None else 0
+    return quantity(limit) if limit is not None else None
 
 
 def replica_max_lag_seconds(spec: RedisSpec) -> int:
-    """Silence of all replicas after which the master refuses writes, in seconds.
+    """Silence after which a replica no longer counts for `min-replicas-to-write`, in seconds.
 
     Shorter than Sentinel's down-after by the second in which a replica confirms and the second in which the
     master looks, so that a master cut off from the others stops before they elect another: what it confirmed

@@ -45,7 +45,7 @@ class Pods:
 
     def settings(self, ordinal: int = 0) -> Settings:
         home = self._home / str(ordinal)
-        paths = Paths(data=home, configuration=home / "configuration")
+        paths = Paths(data=home, runtime=home / "run", configuration=home / "configuration")
         return Settings(
             service="hub-redis",
             namespace="default",
@@ -98,15 +98,17 @@ class Pods:
         for ordinal in (1, 2):
             self.start_redis(ordinal, "--replicaof", f"{ADDRESSES[0]} {self.port}")
         for ordinal in ADDRESSES:
-            self.start_sentinel(ordinal, ADDRESSES[0])
+            self.start_sentinel(ordinal, ADDRESSES[0], acquainted=True)
         wait_until(lambda: self.redis(0).info("replication")["connected_slaves"] == 2)
         for ordinal in ADDRESSES:
             wait_until(lambda ordinal=ordinal: self.is_complete(ordinal))  # type: ignore[misc]
 
-    def start_sentinel(self, ordinal: int, master: str) -> None:
+    def start_sentinel(self, ordinal: int, master: str, *, acquainted: bool = False) -> None:
+        """`acquainted`: it knows the others as from a life before, which finding them would take seconds for."""
         folder = self._home / str(ordinal) / "sentinel"
         folder.mkdir(parents=True, exist_ok=True)
         lines = [
+            f"# members {' '.join(ADDRESSES.values())}",
             f"bind {ADDRESSES[ordinal]}",
             f"port {self.sentinel_port}",
             f"dir {folder}",
@@ -116,6 +118,20 @@ class Pods:
             f"sentinel parallel-syncs {NAME} 1",
             f"sentinel announce-ip {ADDRESSES[ordinal]}",
         ]
+        if acquainted:
+            others = {number: address for number, address in ADDRESSES.items() if number != ordinal}
+            lines += [
+                f"sentinel myid {ordinal:040x}",
+                *(
+                    f"sentinel known-sentinel {NAME} {address} {self.sentinel_port} {number:040x}"
+                    for number, address in others.items()
+                ),
+                *(
+                    f"sentinel known-replica {NAME} {address} {self.port}"
+                    for address in ADDRESSES.values()
+                    if address != master
+                ),
+            ]
         (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
         self._start("sentinel", ordinal, "redis-server", str(folder / "sentinel.conf"), "--sentinel")
 
@@ -123,9 +139,13 @@ class Pods:
         return redis.Redis(ADDRESSES[ordinal], self.sentinel_port, decode_responses=True, retry=AT_ONCE)
 
     def is_complete(self, ordinal: int) -> bool:
-        """Whether a Sentinel knows all others and all replicas."""
-        master = self.sentinel(ordinal).sentinel_master(NAME)
-        return bool(master["num-slaves"] == 2 and master["num-other-sentinels"] == 2)
+        """Whether a Sentinel knows all others and all replicas, and hears from them."""
+        client = self.sentinel(ordinal)
+        sentinels = client.execute_command("SENTINEL", "SENTINELS", NAME)
+        replicas = client.execute_command("SENTINEL", "REPLICAS", NAME)
+        heard = [str(found["flags"]) for found in sentinels] == ["sentinel"] * 2
+        linked = [str(found["master-link-status"]) for found in replicas] == ["ok"] * 2
+        return heard and linked and all(str(found["flags"]) == "slave" for found in replicas)
 
     def master(self, ordinal: int) -> str:
         """Who is master by the word of one Sentinel."""

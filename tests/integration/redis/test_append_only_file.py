@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from images.redis.runnerhub_redis import aof
+from images.redis.runnerhub_redis import aof, snapshots, volume
+from images.redis.runnerhub_redis.decision import Volume
 from tests.integration.redis.conftest import Pods, wait_until
 
 
@@ -74,14 +75,86 @@ def test_blocks_that_were_never_written_are_cut_off(pods: Pods) -> None:
     assert len(pods.start_redis(0, "--appendonly", "yes").keys()) == 20
 
 
-def test_damage_with_whole_commands_behind_it_is_left_to_redis(pods: Pods) -> None:
+@pytest.mark.parametrize("size", [2, 64, 65, 5000])
+def test_a_hole_is_filled_and_nothing_is_missing(pods: Pods, size: int) -> None:
     path = written(pods)
     whole = path.read_bytes()
-    middle = len(whole) // 2
-    damaged = whole[:middle] + b"\0" * 64 + whole[middle + 64 :]
-    path.write_bytes(damaged)
+    between = whole.index(b"*3", len(whole) // 2)
+    path.write_bytes(whole[:between] + b"\0" * size + whole[between:] + b"\0" * 100)
     aof.mend(pods.settings().paths)
-    assert path.read_bytes() == damaged
+    mended = path.read_bytes()
+    assert len(mended) == len(whole) + size
+    assert mended[:between] + mended[between + size :] == whole
+    assert len(pods.start_redis(0, "--appendonly", "yes").keys()) == 20
+
+
+def test_damage_in_the_middle_leaves_what_is_before_it_and_keeps_the_rest(pods: Pods) -> None:
+    path = written(pods)
+    paths = pods.settings().paths
+    volume.mark_complete(paths)
+    whole = path.read_bytes()
+    middle = whole.index(b"key-10")
+    damaged = whole[:middle] + b"\xff" * 64 + whole[middle + 64 :]
+    path.write_bytes(damaged)
+    aof.mend(paths)
+    assert volume.inspect(paths) is Volume.DAMAGED
+    (kept,) = paths.diverged.iterdir()
+    assert (kept / path.name).read_bytes() == damaged
+    assert snapshots.told(paths) == [kept.name]
+    client = pods.start_redis(0, "--appendonly", "yes")
+    assert set(client.keys()) == {f"key-{number}" for number in range(10)}
+    volume.mark_complete(paths)
+    assert volume.inspect(paths) is Volume.COMPLETE
+
+
+def test_a_damaged_beginning_leaves_nothing_and_is_looked_for_after_a_start_that_failed(pods: Pods) -> None:
+    written(pods)
+    paths = pods.settings().paths
+    client = pods.start_redis(0, "--appendonly", "yes")
+    client.bgrewriteaof()
+    wait_until(lambda: client.info("persistence")["aof_rewrites"] == 1)
+    wait_until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0)
+    client.shutdown(nosave=True)
+    pods.processes["redis", 0].wait()
+    volume.mark_complete(paths)
+    base, _ = aof.listed(paths)
+    assert base is not None
+    raw = base.read_bytes()
+    base.write_bytes(raw[: len(raw) // 2] + b"\xff" * 16 + raw[len(raw) // 2 + 16 :])
+    aof.mend(paths)
+    assert not paths.diverged.exists()
+    aof.mend(paths, all_of_it=True)
+    assert volume.inspect(paths) is Volume.DAMAGED
+    (kept,) = paths.diverged.iterdir()
+    assert (kept / base.name).exists()
+    assert pods.start_redis(0, "--appendonly", "yes").keys() == []
+
+
+def test_files_without_a_manifest_are_no_empty_data_set(pods: Pods) -> None:
+    path = written(pods)
+    paths = pods.settings().paths
+    volume.mark_complete(paths)
+    (path.parent / aof.MANIFEST).unlink()
+    aof.mend(paths)
+    assert volume.inspect(paths) is Volume.DAMAGED
+
+
+def test_a_damaged_copy_that_was_never_whole_is_removed(pods: Pods) -> None:
+    path = written(pods)
+    paths = pods.settings().paths
+    path.write_bytes(b"\xff" * 1000)
+    aof.mend(paths)
+    assert volume.inspect(paths) is Volume.BLANK
+    assert pods.start_redis(0, "--appendonly", "yes").keys() == []
+
+
+def test_a_start_that_was_cut_off_while_it_put_files_aside_is_finished(pods: Pods) -> None:
+    path = written(pods)
+    paths = pods.settings().paths
+    whole = path.read_bytes()
+    paths.append_only.rename(paths.append_only_fresh)
+    aof.mend(paths)
+    assert path.read_bytes() == whole
 
 
 def test_where_there_is_no_room_for_a_copy_a_torn_end_is_cut_off_all_the_same(

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import redis
 
-from images.redis.runnerhub_redis import deposed
+from images.redis.runnerhub_redis import deposed, snapshots
+from images.redis.runnerhub_redis.history import has_diverged
 from images.redis.runnerhub_redis.resp import Connection
 from tests.integration.redis.conftest import ADDRESSES, NAME, Pods, wait_until
 
@@ -81,7 +82,9 @@ def test_who_has_just_been_promoted_stays_master(
     lookers = [Looker(pods, ordinal) for ordinal in (1, 2)]
     goes_on = threading.Event()
     goes_on.set()
-    threads = [threading.Thread(target=looker.watch.run, args=(goes_on.is_set,)) for looker in lookers]
+    threads = [
+        threading.Thread(target=looker.watch.run, args=(goes_on.is_set,), daemon=True) for looker in lookers
+    ]
     for thread in threads:
         thread.start()
     if deliberate:
@@ -105,16 +108,16 @@ def test_what_was_decided_otherwise_during_the_save_is_seen(
     looker = Looker(pods)
     looker.watch.look()
     successor = replace_master(pods, alone=("alone",))
-    save = deposed.save
+    save = snapshots.save
 
-    def save_slowly(*arguments: Any) -> Any:
-        saved = save(*arguments)
+    def save_slowly(*arguments: Any, **options: Any) -> Any:
+        saved = save(*arguments, **options)
         ordinal = next(number for number, address in ADDRESSES.items() if address == successor)
         pods.processes["redis", ordinal].kill()
         wait_until(lambda: all(pods.master(number) != successor for number in ADDRESSES))
         return saved
 
-    monkeypatch.setattr(deposed, "save", save_slowly)
+    monkeypatch.setattr(snapshots, "save", save_slowly)
     looker.watch.look()
     assert pods.redis(0).info("replication").get("master_host") != successor
 
@@ -128,9 +131,9 @@ def test_a_replaced_master_with_nothing_of_its_own_saves_nothing(pods: Pods) -> 
     theirs = {name: str(value) for name, value in pods.redis(1).info("replication").items()}
     mine = {name: str(value) for name, value in own.items()}
     mine["master_repl_offset"] = str(int(theirs["second_repl_offset"]) - 1)
-    assert not deposed.has_diverged(mine, theirs)
+    assert not has_diverged(mine, theirs)
     mine["master_repl_offset"] = theirs["second_repl_offset"]
-    assert deposed.has_diverged(mine, theirs)
+    assert has_diverged(mine, theirs)
 
 
 def test_writes_are_refused_while_the_data_is_saved(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,15 +142,15 @@ def test_writes_are_refused_while_the_data_is_saved(pods: Pods, monkeypatch: pyt
     looker.watch.look()
     replace_master(pods, alone=("alone",))
     refused: list[str] = []
-    save = deposed.save
+    save = snapshots.save
 
-    def write_and_save(*arguments: Any) -> Any:
+    def write_and_save(*arguments: Any, **options: Any) -> Any:
         with pytest.raises(redis.ResponseError, match="NOREPLICAS") as caught:
             pods.redis(0).set("late", "x")
         refused.append(str(caught.value))
-        return save(*arguments)
+        return save(*arguments, **options)
 
-    monkeypatch.setattr(deposed, "save", write_and_save)
+    monkeypatch.setattr(snapshots, "save", write_and_save)
     looker.watch.look()
     assert len(refused) == 1
 
@@ -163,8 +166,7 @@ def test_a_save_that_redis_has_begun_itself_is_waited_for(pods: Pods) -> None:
     client.set("late", "x")
     settings = pods.settings()
     with Connection("127.0.0.1", pods.port, None, deadline_seconds=60) as connection:
-        saved = deposed.save(connection, settings.paths, 7)
-    assert saved is not None
+        saved = snapshots.save(connection, settings.paths, 7)
     assert "late" in pods.keys_of(saved)
 
 
@@ -176,7 +178,7 @@ def test_the_watch_notices_by_itself_and_the_former_master_is_a_replica_soon(
     looker = Looker(pods)
     goes_on = threading.Event()
     goes_on.set()
-    watching = threading.Thread(target=looker.watch.run, args=(goes_on.is_set,))
+    watching = threading.Thread(target=looker.watch.run, args=(goes_on.is_set,), daemon=True)
     watching.start()
     time.sleep(0.5)
     replace_master(pods)
@@ -193,7 +195,7 @@ def test_only_the_newest_snapshots_are_kept(pods: Pods) -> None:
     pods.start_redis(0)
     pods.redis(0).save()
     for number in range(6):
-        deposed.keep(paths, f"2026010{number}T000000Z-offset-1.rdb")
+        snapshots.keep(paths, f"2026010{number}T000000Z-offset-1.rdb")
     kept = sorted(path.name for path in paths.diverged.iterdir())
     assert kept == [f"2026010{number}T000000Z-offset-1.rdb" for number in (3, 4, 5)]
     # The next snapshot leaves what was kept alone.
@@ -201,3 +203,72 @@ def test_only_the_newest_snapshots_are_kept(pods: Pods) -> None:
     pods.redis(0).set("later", "x")
     pods.redis(0).save()
     assert pods.keys_of(paths.diverged / kept[-1]) == set()
+
+
+def test_a_save_that_fails_is_tried_again_before_the_data_goes(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pods.start_all()
+    looker = Looker(pods)
+    looker.watch.look()
+    replace_master(pods, alone=("alone",))
+    paths = pods.settings().paths
+    # Nothing can be made in there.
+    paths.diverged.touch()
+    for _ in range(2):
+        looker.watch.look()
+        assert pods.redis(0).info("replication")["role"] == "master"
+        with pytest.raises(redis.ResponseError, match="NOREPLICAS"):
+            pods.redis(0).set("late", "x")
+    assert snapshots.alone(paths) is not None, "the next life knows"
+    paths.diverged.unlink()
+    looker.watch.look()
+    assert pods.redis(0).info("replication")["role"] == "slave"
+    (saved,) = paths.diverged.iterdir()
+    assert "alone" in pods.keys_of(saved)
+    assert snapshots.alone(paths) is None
+
+
+def test_data_that_cannot_be_saved_goes_after_a_while_and_is_told(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "SAVE_SECONDS", 0.0)
+    pods.start_all()
+    looker = Looker(pods)
+    looker.watch.look()
+    replace_master(pods, alone=("alone",))
+    monkeypatch.setattr(snapshots, "save", refuse)
+    looker.watch.look()
+    assert pods.redis(0).info("replication")["role"] == "slave"
+    (told,) = snapshots.told(pods.settings().paths)
+    assert told.endswith(snapshots.NOT_SAVED)
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    raise snapshots.NotSavedError("no")
+
+
+def test_what_a_master_alone_had_is_saved_by_its_next_life(pods: Pods) -> None:
+    pods.start_all()
+    looker = Looker(pods)
+    looker.watch.look()
+    paths = pods.settings().paths
+    assert snapshots.alone(paths) is None
+    client = pods.redis(0)
+    client.config_set("appendonly", "yes")
+    client.config_set("min-replicas-to-write", "0")
+    wait_until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0)
+    for ordinal in (1, 2):
+        pods.processes["redis", ordinal].kill()
+    wait_until(lambda: client.info("replication")["connected_slaves"] == 0)
+    client.set("alone", "x")
+    looker.watch.look()
+    own = snapshots.alone(paths)
+    assert own is not None
+    pods.processes["redis", 0].kill()
+    pods.processes["redis", 0].wait()
+    paths.runtime.mkdir()
+    with (paths.redis_data / "lock").open("w") as lock:
+        saved = snapshots.save_at_rest(paths, int(own["master_repl_offset"]), lock.fileno())
+    assert f"offset-{own['master_repl_offset']}" in saved.name
+    assert "alone" in pods.keys_of(saved)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
+import redis
 
 from images.redis.runnerhub_redis import handover
-from tests.integration.redis.conftest import ADDRESSES, Pods, wait_until
+from tests.integration.redis.conftest import ADDRESSES, NAME, Pods, wait_until
 
 
 def test_a_replica_that_the_sentinels_take_for_dead_follows_the_successor_too(
@@ -38,7 +40,88 @@ def test_a_replica_that_the_sentinels_take_for_dead_follows_the_successor_too(
         cutting.join()
 
 
+def leave_behind(pods: Pods, priority: int) -> int:
+    """Cut pod 2 off its master alone, write on, and let the Sentinels know; how many entries the master has."""
+    behind, master = pods.redis(2), pods.redis(0)
+    behind.config_set("masterauth", "wrong")
+    behind.config_set("masteruser", "nobody")
+    behind.config_set("replica-priority", priority)
+    # The other one is back at once.
+    master.client_kill_filter(_type="replica")
+    wait_until(lambda: behind.info("replication")["master_link_status"] == "down")
+    wait_until(lambda: pods.redis(1).info("replication")["master_link_status"] == "up")
+    for number in range(50):
+        master.sadd("written", number)
+    for ordinal in ADDRESSES:
+        # A busy machine answers late, and Sentinel connects anew after half of this.
+        pods.sentinel(ordinal).execute_command("SENTINEL", "SET", NAME, "down-after-milliseconds", 10000)
+        pods.sentinel(ordinal).execute_command("SENTINEL", "DEBUG", "INFO-PERIOD", 100)
+    wait_until(lambda: all(priority_of(pods, ordinal) == priority for ordinal in ADDRESSES))
+    for ordinal in ADDRESSES:
+        pods.sentinel(ordinal).execute_command("SENTINEL", "DEBUG", "INFO-PERIOD", 10000)
+    return 50
+
+
+def test_a_replica_that_lacks_something_is_not_made_master(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Sentinel knows of the offsets is up to ten seconds old."""
+    monkeypatch.setattr(handover, "LOCAL", ADDRESSES[0])
+    pods.start_all()
+    written = leave_behind(pods, 100)
+    # Neither has the Sentinel been told of these by the replica that has them.
+    pods.redis(0).sadd("written", "last")
+    handover.hand_over(pods.settings(), ADDRESSES)
+    assert pods.redis(1).info("replication")["role"] == "master"
+    assert pods.redis(1).scard("written") == written + 1
+
+
+def test_where_sentinel_would_promote_a_replica_that_lacks_something_it_is_not_asked(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "LOCAL", ADDRESSES[0])
+    pods.start_all()
+    written = leave_behind(pods, 1)
+    monkeypatch.setattr(handover, "LOOK_AGAIN_SECONDS", 0.5)
+    handover.hand_over(pods.settings(), ADDRESSES)
+    assert pods.redis(0).info("replication")["role"] == "master"
+    assert pods.redis(0).scard("written") == written
+
+    def takes_writes() -> bool:
+        with contextlib.suppress(redis.ResponseError):
+            return bool(pods.redis(0).sadd("written", "later"))
+        return False
+
+    wait_until(takes_writes)
+
+
+def test_of_two_replicas_of_a_dead_master_the_furthest_is_promoted(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "LOCAL", ADDRESSES[0])
+    pods.start_all()
+    written = leave_behind(pods, 100)
+    pods.redis(0).sadd("written", "last")
+    wait_until(lambda: pods.redis(1).scard("written") == written + 1)
+    pods.processes["redis", 0].kill()
+    handover.request_failover(pods.settings(), ADDRESSES)
+    wait_until(lambda: is_master(pods, 1))
+    assert not is_master(pods, 2)
+
+
+def is_master(pods: Pods, ordinal: int) -> bool:
+    with contextlib.suppress(redis.ConnectionError):  # who is promoted ends its clients' connections
+        return bool(pods.redis(ordinal).info("replication")["role"] == "master")
+    return False
+
+
+def priority_of(pods: Pods, sentinel: int) -> int:
+    """That of pod 2, as a Sentinel knows it."""
+    replicas = pods.sentinel(sentinel).execute_command("SENTINEL", "REPLICAS", NAME)
+    return next(int(found["slave-priority"]) for found in replicas if found["ip"] == ADDRESSES[2])
+
+
 def flags_of(pods: Pods, sentinel: int) -> str:
     """How a Sentinel takes pod 2."""
-    replicas = pods.sentinel(sentinel).execute_command("SENTINEL", "REPLICAS", "github-runnerhub-redis")
+    replicas = pods.sentinel(sentinel).execute_command("SENTINEL", "REPLICAS", NAME)
     return next(str(found["flags"]) for found in replicas if found["ip"] == ADDRESSES[2])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from runnerhub_operator.plan import fullness
 from runnerhub_operator.plan.conditions import postgres_verdict, redis_verdict
 from runnerhub_operator.plan.planner import make_plan
@@ -150,12 +152,19 @@ def test_no_pod_of_the_queue_is_renewed_while_a_volume_is_full() -> None:
     assert held.waiting_for == "room on the volume of hub-redis-1"
 
 
-def test_what_a_former_master_saved_is_told_once() -> None:
-    name = "20261126T060505Z-offset-7.rdb"
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("20261126T060505Z-offset-7.rdb", "FormerMasterSaved"),
+        ("20261126T060505Z-offset-7.not-saved", "FormerMasterNotSaved"),
+        ("20261126T060505Z.damaged", "AppendOnlyFileDamaged"),
+    ],
+)
+def test_what_a_pod_put_aside_is_told_once(name: str, reason: str) -> None:
     before = redis_status(cluster(), snapshot(redis_pods=redis_pods()))
     states = (RedisPodState("hub-redis-1", snapshots=(name,)),)
     after = redis_status(cluster(), snapshot(redis_pods=states))
     (event,) = fullness.queue_events(before, after)
-    assert event.reason == "FormerMasterSaved"
-    assert f"/data/diverged/{name}" in event.message
+    assert event.reason == reason
+    assert name in event.message
     assert fullness.queue_events(after, after) == []

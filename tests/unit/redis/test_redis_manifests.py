@@ -72,10 +72,24 @@ def test_quorum_is_a_majority(replicas: int, quorum: int) -> None:
 def test_a_lonely_master_stops_before_another_is_elected(down_after: int, lag: int) -> None:
     spec = context(downAfterMilliseconds=down_after).cluster.spec.redis
     conf = directives(redis.redis_configuration(spec))
-    assert conf["min-replicas-to-write"] == "1"
     assert int(conf["min-replicas-max-lag"]) == lag
     # A replica confirms each second and the master looks each second.
     assert down_after < 3000 or lag + 2 <= down_after / 1000
+
+
+@pytest.mark.parametrize("replicas", [3, 5, 7, 9])
+def test_a_master_takes_writes_only_together_with_a_majority(replicas: int) -> None:
+    conf = directives(redis.redis_configuration(context(replicas=replicas).cluster.spec.redis))
+    confirming = 1 + int(conf["min-replicas-to-write"])
+    others = replicas - confirming
+    assert confirming == replicas // 2 + 1
+    assert others < replicas // 2 + 1, "the others could elect a second master that takes writes"
+
+
+@pytest.mark.parametrize(("limit", "size"), [(None, 64 * 2**20), ("2Gi", 64 * 2**20), ("128Mi", 8 * 2**20)])
+def test_the_backlog_leaves_a_small_memory_to_the_data(limit: str | None, size: int) -> None:
+    spec = context(**({"resources": {"limits": {"memory": limit}}} if limit else {})).cluster.spec.redis
+    assert directives(redis.redis_configuration(spec))["repl-backlog-size"] == str(size)
 
 
 def test_memory_is_limited_below_the_containers_limit() -> None:

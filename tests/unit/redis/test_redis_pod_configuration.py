@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from images.redis.runnerhub_redis import access, files, live, volume
+from images.redis.runnerhub_redis import access, files, live, network, volume
 from images.redis.runnerhub_redis.access import Credentials
 from images.redis.runnerhub_redis.config import (
     SentinelState,
@@ -16,6 +16,7 @@ from images.redis.runnerhub_redis.config import (
     parse_sentinel_state,
     redis_configuration,
     sentinel_configuration,
+    translated,
 )
 from images.redis.runnerhub_redis.decision import Volume
 from images.redis.runnerhub_redis.handover import online_replicas
@@ -138,6 +139,29 @@ def test_sentinel_memory_survives_a_round_trip(settings: Settings) -> None:
     assert parse_sentinel_state(sentinel_configuration(settings, state, announce="10.0.0.20"), NAME) == state
 
 
+def test_memory_follows_the_pods_to_other_addresses(settings: Settings) -> None:
+    """As where a backup is restored: Sentinel's file names addresses that others may have now."""
+    old = parse_sentinel_state("# members 10.0.0.10 10.0.0.11 10.0.0.12\n" + REWRITTEN, NAME)
+    assert old is not None
+    # Two have changed places, which nothing but their ordinals tells.
+    state = translated(old, {0: "10.0.0.12", 1: "10.9.0.11", 2: "10.0.0.10"})
+    assert state.master == "10.0.0.10"
+    assert [line.split()[3] for line in state.known] == ["10.9.0.11", "10.0.0.12", "10.9.0.11"]
+    assert state.members == ("10.0.0.12", "10.9.0.11", "10.0.0.10")
+    assert state.config_epoch == 4
+    written = sentinel_configuration(settings, state, announce="10.0.0.12")
+    assert parse_sentinel_state(written, NAME) == state
+
+
+def test_the_start_program_reads_the_memory_by_todays_addresses(settings: Settings) -> None:
+    path = settings.paths.sentinel_state
+    path.parent.mkdir(parents=True)
+    path.write_text("# members 10.0.0.10 10.0.0.11 10.0.0.12\n" + REWRITTEN)
+    answer = network.own_sentinel_file(settings, {0: "10.9.0.1", 1: "10.9.0.2", 2: "10.9.0.3"})
+    assert answer is not None
+    assert (answer.master, answer.config_epoch) == ("10.9.0.3", 4)
+
+
 def test_sentinel_without_memory_lets_sentinel_choose_its_id(settings: Settings) -> None:
     written = sentinel_configuration(settings, SentinelState(master="10.0.0.10"), announce="10.0.0.20")
     assert not any(line.startswith("sentinel myid") for line in lines(written))
@@ -219,6 +243,17 @@ def test_volume_states(settings: Settings) -> None:
     assert volume.inspect(paths) is Volume.UNSYNCED
     volume.mark_complete(paths)
     assert volume.inspect(paths) is Volume.COMPLETE
+
+
+def test_what_a_killed_server_left_is_removed(settings: Settings) -> None:
+    paths = settings.paths
+    paths.append_only.mkdir(parents=True)
+    left = [paths.redis_data / "temp-17.rdb", paths.append_only / "temp-appendonly.aof.2.incr.aof"]
+    kept = [paths.redis_data / "dump.rdb", paths.append_only / "appendonly.aof.manifest"]
+    for path in (*left, *kept):
+        path.touch()
+    volume.tidy(paths)
+    assert [path.exists() for path in (*left, *kept)] == [False, False, True, True]
 
 
 def test_private_files_are_private_and_replaced_whole(tmp_path: Path) -> None:

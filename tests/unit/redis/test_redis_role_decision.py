@@ -339,3 +339,34 @@ def test_a_new_sentinel_believes_the_running_master() -> None:
 def test_a_new_sentinel_waits_rather_than_guess() -> None:
     assert sentinel_target(SECOND_LIFE) is None
     assert sentinel_target(replace(FIRST_START, peers=states(pod1=Volume.COMPLETE))) is None
+
+
+# What was whole of a damaged volume
+
+
+def test_a_damaged_volume_follows_a_master() -> None:
+    situation = replace(SECOND_LIFE, volume=Volume.DAMAGED, sentinels=(naming(2), naming(2)))
+    assert role(decide(situation)) == "StartReplica"
+
+
+@pytest.mark.parametrize(
+    ("peers", "decided"),
+    [
+        ({"pod1": Volume.COMPLETE, "pod2": Volume.BLANK}, "Wait"),
+        ({"pod1": Volume.BLANK}, "Wait"),
+        ({"pod1": Volume.BLANK, "pod2": Volume.UNSYNCED}, "StartMaster"),
+        ({"pod1": Volume.DAMAGED, "pod2": Volume.DAMAGED}, "StartMaster"),
+    ],
+)
+def test_a_damaged_volume_is_the_last_resort(peers: dict[str, Volume], decided: str) -> None:
+    sentinels = (naming(0), naming(0))
+    situation = replace(
+        SECOND_LIFE, ordinal=0, volume=Volume.DAMAGED, sentinels=sentinels, peers=states(**peers),
+        waited_seconds=60,
+    )  # fmt: skip
+    assert role(decide(situation)) == decided
+
+
+def test_nobody_starts_empty_beside_a_damaged_volume() -> None:
+    peers = states(pod1=Volume.DAMAGED, pod2=Volume.BLANK)
+    assert role(decide(replace(FIRST_START, peers=peers))) == "Wait"

@@ -1,0 +1,92 @@
+"""A pod comes back to a master that others elected: what its volume has that nobody else has is not lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import redis
+
+from images.redis.runnerhub_redis import aof, config, live, redis_pod, snapshots, volume
+from images.redis.runnerhub_redis.decision import Volume
+from tests.integration.redis.conftest import ADDRESSES, Pods, wait_until
+from tests.unit.redis.test_redis_pod_configuration import write_settings
+
+
+class Resolver:
+    """DNS that knows all pods."""
+
+    def __init__(self, _settings: object) -> None: ...
+
+    def addresses(self) -> dict[int, str]:
+        return ADDRESSES
+
+    looked_up = addresses
+
+
+@pytest.fixture
+def volume_of_a_master(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Pod 0 was a master that nobody followed and has ended; pod 1 is master now, of other data."""
+    monkeypatch.setattr(redis_pod, "Resolver", Resolver)
+    for module in (config, live, redis_pod):
+        monkeypatch.setattr(module, "PORT_REDIS", pods.port)
+    paths = pods.settings().paths
+    paths.runtime.mkdir(parents=True)
+    write_settings(paths.configuration)
+    (paths.configuration / "redis.conf").write_text(
+        f"bind {ADDRESSES[0]}\nappendonly yes\nprotected-mode no\n"
+    )
+    client = pods.start_redis(0, "--appendonly", "yes", "--min-replicas-to-write", "0")
+    for number in range(10):
+        client.set(f"alone-{number}", "x")
+    snapshots.note_alone(paths, {name: str(value) for name, value in client.info("replication").items()})
+    volume.mark_complete(paths)
+    pods.processes["redis", 0].kill()
+    pods.processes["redis", 0].wait()
+    pods.start_redis(1, "--min-replicas-to-write", "0").set("theirs", "x")
+    for ordinal in (1, 2):
+        pods.start_sentinel(ordinal, ADDRESSES[1])
+    path = aof.last_increment(paths)
+    assert path is not None
+    yield path
+    with suppress(redis.RedisError):
+        pods.redis(0).shutdown(nosave=True)
+
+
+def start(pods: Pods) -> None:
+    """Run the start program of pod 0 until it follows the master."""
+    pod = redis_pod.RedisPod(pods.settings())
+    threading.Thread(target=pod._start, daemon=True).start()
+    client = pods.redis(0)
+
+    def follows() -> bool:
+        try:
+            return bool(client.info("replication").get("master_link_status") == "up")
+        except redis.RedisError:
+            return False
+
+    wait_until(follows, 30)
+    assert client.keys() == ["theirs"]
+    wait_until(lambda: not pods.settings().paths.starting.exists())
+
+
+def test_what_it_alone_had_is_saved_before_it_follows(pods: Pods, volume_of_a_master: Path) -> None:
+    paths = pods.settings().paths
+    start(pods)
+    (saved,) = paths.diverged.iterdir()
+    assert pods.keys_of(saved) == {f"alone-{number}" for number in range(10)}
+    assert snapshots.alone(paths) is None
+
+
+def test_damaged_files_do_not_keep_it_from_following(pods: Pods, volume_of_a_master: Path) -> None:
+    paths = pods.settings().paths
+    paths.alone.unlink()
+    raw = volume_of_a_master.read_bytes()
+    volume_of_a_master.write_bytes(raw[:100] + b"\xff" * 50 + raw[150:])
+    start(pods)
+    wait_until(lambda: volume.inspect(paths) is Volume.COMPLETE)
+    (kept,) = paths.diverged.glob("*.damaged")
+    assert (kept / volume_of_a_master.name).stat().st_size == len(raw)
