@@ -26,12 +26,15 @@ GATEWAY: dict[str, Any] = {
 
 @pytest.fixture
 def no_gateway_api(admin: Kubectl) -> Iterator[None]:
+    delete = ("delete", "crd", f"httproutes.{GROUP}", "--ignore-not-found", "--wait=true")
+    # Other tests leave it.
+    admin(*delete)
     yield
-    admin("delete", "crd", f"httproutes.{GROUP}", "--ignore-not-found", "--wait=true")
+    admin(*delete)
 
 
 @pytest.fixture
-def operator(start_operator: Start) -> Operator:
+def operator(start_operator: Start, no_gateway_api: None) -> Operator:
     """One active operator, with a Lease that an API server busy with new definitions does not cost it."""
     times = {"LEASE_DURATION": 60, "RENEW_DEADLINE": 40, "RETRY_PERIOD": 2, "LOOK_AGAIN": LOOK_AGAIN_SECONDS}
     found = start_operator(
@@ -57,7 +60,7 @@ def requests_for_routes(operator: Operator) -> float:
 
 
 def test_a_route_follows_the_definitions_of_the_gateway_api(
-    operator: Operator, namespace: Kubectl, admin: Kubectl, no_gateway_api: None
+    operator: Operator, namespace: Kubectl, admin: Kubectl
 ) -> None:
     hub = created(namespace, GATEWAY)
     wait_for("the reason", lambda: hub.condition("IngressReady")["reason"] == "GatewayApiMissing", 60)

@@ -16,7 +16,7 @@ from e2e.lab.kubectl import wait_for
 from e2e.stage import Stage
 from e2e.stage.lives import Life
 from runnerhub_operator import names
-from runnerhub_operator.plan import repair
+from runnerhub_operator.plan import patience, repair
 
 NAMESPACE = "broken"
 PATIENCE_SECONDS = 4.0
@@ -83,6 +83,7 @@ async def test_a_replica_that_does_not_start_is_made_anew_once(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repair, "PATIENCE_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 1.0)
     hub = await asyncio.to_thread(create, stage)
     life = asyncio.create_task(Life(stage.kubeconfig, NAMESPACE).run())
     try:
