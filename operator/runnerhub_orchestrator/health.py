@@ -93,7 +93,15 @@ class HealthMonitor:
         Without a store it may, as long as the others are without it too: those who wait for a failover are better
         off here than turned away, and their WebSockets stay.
         """
-        return self.schema_ready and not self.draining and not self._alone_without()
+        return self.takes_websockets and not self._alone_without()
+
+    @property
+    def takes_websockets(self) -> bool:
+        """Whether this process takes new WebSockets: also without a store that others have.
+
+        A load balancer that chooses by client would lead whom it turns away here again, however often.
+        """
+        return self.schema_ready and not self.draining
 
     @property
     def phase(self) -> str:

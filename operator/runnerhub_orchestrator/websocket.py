@@ -73,7 +73,7 @@ class WebSocketHub:
             self._authenticator.check_websocket(request)
         except OrchestratorError as error:
             return web.json_response({"error": error.reason, "message": str(error)}, status=error.http_status)
-        if not self._health.serving:
+        if not self._health.takes_websockets:
             return web.json_response({"error": "Draining"}, status=503)
         client = web.WebSocketResponse(
             heartbeat=PING_SECONDS, protocols=(WEBSOCKET_PROTOCOL,), timeout=CLOSE_SECONDS

@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+from unittest.mock import Mock
 
 import pytest
+from aiohttp import WSServerHandshakeError
+from aiohttp.test_utils import TestClient, TestServer
 
 from runnerhub_orchestrator import background
 from runnerhub_orchestrator.background import Background
@@ -12,6 +15,7 @@ from runnerhub_orchestrator.health import HealthMonitor, State
 from runnerhub_orchestrator.job_queue import Entry, _number
 from runnerhub_orchestrator.metrics import Metrics
 from runnerhub_orchestrator.singleton import PAUSE_SECONDS
+from runnerhub_orchestrator.websocket import WebSocketHub
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +101,18 @@ def test_a_store_that_is_away_for_everybody_takes_no_process_out_and_one_that_on
     assert (alone.phase, alone.serving) == ("isolated", False)
     alone.draining = True
     assert alone.phase == "draining"
+
+
+async def test_websockets_are_also_taken_without_a_store_that_others_have_and_not_while_draining():
+    alone = health(alone_without=("database",))
+    hub = WebSocketHub(Mock(), alone, Metrics(), "a")
+    async with TestClient(TestServer(hub.application(), host="127.0.0.1")) as client:
+        async with client.ws_connect("/ws") as socket:
+            assert await socket.receive_json() == {"type": "hello", "node": "a"}
+        for ready, draining in ((True, True), (False, False)):
+            alone.schema_ready, alone.draining = ready, draining
+            with pytest.raises(WSServerHandshakeError, match="503"):
+                await client.ws_connect("/ws")
 
 
 @pytest.mark.parametrize(
