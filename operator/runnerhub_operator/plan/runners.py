@@ -119,7 +119,9 @@ class Decision:
 
 @dataclass(slots=True)
 class _View:
-    """A pool and its runners, each in one of the lists; `needed` of those without a job, and `new` ones."""
+    """A pool and its runners, each in one of the lists, but for those that go when their job has ended; `needed` of
+    those without a job, and `new` ones.
+    """
 
     pool: RunnerPoolSpec
     pods: list[Pod]
@@ -131,6 +133,7 @@ class _View:
     sick: list[Pod] = field(default_factory=list)
     lost: list[Pod] = field(default_factory=list)
     ended: list[Pod] = field(default_factory=list)
+    going: list[Pod] = field(default_factory=list)
     needed: int = 0
     new: int = 0
     queued: int = 0
@@ -184,7 +187,9 @@ def plan_pools(
     skipped = {uid for uid, found in memory.silent.items() if _seconds(found.at, now) < SILENT_SECONDS}
     if demand is not None:
         memory = replace(memory, idle_since=_idle_since(views, memory.idle_since, now))
-    deaf = {uid for uid, since in memory.idle_since.items() if _seconds(since, now) >= PATIENCE_SECONDS}
+    deaf = {
+        uid: since for uid, since in memory.idle_since.items() if _seconds(since, now) >= PATIENCE_SECONDS
+    }
     windows: dict[str, Window] = dict(memory.windows) if demand is None else {}
     stop: list[StopRunner] = []
     for view in views:
@@ -236,8 +241,8 @@ def _sorted(pool: RunnerPoolSpec, pods: list[Pod], demand: Demand | None, now: d
         busy = demand is not None and pod.name in demand.busy
         if pod.terminating:
             # The kubelet of a dead node never lets it go.
-            if pod.ready_unknown and not busy:
-                view.lost.append(pod)
+            if not busy:
+                (view.lost if pod.ready_unknown else view.going).append(pod)
         elif pod.ended:
             view.ended.append(pod)
         elif busy:
@@ -342,14 +347,15 @@ def _stops(
     window: Window | None,
     outdated: Collection[str],
     skipped: Collection[str],
-    deaf: Collection[str],
+    deaf: Mapping[str, datetime],
     now: datetime,
     *,
     proven: bool,
 ) -> list[StopRunner]:
     """Runners to stop: surplus ones after the cool-down, those beyond the greatest number, outdated and dead ones.
 
-    `skipped`: uids of those that are not asked now, because they did not answer; `deaf`: of those that take no job.
+    `skipped`: uids of those that are not asked now, because they did not answer; `deaf`: of those that take no job,
+    with the time since when.
     """
     cooled = 0
     if window is not None and (now - window.since).total_seconds() >= view.pool.cool_down_seconds:
@@ -380,6 +386,9 @@ def _stops(
             found.append(_stop(old[0], "the spec has changed"))
         else:
             view.new += 1
+    # A job that waits may be one that nobody can take. Whether the one that comes in another's place hears is seen
+    # before the next one goes.
+    proving = bool(view.going) or any(pod.uid not in deaf for pod in view.idle)
     dead = [
         *(
             _stop(pod, "it was not ready for too long", force=True)
@@ -388,8 +397,7 @@ def _stops(
         ),
         *(
             _stop(pod, "it took no job for too long although one waited", force=True)
-            for pod in idle
-            if pod.uid in deaf
+            for pod in sorted([] if proving else idle, key=lambda pod: deaf[pod.uid])
         ),
     ]
     dead = [step for step in dead if step.uid not in chosen]

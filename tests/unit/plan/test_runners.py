@@ -341,6 +341,36 @@ def test_a_runner_counts_as_deaf_only_while_there_is_a_job_for_each_that_is_idle
     ], "one at a time"
 
 
+def test_while_jobs_wait_that_nobody_can_take_a_pool_replaces_one_idle_runner_in_five_minutes() -> None:
+    one, told, memory = [pool(min_replicas=3)], demand(linux=3), Memory()
+    pods, gone = [runner(slot) for slot in range(3)], []
+    for seconds in range(0, 1280, 20):
+        decision = decide(one, pods, told, memory, now=NOW + timedelta(seconds=seconds))
+        memory = decision.memory
+        for step in decision.stop:
+            gone.append((seconds, step.pod))
+            pods = [replace(pod, uid=f"after-{seconds}") if pod.uid == step.uid else pod for pod in pods]
+    names = [pod.name for pod in pods]
+    # A look passes before the one that came is seen to be idle.
+    assert gone == [(300, names[2]), (620, names[1]), (940, names[0]), (1260, names[2])]
+
+
+def test_no_deaf_runner_is_replaced_while_another_one_still_goes_in_a_pool_that_is_full() -> None:
+    pods, long_ago = [runner(slot) for slot in range(3)], NOW - timedelta(minutes=6)
+    memory = Memory(known_since=long_ago, idle_since={pod.uid: long_ago for pod in pods})
+    pods[2] = replace(pods[2], terminating=True)
+    assert stopped(decide([pool(max_replicas=3)], pods, demand(linux=3), memory)) == []
+    assert stopped(decide([pool(max_replicas=3)], pods, demand(pods[2], linux=3), memory)) == [pods[1].name]
+
+
+def test_the_next_deaf_runner_goes_as_soon_as_the_last_one_that_came_has_a_job() -> None:
+    pods, long_ago = [runner(slot) for slot in range(3)], NOW - timedelta(minutes=6)
+    since = {pod.uid: long_ago for pod in pods[:2]}
+    memory = Memory(known_since=NOW - timedelta(hours=1), idle_since=since)
+    assert stopped(decide([pool()], pods, demand(linux=3), memory)) == []
+    assert stopped(decide([pool()], pods, demand(pods[2], linux=2), memory)) == [pods[1].name]
+
+
 def test_a_large_image_may_take_half_an_hour_to_fetch() -> None:
     def asked_after(minutes: int, reason: str) -> list[str]:
         since = stamp(NOW - timedelta(minutes=minutes))
