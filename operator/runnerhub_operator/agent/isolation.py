@@ -1,7 +1,8 @@
 """Whether this pod alone has lost the database or the queue, so that another orchestrator had better lead.
 
 That a store is away moves nothing by itself: mostly it is away for everybody, and whoever led next would lack it too.
-So the agents beside the other orchestrators are asked, but only as long as something is lost here.
+So the agents beside the other orchestrators are asked, but only as long as something is lost here, or until any of
+them has answered: the silence of those that were never heard, as behind a NetworkPolicy, proves nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ STORES: Final = ("database", "redis")
 ALONE_SECONDS: Final = 30.0
 # An orchestrator that fails has been failing for longer; this is for the moments at which a failover ends.
 BEHIND_SECONDS: Final = 5.0
+# While none of them has ever answered and nothing is lost.
+GREET_EVERY_SECONDS: Final = 30.0
 
 
 class Store(Protocol):
@@ -56,16 +59,22 @@ class Loss:
         return self.lost if self.since is not None and now - self.since >= seconds else ()
 
 
-def others_better(node: str, stores: Iterable[str], answers: Sequence[Mapping[str, Any] | None]) -> bool:
+def others_better(
+    node: str, stores: Iterable[str], answers: Sequence[Mapping[str, Any] | None], *, heard: bool
+) -> bool:
     """Whether another pod is well, has all stores, and may lead, by the agents' answers to GET /health.
 
-    None is an address that does not answer: when no other one does, this pod is the one that is cut off. Without any
-    address nothing is known, as in a cluster that starts.
+    None is an address that does not answer: when no other one does, this pod is the one that is cut off, if another
+    one was ever `heard`. Without any address nothing is known, as in a cluster that starts.
     """
-    others = [answer for answer in answers if answer is not None and answer.get("node") != node]
+    others = _of_others(node, answers)
     if not others:
-        return None in answers
+        return heard and None in answers
     return any(_is_well(answer.get("dependencies"), stores) for answer in others)
+
+
+def _of_others(node: str, answers: Iterable[Mapping[str, Any] | None]) -> list[Mapping[str, Any]]:
+    return [answer for answer in answers if answer is not None and answer.get("node") != node]
 
 
 def _is_well(dependencies: object, stores: Iterable[str]) -> bool:
@@ -107,6 +116,8 @@ class Isolation:
         self._clock = clock
         self._loss = Loss()
         self._failure = Loss()
+        self._heard = False
+        self._greet_at = clock()
         self.alone_without: tuple[str, ...] = ()
 
     @property
@@ -124,7 +135,11 @@ class Isolation:
         """Look once."""
         lost = [name for name, store in self._stores.items() if not store.healthy]
         failing = [names.ORCHESTRATOR] if self._failing() else []
-        better = bool(lost or failing) and await self._ask_others()
+        better = False
+        if lost or failing:
+            better = await self._ask_others()
+        elif not self._heard:
+            await self._greet()
         now = self._clock()
         self._loss = self._loss.after(lost, now, others_better=better)
         self._failure = self._failure.after(failing, now, others_better=better)
@@ -137,9 +152,16 @@ class Isolation:
             log.info("this pod is as well off as the others")
         self._on_change()
 
+    async def _greet(self) -> None:
+        """Find out, now and then, whether others can be heard at all. One address is that of this pod."""
+        if len(self._addresses()) > 1 and self._clock() >= self._greet_at:
+            self._greet_at = self._clock() + GREET_EVERY_SECONDS
+            await self._ask_others()
+
     async def _ask_others(self) -> bool:
         answers = await asyncio.gather(*(self._ask(address) for address in self._addresses()))
-        return others_better(self._node, self._stores, answers)
+        self._heard = self._heard or bool(_of_others(self._node, answers))
+        return others_better(self._node, self._stores, answers, heard=self._heard)
 
     async def _ask(self, address: str) -> Mapping[str, Any] | None:
         url = url_of("http", address, self._port, "/health")

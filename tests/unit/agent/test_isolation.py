@@ -50,7 +50,12 @@ def told(node: str = "b", *, fit: bool = True, **changes: str) -> dict[str, Any]
 def test_others_are_better_off_when_one_of_them_has_all_or_none_can_be_reached(
     answers: list[Mapping[str, Any] | None], better: bool
 ) -> None:
-    assert others_better("a", STORES, answers) is better
+    assert others_better("a", STORES, answers, heard=True) is better
+
+
+def test_silence_of_those_that_were_never_heard_proves_nothing() -> None:
+    assert not others_better("a", STORES, [OWN, None, None], heard=False)
+    assert others_better("a", STORES, [OWN, told(), None], heard=False)
 
 
 def test_a_pod_is_alone_only_after_a_time_without_a_break() -> None:
@@ -164,6 +169,42 @@ async def test_an_orchestrator_that_fails_with_all_the_others_stays_fit_to_lead(
         assert orchestrator.fit, "it is asked again soon"
         now = 35.0
         assert not orchestrator.fit, "it alone fails, as one that is frozen"
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+async def test_only_who_has_heard_others_before_is_cut_off_when_they_are_silent(reachable: bool) -> None:
+    now, asked, database = 0.0, 0, Switch()
+    answers = reachable
+
+    async def health(_: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response(told("b")) if answers else web.Response(status=502)
+
+    application = web.Application()
+    application.router.add_get("/health", health)
+    async with (
+        TestServer(application, host="127.0.0.1") as server,
+        aiohttp.ClientSession() as session,
+    ):
+        isolation = Isolation(
+            A,
+            "team/hub",
+            {"database": database},
+            session,
+            addresses=lambda: ("127.0.0.1", "127.0.0.2"),
+            port=server.port or 0,
+            clock=lambda: now,
+        )
+        while now < 60:
+            await isolation.once()
+            now += 2
+        assert asked == (1 if reachable else 2), "whom all is well with asks until somebody has answered"
+        database.healthy = answers = False
+        while now < 100:
+            await isolation.once()
+            now += 2
+        assert isolation.alone_without == (("database",) if reachable else ())
 
 
 async def test_the_orchestrator_beside_it_is_told(tmp_path: Path) -> None:
