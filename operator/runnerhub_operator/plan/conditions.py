@@ -187,15 +187,17 @@ def _is_patroni_paused(cluster: RunnerHubCluster, snapshot: Snapshot) -> bool:
 
 
 def redis_verdict(
-    cluster: RunnerHubCluster, snapshot: Snapshot, status: RedisStatus, creating: bool
+    cluster: RunnerHubCluster, snapshot: Snapshot, status: RedisStatus, creating: bool, refusal: str = ""
 ) -> Verdict:
-    """RedisReady: a master that a majority of Sentinels agrees on, which takes writes, and with a replica to do so."""
+    """RedisReady: a master that a majority of Sentinels agrees on, which takes writes, and with a replica to do so.
+
+    `refusal`: the master's answer to a write that it refuses.
+    """
     wanted = cluster.spec.redis.replicas
     pods = snapshot.pods_of(names.REDIS)
     linked = sum(replica.link == "ok" for replica in status.replicas)
     sentinels = status.sentinels or 0
     majority = wanted // 2 + 1
-    refusal = snapshot.writes_refused
     serves = status.master is not None and linked >= 1 and not refusal
     full = serves and linked >= wanted - 1 and sentinels >= wanted and _ready(pods) >= wanted
     master = f"master {status.master}" if status.master else "no master"

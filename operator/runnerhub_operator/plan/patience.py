@@ -30,6 +30,7 @@ class Patience:
 
     postgres_since: datetime | None = None
     redis_since: datetime | None = None
+    refused_since: datetime | None = None
     entrance_since: datetime | None = None
     demand_since: datetime | None = None
 
@@ -38,11 +39,13 @@ class Patience:
 class Told:
     """What is to be told, which may still be what was told last.
 
-    `unserved`: why no request is served, "" when one is. `demand_lost`: the pools' demand is not known.
+    `refusal`: the Redis master's answer to a write that it refuses, "" when it takes them. `unserved`: why no request
+    is served, "" when one is. `demand_lost`: the pools' demand is not known.
     """
 
     postgres: PostgresStatus
     redis: RedisStatus
+    refusal: str
     unserved: str
     demand_lost: bool
 
@@ -73,6 +76,10 @@ def told(
     )
     postgres_since, hold_postgres = _held(patience.postgres_since, postgres_worse, snapshot.now)
     redis_since, hold_redis = _held(patience.redis_since, redis_worse, snapshot.now)
+    refusal = snapshot.writes_refused
+    refused_since, hold_refusal = _held(
+        patience.refused_since, bool(refusal) and _was_true(before, ConditionType.REDIS), snapshot.now
+    )
     unserved = snapshot.unserved if _some_ready(snapshot, names.LOAD_BALANCER) else ""
     entrance_since, hold_entrance = _held(
         patience.entrance_since,
@@ -90,10 +97,11 @@ def told(
         Told(
             before.postgres if hold_postgres else postgres,
             before.redis if hold_redis else redis,
+            "" if hold_refusal else refusal,
             "" if hold_entrance else unserved,
             snapshot.demand is None and not hold_demand,
         ),
-        Patience(postgres_since, redis_since, entrance_since, demand_since),
+        Patience(postgres_since, redis_since, refused_since, entrance_since, demand_since),
     )
 
 

@@ -442,7 +442,7 @@ def _verdicts(
         conditions.postgres_verdict(
             cluster, snapshot, sections.postgres, creating, mending.told, mending.refused
         ),
-        conditions.redis_verdict(cluster, snapshot, sections.redis, creating),
+        conditions.redis_verdict(cluster, snapshot, sections.redis, creating, sections.told.refusal),
         conditions.orchestrators_verdict(
             cluster,
             snapshot,

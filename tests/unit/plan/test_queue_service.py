@@ -25,15 +25,31 @@ def told(plan: Plan, kind: str) -> tuple[str, str, str]:
     return found.status, found.reason, found.message
 
 
-def test_a_master_that_refuses_writes_does_not_serve() -> None:
+def refused_for_long() -> Plan:
     plan = visit(0, None)
     assert told(plan, "RedisReady")[:2] == ("True", "Available")
-    plan = visit(5, plan, writes_refused=REFUSAL)
+    return visit(20, visit(5, plan, writes_refused=REFUSAL), writes_refused=REFUSAL)
+
+
+def test_a_master_that_refuses_writes_does_not_serve() -> None:
+    plan = refused_for_long()
     status, reason, message = told(plan, "RedisReady")
     assert (status, reason) == ("False", "WritesRefused")
     assert f"the master refuses writes: {REFUSAL}" in message
     assert told(plan, "Ready")[0] == "False"
-    assert told(visit(6, plan), "RedisReady")[:2] == ("True", "Available")
+    assert told(visit(21, plan, writes_refused=REFUSAL), "RedisReady")[1] == "WritesRefused"
+    assert told(visit(21, plan), "RedisReady")[:2] == ("True", "Available")
+
+
+def test_a_refusal_that_only_an_agent_beside_a_fenced_master_hears_for_a_moment_is_not_told() -> None:
+    before = visit(0, None)
+    plan = visit(5, before, writes_refused=REFUSAL)
+    assert plan.status == before.status
+    assert not plan.settled, "it is looked at again soon"
+    plan = visit(19, plan, writes_refused=REFUSAL)
+    assert plan.status == before.status
+    plan = visit(30, visit(20, plan), writes_refused=REFUSAL)
+    assert plan.status == before.status
 
 
 def test_without_a_master_the_refusal_is_no_more_than_a_clause() -> None:
