@@ -17,7 +17,7 @@ CONDITIONS: Final[Mapping[ConditionType, str]] = {
     ConditionType.DEGRADED: "The cluster serves with less redundancy than the spec asks for.",
     ConditionType.ACCEPTED: "The spec is valid, and nothing made from it was refused.",
     ConditionType.POSTGRES: "A primary accepts writes behind at least one pooler.",
-    ConditionType.REDIS: "A majority of Sentinels agrees on a master that has a replica.",
+    ConditionType.REDIS: "A majority of Sentinels agrees on a master that takes writes, with the replicas to do so.",
     ConditionType.ORCHESTRATORS: "At least one orchestrator serves.",
     ConditionType.LOAD_BALANCER: "At least one HAProxy serves.",
     ConditionType.INGRESS: (
@@ -78,7 +78,7 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
     ),
     ConditionReason.WRITES_REFUSED: Meaning(
         "RedisReady",
-        "The Redis master is there and refuses writes. The message has its answer: NOREPLICAS, no replica follows it; "
+        "The Redis master is there and refuses writes. The message has its answer: NOREPLICAS, too few follow it; "
         "MISCONF, it cannot write its files; OOM, its memory is full; READONLY, it is no master any more.",
         "`status.redis`: links of the replicas, how full volumes and memory are; `kubectl runnerhub logs redis`.",
         "NOREPLICAS: bring back a replica. MISCONF: raise spec.redis.storage.size. OOM: raise "

@@ -25,6 +25,7 @@ from ..api import (
 )
 from ..probes.haproxy import configuration_digest
 from ..probes.sentinel import can_fail_over
+from ..resources.redis import min_replicas_to_write
 from ..snapshot import Pod, Scaled, Snapshot
 from . import fullness
 from .fullness import FULL_PERCENT, fullest
@@ -189,7 +190,7 @@ def _is_patroni_paused(cluster: RunnerHubCluster, snapshot: Snapshot) -> bool:
 def redis_verdict(
     cluster: RunnerHubCluster, snapshot: Snapshot, status: RedisStatus, creating: bool, refusal: str = ""
 ) -> Verdict:
-    """RedisReady: a master that a majority of Sentinels agrees on, which takes writes, and with a replica to do so.
+    """RedisReady: a master that a majority of Sentinels agrees on, which takes writes, and with replicas to do so.
 
     `refusal`: the master's answer to a write that it refuses.
     """
@@ -198,7 +199,8 @@ def redis_verdict(
     linked = sum(replica.link == "ok" for replica in status.replicas)
     sentinels = status.sentinels or 0
     majority = wanted // 2 + 1
-    serves = status.master is not None and linked >= 1 and not refusal
+    followed = linked >= min_replicas_to_write(cluster.spec.redis)
+    serves = status.master is not None and followed and not refusal
     full = serves and linked >= wanted - 1 and sentinels >= wanted and _ready(pods) >= wanted
     master = f"master {status.master}" if status.master else "no master"
     detail = (

@@ -101,7 +101,7 @@ def redis_configuration(spec: RedisSpec) -> str:
         "shutdown-timeout 10",
         # With the master they are a majority: one that is cut off with a minority must not go on confirming what the
         # master that the others elect has not.
-        f"min-replicas-to-write {spec.replicas // 2}",
+        f"min-replicas-to-write {min_replicas_to_write(spec)}",
         f"min-replicas-max-lag {replica_max_lag_seconds(spec)}",
         "repl-diskless-sync yes",
         "repl-diskless-sync-delay 0",
@@ -135,6 +135,11 @@ def backlog_bytes(spec: RedisSpec) -> int:
 def _memory_limit(spec: RedisSpec) -> Decimal | None:
     limit = spec.resources.limits.memory if spec.resources.limits else None
     return quantity(limit) if limit is not None else None
+
+
+def min_replicas_to_write(spec: RedisSpec) -> int:
+    """How many replicas must follow the master for it to take writes."""
+    return spec.replicas // 2
 
 
 def replica_max_lag_seconds(spec: RedisSpec) -> int:

@@ -10,6 +10,8 @@ import pytest
 
 from runnerhub_operator.api import ConditionType, RunnerHubCluster
 from runnerhub_operator.plan import make_plan, rejected_status
+from runnerhub_operator.plan.conditions import redis_verdict
+from runnerhub_operator.plan.status import redis_status
 from tests.generate import IMAGES
 from tests.unit.plan.builders import NOW, children, cluster, patroni, pod, pods, sentinels, snapshot
 
@@ -268,3 +270,14 @@ def test_a_primary_whose_kubelet_is_dead_is_still_the_primary() -> None:
     assert lost.status.postgres.primary is None
     found = plan(cluster(), snapshot(pods=unready, alive=frozenset(["hub-postgres-0"])))
     assert found.status.postgres.primary == "hub-postgres-0"
+
+
+def test_redis_is_ready_while_as_many_replicas_follow_as_the_master_wants_for_writes() -> None:
+    hub = ready_cluster({"redis": {"replicas": 5}})
+
+    def ready(linked: int) -> str:
+        views = tuple(replace(view, replicas=view.replicas[:linked]) for view in sentinels())
+        seen = snapshot(sentinels=views)
+        return redis_verdict(hub, seen, redis_status(hub, seen), creating=False).status
+
+    assert (ready(2), ready(1)) == ("True", "False")
