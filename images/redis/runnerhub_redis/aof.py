@@ -162,6 +162,10 @@ def _loads(base: Path) -> bool:
     except (subprocess.TimeoutExpired, OSError) as error:
         log("the append-only file is not checked", error=str(error))
         return True
+    if done.returncode < 0:
+        # As by the kernel, for want of memory: that says nothing of the file.
+        log("the append-only file is not checked", error=f"{command} was ended by signal {-done.returncode}")
+        return True
     if done.returncode:
         log(
             "THE APPEND-ONLY FILE IS DAMAGED",

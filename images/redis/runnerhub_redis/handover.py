@@ -20,8 +20,10 @@ from .network import LOCAL, NO_ANSWER, ask_redis, replication_of, sentinel_answe
 from .resp import Connection, RespError, pairs
 from .settings import PORT_REDIS, PORT_SENTINEL, Settings
 
-# The pause must end by itself should this program die, and soon enough that no client gives up for good.
 DEADLINE_SECONDS = 8.0
+# The pause must end by itself should this program die, and soon enough that no client gives up for good; but not before
+# Redis is told to stop after the deadline.
+PAUSE_AFTER_SECONDS = 4.0
 # For all replicas that stream, and for at least one of them.
 CATCH_UP_SECONDS = 1.0
 PATIENCE_SECONDS = 3.0
@@ -75,12 +77,14 @@ def request_failover(settings: Settings, addresses: Mapping[int, str]) -> None:
     whole = frozenset(addresses[heir.ordinal] for heir in heirs if heir.offset == offset)
     for ordinal, host in _sentinels(settings, addresses):
         try:
-            _start_failover(settings, host, whole, offset)
+            named = _start_failover(settings, host, own, whole, offset)
         except NO_ANSWER as error:
             log("a Sentinel did not start a failover", sentinel=ordinal, error=str(error))
-        else:
+            continue
+        if named is None:
             log("failover requested", sentinel=ordinal)
             return
+        log("a Sentinel names another master", sentinel=ordinal, master=named)
 
 
 def hand_over(settings: Settings, addresses: Mapping[int, str]) -> None:
@@ -95,25 +99,29 @@ def hand_over(settings: Settings, addresses: Mapping[int, str]) -> None:
             log("stopping: master without a replica, nobody to hand over to")
             return
         started = time.monotonic()
-        local.call("CLIENT", "PAUSE", str(int(DEADLINE_SECONDS * 1000)), "WRITE")
-        successor = None
+        pause = DEADLINE_SECONDS + PAUSE_AFTER_SECONDS
+        local.call("CLIENT", "PAUSE", str(int(pause * 1000)), "WRITE")
+        begun, successor = False, None
         try:
             info = local.info("replication")
             whole = _caught_up(settings, info)
             if whole:
-                successor = _promote(settings, addresses, whole, int(info["master_repl_offset"]), ends)
+                begun, successor = _promote(settings, addresses, whole, int(info["master_repl_offset"]), ends)
         finally:
-            if successor is None:
+            if not begun:
                 local.call("CLIENT", "UNPAUSE")
-        if successor is None:
+        if not begun:
             # Redis itself waits for its replicas when it is told to stop.
             log("stopping: no Sentinel could hand over; they will elect once this pod is gone")
             return
         # From here on a write that this pod took would be lost: the pause goes on until it is no master any more.
-        if has_diverged(info, replication_of(settings, successor)):
-            # Somebody else had it promoted. The next life of this pod saves what it has not.
+        if successor is None or has_diverged(info, replication_of(settings, successor)):
+            # Somebody else had it promoted, or it is not known yet. The next life of this pod saves what it has not.
             snapshots.note_alone(settings.paths, info)
-            log("THE SUCCESSOR HAS NOT EVERYTHING", successor=successor)
+            if successor is None:
+                log("stopping: a failover has begun, and its end was not seen")
+            else:
+                log("THE SUCCESSOR HAS NOT EVERYTHING", successor=successor)
             return
         _bring_along(settings, addresses, successor)
         _follow(settings, local, successor, ends)
@@ -149,27 +157,28 @@ def _sentinels(settings: Settings, addresses: Mapping[int, str]) -> list[tuple[i
 
 def _promote(
     settings: Settings, addresses: Mapping[int, str], whole: frozenset[str], offset: int, ends: float
-) -> str | None:
-    """Ask the Sentinels one after the other."""
+) -> tuple[bool, str | None]:
+    """Ask the Sentinels one after the other; whether another is or may become master, and which, once it is seen."""
     own = addresses[settings.ordinal]
     for ordinal, host in _sentinels(settings, addresses):
         if time.monotonic() > ends:
             break
         try:
-            successor = _failover_by(settings, host, own, whole, offset, ends)
+            named = _start_failover(settings, host, own, whole, offset)
         except NO_ANSWER as error:
             log("a Sentinel did not hand over", sentinel=ordinal, error=str(error))
-        else:
-            if successor is not None:
-                return successor
-    return None
+            continue
+        if named is None:
+            return True, _elected(settings, host, own, ends)
+        log("a Sentinel names another master", sentinel=ordinal, master=named)
+        if replication_of(settings, named).get("role") == "master":
+            # This pod was replaced and did not know it, as after a freeze.
+            return True, named
+    return False, None
 
 
-def _failover_by(
-    settings: Settings, host: str, own: str, whole: frozenset[str], offset: int, ends: float
-) -> str | None:
-    seconds = max(CALL_SECONDS, ends - time.monotonic())
-    _start_failover(settings, host, whole, offset)
+def _elected(settings: Settings, host: str, own: str, ends: float) -> str | None:
+    """The master that a Sentinel names instead of this pod; None when it names none by then."""
     successor: list[str] = []
 
     def elected() -> bool:
@@ -178,19 +187,29 @@ def _failover_by(
             successor.append(address)
         return address != own
 
-    with _connect(host, PORT_SENTINEL, settings.sentinel_login, seconds) as watch:
-        _poll(elected, ends)
+    seconds = max(CALL_SECONDS, ends - time.monotonic())
+    try:
+        with _connect(host, PORT_SENTINEL, settings.sentinel_login, seconds) as watch:
+            _poll(elected, ends)
+    except NO_ANSWER as error:
+        log("a Sentinel that began a failover does not answer", error=str(error))
     return successor[0] if successor else None
 
 
-def _start_failover(settings: Settings, host: str, whole: frozenset[str], offset: int) -> None:
-    """Have a Sentinel promote one of the replicas that are `whole`, which means up to `offset`.
+def _start_failover(
+    settings: Settings, host: str, own: str, whole: frozenset[str], offset: int
+) -> str | None:
+    """Have a Sentinel promote one of the replicas of `own` that are `whole`, which means up to `offset`.
 
-    Raises ValueError when it might promote another, and any of NO_ANSWER.
+    It is not asked when it names another master already, which is returned. Raises ValueError when it might promote
+    a replica that is not whole, and any of NO_ANSWER, when it has not begun.
     """
     with _connect(
         host, PORT_SENTINEL, settings.sentinel_login, LOOK_AGAIN_SECONDS + CALL_SECONDS
     ) as sentinel:
+        named = sentinel_answer(sentinel, settings.master_name).master
+        if named != own:
+            return named
         if not _chooses_well(settings, sentinel, whole, offset):
             raise ValueError("it might promote a replica that has not everything")
         try:
@@ -199,6 +218,10 @@ def _start_failover(settings: Settings, host: str, whole: frozenset[str], offset
             # INPROG: somebody else had the same idea; its result serves as well.
             if error.code != "INPROG":
                 raise
+        except OSError as error:
+            # It may have begun: another one that is asked too might promote another replica.
+            log("a Sentinel does not tell whether it begins a failover", error=str(error))
+    return None
 
 
 def _chooses_well(settings: Settings, sentinel: Connection, whole: frozenset[str], offset: int) -> bool:

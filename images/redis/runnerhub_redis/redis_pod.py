@@ -18,7 +18,7 @@ from .handover import hand_over, request_failover
 from .history import has_diverged
 from .log import log
 from .network import LOCAL, NO_ANSWER, Resolver, replication_of
-from .resp import Connection
+from .resp import Connection, pairs
 from .settings import PORT_REDIS, Settings
 from .start import gather, redis_role
 
@@ -141,24 +141,28 @@ class RedisPod:
     def _watch_promotability(self, state: Volume) -> None:
         """Allow the promotion of this replica once it is in step with the master."""
         patience = time.monotonic() + LAST_RESORT_SECONDS
-        last_resort = state is not Volume.COMPLETE
+        in_step, last_resort = False, state is not Volume.COMPLETE
         while self._server is not None and self._server.poll() is None:
             try:
                 with Connection(
                     LOCAL, PORT_REDIS, self._settings.redis_login, deadline_seconds=1.0
                 ) as connection:
                     info = connection.info("replication")
-                    if info["role"] == "master" or info["master_link_status"] == "up":
-                        volume.mark_complete(self._settings.paths)
-                        connection.call("CONFIG", "SET", "replica-priority", str(PRIORITY_IN_STEP))
-                        log("in step with the master; this replica may be promoted")
-                        return
-                    if not last_resort and time.monotonic() > patience:
+                    is_master = info["role"] == "master"
+                    if is_master or info["master_link_status"] == "up":
+                        if not in_step:
+                            connection.call("CONFIG", "SET", "replica-priority", str(PRIORITY_IN_STEP))
+                            log("in step with the master; this replica may be promoted")
+                            in_step = True
+                        if is_master or _is_on_disk(connection):
+                            volume.mark_complete(self._settings.paths)
+                            return
+                    elif not (in_step or last_resort) and time.monotonic() > patience:
                         connection.call("CONFIG", "SET", "replica-priority", str(PRIORITY_LAST_RESORT))
                         last_resort = True
                         log("no master for long; this replica may be promoted as a last resort")
             except NO_ANSWER:
-                # Redis is starting or loading; it is asked again.
+                # Redis is starting or loading, or the volume is full; it is asked again.
                 pass
             time.sleep(WATCH_SECONDS)
 
@@ -184,3 +188,15 @@ class RedisPod:
         except subprocess.TimeoutExpired:
             log("Redis does not stop; it is left to the kubelet")
             return 1
+
+
+def _is_on_disk(redis: Connection) -> bool:
+    """Whether a replica in step would find all of its data after a restart.
+
+    After a full copy Redis writes its append-only files anew; until that is done a start loads those of before.
+    """
+    info = redis.info("persistence")
+    if info["aof_enabled"] == "0" and pairs(redis.call("CONFIG", "GET", "appendonly"))["appendonly"] == "no":
+        return True
+    names = ("aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled", "aof_last_bgrewrite_status")
+    return [info[name] for name in names] == ["1", "0", "0", "ok"]

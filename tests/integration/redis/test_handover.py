@@ -8,8 +8,8 @@ import threading
 import pytest
 import redis
 
-from images.redis.runnerhub_redis import handover
-from tests.integration.redis.conftest import ADDRESSES, NAME, Pods, wait_until
+from images.redis.runnerhub_redis import handover, snapshots
+from tests.integration.redis.conftest import ADDRESSES, AT_ONCE, NAME, Pods, wait_until
 
 
 def test_a_replica_that_the_sentinels_take_for_dead_follows_the_successor_too(
@@ -107,6 +107,41 @@ def test_of_two_replicas_of_a_dead_master_the_furthest_is_promoted(
     handover.request_failover(pods.settings(), ADDRESSES)
     wait_until(lambda: is_master(pods, 1))
     assert not is_master(pods, 2)
+
+
+def test_the_pause_outlasts_a_failover_that_began_and_was_not_seen_to_end(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that the former master takes now may be confirmed by the third pod, and is lost."""
+    monkeypatch.setattr(handover, "LOCAL", ADDRESSES[0])
+    monkeypatch.setattr(handover, "DEADLINE_SECONDS", 0.3)
+    monkeypatch.setattr(handover, "_start_failover", lambda *_: None)
+    pods.start_redis(0)
+    pods.start_redis(1, "--replicaof", ADDRESSES[0], str(pods.port))
+    wait_until(lambda: pods.redis(0).info("replication").get("min_slaves_good_slaves") == 1)
+    handover.hand_over(pods.settings(), ADDRESSES)
+    hasty = redis.Redis(ADDRESSES[0], pods.port, socket_timeout=1, retry=AT_ONCE)
+    with pytest.raises(redis.TimeoutError):
+        hasty.set("late", "x")
+    assert snapshots.alone(pods.settings().paths) is not None
+
+
+def test_a_former_master_that_does_not_know_it_has_nobody_promoted(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own Sentinel was frozen with it, and a replica has not been told yet."""
+    monkeypatch.setattr(handover, "LOCAL", ADDRESSES[0])
+    for ordinal in (0, 1):
+        pods.start_redis(ordinal)
+    pods.start_redis(2, "--replicaof", ADDRESSES[0], str(pods.port))
+    for ordinal, master in ((0, 0), (1, 1), (2, 1)):
+        pods.start_sentinel(ordinal, ADDRESSES[master])
+    wait_until(lambda: pods.redis(0).info("replication").get("min_slaves_good_slaves") == 1)
+    wait_until(lambda: len(pods.sentinel(0).execute_command("SENTINEL", "REPLICAS", NAME)) == 1)
+    handover.hand_over(pods.settings(), ADDRESSES)
+    assert pods.master(0) == ADDRESSES[0], "no failover has begun"
+    assert not is_master(pods, 2)
+    assert snapshots.alone(pods.settings().paths) is not None
 
 
 def is_master(pods: Pods, ordinal: int) -> bool:

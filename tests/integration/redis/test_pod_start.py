@@ -90,3 +90,31 @@ def test_damaged_files_do_not_keep_it_from_following(pods: Pods, volume_of_a_mas
     wait_until(lambda: volume.inspect(paths) is Volume.COMPLETE)
     (kept,) = paths.diverged.glob("*.damaged")
     assert (kept / volume_of_a_master.name).stat().st_size == len(raw)
+
+
+def test_a_copy_that_is_in_memory_only_does_not_count_as_a_whole_data_set(
+    pods: Pods, volume_of_a_master: Path
+) -> None:
+    """After a full copy Redis begins to write its append-only files anew; a start until then loads the old ones."""
+    paths = pods.settings().paths
+    paths.alone.unlink()
+    paths.complete_marker.unlink()
+    with (paths.configuration / "redis.conf").open("a") as file:
+        file.write("rdb-key-save-delay 3000000\n")
+    start(pods)
+    client = pods.redis(0)
+    wait_until(lambda: client.config_get("replica-priority") == {"replica-priority": "100"})
+    assert client.info("persistence")["aof_rewrite_in_progress"] == 1
+    assert volume.inspect(paths) is Volume.UNSYNCED
+    wait_until(lambda: volume.inspect(paths) is Volume.COMPLETE)
+    assert client.info("persistence")["aof_rewrite_in_progress"] == 0
+
+
+def test_without_append_only_files_nothing_is_waited_for(pods: Pods, volume_of_a_master: Path) -> None:
+    paths = pods.settings().paths
+    paths.alone.unlink()
+    paths.complete_marker.unlink()
+    with (paths.configuration / "redis.conf").open("a") as file:
+        file.write("appendonly no\n")
+    start(pods)
+    wait_until(lambda: volume.inspect(paths) is Volume.COMPLETE)
