@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from .console import ConsoleError, StillBusyError
-from .haproxy import ProxyError
+from .console import ConsoleError, GoneError, StillBusyError
+from .haproxy import ProxyError, ProxyGoneError
 from .log import log
 
 MAX_PAUSE_SECONDS = 15.0
@@ -21,6 +21,9 @@ MAX_PAUSE_SECONDS = 15.0
 PATIENCE_SECONDS = 1.5
 LOOK_SECONDS = 0.1
 RETRY_SECONDS = 0.5
+
+# Statuses of HTTP: there is somebody who cannot be held back; there is nobody who would have to be; not known.
+BUSY, NOBODY, UNKNOWN = 409, 410, 503
 
 
 class RefusedError(Exception):
@@ -38,7 +41,7 @@ class Pooler(Protocol):
         """Hold them back. Raises ConsoleError."""
 
     def resume(self) -> None:
-        """Let them go. Raises ConsoleError."""
+        """Let them go. Raises GoneError when there is nobody, ConsoleError."""
 
 
 class Lookout(Protocol):
@@ -69,7 +72,7 @@ class Pause:
 
 
 # A process before this one may have left the gate closed.
-_UNKNOWN = Pause("", 0.0, 0.0)
+_LEFT_OVER = Pause("", 0.0, 0.0)
 
 
 class Gate:
@@ -80,7 +83,7 @@ class Gate:
         self._lookout = lookout
         self._clock = clock
         self._lock = threading.Lock()
-        self._pause: Pause | None = _UNKNOWN
+        self._pause: Pause | None = _LEFT_OVER
         self._closed = threading.Event()
         self._closed.set()
 
@@ -107,7 +110,7 @@ class Gate:
                 self._pooler.pause(PATIENCE_SECONDS)
             except ConsoleError as error:
                 self._open(str(error))
-                raise RefusedError(409 if isinstance(error, StillBusyError) else 503, str(error)) from error
+                raise RefusedError(_status(error), str(error)) from error
             log("paused", primary=primary, seconds=round(self._clock() - now, 3))
 
     def resume(self, why: str) -> None:
@@ -140,14 +143,15 @@ class Gate:
     def _check(self, primary: str) -> None:
         if self._pause is not None:
             other = self._pause.primary
-            raise RefusedError(503, f"paused for {other}" if other else "PgBouncer is not there yet")
+            raise RefusedError(UNKNOWN, f"paused for {other}" if other else "PgBouncer is not there yet")
         try:
             running = self._lookout.running()
         except ProxyError as error:
-            raise RefusedError(503, str(error)) from error
+            status = NOBODY if isinstance(error, ProxyGoneError) else UNKNOWN
+            raise RefusedError(status, str(error)) from error
         if primary not in running:
             named = ", ".join(running) or "nobody"
-            raise RefusedError(409, f"{primary} is not the primary here but {named}")
+            raise RefusedError(BUSY if running else NOBODY, f"{primary} is not the primary here but {named}")
 
     def _is_over(self, pause: Pause) -> bool:
         return self._clock() >= pause.until
@@ -162,6 +166,9 @@ class Gate:
     def _open(self, why: str) -> None:
         try:
             self._pooler.resume()
+        except GoneError:
+            # It holds nobody back, and the next one begins open.
+            pass
         except ConsoleError as error:
             # Tried again at the next look.
             if self._pause is not None:
@@ -173,3 +180,12 @@ class Gate:
             log("resumed", why=why, primary=self._pause.primary)
         self._pause = None
         self._closed.clear()
+
+
+def _status(error: ConsoleError) -> int:
+    match error:
+        case StillBusyError():
+            return BUSY
+        case GoneError():
+            return NOBODY
+    return UNKNOWN

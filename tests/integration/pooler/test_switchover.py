@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.machinery
 import importlib.util
+import signal
 import threading
 import time
 from types import ModuleType
@@ -195,6 +196,23 @@ def test_a_handover_does_not_wait_for_a_pooler_whose_clients_have_left(
     assert "Successfully" in hook.hand_over(MEMBERS[0], told.append)
     assert time.monotonic() - started < hook.BUDGET_SECONDS - hook.LAST_TRY_SECONDS
     assert not any("tried again" in line for line in told)
+
+
+def test_a_handover_waits_for_a_pooler_that_cannot_tell_whether_it_has_clients(
+    bench: Bench, hook: ModuleType
+) -> None:
+    assert bench.pause(seconds=0.1) == 200, "the agent is there"
+    told: list[str] = []
+
+    def report(line: str) -> None:
+        told.append(line)
+        if "tried again" in line:
+            bench.haproxy.send_signal(signal.SIGCONT)
+
+    bench.haproxy.send_signal(signal.SIGSTOP)
+    assert "Successfully" in hook.hand_over(MEMBERS[0], report)
+    assert any("HAProxy does not answer" in line for line in told)
+    assert any("tried again" in line for line in told)
 
 
 def test_a_handover_waits_for_a_transaction_that_ends_soon(bench: Bench, hook: ModuleType) -> None:
