@@ -1,7 +1,7 @@
 """The gate before the database: open, or closed for a bounded time while the primary changes.
 
-Whoever closes it may die: it opens by itself as soon as there is another primary, when the time is over, and when
-this program starts anew.
+Whoever closes it may die: it opens by itself as soon as there is another primary, or the same one again after it was
+away, when the time is over, and when this program starts anew.
 """
 
 from __future__ import annotations
@@ -53,14 +53,21 @@ class Lookout(Protocol):
     def successor(self, leaving: str) -> str | None:
         """Another primary that takes writes."""
 
+    def serves(self, member: str) -> bool:
+        """Whether a member is the primary and takes writes. Raises ProxyError."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A closed gate: the primary that gives up its role, since when and until when at most, by the monotonic clock."""
+    """A closed gate: the primary that gives up its role, since when and until when at most, by the monotonic clock.
+
+    `away`: connections were not sent to that primary any more.
+    """
 
     primary: str
     since: float
     until: float
+    away: bool = False
 
     def prolonged(self, until: float) -> Pause:
         """For another who wants the same; all together no longer than one may."""
@@ -161,7 +168,21 @@ class Gate:
         if self._is_over(pause):
             return "the time is over" if pause.primary else "this program has just started"
         successor = self._lookout.successor(pause.primary)
-        return None if successor is None else f"{successor} is the primary"
+        if successor is not None:
+            return f"{successor} is the primary"
+        return f"{pause.primary} is back" if self._is_back(pause) else None
+
+    def _is_back(self, pause: Pause) -> bool:
+        """Whether the one that left is the primary again, as when nobody else could be; notes that it was away."""
+        try:
+            if pause.primary in self._lookout.running():
+                return pause.away and self._lookout.serves(pause.primary)
+        except ProxyError:
+            return False
+        with self._lock:
+            if self._pause is pause:
+                self._pause = replace(pause, away=True)
+        return False
 
     def _open(self, why: str) -> None:
         try:

@@ -24,6 +24,7 @@ class Surroundings:
         self.resume_error: ConsoleError | None = None
         self.primaries: tuple[str, ...] = (OLD,)
         self.next: str | None = None
+        self.takes_writes = True
         self.proxy_error: ProxyError | None = None
         self.gate = Gate(self, self, lambda: self.now)
 
@@ -44,6 +45,9 @@ class Surroundings:
 
     def successor(self, _leaving: str) -> str | None:
         return self.next
+
+    def serves(self, member: str) -> bool:
+        return member in self.running() and self.takes_writes
 
 
 @pytest.fixture
@@ -93,6 +97,31 @@ def test_it_opens_when_another_primary_takes_writes(around: Surroundings) -> Non
     around.next = NEW
     around.gate.tick()
     assert not around.is_paused
+
+
+def test_it_opens_when_the_same_primary_was_away_and_takes_writes_again(around: Surroundings) -> None:
+    around.gate.close(OLD, 15)
+    around.gate.tick()
+    assert around.is_paused, "it has not left yet"
+    around.primaries = ()
+    around.gate.tick()
+    around.proxy_error = ProxyError("HAProxy does not answer")
+    around.gate.tick()
+    around.proxy_error, around.primaries, around.takes_writes = None, (OLD,), False
+    around.gate.tick()
+    assert around.is_paused, "it is still being promoted"
+    around.takes_writes = True
+    around.gate.tick()
+    assert not around.is_paused
+
+
+def test_a_proxy_that_is_silent_does_not_tell_that_the_primary_was_away(around: Surroundings) -> None:
+    around.gate.close(OLD, 15)
+    around.proxy_error = ProxyError("HAProxy does not answer")
+    around.gate.tick()
+    around.proxy_error = None
+    around.gate.tick()
+    assert around.is_paused
 
 
 def test_it_opens_when_the_time_is_over(around: Surroundings) -> None:
