@@ -14,6 +14,7 @@ import aiohttp
 import psycopg
 import pytest
 
+from images.pooler.runnerhub_pooler.haproxy import Proxy
 from images.postgres.runnerhub_postgres.passwords import ROLE_KEYS, write_settings
 from runnerhub_operator.probes import pgbouncer
 from runnerhub_operator.probes.http import Login
@@ -105,6 +106,18 @@ def test_a_pause_ends_by_itself_when_nobody_takes_over(bench: Bench) -> None:
         writers.wait_for(20)
     assert writers.errors == []
     assert 1.5 < writers.gap_seconds() < 3.5
+
+
+def test_a_pause_ends_when_the_only_member_is_back(bench: Bench) -> None:
+    proxy = Proxy(bench.proxy_runtime_port)
+    assert bench.pause(seconds=15) == 200
+    bench.primary.leads = False
+    bench.primary.control("-m", "fast", "stop")
+    wait_until("HAProxy to notice", lambda: not any(server.is_up for server in proxy.servers()))
+    bench.primary.start()
+    bench.primary.leads = True
+    wait_until("the agent to open", lambda: not bench.is_paused())
+    assert f"{MEMBERS[0]} is back" in (bench.home / "agent.log").read_text()
 
 
 def test_a_pooler_that_is_full_of_clients_is_resumed_too(bench: Bench) -> None:
