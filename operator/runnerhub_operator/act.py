@@ -409,11 +409,14 @@ class Actor:
     ) -> str | None:
         """Delete a pod; its uid, None when it is gone. SwitchoverPostponedError: clients could not be held back."""
         ref = ObjectRef("v1", "Pod", cluster.namespace, step.pod)
-        # Nobody takes over, so the agents open when the time is over.
-        async with self._held_back(cluster, snapshot, step.pod, "restart") if step.pause else nullcontext():
+        # Nobody takes over: the agents open when the pod is back.
+        held = self._held_back(cluster, snapshot, step.pod, "restart") if step.pause else nullcontext(())
+        async with held as poolers:
             try:
                 await self._client.delete(ref, uid=step.uid)
             except (NotFoundError, ConflictError):
+                if poolers:
+                    await self._let_go(cluster, snapshot, poolers)
                 return None
         return step.uid
 

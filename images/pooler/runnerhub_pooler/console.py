@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import select
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -34,6 +35,10 @@ class ConsoleError(Exception):
     """PgBouncer refused a command or did not answer in time; the message is a sentence."""
 
 
+class GoneError(ConsoleError):
+    """PgBouncer is not there, and so has no clients."""
+
+
 class StillBusyError(ConsoleError):
     """Transactions did not end in time."""
 
@@ -53,8 +58,8 @@ class Console:
     def pause(self, patience_seconds: float) -> None:
         """Let running transactions end, close the connections to the server, hold all clients back.
 
-        Raises StillBusyError when transactions go on for longer, ConsoleError when PgBouncer refuses or is not there.
-        In both cases clients may be held back until `resume`.
+        Raises StillBusyError when transactions go on for longer, GoneError when PgBouncer is not there, ConsoleError
+        when it refuses or does not answer. In all cases clients may be held back until `resume`.
         """
         deadline = time.monotonic() + patience_seconds
         try:
@@ -64,7 +69,7 @@ class Console:
         except TimeoutError as error:
             raise StillBusyError(f"transactions did not end within {patience_seconds:g} s") from error
         except NO_ANSWER as error:
-            raise ConsoleError(f"PgBouncer cannot be paused: {error}".strip()) from error
+            raise self._failure(f"PgBouncer cannot be paused: {error}".strip()) from error
 
     @contextmanager
     def _without_logins(self, connection: psycopg.Connection, deadline: float) -> Iterator[None]:
@@ -85,7 +90,10 @@ class Console:
             ask(connection, f"SET {_POOL_SIZE} = {size}", RESUME_SECONDS)
 
     def resume(self) -> None:
-        """Let the clients go on; fine when they were not held back. Raises ConsoleError when that is not certain."""
+        """Let the clients go on; fine when they were not held back.
+
+        Raises GoneError when PgBouncer is not there, ConsoleError when it is not certain.
+        """
         spare, self._spare = self._spare, None
         try:
             if spare is None or not self._resume_by(spare):
@@ -94,7 +102,7 @@ class Console:
                     ask(connection, "RELOAD", RESUME_SECONDS)
                     ask(connection, "RESUME", RESUME_SECONDS)
         except NO_ANSWER as error:
-            raise ConsoleError(f"PgBouncer cannot be resumed: {error}".strip()) from error
+            raise self._failure(f"PgBouncer cannot be resumed: {error}".strip()) from error
         except ConsoleError as error:
             if "not paused" not in str(error):
                 raise
@@ -131,6 +139,16 @@ class Console:
         except NO_ANSWER as error:
             raise ConsoleError(f"PgBouncer does not tell its clients: {error}".strip()) from error
         return sum(row["database"] != _OWN_DATABASE and not _is_local(row["addr"]) for row in clients)
+
+    def _failure(self, message: str) -> ConsoleError:
+        """What it means that there was no answer."""
+        try:
+            socket.create_connection((LOCAL, self._port), CONNECT_SECONDS).close()
+        except ConnectionRefusedError:
+            return GoneError(message)
+        except OSError:
+            pass
+        return ConsoleError(message)
 
     def _connect(self) -> psycopg.Connection:
         *others, last = self._passwords()

@@ -1,7 +1,7 @@
 """The gate before the database: open, or closed for a bounded time while the primary changes.
 
-Whoever closes it may die: it opens by itself as soon as there is another primary, when the time is over, and when
-this program starts anew.
+Whoever closes it may die: it opens by itself as soon as there is another primary, or the same one again after it was
+away, when the time is over, and when this program starts anew.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from .console import ConsoleError, StillBusyError
-from .haproxy import ProxyError
+from .console import ConsoleError, GoneError, StillBusyError
+from .haproxy import ProxyError, ProxyGoneError
 from .log import log
 
 MAX_PAUSE_SECONDS = 15.0
@@ -21,6 +21,9 @@ MAX_PAUSE_SECONDS = 15.0
 PATIENCE_SECONDS = 1.5
 LOOK_SECONDS = 0.1
 RETRY_SECONDS = 0.5
+
+# Statuses of HTTP: there is somebody who cannot be held back; there is nobody who would have to be; not known.
+BUSY, NOBODY, UNKNOWN = 409, 410, 503
 
 
 class RefusedError(Exception):
@@ -38,7 +41,7 @@ class Pooler(Protocol):
         """Hold them back. Raises ConsoleError."""
 
     def resume(self) -> None:
-        """Let them go. Raises ConsoleError."""
+        """Let them go. Raises GoneError when there is nobody, ConsoleError."""
 
 
 class Lookout(Protocol):
@@ -50,14 +53,21 @@ class Lookout(Protocol):
     def successor(self, leaving: str) -> str | None:
         """Another primary that takes writes."""
 
+    def serves(self, member: str) -> bool:
+        """Whether a member is the primary and takes writes. Raises ProxyError."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A closed gate: the primary that gives up its role, since when and until when at most, by the monotonic clock."""
+    """A closed gate: the primary that gives up its role, since when and until when at most, by the monotonic clock.
+
+    `away`: connections were not sent to that primary any more.
+    """
 
     primary: str
     since: float
     until: float
+    away: bool = False
 
     def prolonged(self, until: float) -> Pause:
         """For another who wants the same; all together no longer than one may."""
@@ -69,7 +79,7 @@ class Pause:
 
 
 # A process before this one may have left the gate closed.
-_UNKNOWN = Pause("", 0.0, 0.0)
+_LEFT_OVER = Pause("", 0.0, 0.0)
 
 
 class Gate:
@@ -80,7 +90,7 @@ class Gate:
         self._lookout = lookout
         self._clock = clock
         self._lock = threading.Lock()
-        self._pause: Pause | None = _UNKNOWN
+        self._pause: Pause | None = _LEFT_OVER
         self._closed = threading.Event()
         self._closed.set()
 
@@ -107,7 +117,7 @@ class Gate:
                 self._pooler.pause(PATIENCE_SECONDS)
             except ConsoleError as error:
                 self._open(str(error))
-                raise RefusedError(409 if isinstance(error, StillBusyError) else 503, str(error)) from error
+                raise RefusedError(_status(error), str(error)) from error
             log("paused", primary=primary, seconds=round(self._clock() - now, 3))
 
     def resume(self, why: str) -> None:
@@ -140,14 +150,15 @@ class Gate:
     def _check(self, primary: str) -> None:
         if self._pause is not None:
             other = self._pause.primary
-            raise RefusedError(503, f"paused for {other}" if other else "PgBouncer is not there yet")
+            raise RefusedError(UNKNOWN, f"paused for {other}" if other else "PgBouncer is not there yet")
         try:
             running = self._lookout.running()
         except ProxyError as error:
-            raise RefusedError(503, str(error)) from error
+            status = NOBODY if isinstance(error, ProxyGoneError) else UNKNOWN
+            raise RefusedError(status, str(error)) from error
         if primary not in running:
             named = ", ".join(running) or "nobody"
-            raise RefusedError(409, f"{primary} is not the primary here but {named}")
+            raise RefusedError(BUSY if running else NOBODY, f"{primary} is not the primary here but {named}")
 
     def _is_over(self, pause: Pause) -> bool:
         return self._clock() >= pause.until
@@ -157,11 +168,28 @@ class Gate:
         if self._is_over(pause):
             return "the time is over" if pause.primary else "this program has just started"
         successor = self._lookout.successor(pause.primary)
-        return None if successor is None else f"{successor} is the primary"
+        if successor is not None:
+            return f"{successor} is the primary"
+        return f"{pause.primary} is back" if self._is_back(pause) else None
+
+    def _is_back(self, pause: Pause) -> bool:
+        """Whether the one that left is the primary again, as when nobody else could be; notes that it was away."""
+        try:
+            if pause.primary in self._lookout.running():
+                return pause.away and self._lookout.serves(pause.primary)
+        except ProxyError:
+            return False
+        with self._lock:
+            if self._pause is pause:
+                self._pause = replace(pause, away=True)
+        return False
 
     def _open(self, why: str) -> None:
         try:
             self._pooler.resume()
+        except GoneError:
+            # It holds nobody back, and the next one begins open.
+            pass
         except ConsoleError as error:
             # Tried again at the next look.
             if self._pause is not None:
@@ -173,3 +201,12 @@ class Gate:
             log("resumed", why=why, primary=self._pause.primary)
         self._pause = None
         self._closed.clear()
+
+
+def _status(error: ConsoleError) -> int:
+    match error:
+        case StillBusyError():
+            return BUSY
+        case GoneError():
+            return NOBODY
+    return UNKNOWN

@@ -20,6 +20,10 @@ class ProxyError(Exception):
     """HAProxy does not answer as expected; the message is a sentence."""
 
 
+class ProxyGoneError(ProxyError):
+    """HAProxy is not there, and so nobody has a connection to the database."""
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """One member as a server of the read-write route. `check_port`: of its Patroni."""
@@ -59,6 +63,8 @@ class Proxy:
                 received = bytearray()
                 while chunk := connection.recv(65536):
                     received += chunk
+        except ConnectionRefusedError as error:
+            raise ProxyGoneError(f"HAProxy does not answer: {error}") from error
         except OSError as error:
             raise ProxyError(f"HAProxy does not answer: {error}") from error
         return received.decode(errors="replace")

@@ -1,7 +1,8 @@
 """The program's HTTP interface, for the operator and for the Postgres pods.
 
 `POST /pause`       {"primary": NAME, "seconds": N}: hold clients back while NAME gives up its role, N seconds at most.
-                    200 once no transaction runs; 409 when some did not end in time, or NAME is not the primary.
+                    200 once no transaction runs; 409 when some did not end in time, or another one is the primary;
+                    410 when nobody is served here; 503 when that cannot be told.
 `POST /resume`      let them go on now
 `POST /checkpoint`  have the primary write what it has in memory, so that it stops sooner
 `GET /healthz`      200 while the program runs; needs no password

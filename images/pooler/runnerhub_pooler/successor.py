@@ -23,6 +23,10 @@ class Scout:
         """Members that HAProxy takes for the primary now. Raises ProxyError."""
         return tuple(server.name for server in self._proxy.servers() if server.is_up)
 
+    def serves(self, member: str) -> bool:
+        """Whether a member is the primary and takes writes. Raises ProxyError."""
+        return any(server.name == member and self._serves(server) for server in self._proxy.servers())
+
     def successor(self, leaving: str) -> str | None:
         """The new primary once connections made now reach it and only it; None while there is none."""
         try:

@@ -56,6 +56,7 @@ class Sign(StrEnum):
 
 # What parameters that changed can be the cause of.
 _MAY_REFUSE: Final = (Sign.DOES_NOT_START, Sign.KEEPS_STARTING)
+_COPYING: Final = "creating replica"
 _FAILED: Final = ("crashed", "restart failed", "start failed", "stopped")
 _STARTING: Final = "starting"
 _RUNNING: Final = ("in archive recovery", "running", "streaming")
@@ -103,20 +104,24 @@ class Refusal:
 class Memory:
     """What is remembered between two visits; losing it costs time, never data.
 
-    `refusal` is the last one, until a member begins to be made anew. `parameters`: what was told of them.
+    `refusal` is the last one, until a member begins to be made anew. `parameters`: what was told of them. `blameless`:
+    members that were ill while no parameter was changed, until they are in step again or copied.
     """
 
     illnesses: Mapping[str, Illness] = field(default_factory=dict)
     tries: Mapping[str, Tries] = field(default_factory=dict)
     refusal: Refusal | None = None
     parameters: str = ""
+    blameless: frozenset[str] = frozenset()
 
     def tried(self, member: str, now: datetime) -> Memory:
         """As it is after a member began to be made anew."""
         before = self.tries.get(member)
         again = Tries(before.count + 1 if before is not None else 1, now)
         others = {name: illness for name, illness in self.illnesses.items() if name != member}
-        return Memory(others, {**self.tries, member: again}, parameters=self.parameters)
+        # A copy that does not start either may have parameters to blame.
+        blameless = self.blameless - {member}
+        return Memory(others, {**self.tries, member: again}, parameters=self.parameters, blameless=blameless)
 
     def refused(self, member: str, why: str, now: datetime) -> Memory:
         """As it is after a member refused."""
@@ -148,10 +153,11 @@ def look(cluster: RunnerHubCluster, snapshot: Snapshot, before: Memory) -> Repai
     }
     tries, events = _tries(members, snapshot, illnesses, before.tries)
     # A moment without an answer changes nothing of what is told.
-    refused = (
-        before.parameters if snapshot.patroni is None else _refused(snapshot, snapshot.patroni, illnesses)
-    )
-    memory = Memory(illnesses, tries, before.refusal if illnesses else None, refused)
+    blameless, refused = before.blameless, before.parameters
+    if snapshot.patroni is not None:
+        blameless = _blameless(snapshot.patroni, source, illnesses, before.blameless.intersection(members))
+        refused = _refused(snapshot, snapshot.patroni, illnesses, blameless)
+    memory = Memory(illnesses, tries, before.refusal if illnesses else None, refused, blameless)
     if snapshot.patroni is None or source is None:
         return Repair(memory, events=events, refused=refused)
     ward = _Ward(snapshot, snapshot.patroni, source, memory)
@@ -165,7 +171,22 @@ def _changed(patroni: PatroniCluster) -> tuple[str, ...]:
     return tuple(sorted(pending | set(patroni.refused_parameters)))
 
 
-def _refused(snapshot: Snapshot, patroni: PatroniCluster, illnesses: Mapping[str, Illness]) -> str:
+def _blameless(
+    patroni: PatroniCluster, source: str | None, illnesses: Mapping[str, Illness], before: frozenset[str]
+) -> frozenset[str]:
+    """Members whose illness parameters are not the cause of: it was there before any was changed."""
+    # What was changed is known of those who run.
+    found = frozenset() if source is None or _changed(patroni) else frozenset(illnesses)
+    copied = {member.name for member in patroni.members if member.state == _COPYING}
+    return frozenset(name for name in (before | found) - copied if not patroni.in_step(name))
+
+
+def _refused(
+    snapshot: Snapshot,
+    patroni: PatroniCluster,
+    illnesses: Mapping[str, Illness],
+    blameless: frozenset[str],
+) -> str:
     """What is told of parameters that Postgres refuses, "" when there are none."""
     # One that does not run tells what it refused last.
     if refused := sorted({name for member in patroni.members for name in member.refused_parameters}):
@@ -176,10 +197,10 @@ def _refused(snapshot: Snapshot, patroni: PatroniCluster, illnesses: Mapping[str
     changed = _changed(patroni)
     for name, illness in illnesses.items():
         lasts = (snapshot.now - illness.since).total_seconds() >= UNTOLD_SECONDS
-        if changed and lasts and illness.sign in _MAY_REFUSE:
+        if changed and lasts and illness.sign in _MAY_REFUSE and name not in blameless:
             return (
                 f"{name} {illness.sign} since parameters changed ({', '.join(changed)}): correct them, "
-                f"kubectl logs {name} tells what is wrong"
+                f"kubectl logs {name} tells what is wrong; if it is its data, delete its claim and its pod"
             )
     return ""
 
@@ -294,7 +315,8 @@ class _Ward:
 
     def _may_refuse(self, name: str) -> bool:
         """Whether a member may not start because of its parameters; a copy would not start with them either."""
-        return self.memory.illnesses[name].sign in _MAY_REFUSE and bool(_changed(self.patroni))
+        is_sign = self.memory.illnesses[name].sign in _MAY_REFUSE
+        return is_sign and name not in self.memory.blameless and bool(_changed(self.patroni))
 
     def _due_at(self, name: str) -> datetime:
         illness, tries = self.memory.illnesses[name], self.memory.tries.get(name)

@@ -47,7 +47,8 @@ def look(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
         return Rollout(names.POSTGRES, shrink, f"{last} to go")
     obstacle = _obstacle(cluster, snapshot, staying, now - 1)
     if obstacle is not None or patroni is None:
-        return Rollout(names.POSTGRES, None, f"{obstacle}, before {last} can go")
+        # As a member that is broken may be for long.
+        return Rollout(names.POSTGRES, None, f"{obstacle}, before {last} can go", holds_up=False)
     if patroni.leader == last:
         switch = SwitchPostgres(last, f"{last} is to go", _nearest(patroni, staying))
         return Rollout(names.POSTGRES, switch, f"another primary, before {last} can go")

@@ -16,7 +16,13 @@ from aiohttp import web
 from runnerhub_operator import names
 from runnerhub_operator.act import Actor
 from runnerhub_operator.actions import Disruption, RestartPod, RestartPostgres, SwitchPostgres
-from runnerhub_operator.errors import ProbeError, SwitchoverPostponedError
+from runnerhub_operator.errors import (
+    ConflictError,
+    KubeError,
+    NotFoundError,
+    ProbeError,
+    SwitchoverPostponedError,
+)
 from runnerhub_operator.kube.client import KubeClient
 from runnerhub_operator.probes import pgbouncer
 from runnerhub_operator.snapshot import Snapshot
@@ -273,3 +279,16 @@ async def test_a_restart_is_put_off_while_clients_cannot_be_held_back(played: Po
 async def test_a_replica_restarts_without_a_pause(played: Pods) -> None:
     await switch(observed(), RestartPostgres("hub-postgres-1", "a test"))
     assert played.asked == [f"/restart {REPLICAS[0]}"]
+
+
+@pytest.mark.parametrize("error", [NotFoundError("gone"), ConflictError("another one")])
+async def test_clients_go_on_when_the_pod_to_restart_is_another_one_by_now(
+    played: Pods, monkeypatch: pytest.MonkeyPatch, error: KubeError
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(KubeClient, "delete", refuse)
+    await switch(observed(), RestartPod("hub-postgres-0", "u", "a test", pause=True))
+    assert played.asked_for("/pause") == set(POOLERS)
+    assert played.asked_for("/resume") == set(POOLERS)

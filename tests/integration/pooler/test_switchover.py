@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.machinery
 import importlib.util
+import signal
 import threading
 import time
 from types import ModuleType
@@ -13,6 +14,7 @@ import aiohttp
 import psycopg
 import pytest
 
+from images.pooler.runnerhub_pooler.haproxy import Proxy
 from images.postgres.runnerhub_postgres.passwords import ROLE_KEYS, write_settings
 from runnerhub_operator.probes import pgbouncer
 from runnerhub_operator.probes.http import Login
@@ -106,6 +108,18 @@ def test_a_pause_ends_by_itself_when_nobody_takes_over(bench: Bench) -> None:
     assert 1.5 < writers.gap_seconds() < 3.5
 
 
+def test_a_pause_ends_when_the_only_member_is_back(bench: Bench) -> None:
+    proxy = Proxy(bench.proxy_runtime_port)
+    assert bench.pause(seconds=15) == 200
+    bench.primary.leads = False
+    bench.primary.control("-m", "fast", "stop")
+    wait_until("HAProxy to notice", lambda: not any(server.is_up for server in proxy.servers()))
+    bench.primary.start()
+    bench.primary.leads = True
+    wait_until("the agent to open", lambda: not bench.is_paused())
+    assert f"{MEMBERS[0]} is back" in (bench.home / "agent.log").read_text()
+
+
 def test_a_pooler_that_is_full_of_clients_is_resumed_too(bench: Bench) -> None:
     with bench.console() as console, bench.connect() as client:
         assert bench.pause(seconds=1) == 200
@@ -195,6 +209,23 @@ def test_a_handover_does_not_wait_for_a_pooler_whose_clients_have_left(
     assert "Successfully" in hook.hand_over(MEMBERS[0], told.append)
     assert time.monotonic() - started < hook.BUDGET_SECONDS - hook.LAST_TRY_SECONDS
     assert not any("tried again" in line for line in told)
+
+
+def test_a_handover_waits_for_a_pooler_that_cannot_tell_whether_it_has_clients(
+    bench: Bench, hook: ModuleType
+) -> None:
+    assert bench.pause(seconds=0.1) == 200, "the agent is there"
+    told: list[str] = []
+
+    def report(line: str) -> None:
+        told.append(line)
+        if "tried again" in line:
+            bench.haproxy.send_signal(signal.SIGCONT)
+
+    bench.haproxy.send_signal(signal.SIGSTOP)
+    assert "Successfully" in hook.hand_over(MEMBERS[0], report)
+    assert any("HAProxy does not answer" in line for line in told)
+    assert any("tried again" in line for line in told)
 
 
 def test_a_handover_waits_for_a_transaction_that_ends_soon(bench: Bench, hook: ModuleType) -> None:

@@ -445,9 +445,43 @@ def test_a_member_that_does_not_start_since_a_parameter_changed_keeps_its_data(
     assert "since parameters changed (shared_buffers)" in verdict(found).message
     assert f"kubectl logs {BROKEN}" in verdict(found).message
     assert "data is kept" in verdict(found).message
+    assert "delete its claim and its pod" in verdict(found).message, "the way out when it is damaged"
     # As soon as it is taken back, what does not start then is damaged.
     taken_back = {**hour, "patroni": patroni(hub_postgres_2=broken)}
     assert step_of(watch.visit(5, **taken_back)).member == BROKEN
+
+
+def test_a_member_that_was_broken_before_a_parameter_changed_is_made_anew_all_the_same() -> None:
+    watch = broken_for(30)
+    # Its pod is made anew, Patroni is silent and then without a primary: none of that changes what was the cause.
+    watch.look(5, patroni=replace(changed(), members=changed().members[:2]))
+    watch.look(5, patroni=None)
+    watch.look(5, patroni=replace(changed(), leader=None))
+    found = watch.stay(PATIENCE + 5, patroni=changed())
+    assert step_of(found).member == BROKEN, (
+        "else the restart of the others would wait for it, and it for that"
+    )
+    assert "parameters changed" not in message(found)
+    # Its copy does not start with them either.
+    watch.carry_out()
+    kept = watch.stay(repair.FIRST_PAUSE_SECONDS + PATIENCE, patroni=changed())
+    assert step_of(kept) is None
+    assert "since parameters changed (shared_buffers)" in verdict(kept).message
+
+
+def test_parameters_that_changed_while_a_member_was_copied_may_keep_it_from_starting() -> None:
+    watch = broken_for(PATIENCE)
+    watch.carry_out()
+    watch.look(1, patroni=FIRST)
+    watch.look(5, patroni=patroni(hub_postgres_2=COPIES))
+    assert step_of(watch.stay(repair.FIRST_PAUSE_SECONDS + PATIENCE, patroni=changed())) is None
+
+
+def test_without_a_primary_nobody_knows_what_was_changed() -> None:
+    watch = Watch()
+    watch.visit(patroni=changed())
+    watch.look(1, patroni=replace(changed(), leader=None))
+    assert step_of(watch.stay(3600, 30, patroni=changed())) is None
 
 
 def test_a_member_that_restarts_with_another_parameter_is_no_alarm() -> None:

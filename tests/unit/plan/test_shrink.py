@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runnerhub_operator.actions import ShrinkPostgres, SwitchPostgres
+from runnerhub_operator.actions import RenewDeployment, ShrinkPostgres, SwitchPostgres
 from runnerhub_operator.api import ConditionType
 from runnerhub_operator.plan import Plan, make_plan, shrink
 from runnerhub_operator.plan.preview import preview
@@ -121,6 +121,12 @@ def test_nobody_goes_while_those_that_stay_are_not_well(snap: Snapshot, what: st
     told = next(item for item in found.status.conditions if item.type == ConditionType.PROGRESSING)
     assert (told.status, told.reason) == ("True", "RollingChange")
     assert what in told.message
+
+
+def test_what_cannot_get_smaller_holds_nothing_else_up() -> None:
+    waiting = there(p1={"ready": False})
+    found = plan(waiting, SPEC | {"loadBalancer": {"resources": {"requests": {"cpu": "250m"}}}})
+    assert isinstance(step(found), RenewDeployment)
 
 
 def test_silence_of_patroni_lets_nobody_go() -> None:

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from images.pooler.runnerhub_pooler.console import ConsoleError, StillBusyError
+from images.pooler.runnerhub_pooler.console import ConsoleError, GoneError, StillBusyError
 from images.pooler.runnerhub_pooler.gate import MAX_PAUSE_SECONDS, Gate, RefusedError
-from images.pooler.runnerhub_pooler.haproxy import ProxyError, Server, parse_servers
+from images.pooler.runnerhub_pooler.haproxy import ProxyError, ProxyGoneError, Server, parse_servers
 from images.pooler.runnerhub_pooler.server import authorization, parse_pause
 
 OLD, NEW = "hub-postgres-0", "hub-postgres-1"
@@ -24,6 +24,7 @@ class Surroundings:
         self.resume_error: ConsoleError | None = None
         self.primaries: tuple[str, ...] = (OLD,)
         self.next: str | None = None
+        self.takes_writes = True
         self.proxy_error: ProxyError | None = None
         self.gate = Gate(self, self, lambda: self.now)
 
@@ -44,6 +45,9 @@ class Surroundings:
 
     def successor(self, _leaving: str) -> str | None:
         return self.next
+
+    def serves(self, member: str) -> bool:
+        return member in self.running() and self.takes_writes
 
 
 @pytest.fixture
@@ -77,6 +81,15 @@ def test_a_pooler_that_starts_later_is_tried_until_it_answers() -> None:
     assert not around.is_paused
 
 
+def test_a_pooler_that_is_not_there_yet_has_nobody_to_hold_back() -> None:
+    around = Surroundings()
+    around.pause_error = around.resume_error = GoneError("connection refused")
+    with pytest.raises(RefusedError) as refused:
+        around.gate.close(OLD, 5)
+    assert refused.value.status == 410
+    assert not around.gate.is_closed
+
+
 def test_it_opens_when_another_primary_takes_writes(around: Surroundings) -> None:
     around.gate.close(OLD, 10)
     around.gate.tick()
@@ -84,6 +97,31 @@ def test_it_opens_when_another_primary_takes_writes(around: Surroundings) -> Non
     around.next = NEW
     around.gate.tick()
     assert not around.is_paused
+
+
+def test_it_opens_when_the_same_primary_was_away_and_takes_writes_again(around: Surroundings) -> None:
+    around.gate.close(OLD, 15)
+    around.gate.tick()
+    assert around.is_paused, "it has not left yet"
+    around.primaries = ()
+    around.gate.tick()
+    around.proxy_error = ProxyError("HAProxy does not answer")
+    around.gate.tick()
+    around.proxy_error, around.primaries, around.takes_writes = None, (OLD,), False
+    around.gate.tick()
+    assert around.is_paused, "it is still being promoted"
+    around.takes_writes = True
+    around.gate.tick()
+    assert not around.is_paused
+
+
+def test_a_proxy_that_is_silent_does_not_tell_that_the_primary_was_away(around: Surroundings) -> None:
+    around.gate.close(OLD, 15)
+    around.proxy_error = ProxyError("HAProxy does not answer")
+    around.gate.tick()
+    around.proxy_error = None
+    around.gate.tick()
+    assert around.is_paused
 
 
 def test_it_opens_when_the_time_is_over(around: Surroundings) -> None:
@@ -103,7 +141,9 @@ def test_it_opens_when_it_is_asked_to_and_that_is_fine_any_time(around: Surround
     around.gate.resume("a test")
 
 
-@pytest.mark.parametrize(("error", "status"), [(StillBusyError("busy"), 409), (ConsoleError("x"), 503)])
+@pytest.mark.parametrize(
+    ("error", "status"), [(StillBusyError("busy"), 409), (GoneError("x"), 410), (ConsoleError("x"), 503)]
+)
 def test_a_pause_that_fails_half_way_is_taken_back(
     around: Surroundings, error: ConsoleError, status: int
 ) -> None:
@@ -125,22 +165,27 @@ def test_a_resume_that_fails_is_tried_again(around: Surroundings) -> None:
     assert not around.is_paused
 
 
-@pytest.mark.parametrize("primaries", [(), (NEW,)])
+@pytest.mark.parametrize(("primaries", "status"), [((), 410), ((NEW,), 409)])
 def test_nobody_is_held_back_for_a_member_that_is_not_the_primary(
-    around: Surroundings, primaries: tuple[str, ...]
+    around: Surroundings, primaries: tuple[str, ...], status: int
 ) -> None:
     around.primaries = primaries
     with pytest.raises(RefusedError) as refused:
         around.gate.close(OLD, 10)
-    assert refused.value.status == 409
+    assert refused.value.status == status
     assert not around.is_paused
 
 
 def test_nobody_is_held_back_when_the_proxy_cannot_tell_the_end(around: Surroundings) -> None:
     around.proxy_error = ProxyError("HAProxy does not answer")
-    with pytest.raises(RefusedError, match="HAProxy"):
+    with pytest.raises(RefusedError, match="HAProxy") as refused:
         around.gate.close(OLD, 10)
+    assert refused.value.status == 503
     assert not around.is_paused
+    around.proxy_error = ProxyGoneError("HAProxy does not answer")
+    with pytest.raises(RefusedError, match="HAProxy") as refused:
+        around.gate.close(OLD, 10)
+    assert refused.value.status == 410
 
 
 def test_two_that_want_the_same_prolong_it_up_to_the_bound_of_one(around: Surroundings) -> None:
