@@ -1,33 +1,36 @@
 import asyncio
-import time
 
 from runnerhub_client.pacing import bound_in_flight, pace
 
 
 async def test_a_hanging_target_does_not_slow_the_pace():
     stop = asyncio.Event()
-    begun = []
+    begun, many = [], asyncio.Event()
 
     async def hang():
-        begun.append(time.monotonic())
+        begun.append(1)
+        if len(begun) > 15:
+            many.set()
         await asyncio.sleep(60)
 
     task = asyncio.create_task(pace(100, 1000, stop, hang, patience_seconds=0.01))
-    await asyncio.sleep(0.3)
+    await asyncio.wait_for(many.wait(), 10)
     stop.set()
     await task
-    assert len(begun) > 15
 
 
 async def test_no_more_than_the_bound_hang():
     stop = asyncio.Event()
-    begun = []
+    begun, bound = [], asyncio.Event()
 
     async def hang():
         begun.append(1)
+        if len(begun) == 5:
+            bound.set()
         await asyncio.sleep(60)
 
     task = asyncio.create_task(pace(1000, 5, stop, hang, patience_seconds=0.01))
+    await asyncio.wait_for(bound.wait(), 10)
     await asyncio.sleep(0.1)
     stop.set()
     await task
