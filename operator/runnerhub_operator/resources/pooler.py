@@ -47,8 +47,10 @@ _CREDENTIALS_DIRECTORY: Final = "/etc/runnerhub/credentials"
 _CONFIG_DIRECTORY: Final = "/etc/pooler"
 _CREDENTIAL_KEYS: Final = ("app-password", "monitoring-password", "restapi-password")
 
-# Time for clients to move to another pooler and for their transactions, and for the last ones afterwards.
-_DRAIN_SECONDS: Final = 300
+# Time for clients to move to another pooler and for their transactions, and for the last ones afterwards. Together no
+# longer than a member of the database has: Kubernetes looks at a namespace that is deleted again after half of the
+# longest, also when all pods have long ended.
+_DRAIN_SECONDS: Final = 85
 _GRACE_SECONDS: Final = _DRAIN_SECONDS + 35
 
 
