@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,9 +34,15 @@ from .picture import (
     stuck,
 )
 from .steps import Step, next_steps
-from .times import age
+from .times import age, with_ages
 
-_TIMESTAMP: Final = re.compile(r"since ([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z)")
+# Of a component that serves and lacks something.
+_LACKING: Final = (
+    ConditionReason.REDUCED_REDUNDANCY,
+    ConditionReason.PATRONI_PAUSED,
+    ConditionReason.PARAMETERS_REFUSED,
+    ConditionReason.WORKERS_DEAF,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,7 @@ def _condition_row(condition: Condition, status: RunnerHubClusterStatus, now: da
         good = condition.status == "False"
     elif condition.type == ConditionType.PROGRESSING:
         good = False if condition.reason in (ConditionReason.PAUSED, *STUCK) else None
-    elif condition.reason == ConditionReason.REDUCED_REDUNDANCY:
+    elif condition.reason in _LACKING:
         good = False
     text = condition.message
     # These two repeat the messages of the components.
@@ -174,11 +179,6 @@ def _condition_row(condition: Condition, status: RunnerHubClusterStatus, now: da
         good=good,
         text=with_ages(text, now),
     )
-
-
-def with_ages(text: str, now: datetime) -> str:
-    """A message of the operator with lengths of time instead of times of day."""
-    return _TIMESTAMP.sub(lambda found: f"for {age(found[1], now)}", text)
 
 
 def _going_on(view: View) -> Iterator[str]:

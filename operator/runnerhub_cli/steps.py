@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from runnerhub_operator import names
-from runnerhub_operator.api import ConditionReason, ConditionType
+from runnerhub_operator.api import Condition, ConditionReason, ConditionType
 from runnerhub_operator.api.meanings import REASONS
 
 from .picture import (
@@ -19,6 +19,7 @@ from .picture import (
     operator_is_away,
     stuck,
 )
+from .times import with_ages
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +50,32 @@ _BLOCKED = tuple(
     )
 )
 
+# What is the matter with a component that neither Kubernetes nor the operator mends.
+_FOR_A_PERSON = (
+    ConditionReason.WRITES_REFUSED,
+    ConditionReason.CREDENTIALS_MISSING,
+    ConditionReason.PARAMETERS_REFUSED,
+    ConditionReason.PATRONI_PAUSED,
+    ConditionReason.WORKERS_DEAF,
+)
+_PODS_OF = {
+    ConditionType.POSTGRES: (names.POSTGRES, names.POOLER),
+    ConditionType.REDIS: (names.REDIS,),
+    ConditionType.ORCHESTRATORS: (names.ORCHESTRATOR,),
+    ConditionType.LOAD_BALANCER: (names.LOAD_BALANCER,),
+}
+
 
 def next_steps(view: View) -> tuple[Step, ...]:
     """What to do, most urgent first; never empty."""
     found = [
         *_refused(view),
         *_operator(view),
+        *_for_a_person(view),
         *_blocked_pods(view),
         *_elections(view),
         *_missing(view),
+        *_unexplained(view),
         *_fullness(view),
         *_paused(view),
         *_stuck(view),
@@ -104,6 +122,33 @@ def _operator(view: View) -> Iterator[Step]:
         )
 
 
+def _for_a_person(view: View) -> Iterator[Step]:
+    for kind in _PODS_OF:
+        condition = view.condition(kind)
+        if condition is not None and condition.reason in _FOR_A_PERSON:
+            yield _told(view, condition)
+
+
+def _unexplained(view: View) -> Iterator[Step]:
+    """What the operator says of components that lack something although all their pods are ready."""
+    passing = view.holds(ConditionType.PROGRESSING)
+    reasons = (ConditionReason.UNAVAILABLE, *(() if passing else (ConditionReason.REDUCED_REDUNDANCY,)))
+    for kind, pods in _PODS_OF.items():
+        condition = view.condition(kind)
+        members = [
+            member for component in view.components if component.name in pods for member in component.members
+        ]
+        if condition is None or condition.reason not in reasons or _is_leaderless(view, kind):
+            continue
+        if all(member.ready for member in members):
+            yield _told(view, condition)
+
+
+def _told(view: View, condition: Condition) -> Step:
+    message = _sentence(with_ages(condition.message, view.picture.now))
+    return Step(f"{message}. {remedy(condition.reason)}", _doctor(view))
+
+
 def _blocked_pods(view: View) -> Iterator[Step]:
     told = set()
     for component in view.components:
@@ -118,13 +163,22 @@ def _blocked_pods(view: View) -> Iterator[Step]:
             yield Step(f"{member.name} cannot start, {member.state}{said}. {remedy(member.state)}", command)
 
 
+def _is_leaderless(view: View, kind: ConditionType) -> bool:
+    """Whether Postgres has no primary, or Redis no master, and does not serve for that."""
+    holders = {
+        ConditionType.POSTGRES: view.status.postgres.primary,
+        ConditionType.REDIS: view.status.redis.master,
+    }
+    condition = view.condition(kind)
+    return kind in holders and holders[kind] is None and condition is not None and condition.status == "False"
+
+
 def _elections(view: View) -> Iterator[Step]:
-    postgres, redis = view.condition(ConditionType.POSTGRES), view.condition(ConditionType.REDIS)
-    if postgres is not None and postgres.status == "False" and view.status.postgres.primary is None:
+    if _is_leaderless(view, ConditionType.POSTGRES):
         running = (pod.name for pod in view.picture.pods if pod.component == names.POSTGRES and pod.ready)
         member = next(running, names.member(view.picture.name, names.POSTGRES, 0))
         yield Step(_NO_PRIMARY, f"kubectl exec {member} -n {view.picture.namespace} -- patronictl list")
-    if redis is not None and redis.status == "False" and view.status.redis.master is None:
+    if _is_leaderless(view, ConditionType.REDIS):
         yield Step(
             _NO_MASTER, f"kubectl runnerhub logs redis -c sentinel --since 10m -n {view.picture.namespace}"
         )
@@ -132,11 +186,16 @@ def _elections(view: View) -> Iterator[Step]:
 
 def _missing(view: View) -> Iterator[Step]:
     """Members that are not ready without a reason that Kubernetes gives."""
+    postgres = view.condition(ConditionType.POSTGRES)
+    refused = postgres is not None and postgres.reason == ConditionReason.PARAMETERS_REFUSED
     absent = [
         (component, member.name)
         for component in view.components
         for member in component.members
-        if not member.ready and member.state not in _BLOCKED
+        if not member.ready
+        and member.state not in _BLOCKED
+        # Nothing but other parameters brings that one back.
+        and not (refused and component.name == names.POSTGRES)
     ]
     if not absent:
         return

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from typing import Final
+
+_TIMESTAMP: Final = re.compile(r"since ([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z)")
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -26,6 +30,11 @@ def age(text: str | None, now: datetime) -> str:
     """How long ago a time of the API is, "-" when it is not known."""
     seconds = seconds_since(text, now)
     return "-" if seconds is None else span(seconds)
+
+
+def with_ages(text: str, now: datetime) -> str:
+    """A message of the operator with lengths of time instead of times of day."""
+    return _TIMESTAMP.sub(lambda found: f"for {age(found[1], now)}", text)
 
 
 def span(seconds: float) -> str:

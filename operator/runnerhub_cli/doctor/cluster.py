@@ -13,9 +13,8 @@ from runnerhub_operator.resources.credentials import CREDENTIAL_KEYS
 from ..kubectl import Unknown
 from ..objects import Pod
 from ..picture import NEARLY_FULL_PERCENT, is_paused, stuck
-from ..status import with_ages
 from ..steps import remedy
-from ..times import age, seconds_since, span
+from ..times import age, seconds_since, span, with_ages
 from .facts import Amounts, ClusterFacts, Facts, Node, Wanted
 from .findings import Finding, Level, pod_finding, unknown
 

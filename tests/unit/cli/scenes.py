@@ -111,6 +111,34 @@ def migration_failed(scene: Scene) -> None:
     set_condition(scene, "Progressing", "False", "MigrationFailed", told)
 
 
+def parameters_refused(scene: Scene) -> None:
+    """A member of the database does not start with its new parameters, and waits for others."""
+    told = (
+        "primary hub-postgres-1, 2 of 3 members ready, 1 of 2 replicas streaming, 2 of 2 poolers ready; "
+        "hub-postgres-0 does not start since shared_preload_libraries changed; since 2026-11-26T09:05:04Z"
+    )
+    for pod in scene["pods"]:
+        if pod["metadata"]["name"] == "hub-postgres-0":
+            pod["status"]["conditions"] = [
+                {"type": "Ready", "status": "False", "lastTransitionTime": "2026-11-26T09:05:04Z"},
+            ]
+    set_condition(scene, "PostgresReady", "True", "ParametersRefused", told)
+    set_condition(scene, "Degraded", "True", "ReducedRedundancy", f"Postgres: {told}")
+    scene["cluster"]["status"]["phase"] = "Degraded"
+
+
+def writes_refused(scene: Scene) -> None:
+    """All pods are ready, and the Redis master takes no writes."""
+    told = (
+        "master hub-redis-0, 3 of 3 pods ready, 2 of 2 replicas linked, 3 of 3 sentinels agree; the master refuses "
+        "writes: MISCONF Errors writing to the AOF file: No space left on device; since 2026-11-26T09:05:04Z"
+    )
+    set_condition(scene, "RedisReady", "False", "WritesRefused", told)
+    set_condition(scene, "Ready", "False", "ComponentsNotReady", f"Redis: {told}")
+    set_condition(scene, "Degraded", "True", "ReducedRedundancy", f"Redis: {told}")
+    scene["cluster"]["status"]["phase"] = "Unavailable"
+
+
 def runners_refused(scene: Scene) -> None:
     """A quota refuses runners, so there is no pod that could tell."""
     told = 'linux: pods "hub-runner-linux-1" is forbidden: exceeded quota: pods; linux: 0 ready'
@@ -145,6 +173,8 @@ SCENES: Mapping[str, tuple[str, Callable[[Scene], None]]] = {
     "nearly-full": ("healthy", nearly_full),
     "paused": ("healthy", paused),
     "migration-failed": ("healthy", migration_failed),
+    "parameters-refused": ("healthy", parameters_refused),
+    "writes-refused": ("healthy", writes_refused),
     "runners-refused": ("healthy", runners_refused),
     "not-observed": ("healthy", not_observed),
     "newer-spec": ("healthy", newer_spec),

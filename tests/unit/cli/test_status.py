@@ -12,8 +12,10 @@ import yaml
 from runnerhub_cli.errors import CliError, Exit
 from runnerhub_cli.output import Format, data_text
 from runnerhub_cli.reading import choose
-from runnerhub_cli.status import summarise, with_ages
-from runnerhub_cli.times import age, span
+from runnerhub_cli.status import summarise
+from runnerhub_cli.times import age, span, with_ages
+from runnerhub_operator.api import ConditionReason
+from runnerhub_operator.api.meanings import REASONS
 from tests.unit.cli.scenes import SCENES, picture_of, recorded, scene, set_condition
 
 
@@ -27,8 +29,10 @@ from tests.unit.cli.scenes import SCENES, picture_of, recorded, scene, set_condi
         ("nearly-full", Exit.WARNING),
         ("paused", Exit.WARNING),
         ("migration-failed", Exit.WARNING),
+        ("parameters-refused", Exit.WARNING),
         ("runners-refused", Exit.WARNING),
         ("no-primary", Exit.CRITICAL),
+        ("writes-refused", Exit.CRITICAL),
         ("not-observed", Exit.CRITICAL),
     ],
 )
@@ -62,6 +66,55 @@ def test_a_volume_that_may_not_grow_needs_somebody() -> None:
     summary = summarise(picture_of(made))
     assert summary.level is Exit.WARNING
     assert summary.next_steps[0].text.startswith("The API server refuses it. Set allowVolumeExpansion")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "reason"),
+    [
+        ("PostgresReady", "True", "PatroniPaused"),
+        ("PostgresReady", "True", "ParametersRefused"),
+        ("PostgresReady", "True", "ReducedRedundancy"),
+        ("PostgresReady", "False", "CredentialsMissing"),
+        ("RedisReady", "True", "WorkersDeaf"),
+        ("RedisReady", "False", "WritesRefused"),
+        ("RedisReady", "False", "Unavailable"),
+        ("LoadBalancerReady", "True", "ReducedRedundancy"),
+        ("LoadBalancerReady", "False", "Unavailable"),
+    ],
+)
+def test_what_is_the_matter_although_all_pods_are_ready_is_a_next_step(
+    kind: str, status: str, reason: str
+) -> None:
+    made = recorded("healthy")
+    set_condition(made, kind, status, reason, "told by the operator; since 2026-11-26T09:05:04Z")
+    summary = summarise(picture_of(made))
+    (step,) = summary.next_steps
+    assert step.text == f"Told by the operator; for 5m. {REASONS[ConditionReason(reason)].remedy}"
+    assert {row.type: row.good for row in summary.conditions}[kind] is False
+
+
+def test_what_passes_with_a_change_under_way_is_waited_for_and_what_does_not_serve_is_told() -> None:
+    made = recorded("healthy")
+    set_condition(made, "Progressing", "True", "RollingChange", "rolling change of haproxy")
+    set_condition(made, "LoadBalancerReady", "True", "ReducedRedundancy", "1 of 2 ready")
+    assert [step.text for step in summarise(picture_of(made)).next_steps] == ["Wait until it is done."]
+    set_condition(made, "LoadBalancerReady", "False", "Unavailable", "no request is served")
+    (step,) = summarise(picture_of(made)).next_steps
+    assert step.text.startswith("No request is served.")
+
+
+def test_a_missing_primary_is_told_once() -> None:
+    made = recorded("healthy")
+    del made["cluster"]["status"]["postgres"]["primary"]
+    set_condition(made, "PostgresReady", "False", "Unavailable", "no primary, 3 of 3 members ready")
+    (step,) = summarise(picture_of(made)).next_steps
+    assert step.text.startswith("No Postgres primary")
+
+
+def test_a_member_that_does_not_start_with_its_parameters_is_not_said_to_come_back() -> None:
+    (step,) = summarise(scene("parameters-refused")).next_steps
+    assert "repairing" not in step.text
+    assert "Correct or remove them in spec.postgres.parameters" in step.text
 
 
 def test_runners_that_are_just_being_made_need_nobody() -> None:
