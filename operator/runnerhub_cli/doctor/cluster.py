@@ -88,7 +88,9 @@ def check_components(_facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:
         check = kind.removesuffix("Ready").lower()
         message = with_ages(condition.message, now)
         if condition.reason in (ConditionReason.AVAILABLE, ConditionReason.NOT_REQUESTED):
-            yield Finding(check, Level.OK, message)
+            # A certificate that ends soon takes nothing from the component yet; the message says what to do.
+            ends = kind is ConditionType.LOAD_BALANCER and "the certificate in Secret" in message
+            yield Finding(check, Level.WARNING if ends else Level.OK, message)
             continue
         serves = condition.status == "True" or kind in (ConditionType.INGRESS, ConditionType.RUNNERS)
         passing = condition.reason == ConditionReason.CREATING
@@ -303,6 +305,19 @@ def check_claims(_facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:
         )
     elif claims and not bad:
         yield Finding(check, Level.OK, f"{len(claims)} are bound{told}")
+
+
+def check_memory(_facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:
+    """The queue has room for jobs."""
+    percent = cluster.view.status.redis.memory_used_percent or 0
+    if percent >= NEARLY_FULL_PERCENT:
+        yield Finding(
+            "redis",
+            Level.ERROR if percent >= FULL_PERCENT else Level.WARNING,
+            f"the queue's memory is {percent} % full; when it is full the master refuses new jobs",
+            "Raise spec.redis.resources.limits.memory, or let jobs be worked off.",
+            f"kubectl edit rhc {cluster.view.picture.name} -n {cluster.view.picture.namespace}",
+        )
 
 
 def check_events(facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:

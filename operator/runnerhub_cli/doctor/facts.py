@@ -327,9 +327,13 @@ def _operator_rights() -> Iterator[Right]:
         ("policy", ("poddisruptionbudgets",)),
         ("rbac.authorization.k8s.io", ("roles", "rolebindings")),
         ("coordination.k8s.io", ("leases",)),
+        ("batch", ("jobs",)),
+        ("autoscaling", ("horizontalpodautoscalers",)),
+        ("networking.k8s.io", ("ingresses",)),
     ):
         for resource in resources:
             yield Right("patch", resource, group)
+    yield Right("create", "pods")
     yield Right("delete", "pods")
     yield Right("patch", "persistentvolumeclaims")
     yield Right("create", "events")

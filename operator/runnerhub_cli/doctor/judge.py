@@ -26,6 +26,7 @@ _CLUSTER_CHECKS: Final[tuple[Callable[[Facts, ClusterFacts], Iterator[Finding]],
     cluster.check_spread,
     cluster.check_capacity,
     cluster.check_claims,
+    cluster.check_memory,
     cluster.check_secrets,
     cluster.check_events,
 )

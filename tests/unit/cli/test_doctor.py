@@ -36,6 +36,7 @@ from runnerhub_cli.output import text_of
 from runnerhub_cli.picture import look
 from runnerhub_operator.api.crd import custom_resource_definition
 from runnerhub_operator.resources.credentials import CREDENTIAL_KEYS
+from runnerhub_operator.watches import sources
 from tests.unit.cli.scenes import (
     migration_failed,
     no_primary,
@@ -489,6 +490,32 @@ def test_claims_that_are_not_bound_and_full_volumes_are_told() -> None:
         scene["cluster"]["status"]["redis"]["instances"][0]["volumeUsedPercent"] = 96
 
     assert "hub-redis-0 96 %" in only(facts(cluster_facts(full))).message
+
+
+@pytest.mark.parametrize(("percent", "level"), [(84, None), (85, Level.WARNING), (95, Level.ERROR)])
+def test_a_queue_that_runs_full_is_told_with_what_to_raise(percent: int, level: Level | None) -> None:
+    def change(scene: dict) -> None:
+        scene["cluster"]["status"]["redis"]["memoryUsedPercent"] = percent
+
+    found = bad(facts(cluster_facts(change)))
+    assert [item.level for item in found] == ([level] if level else [])
+    assert all("spec.redis.resources.limits.memory" in item.remedy for item in found)
+
+
+def test_a_certificate_that_ends_soon_is_a_warning() -> None:
+    def change(scene: dict) -> None:
+        told = "2 of 2 ready; the certificate in Secret front ends at 2026-12-01T00:00:00Z; put another one there"
+        set_condition(scene, "LoadBalancerReady", "True", "Available", told)
+
+    finding = only(facts(cluster_facts(change)))
+    assert (finding.check, finding.level) == ("loadbalancer", Level.WARNING)
+
+
+def test_a_right_is_asked_for_of_every_kind_that_the_operator_follows_from_its_start() -> None:
+    asked = {(right.group, right.resource) for right in OPERATOR_RIGHTS}
+    for source in sources(()):
+        group, _, _ = source.api_version.rpartition("/")
+        assert (group, f"{source.kind.lower()}{'es' if source.kind.endswith('s') else 's'}") in asked
 
 
 def test_warnings_of_kubernetes_are_told_newest_first_and_judged_by_nobody() -> None:
