@@ -65,7 +65,8 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
     ),
     ConditionReason.UNAVAILABLE: Meaning(
         "components, RunnersReady",
-        "It does not serve: no primary, no master, or no pod that is ready.",
+        "It does not serve: no primary, no master or too few replicas that follow it, no request that is served "
+        "through the load balancer, or no pod that is ready.",
         "The message; `kubectl runnerhub logs` of the component, of the last ten minutes; the nodes on which its "
         "pods were.",
         "See the message; an election needs a majority, so bring back the missing pods or nodes.",
@@ -94,9 +95,9 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
     ConditionReason.PATRONI_PAUSED: Meaning(
         "PostgresReady",
         "Somebody paused Patroni (`patronictl pause`). The database serves, but no replica takes over from a primary "
-        "that fails, and no rolling change of the members goes on.",
-        "`kubectl exec hub-postgres-0 -- patronictl list`.",
-        "`kubectl exec hub-postgres-0 -- patronictl resume`, when what it was paused for is done.",
+        "that fails, no broken member is made anew, and no rolling change of the members goes on.",
+        "`kubectl exec NAME-postgres-0 -- patronictl list`.",
+        "`kubectl exec NAME-postgres-0 -- patronictl resume`, when what it was paused for is done.",
     ),
     ConditionReason.PARAMETERS_REFUSED: Meaning(
         "PostgresReady",

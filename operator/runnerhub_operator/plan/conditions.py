@@ -199,7 +199,8 @@ def redis_verdict(
     linked = sum(replica.link == "ok" for replica in status.replicas)
     sentinels = status.sentinels or 0
     majority = wanted // 2 + 1
-    followed = linked >= min_replicas_to_write(cluster.spec.redis)
+    needed = min_replicas_to_write(cluster.spec.redis)
+    followed = linked >= needed
     serves = status.master is not None and followed and not refusal
     full = serves and linked >= wanted - 1 and sentinels >= wanted and _ready(pods) >= wanted
     master = f"master {status.master}" if status.master else "no master"
@@ -216,6 +217,9 @@ def redis_verdict(
     detail = _clauses(
         detail,
         f"the master refuses writes: {refusal}" if refusal else "",
+        f"too few replicas follow the master, so it takes no writes (it needs {needed})"
+        if status.master and not followed and not refusal
+        else "",
         *fullness.told(status.instances, fullness.REDIS_SIZE),
         *fullness.memory_told(status),
         deafness_told(status),

@@ -10,7 +10,7 @@ import pytest
 
 from runnerhub_operator.api import ConditionType, RunnerHubCluster
 from runnerhub_operator.plan import make_plan, rejected_status
-from runnerhub_operator.plan.conditions import redis_verdict
+from runnerhub_operator.plan.conditions import Verdict, redis_verdict
 from runnerhub_operator.plan.status import redis_status
 from tests.generate import IMAGES
 from tests.unit.plan.builders import NOW, children, cluster, patroni, pod, pods, sentinels, snapshot
@@ -275,9 +275,13 @@ def test_a_primary_whose_kubelet_is_dead_is_still_the_primary() -> None:
 def test_redis_is_ready_while_as_many_replicas_follow_as_the_master_wants_for_writes() -> None:
     hub = ready_cluster({"redis": {"replicas": 5}})
 
-    def ready(linked: int) -> str:
+    def verdict(linked: int, refusal: str = "") -> Verdict:
         views = tuple(replace(view, replicas=view.replicas[:linked]) for view in sentinels())
         seen = snapshot(sentinels=views)
-        return redis_verdict(hub, seen, redis_status(hub, seen), creating=False).status
+        return redis_verdict(hub, seen, redis_status(hub, seen), creating=False, refusal=refusal)
 
-    assert (ready(2), ready(1)) == ("True", "False")
+    assert (verdict(2).status, verdict(1).status) == ("True", "False")
+    told = "too few replicas follow the master, so it takes no writes (it needs 2)"
+    assert told in verdict(1).message
+    assert told not in verdict(2).message
+    assert told not in verdict(1, "NOREPLICAS").message, "or the same would be told twice"
