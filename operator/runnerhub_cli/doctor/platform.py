@@ -76,7 +76,7 @@ def check_definition(facts: Facts) -> Iterator[Finding]:
             Level.WARNING,
             f"{wanted} is served, but of an older version: it lacks {_some(missing)}",
             "Apply the definition of the installed operator's version; helm does not upgrade it by itself everywhere.",
-            "kubectl apply --server-side -f crds/",
+            "kubectl apply --server-side --force-conflicts -f crds/",
         )
     elif more := sorted(theirs - ours):
         yield Finding(

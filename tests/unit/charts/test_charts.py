@@ -232,10 +232,15 @@ def test_notes_name_commands_for_this_release() -> None:
         "--dry-run=client",
         "--set",
         "watchNamespaces={team-a}",
+        "--set",
+        "crds.install=false",
     )
     notes = shown.split("NOTES:")[1]
     assert "helm test op --namespace sys" in notes
     assert "kubectl wait rhc/hub --namespace team-a --for=condition=Ready" in notes
+    # They are read where there may be no checkout.
+    for chart in ("runnerhub-operator", "runnerhub-cluster"):
+        assert f" oci://ghcr.io/runnerhub/charts/{chart} --version {__version__} " in notes
 
 
 WRONG_OPERATOR = {
