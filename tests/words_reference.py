@@ -27,7 +27,8 @@ so; what is true now is in the conditions, and the last ten elections are in `st
 An Event can also have the [reason of a condition](reasons.md), and then means the same:
 [InvalidSpec](reasons.md#invalidspec), [NameTaken](reasons.md#nametaken) and
 [RefusedByApiServer](reasons.md#refusedbyapiserver) when Accepted has become False,
-[VolumeGrowthRefused](reasons.md#volumegrowthrefused), and [MigrationFailed](reasons.md#migrationfailed).
+[VolumeGrowthRefused](reasons.md#volumegrowthrefused), [MigrationFailed](reasons.md#migrationfailed), and
+[WorkersDeaf](reasons.md#workersdeaf).
 """
 
 
