@@ -632,8 +632,9 @@ class PlayedPools(RuleBasedStateMachine):
         """With room and time every pool that can take jobs works them off, and then comes back to its least number."""
         self.room = 1000
         mine = [spec.name for spec in self.pools]
-        # Each visit works off one job at least, but for the first ones, which start runners.
-        for _ in range(sum(self.waiting.get(name, 0) for name in mine) + 10):
+        # Each visit works off one job at least, but for those that start runners: the first ones, and now and then one
+        # that replaces a runner, because jobs end before the operator sees that it took them.
+        for _ in range(2 * sum(self.waiting.get(name, 0) for name in mine) + 10):
             self.visit(61, True)
             self.busy.clear()
         for spec in self.pools:
