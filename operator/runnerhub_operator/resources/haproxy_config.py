@@ -317,6 +317,10 @@ def _agents(servers: str, cluster: str) -> list[str]:
     return [
         "backend agents",
         "balance roundrobin",
+        # They answer from memory, and any of them will do: one that stands still is not waited for.
+        "timeout server 2s",
+        "retry-on conn-failure empty-response response-timeout",
+        "http-request disable-l7-retry unless METH_GET",
         *_alive_check("/leader", cluster),
         servers,
     ]

@@ -90,7 +90,7 @@ class NameServer(asyncio.DatagramProtocol):
 class Orchestrator:
     """One played pod with an address of its own; each answer tells who gave it and what it was asked.
 
-    `unhealthy`: paths that are answered with 503.
+    `unhealthy`: paths that are answered with 503; `silent`: paths that are not answered.
     """
 
     address: str
@@ -99,6 +99,7 @@ class Orchestrator:
     delay_seconds: float = 0.0
     status: int = 200
     unhealthy: set[str] = field(default_factory=set)
+    silent: set[str] = field(default_factory=set)
     cluster: str = "runnerhub/hub"
     _runner: web.AppRunner | None = None
     _sites: dict[int, web.TCPSite] = field(default_factory=dict)
@@ -149,6 +150,8 @@ class Orchestrator:
             return web.json_response({}, status=421)
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._talk(request)
+        if request.path in self.silent:
+            await asyncio.sleep(60)
         if request.path.startswith("/api"):
             self.requests += 1
             status = self.status

@@ -306,6 +306,14 @@ async def test_websockets_follow_the_pods_that_dns_has(bench: Bench) -> None:
     assert {client: after[client] for client in stayed} == {client: before[client] for client in stayed}
 
 
+async def test_an_agent_that_stands_still_is_not_waited_for(bench: Bench) -> None:
+    await bench.start({})
+    bench.orchestrators[0].silent = {"/health"}
+    answers = [await bench.get(names.PORT_ORCHESTRATOR, "/health") for _ in range(6)]
+    assert {status for status, _, _ in answers} == {200}
+    assert bench.orchestrators[0].address not in {told["pod"] for _, told, _ in answers}
+
+
 @pytest.mark.parametrize("balance", ["roundrobin", "leastconn"])
 async def test_nothing_waits_in_a_queue_while_pods_die_and_come_back_slowly(
     bench: Bench, balance: str

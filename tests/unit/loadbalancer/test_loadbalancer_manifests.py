@@ -211,7 +211,7 @@ def test_only_what_may_happen_twice_is_sent_twice(config: str) -> None:
         assert "acl repeatable method GET HEAD OPTIONS PUT DELETE" in lines
         assert "http-request disable-l7-retry unless repeatable or { method POST } delegate" in lines
     assert "retry-on conn-failure" in section(config, "defaults")
-    assert not any(line.startswith("retry-on") for line in section(config, "backend agents"))
+    assert "http-request disable-l7-retry unless METH_GET" in section(config, "backend agents")
 
 
 def test_an_outage_of_the_database_cuts_no_websocket(config: str) -> None:
