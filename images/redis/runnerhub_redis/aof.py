@@ -148,12 +148,11 @@ def last_increment(paths: Paths) -> Path | None:
     return increments[-1] if increments else None
 
 
-def _loads(base: Path) -> bool:
-    """Whether Redis' own program can read a snapshot; when it does not tell, Redis decides."""
-    command = "redis-check-rdb" if base.suffix == ".rdb" else "redis-check-aof"
+def _check(command: str, path: Path) -> subprocess.CompletedProcess[bytes] | None:
+    """What Redis' own program says of a file; None when it does not come to an end."""
     try:
-        done = subprocess.run(
-            [command, str(base)],
+        return subprocess.run(
+            [command, str(path)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
@@ -161,6 +160,14 @@ def _loads(base: Path) -> bool:
         )
     except (subprocess.TimeoutExpired, OSError) as error:
         log("the append-only file is not checked", error=str(error))
+        return None
+
+
+def _loads(base: Path) -> bool:
+    """Whether Redis' own program can read a snapshot; when it does not tell, Redis decides."""
+    command = "redis-check-rdb" if base.suffix == ".rdb" else "redis-check-aof"
+    done = _check(command, base)
+    if done is None:
         return True
     if done.returncode < 0:
         # As by the kernel, for want of memory: that says nothing of the file.
@@ -178,16 +185,8 @@ def _loads(base: Path) -> bool:
 def analyze(path: Path) -> Analysis:
     """What Redis' own program finds. All is whole where it says nothing that is understood: then Redis decides."""
     size = path.stat().st_size
-    try:
-        done = subprocess.run(
-            ["redis-check-aof", str(path)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            timeout=CHECK_SECONDS,
-        )
-    except (subprocess.TimeoutExpired, OSError) as error:
-        log("the append-only file is not checked", error=str(error))
+    done = _check("redis-check-aof", path)
+    if done is None:
         return Analysis(size, size)
     text = done.stdout.decode(errors="replace")
     found = _ANALYZED.search(text)

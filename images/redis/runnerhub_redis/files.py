@@ -1,4 +1,4 @@
-"""Writing files that hold secrets."""
+"""Writing files that hold secrets, and what outlasts a power cut."""
 
 from __future__ import annotations
 
@@ -16,3 +16,12 @@ def write_private(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def sync_directory(directory: Path) -> None:
+    """Have what was made, renamed or removed in it outlast a power cut. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from . import volume
-from .files import write_private
+from .files import sync_directory, write_private
 from .log import log
 from .network import NO_ANSWER
 from .resp import Connection, RespError
@@ -167,7 +167,7 @@ def keep(paths: Paths, name: str) -> Path:
         paths.diverged.mkdir(exist_ok=True)
         kept.unlink(missing_ok=True)
         _share(paths.redis_data / "dump.rdb", kept)
-        _sync(paths.diverged)
+        sync_directory(paths.diverged)
     except OSError as error:
         raise NotSavedError(str(error)) from error
     _forget_old(paths, SAVED)
@@ -196,11 +196,3 @@ def _share(source: Path, target: Path) -> None:
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .decision import Volume
+from .files import sync_directory
 from .log import log
 from .settings import Paths
 
@@ -81,7 +82,7 @@ def put_aside(
     )
     if manifest:  # an empty one keeps Redis from starting
         (fresh / "appendonly.aof.manifest").write_text(manifest, encoding="utf-8")
-    _sync(fresh)
+    sync_directory(fresh)
     # In this order, so that a start in between trusts the volume too little and never too much.
     _mark(paths.damaged_marker)
     paths.complete_marker.unlink(missing_ok=True)
@@ -98,7 +99,7 @@ def finish_putting_aside(paths: Paths) -> None:
     """Do what is left when that was cut off after the damaged files were moved."""
     if paths.append_only_fresh.exists() and not paths.append_only.exists():
         paths.append_only_fresh.rename(paths.append_only)
-        _sync(paths.redis_data)
+        sync_directory(paths.redis_data)
 
 
 def copy_bytes(source: BinaryIO, target: BinaryIO, count: int) -> None:
@@ -119,15 +120,7 @@ def _link(source: Path, target: Path) -> None:
 def _mark(path: Path) -> None:
     with path.open("w", encoding="utf-8") as marker:
         os.fsync(marker.fileno())
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(path.parent)
 
 
 def tidy(paths: Paths) -> None:
