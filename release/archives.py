@@ -28,6 +28,16 @@ def settle(archive: Path, epoch: int) -> None:
             target.addfile(member, io.BytesIO(content))
 
 
+def settle_image(archive: Path, epoch: int) -> None:
+    """Write an OCI archive anew with one time for all its blobs; podman gives each the hour of its writing."""
+    settled = archive.with_suffix(".settled")
+    with tarfile.open(archive) as source, tarfile.open(settled, "w", format=tarfile.PAX_FORMAT) as target:
+        for member in sorted(source.getmembers(), key=lambda member: member.name):
+            member.mtime, member.pax_headers = epoch, {}
+            target.addfile(member, source.extractfile(member) if member.isfile() else None)
+    settled.replace(archive)
+
+
 def sha256(file: Path) -> str:
     """Hash of a file, 64 hexadecimal digits."""
     with file.open("rb") as content:

@@ -82,6 +82,7 @@ class Release:
                     "release",
                     env=podman.environment,
                 )
+                archives.settle_image(archive, self.epoch)
                 self._contents(name, archive)
 
     def sums(self) -> None:

@@ -46,7 +46,7 @@ def test_another_content_gives_another_archive(tmp_path: Path) -> None:
     assert one.read_bytes() != other.read_bytes()
 
 
-def write_image(path: Path, layers: list[dict[str, bytes]], user: str = "1001") -> None:
+def write_image(path: Path, layers: list[dict[str, bytes]], user: str = "1001", mtime: int = 0) -> None:
     """An OCI archive with the least that one needs."""
     blobs: dict[str, bytes] = {}
 
@@ -73,8 +73,21 @@ def write_image(path: Path, layers: list[dict[str, bytes]], user: str = "1001") 
             **{f"blobs/sha256/{k}": v for k, v in blobs.items()},
         }.items():
             member = tarfile.TarInfo(name)
-            member.size = len(content)
+            member.size, member.mtime = len(content), mtime
             archive.addfile(member, io.BytesIO(content))
+
+
+def test_the_same_image_gives_the_same_archive_whenever_it_was_written(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.oci.tar", tmp_path / "other.oci.tar"
+    write_image(one, [{"etc/a": b"1"}], mtime=1)
+    write_image(other, [{"etc/a": b"1"}], mtime=2)
+    assert one.read_bytes() != other.read_bytes()
+    digest = archives.image_digest(one)
+    for file in (one, other):
+        archives.settle_image(file, EPOCH)
+    assert one.read_bytes() == other.read_bytes()
+    assert archives.image_digest(one) == digest
+    assert {file.name for file in tmp_path.iterdir()} == {one.name, other.name}
 
 
 def test_two_images_differ_in_the_files_that_their_last_layers_have(tmp_path: Path) -> None:
