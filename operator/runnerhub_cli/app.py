@@ -22,6 +22,7 @@ from .doctor.report import findings_screen
 from .errors import CliError
 from .kubectl import Kubectl, KubectlError
 from .objects import Lease, Pod
+from .operators import OPERATOR_SELECTOR, operator_namespace
 from .options import (
     ClusterOption,
     Context,
@@ -38,7 +39,7 @@ from .options import (
 )
 from .output import Format, console_for, is_plain, progress, show, show_data, text_of
 from .picture import look
-from .reading import operator_namespace, read_cluster, read_picture
+from .reading import read_cluster, read_picture
 from .screen import failovers_table, leases_table, summary_screen
 from .status import Summary, summarise
 from .switchover import TIMEOUT_SECONDS, Switchover, check
@@ -287,7 +288,7 @@ def logs(
     kubectl = target(context, namespace, kube_context, kubeconfig)
     options = sessions.LogOptions(container, follow, since, tail, prefix, timestamps, previous)
     if component == sessions.OPERATOR:
-        there, selector = kubectl.in_namespace(operator_namespace(kubectl)), sessions.OPERATOR_SELECTOR
+        there, selector = kubectl.in_namespace(operator_namespace(kubectl)), OPERATOR_SELECTOR
         what = f"the operator in {there.namespace}"
     else:
         body, there = read_cluster(kubectl, cluster)

@@ -20,9 +20,8 @@ from runnerhub_operator import names
 from .errors import CliError
 from .kubectl import CLUSTERS, Kubectl, Manifest, Unknown, at_once, known
 from .objects import Pod
-from .reading import read_operator_lease
+from .operators import OPERATOR_SELECTOR, operator_lease
 from .redact import MARK, Redactor
-from .sessions import OPERATOR_SELECTOR
 
 # Of each container, the newest lines.
 LOG_LINES: Final = 5000
@@ -267,7 +266,7 @@ def _log(kubectl: Kubectl, pod: str, container: str, *more: str) -> str | Unknow
 
 
 def _operator(kubectl: Kubectl, bundle: Bundle, tell: Callable[[str], None]) -> None:
-    lease = read_operator_lease(kubectl)
+    lease = operator_lease(kubectl)
     if isinstance(lease, Unknown) or lease is None:
         bundle.lacks(
             "operator/", lease.why if isinstance(lease, Unknown) else "no operator has ever run here"

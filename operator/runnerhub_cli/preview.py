@@ -16,7 +16,7 @@ from runnerhub_operator import names
 
 from .errors import CliError, Exit
 from .kubectl import Kubectl, KubectlError, Manifest
-from .reading import operator_namespace
+from .operators import operator_namespace
 
 _OPERATOR = "deployment/runnerhub-operator"
 

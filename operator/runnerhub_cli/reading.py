@@ -9,8 +9,9 @@ from typing import Any
 from runnerhub_operator import names
 
 from .errors import CliError
-from .kubectl import CLUSTERS, Kubectl, KubectlError, Manifest, Unknown, at_once, known
+from .kubectl import CLUSTERS, Kubectl, Manifest, at_once
 from .objects import Lease, Pod
+from .operators import lease_for, read_operator_leases
 from .picture import Picture
 
 
@@ -52,7 +53,7 @@ def read_picture(kubectl: Kubectl, name: str | None) -> Picture:
             "clusters": lambda: kubectl.items(CLUSTERS),
             "pods": lambda: kubectl.items("pods", selector=names.LABEL_CLUSTER),
             "leases": lambda: kubectl.items("leases"),
-            "operator": lambda: read_operator_lease(kubectl),
+            "operators": lambda: read_operator_leases(kubectl),
         }
     )
     namespace = namespace_of(kubectl, answers["clusters"])
@@ -63,7 +64,7 @@ def read_picture(kubectl: Kubectl, name: str | None) -> Picture:
         body=body,
         pods=tuple(pods_of(answers["pods"], chosen)),
         leases=tuple(Lease.of(item) for item in answers["leases"]),
-        operator=answers["operator"],
+        operator=lease_for(kubectl, answers["operators"], namespace),
     )
 
 
@@ -71,26 +72,3 @@ def pods_of(bodies: Sequence[Mapping[str, Any]], cluster: str) -> list[Pod]:
     """The pods of a cluster by name."""
     mine = [item for item in bodies if item["metadata"].get("labels", {}).get(names.LABEL_CLUSTER) == cluster]
     return sorted((Pod.of(item) for item in mine), key=lambda pod: pod.name)
-
-
-def read_operator_lease(kubectl: Kubectl) -> Lease | Unknown | None:
-    """The Lease of the operator, wherever it is installed; the one renewed last when there are several."""
-    fields = f"metadata.name={names.OPERATOR_LEASE}"
-    found = known(lambda: kubectl.items("leases", fields=fields, everywhere=True))
-    if isinstance(found, Unknown):
-        return found
-    leases = [Lease.of(item) for item in found]
-    return max(leases, key=lambda lease: lease.renewed or "", default=None)
-
-
-def operator_namespace(kubectl: Kubectl) -> str:
-    """Namespace in which the operator runs."""
-    lease = read_operator_lease(kubectl)
-    if isinstance(lease, Unknown):
-        raise CliError(f"where the operator runs is not known: {lease.why}")
-    if lease is None:
-        raise KubectlError(
-            "no operator has ever run here: there is no Lease of it; `kubectl runnerhub doctor` tells what is missing",
-            "notfound",
-        )
-    return lease.namespace

@@ -20,7 +20,6 @@ from .picture import COMPONENTS, Picture, View
 
 OPERATOR: Final = "operator"
 LOG_COMPONENTS: Final = (*COMPONENTS, OPERATOR)
-OPERATOR_SELECTOR: Final = "app.kubernetes.io/name=runnerhub-operator"
 ALL_CONTAINERS: Final = "all"
 # What kubectl opens at most at a time; each pod and container is one.
 _MAX_STREAMS: Final = 100

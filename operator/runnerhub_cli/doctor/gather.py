@@ -22,9 +22,9 @@ from runnerhub_operator.resources.redis import redis_manifests
 from ..errors import CliError, Exit
 from ..kubectl import CLUSTERS, Kubectl, KubectlError, Manifest, Unknown, at_once, known
 from ..objects import Lease, Pod
+from ..operators import read_operator_leases, read_operator_pods, serving
 from ..picture import Picture, look
 from ..reading import choose, namespace_of, pods_of
-from ..sessions import OPERATOR_SELECTOR
 from ..times import parse_time, seconds_since
 from .facts import (
     INSTALL_RIGHTS,
@@ -71,14 +71,8 @@ def gather(kubectl: Kubectl, name: str | None, manifest: Manifest | None, plugin
             "now": lambda: known(lambda: kubectl.json("auth", "whoami", everywhere=True)),
             "crd": lambda: _crd(kubectl),
             "clusters": lambda: known(lambda: here.items(CLUSTERS)),
-            "operator pods": lambda: known(
-                lambda: kubectl.items("pods", selector=OPERATOR_SELECTOR, everywhere=True)
-            ),
-            "operator leases": lambda: known(
-                lambda: kubectl.items(
-                    "leases", fields=f"metadata.name={names.OPERATOR_LEASE}", everywhere=True
-                )
-            ),
+            "operator pods": lambda: read_operator_pods(kubectl),
+            "operator leases": lambda: read_operator_leases(kubectl),
             "classes": lambda: known(lambda: kubectl.json("get", "storageclasses", everywhere=True)["items"]),
             "nodes": lambda: known(lambda: kubectl.json("get", "nodes", everywhere=True)["items"]),
             "clocks": lambda: known(
@@ -89,8 +83,9 @@ def gather(kubectl: Kubectl, name: str | None, manifest: Manifest | None, plugin
     )
     now = _server_time(answers["now"])
     cluster = _cluster(here, name, manifest, namespace, answers, now)
-    operator = _operator(answers["operator pods"], answers["operator leases"])
-    lease = _operator_lease(answers["operator leases"])
+    pods, leases = answers["operator pods"], answers["operator leases"]
+    lease = _operator_lease(pods, leases, namespace)
+    operator = _operator(pods, leases, lease)
     rights = (
         *USER_RIGHTS,
         *(rights_beside_the_operator(lease.namespace) if lease is not None else ()),
@@ -159,16 +154,24 @@ def _reserved(kubectl: Kubectl, cluster: ClusterFacts | None) -> Mapping[str, Am
     return dict(found)
 
 
-def _operator_lease(leases: Sequence[Manifest] | Unknown) -> Lease | None:
-    found = [] if isinstance(leases, Unknown) else [Lease.of(item) for item in leases]
-    return max(found, key=lambda lease: lease.renewed or "", default=None)
+def _operator_lease(
+    pods: Sequence[Manifest] | Unknown, leases: Sequence[Lease] | Unknown, namespace: str
+) -> Lease | None:
+    if isinstance(leases, Unknown):
+        return None
+    return serving(leases, [] if isinstance(pods, Unknown) else pods, namespace)
 
 
-def _operator(pods: Sequence[Manifest] | Unknown, leases: Sequence[Manifest] | Unknown) -> Operator | Unknown:
+def _operator(
+    pods: Sequence[Manifest] | Unknown, leases: Sequence[Lease] | Unknown, lease: Lease | None
+) -> Operator | Unknown:
+    """The operator with that Lease; of several ones only its pods."""
     if isinstance(pods, Unknown):
         return pods
     if isinstance(leases, Unknown):
         return leases
+    if lease is not None and len(leases) > 1:
+        pods = [pod for pod in pods if pod["metadata"]["namespace"] == lease.namespace]
     images = {container["image"] for pod in pods for container in pod["spec"]["containers"]}
     accounts = (
         f"system:serviceaccount:{pod['metadata']['namespace']}:{pod['spec'].get('serviceAccountName', 'default')}"
@@ -177,7 +180,7 @@ def _operator(pods: Sequence[Manifest] | Unknown, leases: Sequence[Manifest] | U
     return Operator(
         pods=tuple(Pod.of(pod) for pod in pods),
         images=tuple(sorted(images)),
-        lease=_operator_lease(leases),
+        lease=lease,
         account=next(accounts, ""),
     )
 

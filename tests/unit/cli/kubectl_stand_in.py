@@ -34,7 +34,7 @@ def items(kind: str) -> list[dict[str, Any]]:
     if kind.startswith("runnerhubclusters"):
         return [scene["cluster"]] if scene["cluster"] else []
     if kind == "leases" and option("--field-selector"):
-        return [scene["operator"]] if scene["operator"] else []
+        return [*([scene["operator"]] if scene["operator"] else []), *scene.get("other operators", ())]
     found = scene.get(kind, [])
     selector = option("--selector") or ""
     for term in selector.split(","):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -204,6 +205,32 @@ def test_logs_of_the_operator_are_looked_for_where_it_runs(program: Program) -> 
 
     program.play("healthy", add_operator_pod)
     assert json.loads(program("logs", "operator").out)[-2:] == ["--namespace", "runnerhub-system"]
+
+
+def several_operators(scene: dict[str, Any], ours: str) -> None:
+    """A second operator serves "builds", with a fresher Lease than the first one, which serves `ours`."""
+    labels = {"app.kubernetes.io/name": "runnerhub-operator"}
+    for namespace, watched in (("runnerhub-system", ours), ("builds-system", "builds")):
+        variables = [{"name": "RUNNERHUB_WATCH_NAMESPACES", "value": watched}]
+        scene["pods"].append(
+            {
+                "metadata": {"name": f"operator-of-{namespace}", "namespace": namespace, "labels": labels},
+                "spec": {"containers": [{"name": "operator", "env": variables}]},
+                "status": {},
+            }
+        )
+    other = copy.deepcopy(scene["operator"])
+    other["metadata"]["namespace"] = "builds-system"
+    other["spec"] |= {"holderIdentity": "builds-1", "renewTime": "2999-01-01T00:00:00.000000Z"}
+    scene["other operators"] = [other]
+
+
+@pytest.mark.parametrize("ours", ["runnerhub,more", ""])
+def test_of_several_operators_the_one_that_serves_the_namespace_is_meant(program: Program, ours: str) -> None:
+    program.play("healthy", lambda scene: several_operators(scene, ours))
+    assert json.loads(program("logs", "operator").out)[-2:] == ["--namespace", "runnerhub-system"]
+    # Its Lease is old, whatever the other one's says.
+    assert "Find out why it does not run." in program("status").out
 
 
 def test_psql_goes_to_the_primary_and_its_exit_code_is_psqls(program: Program) -> None:
