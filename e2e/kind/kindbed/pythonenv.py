@@ -43,12 +43,18 @@ def plugin(output: Path, source: Path = REPOSITORY, environment: Mapping[str, st
         pinned: list[Word] = [*quiet, "-c", source / "requirements.lock"]
         run_logged([*pinned, "shiv"], "plugin")
         run_logged([*pinned, "--no-compile", "--target", site, "--group", "cli"], "plugin", cwd=source)
-        # Programs of the libraries, which begin with the path of this environment.
+        # Programs of the libraries begin with the path of this environment, and pip's records have their hashes.
         shutil.rmtree(site / "bin", ignore_errors=True)
+        for record in site.glob("*.dist-info/RECORD"):
+            record.unlink()
         for package in ("runnerhub_cli", "runnerhub_operator"):
             shutil.copytree(
                 source / "operator" / package, site / package, ignore=shutil.ignore_patterns("__pycache__")
             )
+        # Otherwise of this machine's umask; shiv adds files of its own.
+        for file in (*site.rglob("*"), *(tools / "lib").rglob("shiv/**/*")):
+            if file.is_file():
+                file.chmod(0o644)
         output.parent.mkdir(parents=True, exist_ok=True)
         run_logged(
             [
