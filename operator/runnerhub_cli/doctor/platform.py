@@ -54,6 +54,15 @@ def check_definition(facts: Facts) -> Iterator[Finding]:
     if isinstance(crd, Unknown):
         yield unknown(check, crd)
         return
+    if crd is None and isinstance(facts.operator, Operator) and facts.operator.pods:
+        yield Finding(
+            check,
+            Level.ERROR,
+            f"Kubernetes does not know {names.KIND}, though the operator is there",
+            "Apply the definition of its version.",
+            _apply_definition(facts),
+        )
+        return
     if crd is None:
         yield Finding(
             check,
@@ -81,8 +90,7 @@ def check_definition(facts: Facts) -> Iterator[Finding]:
             f"{wanted} is served, but of an older version: it lacks {_some(missing)}",
             f"Apply the definition of version {_version_of(facts)}; where it is that already, use the plugin of that "
             "version.",
-            f"{_helm('template', facts)} --show-only templates/crd.yaml | "
-            "kubectl apply --server-side --force-conflicts -f -",
+            _apply_definition(facts),
         )
     elif more := sorted(theirs - ours):
         yield Finding(
@@ -110,6 +118,11 @@ def _helm(verb: str, facts: Facts) -> str:
     """A command of Helm for the operator's release; it leaves the operator's version as it is."""
     found = _installation(facts)
     return f"helm {verb} {found.release} {_CHART} --version {_version_of(facts)} -n {found.namespace}"
+
+
+def _apply_definition(facts: Facts) -> str:
+    show = f"{_helm('template', facts)} --show-only templates/crd.yaml"
+    return f"{show} | kubectl apply --server-side --force-conflicts -f -"
 
 
 def _version(crd: Mapping[str, Any]) -> Mapping[str, Any] | None:

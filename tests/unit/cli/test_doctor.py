@@ -183,13 +183,14 @@ def test_kubernetes_must_be_new_enough(version: str, level: Level | None) -> Non
     assert [item.level for item in found] == ([level] if level else [])
 
 
-def test_a_missing_definition_is_installed() -> None:
-    finding = only(facts(crd=None))
-    assert finding.level is Level.ERROR
-    assert finding.command == (
+def test_a_missing_definition_is_installed_with_the_operator_or_applied_where_that_is() -> None:
+    nothing, *_ = bad(facts(crd=None, operator=Operator((), (), None)))
+    assert (nothing.check, nothing.level) == ("definition", Level.ERROR)
+    assert nothing.command == (
         "helm install runnerhub-operator oci://ghcr.io/runnerhub/charts/runnerhub-operator --version 0.1.0 "
         "-n runnerhub-system --create-namespace"
     )
+    assert only(facts(crd=None)).command.startswith("helm template runnerhub-operator oci://")
 
 
 def test_a_definition_of_an_older_version_is_told_by_the_fields_that_it_lacks() -> None:
@@ -603,4 +604,4 @@ def test_what_needs_somebody_stands_last_with_its_command() -> None:
     assert lines[0].startswith("OK ")
     assert lines[-1] == counted(judge(given))
     assert lines[-1].startswith("4 errors, ")
-    assert any(line.strip().startswith("$ helm install") for line in lines)
+    assert any(line.strip().startswith("$ helm template") for line in lines)
