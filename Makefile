@@ -55,18 +55,13 @@ integration: venv tools servers ## Run the tests against real servers on loopbac
 bench-scale: venv tools ## Measure memory, time, CPU and API calls of the operator with 1 to 500 clusters (20 minutes or more)
 	$(BIN)/python -m bench.scale
 
-# One file with its libraries for this machine's kind of Python and processor; it unpacks itself once into ~/.shiv.
+# It unpacks itself once into ~/.shiv.
 .PHONY: cli
-cli: venv build/kubectl-runnerhub ## Build the plugin for kubectl as one file, build/kubectl-runnerhub
+cli: build/kubectl-runnerhub ## Build the plugin for kubectl as one file, build/kubectl-runnerhub
 
-build/kubectl-runnerhub: $(VENV)/.installed $(foreach package,cli operator,$(wildcard \
+build/kubectl-runnerhub: pyproject.toml requirements.lock $(foreach package,cli operator,$(wildcard \
   operator/runnerhub_$(package)/*.py operator/runnerhub_$(package)/*/*.py))
-	rm -rf build/cli
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target build/cli/site \
-	  -c requirements.lock --group cli
-	cp -r operator/runnerhub_cli operator/runnerhub_operator build/cli/site/
-	$(BIN)/shiv --site-packages build/cli/site --compressed --reproducible --python '/usr/bin/env python3' \
-	  --entry-point runnerhub_cli.entry:main --output-file $@
+	@$(PYTHON) e2e/kind/testbed.py plugin $@
 
 # To be read from build/site/index.html; --strict fails for a dead link or anchor.
 .PHONY: docs

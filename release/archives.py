@@ -100,7 +100,7 @@ def _entries(layer: IO[bytes]) -> Iterator[tuple[str, object]]:
                 member.linkname,
                 data,
             )
-            yield member.name, about
+            yield member.name.removeprefix("./"), about
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

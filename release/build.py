@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import uuid
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from kindbed import baseimage, engine, gotools, productimages
+from kindbed import baseimage, engine, gotools, productimages, pythonenv
 from kindbed.console import Word, run_logged, step
 from kindbed.hostclients import build_mounts
 
@@ -52,6 +53,12 @@ class Release:
                 ]
             )  # fmt: skip
 
+    def plugin(self) -> None:
+        """The plugin for kubectl as one file, for this kind of Python and machine."""
+        kind = f"cp{sys.version_info.major}{sys.version_info.minor}-{sysconfig.get_platform()}"
+        file = self.output / f"kubectl-runnerhub-{self.version}-{kind}"
+        pythonenv.plugin(file, self.source, {"SOURCE_DATE_EPOCH": str(self.epoch)})
+
     def charts(self) -> None:
         """The Helm charts as archives."""
         helm = gotools.ensure("helm")["helm"]
@@ -67,7 +74,7 @@ class Release:
             self._run([sys.executable, "-m", "tests.manifest", file])
 
     def images(self, names: Sequence[str], foundation: str) -> None:
-        """Images as OCI archives, each with the list of what it holds (CycloneDX)."""
+        """Images as OCI archives, each with the list of what it holds (CycloneDX); chart and manifest name them."""
         podman = engine.Engine("podman")
         # The others are built on it; nobody runs it itself.
         self._image(podman, productimages.BASE, foundation)
@@ -84,6 +91,7 @@ class Release:
                 )
                 archives.settle_image(archive, self.epoch)
                 self._contents(name, archive)
+        pin(self.source, {name: self.output / f"{name}-{self.version}.oci.tar" for name in names})
 
     def sums(self) -> None:
         """SHA256SUMS of all files, for `sha256sum --check`."""
@@ -128,6 +136,12 @@ class Release:
         run_logged(command, "release", env={**self.environment, **(extra or {})}, cwd=self.source)
 
 
+def pin(source: Path, images: Mapping[str, Path]) -> None:
+    """Let the operator's chart name images, given as OCI archives, by their digests."""
+    lines = [f"{name}: {archives.image_digest(archive)}\n" for name, archive in sorted(images.items())]
+    (source / "charts/runnerhub-operator/files/digests.yaml").write_text("".join(lines))
+
+
 def images() -> list[str]:
     """The images that are published."""
     return [name for name in productimages.names() if name not in (productimages.BASE, "client")]
@@ -150,10 +164,11 @@ def build(output: Path, names: Sequence[str], foundation: str | None) -> None:
         _check_out(source)
         release = Release(source, output.resolve(), current(), epoch)
         release.wheel()
-        release.charts()
-        release.manifest()
+        release.plugin()
         if names:
             release.images(names, foundation or _own_foundation())
+        release.charts()
+        release.manifest()
         release.sums()
 
 

@@ -10,13 +10,17 @@ from e2e.lab import report
 from . import archives
 from .build import SUMS
 
-# Debian's packages and what their installation scripts write are not in our hands.
-_MAY_DIFFER = (".oci.tar", ".cdx.json")
+# Names the packages of an image with their versions.
+_PACKAGES = "var/lib/dpkg/status"
+_IMAGE, _CONTENTS = ".oci.tar", ".cdx.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One file of both builds; `differing` names paths inside an image."""
+    """One file of both builds; `differing` names paths inside an image.
+
+    `may_differ`: Debian had other packages for the second build, in this image or in one that the file tells of.
+    """
 
     name: str
     identical: bool
@@ -27,7 +31,17 @@ class Comparison:
 def compare(one: Path, other: Path) -> list[Comparison]:
     """Compare all files of two folders; also written to build/reports/release.json."""
     names = sorted({file.name for folder in (one, other) for file in folder.iterdir()} - {SUMS})
-    found = [_compare(one / name, other / name) for name in names]
+    different = [name for name in names if not _identical(one / name, other / name)]
+    inside = {
+        name: archives.differences(one / name, other / name)
+        for name in different
+        if name.endswith(_IMAGE) and (one / name).exists() and (other / name).exists()
+    }
+    renewed = {name.removesuffix(_IMAGE) for name, paths in inside.items() if _PACKAGES in paths}
+    found = [
+        Comparison(name, name not in different, _follows(name, renewed), inside.get(name, []))
+        for name in names
+    ]
     report.write("release", [asdict(item) for item in found])
     return found
 
@@ -41,10 +55,13 @@ def table(found: list[Comparison]) -> str:
     return report.table(("file", "second build", "what differs"), rows)
 
 
-def _compare(one: Path, other: Path) -> Comparison:
-    name = one.name
-    identical = one.exists() and other.exists() and archives.sha256(one) == archives.sha256(other)
-    differing: list[str] = []
-    if not identical and name.endswith(".oci.tar") and one.exists() and other.exists():
-        differing = archives.differences(one, other)
-    return Comparison(name, identical, name.endswith(_MAY_DIFFER), differing)
+def _identical(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and archives.sha256(one) == archives.sha256(other)
+
+
+def _follows(name: str, renewed: set[str]) -> bool:
+    """Whether a file is other when the packages of these images are."""
+    if name.endswith((_IMAGE, _CONTENTS)):
+        return name.removesuffix(_IMAGE).removesuffix(_CONTENTS) in renewed
+    # Chart and manifest have the digests of images.
+    return bool(renewed) and name.startswith("runnerhub-operator-")

@@ -24,6 +24,8 @@ pip install '.[cli]'     # or all of it into a Python environment
 pip install 'runnerhub_operator-VERSION-py3-none-any.whl[cli]'    # without a checkout: the wheel of a release
 ```
 
+A release has the single file too, for Python 3.11 on Linux on amd64.
+
 kubectl finds the program `kubectl-runnerhub` on PATH. It needs no more than kubectl itself, whose kubeconfig it
 uses, and works with what your account may do: `kubectl runnerhub doctor` tells what you may not.
 

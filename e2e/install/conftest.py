@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from e2e.install.ways import NEXT
 from e2e.lab import bed as test_bed
 from e2e.lab import report
 from e2e.lab.bed import Bed
-from kindbed import paths
+from kindbed import paths, productimages
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,6 +28,7 @@ def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
     # An older one must not be taken for that of a run which did not come as far as its first line.
     report.path("install").unlink(missing_ok=True)
     found = test_bed.bring_up(name, Path(given) if given else paths.BUILD_DIR / f"kubeconfig-{name}")
+    productimages.tag(found.cluster, NEXT)
     yield found
     if not request.config.getoption("keep_cluster"):
         test_bed.tear_down(found)

@@ -6,16 +6,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from e2e.lab import report
 from e2e.lab.bed import OPERATOR_NAMESPACE, Bed
 from e2e.lab.hub import Hub
 from e2e.lab.kubectl import wait_for
+from kindbed import productimages, versions
+from runnerhub_operator import names
 
-from .ways import DEFINITION, LEVEL, Way, remove_operator
+from .ways import DEFINITION, NEXT, Way, remove_operator
 
 _OURS = "runnerhub.io/cluster=hub"
+# Components of the minimal example, all of which have an image that an upgrade brings a newer one for.
+_WITH_PODS = {names.POSTGRES, names.POOLER, names.REDIS, names.ORCHESTRATOR, names.LOAD_BALANCER}
 RESULTS: list[Row] = []
 # Name -> identity, and how often its containers restarted.
 Pods = dict[str, tuple[str, int]]
@@ -28,7 +31,7 @@ class Row:
     path: str
     # From the first command to a cluster that is complete.
     seconds: float | None = None
-    # Pods of the cluster that restarted or were replaced while the operator changed, went back and left.
+    # Pods of the cluster that restarted or were replaced while the operator was upgraded, went back and left.
     restarts: int | None = None
     result: str = "failed"
 
@@ -50,21 +53,28 @@ def recorded(way: Way) -> Iterator[Row]:
 
 
 def travel(bed: Bed, way: Way, row: Row) -> None:
-    """Install, change, go back and remove the operator; the cluster must become complete and then notice nothing."""
+    """Install, upgrade, take back and remove the operator; the cluster must become complete and then notice nothing."""
     started = time.monotonic()
     way.install()
     hub = Hub(bed.kubectl.in_namespace(way.namespace), "hub")
     hub.wait_settled(420)
     row.seconds = round(time.monotonic() - started, 1)
     before = pods(hub)
-    way.change()
-    await_level(bed, "DEBUG")
-    must_not_notice(hub, before, row)
-    way.back()
-    await_level(bed, "INFO")
-    must_not_notice(hub, before, row)
+    go_there_and_back(bed, way, hub, before, row)
     way.remove()
     must_be_without_operator(bed, hub)
+    must_not_notice(hub, before, row)
+
+
+def go_there_and_back(bed: Bed, way: Way, hub: Hub, before: Pods, row: Row) -> None:
+    """Upgrade the operator, which must hold the newer images back from the cluster, and take that back."""
+    way.upgrade()
+    _await_images(bed, NEXT)
+    wait_for("the newer images to be held back", lambda: _pending(hub) == _WITH_PODS, 60)
+    must_not_notice(hub, before, row)
+    way.back()
+    _await_images(bed, versions.PRODUCT_VERSION)
+    wait_for("nothing to be held back", lambda: not _pending(hub), 60)
     must_not_notice(hub, before, row)
 
 
@@ -112,15 +122,19 @@ def _noticed(before: Pods, after: Pods) -> int:
     return sum(after.get(name) != known for name, known in before.items())
 
 
-def await_level(bed: Bed, wanted: str) -> None:
-    """Wait until the operator runs with a log level, in new pods only."""
-    inside = bed.kubectl.in_namespace(OPERATOR_NAMESPACE)
+def _pending(hub: Hub) -> set[str]:
+    return set(hub.status().get("pendingUpdates", ()))
 
-    def level() -> str | None:
-        found: dict[str, Any] | None = inside.get("deployment", "runnerhub-operator")
+
+def _await_images(bed: Bed, tag: str) -> None:
+    """Wait until the operator runs with the images of a tag, in new pods only."""
+    inside, wanted = bed.kubectl.in_namespace(OPERATOR_NAMESPACE), productimages.image_name("operator", tag)
+
+    def image() -> str:
+        found = inside.get("deployment", "runnerhub-operator")
         assert found is not None
-        variables = found["spec"]["template"]["spec"]["containers"][0]["env"]
-        return next((item["value"] for item in variables if item["name"] == LEVEL), None)
+        running: str = found["spec"]["template"]["spec"]["containers"][0]["image"]
+        return running
 
-    wait_for(f"the log level {wanted}", lambda: level() == wanted, 60)
+    wait_for(f"the operator to be {wanted}", lambda: image() == wanted, 60)
     inside("rollout", "status", "deployment/runnerhub-operator", "--timeout=120s", timeout=140)

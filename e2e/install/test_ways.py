@@ -69,11 +69,7 @@ def test_argo_cd_keeps_an_installation_as_git_has_it(bed: Bed, by_argo: Argo) ->
 
         before = journey.pods(hub)
         _drift_is_healed(bed, by_argo)
-        by_argo.change()
-        journey.await_level(bed, "DEBUG")
-        by_argo.back()
-        journey.await_level(bed, "INFO")
-        journey.must_not_notice(hub, before, row)
+        journey.go_there_and_back(bed, by_argo, hub, before, row)
 
         by_argo.remove()
         journey.must_be_without_operator(bed, hub)

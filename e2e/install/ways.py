@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,16 +14,18 @@ import yaml
 from e2e.lab import argocd, bed
 from e2e.lab.argocd import ArgoCD
 from e2e.lab.bed import OPERATOR_NAMESPACE, Bed
-from kindbed import gotools
+from kindbed import gotools, productimages, versions
+from runnerhub_operator.resources.common import Images
 from tests import charts, manifest
 
 CLUSTER_NAMESPACE = "builds"
-LEVEL = "RUNNERHUB_LOG_LEVEL"
+# The same images under another tag: for operator and clusters, another version.
+NEXT = f"{versions.PRODUCT_VERSION}-next"
 DEFINITION = "runnerhubclusters.runnerhub.io"
 
 
 class Way(Protocol):
-    """One way. The change is another log level: it replaces the operator's pods and nothing else."""
+    """One way. An upgrade is to other images, of the operator and for what clusters are made of."""
 
     name: str
     namespace: str  # of the cluster
@@ -31,11 +33,11 @@ class Way(Protocol):
     def install(self) -> None:
         """Install the operator, and a cluster named hub."""
 
-    def change(self) -> None:
-        """Set the operator's log level to DEBUG."""
+    def upgrade(self) -> None:
+        """Let the operator have the images with the tag NEXT, and make them the default of clusters."""
 
     def back(self) -> None:
-        """Undo the change."""
+        """Undo the upgrade."""
 
     def remove(self) -> None:
         """Remove the operator; clusters and their definition stay."""
@@ -56,10 +58,10 @@ class Helm:
         self._helm("test", "runnerhub-operator", *inside)
         self._helm("install", "hub", charts.CLUSTER, "--namespace", self.namespace, "--create-namespace")
 
-    def change(self) -> None:
+    def upgrade(self) -> None:
         self._helm(
             "upgrade", "runnerhub-operator", charts.OPERATOR, "--namespace", OPERATOR_NAMESPACE,
-            "--reset-then-reuse-values", "--set", "log.level=DEBUG",
+            "--reset-then-reuse-values", "--set", f"image.tag={NEXT}",
         )  # fmt: skip
 
     def back(self) -> None:
@@ -89,8 +91,8 @@ class Manifests:
         _await_definition(self.bed)
         bed.apply_example("hub", self.bed.create_namespace(self.namespace), "minimal")
 
-    def change(self) -> None:
-        self._apply(level="DEBUG")
+    def upgrade(self) -> None:
+        self._apply(NEXT)
 
     def back(self) -> None:
         self._apply()
@@ -98,8 +100,8 @@ class Manifests:
     def remove(self) -> None:
         remove_operator(self.bed)
 
-    def _apply(self, level: str | None = None) -> None:
-        values = ("--set", f"log.level={level}") if level else ()
+    def _apply(self, tag: str = "") -> None:
+        values = ("--set", f"image.tag={tag}") if tag else ()
         file = self.folder / "runnerhub-operator.yaml"
         manifest.main([str(file), "--namespace", OPERATOR_NAMESPACE, *values])
         self.bed.kubectl.in_namespace(OPERATOR_NAMESPACE)("apply", "--server-side", "-f", str(file))
@@ -111,12 +113,16 @@ class Kustomize(Manifests):
 
     name: str = "kustomize"
 
-    def _apply(self, level: str | None = None) -> None:
+    def _apply(self, tag: str = "") -> None:
         overlay = self.folder.resolve()
         # kustomize takes no absolute paths.
         content: dict[str, Any] = {"resources": [os.path.relpath(charts.KUSTOMIZE.resolve(), overlay)]}
-        if level:
-            container = {"name": "operator", "env": [{"name": LEVEL, "value": level}]}
+        if tag:
+            images = {item.name: productimages.image_name(item.name, tag) for item in fields(Images)}
+            variables = [
+                {"name": f"RUNNERHUB_IMAGE_{name.upper()}", "value": image} for name, image in images.items()
+            ]
+            container = {"name": "operator", "image": images["operator"], "env": variables}
             patch = {
                 "apiVersion": "apps/v1",
                 "kind": "Deployment",
@@ -144,12 +150,12 @@ class Argo:
         self.argo.kubectl.apply(argocd.example(self.argo.repository))
         self.argo.wait(self.application, self.revision, seconds=420)
 
-    def change(self) -> None:
-        def level(values: dict[str, Any]) -> None:
-            values["log"]["level"] = "DEBUG"
+    def upgrade(self) -> None:
+        def tag(values: dict[str, Any]) -> None:
+            values["image"]["tag"] = NEXT
 
-        self.argo.repository.edit("charts/runnerhub-operator/values.yaml", level)
-        self._commit("Tell more")
+        self.argo.repository.edit("charts/runnerhub-operator/values.yaml", tag)
+        self._commit("The next images")
 
     def back(self) -> None:
         self.revision = self.argo.repository.revert(self.revision)

@@ -50,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=(command.__doc__ or "").splitlines()[0])
         if name == "venv":
             sub.add_argument("venv", type=Path, help="folder of the environment")
+        if name == "plugin":
+            sub.add_argument("output", type=Path, help="file to write")
     return parser
 
 
@@ -125,6 +127,11 @@ def _venv(options: argparse.Namespace) -> None:
     pythonenv.make(options.venv)
 
 
+def _plugin(options: argparse.Namespace) -> None:
+    """Build the plugin for kubectl as one file."""
+    pythonenv.plugin(options.output)
+
+
 def _servers(_options: argparse.Namespace) -> None:
     """Install the servers that the integration tests start for themselves: Postgres, Redis, PgBouncer, HAProxy."""
     # Debian keeps Postgres' programs out of PATH; what starts them is in it.
@@ -155,6 +162,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "down": _down,
     "clean": _clean,
     "venv": _venv,
+    "plugin": _plugin,
     "servers": _servers,
     "lint": _lint,
 }

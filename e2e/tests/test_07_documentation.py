@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.lab.bed import Bed
+from e2e.lab.bed import OPERATOR_NAMESPACE, Bed
 from kindbed import gotools, paths
 from tests import doc_commands
 from tests.doc_commands import Block
@@ -73,6 +73,10 @@ def reader(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple
     found = Reader(bed, tmp_path_factory.mktemp("reader"))
     # Of a run that was cut off.
     bed.delete_namespace(NAMESPACE)
+    # The quick start installs it.
+    bed.helm(
+        "uninstall", "runnerhub-operator", "--namespace", OPERATOR_NAMESPACE, "--wait", "--ignore-not-found"
+    )
     started = time.monotonic()
     try:
         found.follow(doc_commands.QUICK_START)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 from runnerhub_operator import names
 
@@ -13,6 +14,35 @@ from .objects import Lease
 
 OPERATOR_SELECTOR: Final = "app.kubernetes.io/name=runnerhub-operator"
 _WATCH: Final = "RUNNERHUB_WATCH_NAMESPACES"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """How an operator was installed, from the labels of its pods; by default as the documentation does it.
+
+    `version`: the chart's, "" when unknown; `watched`: the namespaces that it serves, empty for all.
+    """
+
+    namespace: str = "runnerhub-system"
+    release: str = "runnerhub-operator"
+    version: str = ""
+    by_helm: bool = True
+    watched: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, pods: Sequence[Manifest]) -> Self:
+        """Read it from the newest pod."""
+        if not pods:
+            return cls()
+        pod = max(pods, key=lambda item: item["metadata"].get("creationTimestamp", ""))
+        labels = pod["metadata"].get("labels", {})
+        return cls(
+            namespace=pod["metadata"]["namespace"],
+            release=labels.get("app.kubernetes.io/instance", cls().release),
+            version=labels.get("app.kubernetes.io/version", ""),
+            by_helm=labels.get("app.kubernetes.io/managed-by") == "Helm",
+            watched=_watched(pod),
+        )
 
 
 def read_operator_leases(kubectl: Kubectl) -> tuple[Lease, ...] | Unknown:

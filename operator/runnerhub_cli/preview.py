@@ -60,7 +60,7 @@ def check(kubectl: Kubectl, manifest: Manifest) -> None:
 def plan(kubectl: Kubectl, manifest: Manifest, *, as_json: bool) -> str:
     """The plan of the operator that runs, as text or JSON."""
     namespace = manifest["metadata"].get("namespace") or kubectl.current_namespace()
-    operator = kubectl.in_namespace(operator_namespace(kubectl))
+    operator = kubectl.in_namespace(operator_namespace(kubectl.in_namespace(namespace)))
     words = ["exec", "--stdin", "--quiet", _OPERATOR, "--", "runnerhub-operator", "plan"]
     words += ["--namespace", namespace, "--filename", "-", *(["--output", "json"] if as_json else [])]
     try:

@@ -69,16 +69,17 @@ def older(tmp_path: Path) -> Path:
 def test_an_upgrade_brings_the_definition_up_to_date_and_a_rollback_back(
     helm: Helm, kubectl: Kubectl, older: Path
 ) -> None:
-    inside = ("--namespace", SYSTEM)
+    # As the documentation has it.
+    inside, reuse = ("--namespace", SYSTEM), ("--reset-then-reuse-values",)
     helm("install", "op", older, *inside, "--create-namespace")
     assert first_column(kubectl) == OLDER
-    helm("upgrade", "op", charts.OPERATOR, *inside)
+    helm("upgrade", "op", charts.OPERATOR, *inside, *reuse)
     assert first_column(kubectl) == "Whether the cluster serves."
     helm("rollback", "op", "1", *inside)
     assert first_column(kubectl) == OLDER
     # The way back that keeps the newer definition under an older operator.
-    helm("upgrade", "op", charts.OPERATOR, *inside)
-    helm("upgrade", "op", older, *inside, "--set", "crds.install=false")
+    helm("upgrade", "op", charts.OPERATOR, *inside, *reuse)
+    helm("upgrade", "op", older, *inside, *reuse, "--set", "crds.install=false")
     assert first_column(kubectl) == "Whether the cluster serves."
 
 

@@ -26,13 +26,15 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{- /* Image reference: (dict "root" . "name" "postgres") */ -}}
+{{- /* Image reference: (dict "root" . "name" "postgres"). A released chart has the digests of its images in a file. */ -}}
 {{- define "runnerhub-operator.image" -}}
 {{- $image := .root.Values.image -}}
+{{- $released := .root.Files.Get "files/digests.yaml" | fromYaml -}}
+{{- $digest := get $image.digests .name | default (ternary (get $released .name) "" (empty $image.tag)) -}}
 {{- if get $image.overrides .name -}}
 {{ get $image.overrides .name }}
-{{- else if get $image.digests .name -}}
-{{ $image.registry }}/{{ .name }}@{{ get $image.digests .name }}
+{{- else if $digest -}}
+{{ $image.registry }}/{{ .name }}@{{ $digest }}
 {{- else -}}
 {{ $image.registry }}/{{ .name }}:{{ $image.tag | default .root.Chart.AppVersion }}
 {{- end -}}

@@ -29,9 +29,9 @@ LOADED_LABEL = "runnerhub.io/image-id"
 _CTR = ("ctr", "--namespace", "k8s.io")
 
 
-def image_name(name: str) -> str:
+def image_name(name: str, tag: str = versions.PRODUCT_VERSION) -> str:
     """Full name of a product image, as the operator's defaults and the chart use it."""
-    return f"{versions.PRODUCT_REGISTRY}/{name}:{versions.PRODUCT_VERSION}"
+    return f"{versions.PRODUCT_REGISTRY}/{name}:{tag}"
 
 
 def names() -> list[str]:
@@ -119,6 +119,17 @@ def load(cluster: Cluster) -> None:
     """Bring the product images onto all nodes; an image that a node already has with this content is skipped."""
     # No pod runs the base image itself.
     place(cluster, [image_name(name) for name in build(cluster.engine) if name != BASE])
+
+
+def tag(cluster: Cluster, another: str) -> None:
+    """Give the product images on all nodes a second tag, under which they stand for another version."""
+    tags = [
+        shlex.join([*_CTR, "images", "tag", "--force", image_name(name), image_name(name, another)])
+        for name in names()
+        if name != BASE
+    ]
+    for node in cluster.nodes("running"):
+        cluster.engine.output("exec", node, "sh", "-c", " && ".join(tags))
 
 
 def place(cluster: Cluster, images: list[str]) -> None:

@@ -1,7 +1,10 @@
 """The project's Python environment, and the checks of files that are not Python."""
 
+import shutil
 import sys
+import tempfile
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 from kindbed import gotools
@@ -17,13 +20,7 @@ _IMPORTABLE = ("operator", "e2e/client", "e2e/kind", ".")
 def make(venv: Path) -> None:
     """Create or update a virtual environment with the project's libraries and tools, as the lock file pins them."""
     with step(f"install Python libraries into {venv}"):
-        if not succeeds([sys.executable, "-c", "import ensurepip"]):
-            # Debian splits it off; its presence cannot be told from a program on PATH.
-            ensure_packages({"python3-venv": "/nonexistent"})
-        run_logged([sys.executable, "-m", "venv", venv], "venv")
-        python = venv / "bin" / "python"
-        quiet: list[Word] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        run_logged([*quiet, "--upgrade", _PIP], "venv")
+        python, quiet = _create(venv)
         project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
         groups = [word for group in sorted(project["dependency-groups"]) for word in ("--group", group)]
         extras = project["project"]["optional-dependencies"].values()
@@ -33,6 +30,53 @@ def make(venv: Path) -> None:
         folder = output_of([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
         paths = [str((REPOSITORY / place).resolve()) for place in _IMPORTABLE]
         Path(folder, "runnerhub-checkout.pth").write_text("\n".join(paths) + "\n")
+
+
+def plugin(output: Path, source: Path = REPOSITORY, environment: Mapping[str, str] | None = None) -> None:
+    """Build the plugin for kubectl as one file, with its libraries for this kind of Python and processor.
+
+    The same source gives the same file; `environment` may set SOURCE_DATE_EPOCH.
+    """
+    with step(f"build {output.name}"), tempfile.TemporaryDirectory(prefix="plugin-") as folder:
+        tools, site = Path(folder, "tools"), Path(folder, "site")
+        _, quiet = _create(tools)
+        pinned: list[Word] = [*quiet, "-c", source / "requirements.lock"]
+        run_logged([*pinned, "shiv"], "plugin")
+        run_logged([*pinned, "--no-compile", "--target", site, "--group", "cli"], "plugin", cwd=source)
+        # Programs of the libraries begin with the path of this environment, and pip's records have their hashes.
+        shutil.rmtree(site / "bin", ignore_errors=True)
+        for record in site.glob("*.dist-info/RECORD"):
+            record.unlink()
+        for package in ("runnerhub_cli", "runnerhub_operator"):
+            shutil.copytree(
+                source / "operator" / package, site / package, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        # Otherwise of this machine's umask; shiv adds files of its own.
+        for file in (*site.rglob("*"), *(tools / "lib").rglob("shiv/**/*")):
+            if file.is_file():
+                file.chmod(0o644)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        run_logged(
+            [
+                tools / "bin" / "shiv", "--site-packages", site, "--compressed", "--reproducible",
+                "--python", "/usr/bin/env python3", "--entry-point", "runnerhub_cli.entry:main",
+                "--output-file", output,
+            ],
+            "plugin",
+            env=environment,
+        )  # fmt: skip
+
+
+def _create(venv: Path) -> tuple[Path, list[Word]]:
+    """A virtual environment: its Python, and the words with which its pip installs."""
+    if not succeeds([sys.executable, "-c", "import ensurepip"]):
+        # Debian splits it off; its presence cannot be told from a program on PATH.
+        ensure_packages({"python3-venv": "/nonexistent"})
+    run_logged([sys.executable, "-m", "venv", venv], "venv")
+    python = venv / "bin" / "python"
+    quiet: list[Word] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    run_logged([*quiet, "--upgrade", _PIP], "venv")
+    return python, quiet
 
 
 def lint(venv: Path) -> None:

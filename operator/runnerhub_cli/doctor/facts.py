@@ -13,6 +13,7 @@ from runnerhub_operator.quantities import parse_quantity
 
 from ..kubectl import Unknown
 from ..objects import Lease, Pod
+from ..operators import Installation
 from ..picture import View
 from ..times import parse_time
 
@@ -240,14 +241,19 @@ class Operator:
     images: tuple[str, ...]
     lease: Lease | None
     account: str = ""
+    installation: Installation = field(default_factory=Installation)
     denied: tuple[Right, ...] | Unknown = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`now` is the API server's time. `crd` None: not installed. `reserved`: what pods reserve, by node."""
+    """`now` is the API server's time. `crd` None: not installed. `reserved`: what pods reserve, by node.
+
+    `namespace`: where the cluster is, or is to be.
+    """
 
     now: datetime
+    namespace: str
     plugin_version: str
     server_version: str
     crd: Mapping[str, Any] | Unknown | None

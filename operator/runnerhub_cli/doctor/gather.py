@@ -22,7 +22,7 @@ from runnerhub_operator.resources.redis import redis_manifests
 from ..errors import CliError, Exit
 from ..kubectl import CLUSTERS, Kubectl, KubectlError, Manifest, Unknown, at_once, known
 from ..objects import Lease, Pod
-from ..operators import read_operator_leases, read_operator_pods, serving
+from ..operators import Installation, read_operator_leases, read_operator_pods, serving
 from ..picture import Picture, look
 from ..reading import choose, namespace_of, pods_of
 from ..times import parse_time, seconds_since
@@ -102,6 +102,7 @@ def gather(kubectl: Kubectl, name: str | None, manifest: Manifest | None, plugin
         operator = replace(operator, denied=more["operator"])
     return Facts(
         now=now,
+        namespace=namespace,
         plugin_version=plugin_version,
         server_version=answers["version"].get("serverVersion", {}).get("gitVersion", ""),
         crd=answers["crd"],
@@ -182,6 +183,7 @@ def _operator(
         images=tuple(sorted(images)),
         lease=lease,
         account=next(accounts, ""),
+        installation=Installation.of(pods),
     )
 
 

@@ -9,8 +9,9 @@ from runnerhub_operator import names
 from runnerhub_operator.api.crd import custom_resource_definition
 
 from ..kubectl import Unknown
+from ..operators import Installation
 from ..times import age, seconds_since, span
-from .facts import Facts, StorageClass
+from .facts import Facts, Operator, StorageClass
 from .findings import Finding, Level, pod_finding, unknown
 
 # The first whose preStop hooks can sleep, which the pods need; the charts say the same.
@@ -20,6 +21,9 @@ LEASE_STALE_SECONDS: Final = 30
 CLOCK_WARNING_SECONDS: Final = 5
 # The leeway that certificates and tokens usually have.
 CLOCK_ERROR_SECONDS: Final = 60
+
+# A checkout has it as charts/runnerhub-operator.
+_CHART: Final = "oci://ghcr.io/runnerhub/charts/runnerhub-operator"
 
 
 def check_version(facts: Facts) -> Iterator[Finding]:
@@ -50,13 +54,22 @@ def check_definition(facts: Facts) -> Iterator[Finding]:
     if isinstance(crd, Unknown):
         yield unknown(check, crd)
         return
+    if crd is None and isinstance(facts.operator, Operator) and facts.operator.pods:
+        yield Finding(
+            check,
+            Level.ERROR,
+            f"Kubernetes does not know {names.KIND}, though the operator is there",
+            "Apply the definition of its version.",
+            _apply_definition(facts),
+        )
+        return
     if crd is None:
         yield Finding(
             check,
             Level.ERROR,
             f"Kubernetes does not know {names.KIND}: RunnerHub is not installed",
             "Install it.",
-            "helm install runnerhub-operator charts/runnerhub-operator -n runnerhub-system --create-namespace",
+            f"{_helm('install', facts)} --create-namespace",
         )
         return
     live = _version(crd)
@@ -75,8 +88,9 @@ def check_definition(facts: Facts) -> Iterator[Finding]:
             check,
             Level.WARNING,
             f"{wanted} is served, but of an older version: it lacks {_some(missing)}",
-            "Apply the definition of the installed operator's version; helm does not upgrade it by itself everywhere.",
-            "kubectl apply --server-side --force-conflicts -f crds/",
+            f"Apply the definition of version {_version_of(facts)}; where it is that already, use the plugin of that "
+            "version.",
+            _apply_definition(facts),
         )
     elif more := sorted(theirs - ours):
         yield Finding(
@@ -89,6 +103,26 @@ def check_definition(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             check, Level.OK, f"{wanted} is served, with the fields of version {facts.plugin_version}"
         )
+
+
+def _installation(facts: Facts) -> Installation:
+    return facts.operator.installation if isinstance(facts.operator, Operator) else Installation()
+
+
+def _version_of(facts: Facts) -> str:
+    """Of the operator; of the plugin, where there is none."""
+    return _installation(facts).version or facts.plugin_version
+
+
+def _helm(verb: str, facts: Facts) -> str:
+    """A command of Helm for the operator's release; it leaves the operator's version as it is."""
+    found = _installation(facts)
+    return f"helm {verb} {found.release} {_CHART} --version {_version_of(facts)} -n {found.namespace}"
+
+
+def _apply_definition(facts: Facts) -> str:
+    show = f"{_helm('template', facts)} --show-only templates/crd.yaml"
+    return f"{show} | kubectl apply --server-side --force-conflicts -f -"
 
 
 def _version(crd: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -136,6 +170,12 @@ def check_operator(facts: Facts) -> Iterator[Finding]:
     images = ", ".join(operator.images)
     if len(ready) == len(operator.pods):
         yield Finding(check, Level.OK, f"{len(ready)} of {len(operator.pods)} pods ready, {images}")
+    if _version_of(facts) != facts.plugin_version:
+        yield Finding(
+            check,
+            Level.NOTE,
+            f"it is of version {_version_of(facts)}, this plugin of {facts.plugin_version}",
+        )
     for pod in operator.pods:
         if not pod.ready:
             yield pod_finding(check, pod, facts, "kubectl runnerhub logs operator --tail 50")
@@ -165,14 +205,27 @@ def check_operator(facts: Facts) -> Iterator[Finding]:
     if isinstance(operator.denied, Unknown):
         yield Finding(check, Level.UNKNOWN, f"its permissions could not be looked at: {operator.denied.why}")
     elif operator.denied:
-        where = facts.cluster.view.picture.namespace if facts.cluster is not None else "the namespace"
+        remedy, command = _more_rights(facts)
         yield Finding(
             check,
             Level.ERROR,
-            f"its account may not, in {where}: {_some([str(right) for right in operator.denied], 5)}",
-            "Add the namespace to watchNamespaces in the chart's values, or restore the chart's roles.",
-            "helm upgrade runnerhub-operator charts/runnerhub-operator -n runnerhub-system --reset-then-reuse-values",
+            f"its account may not, in {facts.namespace}: {_some([str(right) for right in operator.denied], 5)}",
+            remedy,
+            command,
         )
+
+
+def _more_rights(facts: Facts) -> tuple[str, str]:
+    """Remedy and command for an operator that may not do here what it must."""
+    found = _installation(facts)
+    missing = bool(found.watched) and facts.namespace not in found.watched
+    remedy = "Add the namespace to watchNamespaces." if missing else "Restore the chart's roles."
+    if not found.by_helm:
+        return f"{remedy[:-1]}, by applying its manifests again.", ""
+    command = f"{_helm('upgrade', facts)} --reset-then-reuse-values"
+    if missing:
+        command += f" --set 'watchNamespaces={{{','.join((*found.watched, facts.namespace))}}}'"
+    return remedy, command
 
 
 def check_permissions(facts: Facts) -> Iterator[Finding]:

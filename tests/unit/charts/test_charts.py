@@ -94,6 +94,19 @@ def test_nothing_but_the_definition_is_cluster_scoped_when_namespaces_are_given(
     assert scoped == ["CustomResourceDefinition"]
 
 
+def test_releases_for_other_namespaces_share_no_object() -> None:
+    def objects(namespace: str, watched: str) -> set[tuple[str, str, str]]:
+        options = f"watchNamespaces={{{watched}}},crds.install=false,nfsVolumes=true"
+        return {
+            (item["kind"], item["metadata"]["name"], item["metadata"].get("namespace", ""))
+            for item in charts.render(OPERATOR, "--set", options, namespace=namespace)
+        }
+
+    one, other = objects("system-a", "team-a"), objects("system-b", "team-b")
+    assert {kind for kind, _, namespace in one if not namespace} == {"ClusterRole", "ClusterRoleBinding"}
+    assert not one & other
+
+
 def test_namespaced_roles_grant_what_the_cluster_role_does_and_only_there() -> None:
     everywhere = of_kind("ClusterRole")[0]["rules"]
     roles = {

@@ -77,6 +77,8 @@ def main() -> None:
                 sys.stdout.write("".join(f"{item['metadata']['name']}\n" for item in found))
             else:
                 sys.stdout.write(json.dumps({"kind": "List", "items": found}))
+        case ["apply", "--dry-run=server", *_]:
+            pass
         case ["annotate", _, _, change, *_]:
             annotate(change)
         case ["exec" | "logs", *_]:

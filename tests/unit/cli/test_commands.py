@@ -233,6 +233,22 @@ def test_of_several_operators_the_one_that_serves_the_namespace_is_meant(program
     assert "Find out why it does not run." in program("status").out
 
 
+@pytest.mark.parametrize(
+    ("written", "asked"), [({}, "runnerhub-system"), ({"namespace": "builds"}, "builds-system")]
+)
+def test_a_plan_is_that_of_the_operator_that_serves_the_manifests_namespace(
+    program: Program, tmp_path: Path, written: dict[str, str], asked: str
+) -> None:
+    program.play("healthy", lambda scene: several_operators(scene, "runnerhub"))
+    manifest = {"kind": "RunnerHubCluster", "metadata": {"name": "hub", **written}, "spec": {}}
+    file = tmp_path / "hub.yaml"
+    file.write_text(json.dumps(manifest))
+    words = json.loads(program("plan", "-f", str(file)).out)
+    own = words.index("--")
+    assert words[own - 2 : own] == ["--namespace", asked]
+    assert words[words.index("--namespace", own) + 1] == written.get("namespace", "runnerhub")
+
+
 def test_psql_goes_to_the_primary_and_its_exit_code_is_psqls(program: Program) -> None:
     program.play("healthy", lambda scene: scene.update(exit=7))
     done = program("psql", "--", "-c", "select 1")

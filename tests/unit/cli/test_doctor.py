@@ -22,6 +22,7 @@ from runnerhub_cli.doctor.facts import (
     Node,
     NodeClock,
     Operator,
+    Right,
     StorageClass,
     Wanted,
     requests_of,
@@ -32,6 +33,7 @@ from runnerhub_cli.doctor.report import counted, findings_screen
 from runnerhub_cli.errors import Exit
 from runnerhub_cli.kubectl import Unknown
 from runnerhub_cli.objects import Lease, Pod
+from runnerhub_cli.operators import Installation
 from runnerhub_cli.output import text_of
 from runnerhub_cli.picture import look
 from runnerhub_operator.api.crd import custom_resource_definition
@@ -94,6 +96,7 @@ def facts(cluster: ClusterFacts | None = None, **changes: object) -> Facts:
     lease = Lease.of(recorded("healthy")["operator"])
     healthy = Facts(
         now=NOW,
+        namespace="runnerhub",
         plugin_version="0.1.0",
         server_version="v1.35.4",
         crd=custom_resource_definition(),
@@ -110,6 +113,22 @@ def facts(cluster: ClusterFacts | None = None, **changes: object) -> Facts:
         cluster=cluster,
     )
     return replace(healthy, **changes)
+
+
+def installed(
+    namespace: str = "runnerhub-system",
+    release: str = "runnerhub-operator",
+    version: str = "",
+    *,
+    by_helm: bool = True,
+    watched: tuple[str, ...] = (),
+    denied: tuple[Right, ...] = (),
+) -> Operator:
+    """The operator of `facts`, installed in another way."""
+    healthy = facts().operator
+    assert isinstance(healthy, Operator)
+    found = Installation(namespace, release, version, by_helm, watched)
+    return replace(healthy, installation=found, denied=denied)
 
 
 def bad(given: Facts) -> list[Finding]:
@@ -164,18 +183,27 @@ def test_kubernetes_must_be_new_enough(version: str, level: Level | None) -> Non
     assert [item.level for item in found] == ([level] if level else [])
 
 
-def test_a_missing_definition_is_installed() -> None:
-    finding = only(facts(crd=None))
-    assert finding.level is Level.ERROR
-    assert finding.command.startswith("helm install")
+def test_a_missing_definition_is_installed_with_the_operator_or_applied_where_that_is() -> None:
+    nothing, *_ = bad(facts(crd=None, operator=Operator((), (), None)))
+    assert (nothing.check, nothing.level) == ("definition", Level.ERROR)
+    assert nothing.command == (
+        "helm install runnerhub-operator oci://ghcr.io/runnerhub/charts/runnerhub-operator --version 0.1.0 "
+        "-n runnerhub-system --create-namespace"
+    )
+    assert only(facts(crd=None)).command.startswith("helm template runnerhub-operator oci://")
 
 
 def test_a_definition_of_an_older_version_is_told_by_the_fields_that_it_lacks() -> None:
     crd = copy.deepcopy(custom_resource_definition())
     del crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["paused"]
-    finding = only(facts(crd=crd))
+    finding = only(replace(facts(crd=crd), operator=installed(version="0.2.0")))
     assert finding.level is Level.WARNING
     assert "spec.paused" in finding.message
+    assert finding.command == (
+        "helm template runnerhub-operator oci://ghcr.io/runnerhub/charts/runnerhub-operator --version 0.2.0 "
+        "-n runnerhub-system --show-only templates/crd.yaml | "
+        "kubectl apply --server-side --force-conflicts -f -"
+    )
 
 
 def test_a_definition_of_a_newer_version_is_a_note() -> None:
@@ -212,6 +240,50 @@ def test_rights_that_the_operator_lacks_are_named() -> None:
     given = facts(cluster_facts())
     finding = only(replace(given, operator=replace(given.operator, denied=OPERATOR_RIGHTS[:2])))
     assert "list runnerhubclusters, patch runnerhubclusters/status" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("watched", "more"),
+    [((), ""), (("runnerhub",), ""), (("a", "b"), " --set 'watchNamespaces={a,b,runnerhub}'")],
+)
+def test_rights_come_with_a_namespace_more_or_by_the_same_chart_once_more(
+    watched: tuple[str, ...], more: str
+) -> None:
+    found = installed("hubs", "op", "0.1.0", watched=watched, denied=OPERATOR_RIGHTS[:2])
+    assert only(facts(cluster_facts(), operator=found)).command == (
+        "helm upgrade op oci://ghcr.io/runnerhub/charts/runnerhub-operator --version 0.1.0 -n hubs "
+        f"--reset-then-reuse-values{more}"
+    )
+
+
+def test_helm_is_not_named_where_it_has_installed_nothing() -> None:
+    found = installed(by_helm=False, watched=("a",), denied=OPERATOR_RIGHTS[:2])
+    finding = only(facts(cluster_facts(), operator=found))
+    assert finding.remedy == "Add the namespace to watchNamespaces, by applying its manifests again."
+    assert finding.command == ""
+
+
+def test_how_the_operator_was_installed_is_read_from_its_newest_pod() -> None:
+    def pod(created: str, labels: dict[str, str], watched: str) -> dict:
+        variables = [{"name": "RUNNERHUB_WATCH_NAMESPACES", "value": watched}]
+        return {
+            "metadata": {"namespace": "hubs", "creationTimestamp": created, "labels": labels},
+            "spec": {"containers": [{"name": "operator", "env": variables}]},
+        }
+
+    labels = {"app.kubernetes.io/instance": "op", "app.kubernetes.io/version": "0.2.0"}
+    helm = {"app.kubernetes.io/managed-by": "Helm"}
+    pods = [pod("2026-11-26T09:00:01Z", labels | helm, "a,b"), pod("2026-11-26T09:00:00Z", labels, "")]
+    assert Installation.of(pods) == Installation("hubs", "op", "0.2.0", True, ("a", "b"))
+    assert Installation.of(pods[1:]) == Installation("hubs", "op", "0.2.0", False, ())
+    assert Installation.of([]) == Installation()
+
+
+def test_an_operator_of_another_version_is_a_note() -> None:
+    given = facts(operator=installed(version="0.2.0"))
+    notes = [item.message for item in judge(given) if (item.check, item.level) == ("operator", Level.NOTE)]
+    assert notes == ["it is of version 0.2.0, this plugin of 0.1.0"]
+    assert bad(given) == []
 
 
 def test_only_rights_without_which_nothing_goes_are_a_warning() -> None:
@@ -532,4 +604,4 @@ def test_what_needs_somebody_stands_last_with_its_command() -> None:
     assert lines[0].startswith("OK ")
     assert lines[-1] == counted(judge(given))
     assert lines[-1].startswith("4 errors, ")
-    assert any(line.strip().startswith("$ helm install") for line in lines)
+    assert any(line.strip().startswith("$ helm template") for line in lines)

@@ -42,6 +42,7 @@ def test_charts_refuse_older_ones(chart: str) -> None:
 
 def test_documents_name_the_oldest_and_the_newest() -> None:
     assert f"Kubernetes {OLDEST} to {NEWEST}" in (ROOT / "docs" / "install.md").read_text()
+    assert f"run with {versions.KUBERNETES.removeprefix('v')};" in (ROOT / "docs" / "install.md").read_text()
     assert f"Kubernetes {OLDEST} or newer" in (ROOT / "docs" / "reference" / "versions.md").read_text()
 
 
