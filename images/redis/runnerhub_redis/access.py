@@ -42,10 +42,13 @@ ALL_KEYS = (*KEYS.values(), SENTINEL_CLIENTS_KEY)
 
 _EVERYTHING = "~* &*"
 _NO_STEERING = "+@all -@admin -@dangerous +info +role +client|list"
+# All channels but those that begin with `__s`: Sentinels believe what is published in `__sentinel__:hello`, also who
+# the master is. To hear of any channel does no harm.
+_NO_HELLO = "&[^_]* &_[^_]* &__[^s]* (+subscribe +psubscribe &*)"
 REDIS_RULES = {
     # What administers the server or destroys all data at once is closed; BullMQ and clients that go by Sentinel need
     # the rest.
-    APPLICATION: f"{_EVERYTHING} {_NO_STEERING}",
+    APPLICATION: f"~* {_NO_HELLO} {_NO_STEERING}",
     REPLICATION: "+psync +replconf +ping",
     SENTINEL: f"{_EVERYTHING} +multi +exec +slaveof +replicaof +ping +subscribe +publish +config|rewrite +role +info "
     "+client|setname +client|kill +script|kill",
