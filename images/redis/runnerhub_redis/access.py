@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,7 +120,7 @@ class Credentials:
         return Login(user, (first, *(word for word in self._words[key] if word != first)))
 
     def refresh(self, accept_seconds: float = PATIENT_SECONDS) -> None:
-        """Read the files, and drop what has lasted long enough. Raises OSError when it cannot be remembered."""
+        """Read the files, and drop what has lasted long enough. Raises OSError when a new one cannot be remembered."""
         before = {key: list(words) for key, words in self._words.items()}
         for key in ALL_KEYS:
             found = read(self._folder / key)
@@ -133,7 +134,9 @@ class Credentials:
             self._write()
         elif any(len(words) > 1 for words in self._words.values()) and self._lasted(accept_seconds):
             self._words = {key: words[:1] for key, words in self._words.items()}
-            self._write()
+            # On a full volume: the next life drops them again.
+            with suppress(OSError):
+                self._write()
 
     def _lasted(self, accept_seconds: float) -> bool:
         """Whether clients too have had time enough."""
