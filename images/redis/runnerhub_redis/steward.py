@@ -64,9 +64,7 @@ def corrections(masters: Sequence[Mapping[str, str]], settings: Settings) -> lis
         if master["name"] != settings.master_name:
             found.append(("SENTINEL", "REMOVE", master["name"]))
             continue
-        differs = {
-            option: str(value) for option, value in wanted.items() if master.get(option) != str(value)
-        }
+        differs = {option: str(value) for option, value in wanted.items() if master.get(option) != str(value)}
         if _DOWN_AFTER in differs:
             # Sentinel does not tell this one. It goes first: whoever finds the other right takes it for right, too.
             differs = {_REBOOT_DOWN_AFTER: differs[_DOWN_AFTER], **differs}

@@ -69,7 +69,7 @@ class FakeArena:
     def wait_writing(self, seconds):
         pass
 
-    def wait_through(self, seconds):
+    def wait_through(self, _seconds):
         if self.silent:
             raise WaitTimeoutError(f"{self.silent} to be acknowledged")
 

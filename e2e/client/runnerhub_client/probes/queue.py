@@ -76,7 +76,12 @@ async def counter(context: Context) -> None:
 
 
 async def _run(
-    context: Context, probe: str, kind: str, rate: float, send: _Send, connect: Callable[..., Redis] = redis_master
+    context: Context,
+    probe: str,
+    kind: str,
+    rate: float,
+    send: _Send,
+    connect: Callable[..., Redis] = redis_master,
 ) -> None:
     journal = Journal(context.directory, probe)
     seconds = context.load.timeout_seconds
