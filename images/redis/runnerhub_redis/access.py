@@ -163,13 +163,17 @@ class Credentials:
 def redis_users(credentials: Credentials, *, nameless_clients: bool) -> dict[str, tuple[str, ...]]:
     """Users of Redis, each with what ACL SETUSER takes after the name: rules and passwords.
 
-    `nameless_clients`: clients that give a password alone get in, as the application.
+    `nameless_clients`: clients that give a password alone get in, as the application. Otherwise nobody gets in as
+    `default`, which may do everything all the same: a server loads its append-only file as that user, and leaves out
+    every transaction and script in it that the user may not run (https://github.com/redis/redis/issues/14541).
     """
     found = {
         user: _user(REDIS_RULES[user], credentials.accepted(key), is_on=True) for user, key in KEYS.items()
     }
     application = REDIS_RULES[APPLICATION], credentials.accepted(APPLICATION_KEY)
-    found[DEFAULT] = _user(*application, is_on=True) if nameless_clients else _user("", (), is_on=False)
+    found[DEFAULT] = (
+        _user(*application, is_on=True) if nameless_clients else _user(REDIS_RULES[OPERATOR], (), is_on=False)
+    )
     return found
 
 

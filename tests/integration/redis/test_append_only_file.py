@@ -7,10 +7,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import redis
 
-from images.redis.runnerhub_redis import aof, snapshots, volume
+from images.redis.runnerhub_redis import access, aof, snapshots, volume
 from images.redis.runnerhub_redis.decision import Volume
-from tests.integration.redis.conftest import Pods, wait_until
+from tests.integration.redis.conftest import ADDRESSES, AT_ONCE, Pods, wait_until
+from tests.unit.redis.test_redis_pod_configuration import write_passwords
 
 
 def written(pods: Pods) -> Path:
@@ -196,3 +198,47 @@ def test_only_the_newest_tails_are_kept(pods: Pods) -> None:
     kept = sorted(item.name for item in paths.tails.iterdir())
     assert kept[:2] == ["20200103T000000Z-x", "20200104T000000Z-x"]
     assert len(kept) == aof.KEPT_TAILS
+
+
+@pytest.mark.parametrize("nameless_clients", [False, True])
+def test_transactions_and_scripts_are_there_after_a_crash(
+    pods: Pods, tmp_path: Path, nameless_clients: bool
+) -> None:
+    credentials = access.Credentials(write_passwords(tmp_path / "secret"), tmp_path / "memory")
+    users = tmp_path / "users.acl"
+    users.write_text(
+        "\n".join(access.lines(access.redis_users(credentials, nameless_clients=nameless_clients))) + "\n"
+    )
+    options = ("--appendonly", "yes", "--appendfsync", "always", "--min-replicas-to-write", "0")
+
+    def start() -> redis.Redis:
+        pods.start_redis(0, *options, "--aclfile", str(users))
+        client = redis.Redis(
+            ADDRESSES[0],
+            pods.port,
+            username="app",
+            password="the-password",
+            decode_responses=True,
+            retry=AT_ONCE,
+        )
+        wait_until(client.ping)
+        return client
+
+    client = start()
+    with client.pipeline(transaction=True) as transaction:
+        transaction.set("by-transaction", "1").lpush("list", "1", "2").execute()
+    # As BullMQ adds a job: several commands, which go to the file as one transaction.
+    client.eval(
+        "redis.call('HSET', KEYS[1], 'data', '{}'); redis.call('RPUSH', KEYS[2], '1')", 2, "job", "wait"
+    )
+    process = pods.processes["redis", 0]
+    process.kill()
+    process.wait()
+    client = start()
+    assert set(client.scan_iter()) == {"by-transaction", "list", "job", "wait"}
+    if not nameless_clients:
+        for name in ({}, {"username": "default"}):
+            with pytest.raises(redis.AuthenticationError):
+                redis.Redis(ADDRESSES[0], pods.port, password="the-password", retry=AT_ONCE, **name).ping()
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(ADDRESSES[0], pods.port, retry=AT_ONCE).ping()

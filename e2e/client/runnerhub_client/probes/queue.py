@@ -1,4 +1,4 @@
-"""Writes to the Redis master: entries of a set, with a replica's confirmation and without, and a counter."""
+"""Writes to the Redis master: entries of a set (by a script), with a replica's confirmation and without, and a counter."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ SETS = {
     "plain": "runnerhub:oracle:plain",
 }
 COUNTER = "runnerhub:oracle:counter"
+# Two writes at once, as BullMQ's are: replicas get them, and the append-only file has them, as one transaction.
+_SCRIPT = "redis.call('SADD', KEYS[1], ARGV[1]) redis.call('SET', KEYS[2], ARGV[1])"
 # Answers with which the server refused before it did anything.
 _REFUSED = ("READONLY", "NOREPLICAS", "LOADING", "MASTERDOWN", "NOAUTH", "WRONGPASS", "MISCONF", "OOM")
 
@@ -118,7 +120,7 @@ def _entry(key: str, load: Load, replicas: int) -> _Send:
 
     async def send(client: Redis, identifier: str) -> _Told:
         async with client.pipeline(transaction=False) as pipeline:
-            pipeline.sadd(key, identifier)
+            pipeline.eval(_SCRIPT, 2, key, f"{key}:latest", identifier)
             if replicas:
                 pipeline.wait(replicas, load.wait_milliseconds)
             answers = await pipeline.execute()
