@@ -1,4 +1,4 @@
-"""Writes to the Redis master: entries of a set (by a script), with a replica's confirmation and without, and a counter."""
+"""Writes to the Redis master: a set's entries by a script, with a replica's confirmation and without, and a counter."""
 
 from __future__ import annotations
 
