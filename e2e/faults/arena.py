@@ -68,10 +68,10 @@ class Arena(ABC):
 
     `COMPONENT`: the tier's name in labels and status. `CONTAINER`: the one whose processes are broken.
     `LOAD_ARGUMENTS`: what the load client does. `NODE_JS_RATE`: jobs per second of its part in Node. `PROBES`: those
-    that must get through before anything is broken. `WRITERS`: those whose acknowledgements tell how long clients
-    could not write, and `STORE`: the load client's name for them together. `ERRORS_OF`: the store whose errors count,
-    where that is another one. `ONCE`: whether it is a broken promise when something is done twice. `WAY_IN`: the pods
-    that clients go through, if any, by their component.
+    that must get through before anything is broken, and again when it is healed. `WRITERS`: those whose
+    acknowledgements tell how long clients could not write, and `STORE`: the load client's name for them together.
+    `ERRORS_OF`: the store whose errors count, where that is another one. `ONCE`: whether it is a broken promise when
+    something is done twice. `WAY_IN`: the pods that clients go through, if any, by their component.
     """
 
     COMPONENT: ClassVar[str]
@@ -172,13 +172,20 @@ class Arena(ABC):
 
     def wait_writing(self, seconds: float, least: int = 20) -> None:
         """Wait until each writer was acknowledged several times from now on."""
+        self._wait_acknowledged(self.WRITERS, seconds, least)
+
+    def wait_through(self, seconds: float) -> None:
+        """Wait until every probe gets through, workers too."""
+        self._wait_acknowledged(self.PROBES, seconds, 1)
+
+    def _wait_acknowledged(self, probes: Sequence[str], seconds: float, least: int) -> None:
         since = now()
 
-        def writing() -> bool:
+        def all_are() -> bool:
             gaps = self.load.gaps(since, now())
-            return all(gaps[probe]["acknowledged"] >= least for probe in self.WRITERS)
+            return all(gaps[probe]["acknowledged"] >= least for probe in probes)
 
-        wait_for(f"{' and '.join(self.WRITERS)} to be acknowledged", writing, seconds, every=1)
+        wait_for(f"{' and '.join(probes)} to be acknowledged", all_are, seconds, every=1)
 
 
 A = TypeVar("A", bound=Arena)

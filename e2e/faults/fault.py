@@ -57,7 +57,8 @@ class Fault(Generic[A_contra]):
     happened and is over, such as a pod with a new uid. `broken_seconds`: for how long at least it stays broken.
     `writes_go_on`: whether clients must get through again before it is healed. `api_answers`: whether kubectl works
     while it is broken. `aftermath` is waited for right after healing, and gives figures for the report. `arrange`
-    makes of a whole cluster the one that the fault is about.
+    makes of a whole cluster the one that the fault is about. `loses_nothing`: not even what the servers acknowledged
+    without a promise, as the oracle judges it of the probes that are told apart.
     """
 
     name: str
@@ -71,3 +72,4 @@ class Fault(Generic[A_contra]):
     api_answers: bool = True
     aftermath: Callable[[A_contra], dict[str, float]] = _no_notes
     arrange: Callable[[A_contra], None] = _as_it_is
+    loses_nothing: bool = False

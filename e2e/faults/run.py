@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Generic
 
@@ -82,6 +83,7 @@ class _Course(Generic[A]):
         self._arena.wait_writing(WRITING_SECONDS)
         wait_for(f"{self._fault.title}: to be whole again", self._is_over, WHOLE_AGAIN_SECONDS, every=1)
         self.redundancy_seconds = round(time.monotonic() - started, 1)
+        self._arena.wait_through(WRITING_SECONDS)
         self._arena.settle()
 
     def _while_broken(self, started: float) -> None:
@@ -109,6 +111,11 @@ def _judge(arena: A, fault: Fault[A], result: RunResult) -> RunResult:
     errors = measured["stores"][arena.ERRORS_OF or arena.STORE]
     new_primary = arena.leader()
     figures = arena.figures(result, measured)
+    beside = {
+        probe: _beside(figures, verdict["probes"].get(probe, {}))
+        for probe, figures in measured["probes"].items()
+        if probe not in arena.WRITERS
+    }
     return replace(
         result,
         gap_seconds=writes["gap_seconds"],
@@ -122,12 +129,9 @@ def _judge(arena: A, fault: Fault[A], result: RunResult) -> RunResult:
         at_least_once=not arena.ONCE,
         new_primary=new_primary,
         figures=figures,
-        beside={
-            probe: _beside(figures, verdict["probes"].get(probe, {}))
-            for probe, figures in measured["probes"].items()
-            if probe not in arena.WRITERS
-        },
+        beside=beside,
         problem=result.problem
+        or _lost_beside(fault, beside)
         or arena.broken_rule(figures)
         or _wrong_move(fault, result.primary, new_primary),
     )
@@ -137,6 +141,14 @@ def _beside(measured: dict[str, Any], judged: dict[str, Any]) -> dict[str, float
     """Figures of a probe whose acknowledgements are no promise, or that does not write."""
     found = {name: measured[name] for name in ("gap_seconds", "errors", "acknowledged")}
     return {**found, **{name: judged[name] for name in ("lost", "duplicates") if name in judged}}
+
+
+def _lost_beside(fault: Fault[A], beside: Mapping[str, Mapping[str, float]]) -> str | None:
+    lost = {probe: int(found["lost"]) for probe, found in beside.items() if found.get("lost")}
+    if fault.loses_nothing and lost:
+        told = ", ".join(f"{count} of {probe}" for probe, count in lost.items())
+        return f"lost, where nothing may be: {told}"
+    return None
 
 
 def _wrong_move(fault: Fault[A], primary: str | None, new_primary: str | None) -> str | None:

@@ -49,6 +49,7 @@ def client_pod(
         {"name": "REDIS_SENTINEL_PASSWORD_FILE", "value": f"{CREDENTIALS_DIRECTORY}/sentinel-password"},
         {"name": "REDIS_SENTINEL_HOSTS", "value": ",".join(f"{hub}-redis-{i}:26379" for i in range(3))},
         {"name": "REDIS_MASTER_NAME", "value": "github-runnerhub-redis"},
+        {"name": "REDIS_HOST", "value": f"{hub}-redis-master"},
     ]
     environment = [
         *redis,

@@ -231,7 +231,8 @@ def _fullness(view: View) -> Iterator[Step]:
     if memory >= NEARLY_FULL_PERCENT:
         yield Step(
             f"The queue's memory is {memory} % full; when it is full the master refuses new jobs. Raise "
-            "spec.redis.resources.limits.memory, or let jobs be worked off.",
+            "spec.redis.resources.limits.memory, where that is not set spec.redis.storage.size, or let jobs be "
+            "worked off.",
             f"kubectl edit rhc {_target(view)}",
         )
 

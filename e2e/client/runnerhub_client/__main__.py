@@ -138,6 +138,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unconfirmed-rate", type=float, default=load.unconfirmed_rate, help="per second; 0 for none"
     )
+    parser.add_argument("--plain-rate", type=float, default=load.plain_rate, help="per second; 0 for none")
     parser.add_argument(
         "--counter-rate", type=float, default=load.counter_rate, help="per second; 0 for none"
     )
@@ -174,6 +175,7 @@ def _load(options: argparse.Namespace) -> Load:
         most_connections=options.most_connections,
         queue_rate=options.queue_rate,
         unconfirmed_rate=options.unconfirmed_rate,
+        plain_rate=options.plain_rate,
         counter_rate=options.counter_rate,
         bullmq_rate=options.bullmq_rate,
         runners=options.runners,

@@ -27,7 +27,7 @@ WRITE_KINDS = {
     "counter": "increment",
 }
 # A single Redis has said yes to these; with it, it may be gone. BullMQ asks for no more.
-UNCONFIRMED_KINDS = {"unconfirmed": "write", "bullmq-python": "add", "bullmq-node": "add"}
+UNCONFIRMED_KINDS = {"unconfirmed": "write", "plain": "write", "bullmq-python": "add", "bullmq-node": "add"}
 # The kinds of records that tell of a job that was worked on, by the probe that added it.
 WORKER_KINDS = {"bullmq-python": "process", "bullmq-node": "process"}
 # The kinds of records whose gaps are told, per probe.

@@ -53,6 +53,7 @@ def _writers(targets: Targets, load: Load) -> list[Probe]:
         (load.reads_rate > 0 and bool(targets.read_only_url), reads.run),
         (load.queue_rate > 0 and bool(targets.sentinels), queue.confirmed),
         (load.unconfirmed_rate > 0 and bool(targets.sentinels), queue.unconfirmed),
+        (load.plain_rate > 0 and bool(targets.redis_host), queue.plain),
         (load.counter_rate > 0 and bool(targets.sentinels), queue.counter),
         (load.bullmq_rate > 0 and bool(targets.sentinels), bull.produce),
         (load.websockets > 0, websocket.run),

@@ -12,7 +12,10 @@ from runnerhub_passwords.redis_login import RedisLogin, redis_login
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Addresses and credentials. An empty URL or Sentinel list switches the probes that need it off."""
+    """Addresses and credentials. An empty URL, host or Sentinel list switches the probes that need it off.
+
+    `redis_host`: what leads clients to the master that cannot ask Sentinels.
+    """
 
     hub_url: str
     websocket_url: str
@@ -21,6 +24,8 @@ class Targets:
     read_only_url: str = field(default="", repr=False)
     database_password_file: Path | None = None
     sentinels: tuple[tuple[str, int], ...] = ()
+    redis_host: str = ""
+    redis_port: int = 6379
     master_name: str = "github-runnerhub-redis"
     redis_password: str | None = field(default=None, repr=False)
     sentinel_password: str | None = field(default=None, repr=False)
@@ -58,6 +63,8 @@ class Targets:
             database_password_file=_path(environment, "DATABASE_PASSWORD_FILE"),
             read_only_url=environment.get("DATABASE_READ_ONLY_URL", ""),
             sentinels=sentinels,
+            redis_host=environment.get("REDIS_HOST", ""),
+            redis_port=int(environment.get("REDIS_PORT") or 6379),
             master_name=environment.get("REDIS_MASTER_NAME", "github-runnerhub-redis"),
             redis_password=environment.get("REDIS_PASSWORD") or None,
             sentinel_password=environment.get("REDIS_SENTINEL_PASSWORD") or None,
@@ -89,6 +96,7 @@ class Load:
     most_connections: int = 0
     queue_rate: float = 10.0
     unconfirmed_rate: float = 0.0
+    plain_rate: float = 0.0
     counter_rate: float = 0.0
     bullmq_rate: float = 0.0
     runners: int = 4

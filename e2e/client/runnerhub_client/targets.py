@@ -89,7 +89,7 @@ class _SharedAnswer(Sentinel):
 
 def redis_master(targets: Targets, *, timeout_seconds: float, connections: int) -> redis.Redis:
     """A client of whatever master the Sentinels name when a connection is opened."""
-    options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "retry_on_error": [], "protocol": 2}
+    options = _without_retries()
     sentinel = _SharedAnswer(  # type: ignore[no-untyped-call]
         targets.sentinels,
         sentinel_kwargs={
@@ -100,15 +100,30 @@ def redis_master(targets: Targets, *, timeout_seconds: float, connections: int) 
         },
     )
     client: redis.Redis = sentinel.master_for(
-        targets.master_name,
-        credential_provider=targets.redis_login(),
-        decode_responses=True,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=min(timeout_seconds, 2.0),
-        max_connections=connections,
-        **options,
+        targets.master_name, **_connections(targets, timeout_seconds, connections)
     )
     return client
+
+
+def redis_by_route(targets: Targets, *, timeout_seconds: float, connections: int) -> redis.Redis:
+    """A client that knows one address, which leads to the master."""
+    options = _connections(targets, timeout_seconds, connections)
+    return redis.Redis(host=targets.redis_host, port=targets.redis_port, **options)
+
+
+def _without_retries() -> dict[str, Any]:
+    return {"retry": Retry(NoBackoff(), 0), "retry_on_error": [], "protocol": 2}
+
+
+def _connections(targets: Targets, timeout_seconds: float, connections: int) -> dict[str, Any]:
+    return {
+        "credential_provider": targets.redis_login(),
+        "decode_responses": True,
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": min(timeout_seconds, 2.0),
+        "max_connections": connections,
+        **_without_retries(),
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,15 @@ class RedisArena(Arena):
     # Each is waited for at most 5 s. The other components get no load, so that a small machine's time goes to what is
     # measured.
     LOAD_ARGUMENTS: ClassVar[tuple[str, ...]] = (
-        "--queue-rate=25", "--counter-rate=25", "--unconfirmed-rate=25", "--bullmq-rate=10", "--timeout=5",
-        "--jobs-rate=0", "--rows-rate=0", "--runners=0", "--websockets=0",
+        "--queue-rate=25", "--counter-rate=25", "--unconfirmed-rate=25", "--plain-rate=10", "--bullmq-rate=10",
+        "--timeout=5", "--jobs-rate=0", "--rows-rate=0", "--runners=0", "--websockets=0",
     )  # fmt: skip
     NODE_JS_RATE: ClassVar[float] = 10
     PROBES: ClassVar[tuple[str, ...]] = (
         "queue",
         "counter",
         "unconfirmed",
+        "plain",
         "bullmq-python",
         "bullmq-python-worker",
         "bullmq-node",

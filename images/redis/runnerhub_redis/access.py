@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +43,13 @@ ALL_KEYS = (*KEYS.values(), SENTINEL_CLIENTS_KEY)
 
 _EVERYTHING = "~* &*"
 _NO_STEERING = "+@all -@admin -@dangerous +info +role +client|list"
+# All channels but those that begin with `__s`: Sentinels believe what is published in `__sentinel__:hello`, also who
+# the master is. To hear of any channel does no harm.
+_NO_HELLO = "&[^_]* &_[^_]* &__[^s]* (+subscribe +psubscribe &*)"
 REDIS_RULES = {
     # What administers the server or destroys all data at once is closed; BullMQ and clients that go by Sentinel need
     # the rest.
-    APPLICATION: f"{_EVERYTHING} {_NO_STEERING}",
+    APPLICATION: f"~* {_NO_HELLO} {_NO_STEERING}",
     REPLICATION: "+psync +replconf +ping",
     SENTINEL: f"{_EVERYTHING} +multi +exec +slaveof +replicaof +ping +subscribe +publish +config|rewrite +role +info "
     "+client|setname +client|kill +script|kill",
@@ -116,7 +120,7 @@ class Credentials:
         return Login(user, (first, *(word for word in self._words[key] if word != first)))
 
     def refresh(self, accept_seconds: float = PATIENT_SECONDS) -> None:
-        """Read the files, and drop what has lasted long enough. Raises OSError when it cannot be remembered."""
+        """Read the files, and drop what has lasted long enough. Raises OSError when a new one cannot be remembered."""
         before = {key: list(words) for key, words in self._words.items()}
         for key in ALL_KEYS:
             found = read(self._folder / key)
@@ -130,7 +134,9 @@ class Credentials:
             self._write()
         elif any(len(words) > 1 for words in self._words.values()) and self._lasted(accept_seconds):
             self._words = {key: words[:1] for key, words in self._words.items()}
-            self._write()
+            # On a full volume: the next life drops them again.
+            with suppress(OSError):
+                self._write()
 
     def _lasted(self, accept_seconds: float) -> bool:
         """Whether clients too have had time enough."""

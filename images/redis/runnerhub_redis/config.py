@@ -34,8 +34,9 @@ def redis_configuration(settings: Settings, *, announce: str, master: str | None
         f"replica-announce-ip {announce}",
         f"replica-announce-port {PORT_REDIS}",
         f"replica-priority {PRIORITY_IN_STEP if master is None else PRIORITY_NEVER}",
-        f"maxmemory {settings.max_memory_bytes}",
     ]
+    if settings.max_memory_bytes:
+        lines.append(f"maxmemory {settings.max_memory_bytes}")
     if master is not None:
         lines.append(f"replicaof {master} {PORT_REDIS}")
     return "\n".join(lines) + "\n"

@@ -169,23 +169,24 @@ def _promote(
             log("a Sentinel did not hand over", sentinel=ordinal, error=str(error))
             continue
         if named is None:
-            return True, _elected(settings, host, own, ends)
+            return True, _elected(settings, host, addresses, ends)
         log("a Sentinel names another master", sentinel=ordinal, master=named)
-        if replication_of(settings, named).get("role") == "master":
+        if named in addresses.values() and replication_of(settings, named).get("role") == "master":
             # This pod was replaced and did not know it, as after a freeze.
             return True, named
     return False, None
 
 
-def _elected(settings: Settings, host: str, own: str, ends: float) -> str | None:
-    """The master that a Sentinel names instead of this pod; None when it names none by then."""
+def _elected(settings: Settings, host: str, addresses: Mapping[int, str], ends: float) -> str | None:
+    """The other member that a Sentinel names master instead of this pod; None when it names none by then."""
+    others = {address for ordinal, address in addresses.items() if ordinal != settings.ordinal}
     successor: list[str] = []
 
     def elected() -> bool:
         address = sentinel_answer(watch, settings.master_name).master
-        if address != own:
+        if address in others:
             successor.append(address)
-        return address != own
+        return address in others
 
     seconds = max(CALL_SECONDS, ends - time.monotonic())
     try:

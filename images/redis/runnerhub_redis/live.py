@@ -76,6 +76,9 @@ class Configuration:
         """Give the server what has changed. Raises one of NO_ANSWER."""
         wanted, times = self._texts()
         found = changes(self._applied, wanted)
+        if self._settings.max_memory_bytes:
+            # Until it is renewed, the container has the limit that it was started with.
+            found.pop("maxmemory", None)
         if found:
             with Connection(
                 LOCAL, PORT_REDIS, self._settings.redis_login, deadline_seconds=CALL_SECONDS

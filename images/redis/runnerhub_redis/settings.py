@@ -102,7 +102,8 @@ class Settings:
     """Settings of one pod. `service` is the name without ordinal of the pods and their Services.
 
     `credentials`: None without passwords, as in tests. `nameless_clients`: clients that give a password and no user
-    name get in as the application. `max_memory_bytes`: at which Redis refuses writes, 0 for no limit.
+    name get in as the application. `max_memory_bytes`: at which Redis refuses writes by the
+    container's limit, 0 for what the operator's part of the configuration says.
     """
 
     service: str

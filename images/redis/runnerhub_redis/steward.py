@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 
+from .handover import INFO_PERIOD
 from .log import log
 from .network import LOCAL, NO_ANSWER
 from .resp import Connection, Reply, pairs
@@ -17,14 +18,17 @@ from .settings import PORT_SENTINEL, Settings
 
 LOOK_SECONDS = 10.0
 CALL_SECONDS = 3.0
+_DOWN_AFTER, _REBOOT_DOWN_AFTER = "down-after-milliseconds", "master-reboot-down-after-period"
 
 
 def watch(settings: Settings) -> None:
     """Look again and again; ends this program when Sentinel no longer watches the master at all."""
+    hurried = False
     while True:
         time.sleep(LOOK_SECONDS)
         try:
             watches = correct(settings.today())
+            hurried = unhurry(settings, hurried=hurried)
         except NO_ANSWER:
             # Sentinel starts or ends, and its probes tell when it hangs; or the settings are just being replaced.
             continue
@@ -51,7 +55,7 @@ def corrections(masters: Sequence[Mapping[str, str]], settings: Settings) -> lis
     """The commands that make of what SENTINEL MASTERS tells what the settings say."""
     wanted = {
         "quorum": settings.quorum,
-        "down-after-milliseconds": settings.down_after_milliseconds,
+        _DOWN_AFTER: settings.down_after_milliseconds,
         "failover-timeout": settings.failover_timeout_milliseconds,
         "parallel-syncs": settings.parallel_syncs,
     }
@@ -60,12 +64,28 @@ def corrections(masters: Sequence[Mapping[str, str]], settings: Settings) -> lis
         if master["name"] != settings.master_name:
             found.append(("SENTINEL", "REMOVE", master["name"]))
             continue
-        found += [
-            ("SENTINEL", "SET", master["name"], option, str(value))
-            for option, value in wanted.items()
-            if master.get(option) != str(value)
-        ]
+        differs = {option: str(value) for option, value in wanted.items() if master.get(option) != str(value)}
+        if _DOWN_AFTER in differs:
+            # Sentinel does not tell this one. It goes first: whoever finds the other right takes it for right, too.
+            differs = {_REBOOT_DOWN_AFTER: differs[_DOWN_AFTER], **differs}
+        found += [("SENTINEL", "SET", master["name"], option, value) for option, value in differs.items()]
     return found
+
+
+def unhurry(settings: Settings, *, hurried: bool) -> bool:
+    """Whether Sentinel asks the replicas more often than it should; it is set right if it did at the look before, too.
+
+    A hand-over makes it hurry for a moment, and may end before it takes that back. Raises one of NO_ANSWER.
+    """
+    with Connection(
+        LOCAL, PORT_SENTINEL, settings.sentinel_login, deadline_seconds=CALL_SECONDS
+    ) as connection:
+        period = pairs(connection.call("SENTINEL", "DEBUG"))["INFO-PERIOD"]
+        hurries = period != str(INFO_PERIOD)
+        if hurries and hurried:
+            log("Sentinel asks the replicas as often as before", milliseconds=period)
+            connection.call("SENTINEL", "DEBUG", "INFO-PERIOD", str(INFO_PERIOD))
+    return hurries
 
 
 def _masters(reply: Reply) -> list[dict[str, str]]:

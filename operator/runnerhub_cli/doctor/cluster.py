@@ -315,7 +315,8 @@ def check_memory(_facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:
             "redis",
             Level.ERROR if percent >= FULL_PERCENT else Level.WARNING,
             f"the queue's memory is {percent} % full; when it is full the master refuses new jobs",
-            "Raise spec.redis.resources.limits.memory, or let jobs be worked off.",
+            "Raise spec.redis.resources.limits.memory, where that is not set spec.redis.storage.size, or let jobs be "
+            "worked off.",
             f"kubectl edit rhc {cluster.view.picture.name} -n {cluster.view.picture.namespace}",
         )
 

@@ -173,7 +173,8 @@ EVENTS: Final[Mapping[EventReason, EventMeaning]] = {
         "Warning",
         "The Redis master has used 85 % or more of the memory at which it refuses new jobs.",
         "`kubectl runnerhub status` for the jobs that wait; `kubectl runnerhub redis-cli -- info memory`.",
-        "Raise `spec.redis.resources.limits.memory`, or let jobs be worked off.",
+        "Raise `spec.redis.resources.limits.memory`, where that is not set `spec.redis.storage.size`, or let jobs be "
+        "worked off.",
     ),
     "FormerMasterSaved": EventMeaning(
         "Warning",

@@ -83,7 +83,8 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
         "MISCONF, it cannot write its files; OOM, its memory is full; READONLY, it is no master any more.",
         "`status.redis`: links of the replicas, how full volumes and memory are; `kubectl runnerhub logs redis`.",
         "NOREPLICAS: bring back a replica. MISCONF: raise spec.redis.storage.size. OOM: raise "
-        "spec.redis.resources.limits.memory or work jobs off. READONLY: wait for Sentinel.",
+        "spec.redis.resources.limits.memory, where that is not set spec.redis.storage.size, or work jobs off. "
+        "READONLY: wait for Sentinel.",
     ),
     ConditionReason.WORKERS_DEAF: Meaning(
         "RedisReady",

@@ -432,7 +432,7 @@ class RedisSpec(ApiModel):
     resources: ResourceRequirements = Field(
         default_factory=ResourceRequirements,
         description="CPU and memory of the Redis container. Redis refuses new jobs before it reaches the memory "
-        "limit. Default requests: 50m CPU, 96Mi memory.",
+        "limit; without one, when its memory is half as large as its volume. Default requests: 50m CPU, 96Mi memory.",
     )
 
 

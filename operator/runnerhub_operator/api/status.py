@@ -231,8 +231,7 @@ class RedisStatus(StatusModel):
     instances: tuple[RedisInstanceStatus, ...] = Field(default=(), max_length=16, description="The pods.")
     memory_used_percent: Count | None = Field(
         default=None,
-        description="How full the master's memory is, of the limit at which it refuses new jobs, in steps of five; "
-        "absent without a limit.",
+        description="How full the master's memory is, of what it takes before it refuses new jobs, in steps of five.",
     )
     deaf_queues: tuple[str, ...] = Field(
         default=(),

@@ -75,7 +75,8 @@ def memory_told(status: RedisStatus) -> list[str]:
         return []
     refuses = "refuses new jobs" if percent >= 100 else "refuses new jobs at 100 %"
     return [
-        f"memory {percent} % full: the master {refuses}; raise spec.redis.resources.limits.memory or work jobs off"
+        f"memory {percent} % full: the master {refuses}; raise spec.redis.resources.limits.memory, where that is not "
+        f"set {REDIS_SIZE}, or work jobs off"
     ]
 
 

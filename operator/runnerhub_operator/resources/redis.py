@@ -41,10 +41,16 @@ TERMINATION_GRACE_SECONDS: Final = 30
 FAILOVER_TIMEOUT_MILLISECONDS: Final = 3000
 # The rest is for replication buffers and for what a fork copies while it writes a snapshot.
 MAXMEMORY_SHARE: Final = Decimal("0.7")
+# Of the volume, where memory has no limit. Data takes about half as much room there as in memory, up to four times: the
+# append-only file grows to twice the data and is rewritten beside the old one, and there is a snapshot.
+MAXMEMORY_VOLUME_SHARE: Final = Decimal("0.5")
 # What a replica may miss and still catch up without a copy of everything: a minute of 1 MB/s.
 BACKLOG_BYTES: Final = 64 * 1024 * 1024
 # It counts as used memory, so a small limit gets a small one.
 BACKLOG_SHARE: Final = Decimal("0.0625")
+# An append-only file is not rewritten below this size (Redis' default), which is less on a small volume.
+REWRITE_BYTES: Final = 64 * 1024 * 1024
+REWRITE_VOLUME_SHARE: Final = Decimal("0.0625")
 
 # Keys of the state ConfigMap that hold the addresses of the pods' own Services.
 ADDRESS_PREFIX: Final = "address."
@@ -92,10 +98,14 @@ def redis_configuration(spec: RedisSpec) -> str:
         f"appendfsync {spec.append_fsync}",
         "aof-use-rdb-preamble yes",
         "aof-load-truncated yes",
+        "auto-aof-rewrite-percentage 100",
+        f"auto-aof-rewrite-min-size {min(REWRITE_BYTES, int(_volume(spec) * REWRITE_VOLUME_SHARE))}",
         # A master whose volume is full refuses writes. A replica would end by default, and end again when it is
         # started; so it goes on in memory, and writes down what it could not when there is room.
         "replica-ignore-disk-write-errors yes",
         "save 3600 1 300 100 60 10000",
+        # What counts is the append-only file, whose own errors refuse writes whatever this says.
+        "stop-writes-on-bgsave-error no",
         # The append-only file is flushed on shutdown; a snapshot on top would only take time.
         "shutdown-on-sigterm nosave",
         "shutdown-timeout 10",
@@ -113,11 +123,13 @@ def redis_configuration(spec: RedisSpec) -> str:
         # A queue must refuse new jobs rather than forget old ones.
         "maxmemory-policy noeviction",
     ]
+    if _memory_limit(spec) is None:
+        lines.append(f"maxmemory {int(_volume(spec) * MAXMEMORY_VOLUME_SHARE)}")
     return "\n".join(lines) + "\n"
 
 
 def max_memory_bytes(spec: RedisSpec) -> int:
-    """Memory at which Redis refuses writes, 0 for no limit.
+    """Memory at which Redis refuses writes by the container's limit, 0 when it has none: then the volume's size tells.
 
     In the pod template and not in the configuration, which running pods follow: it must not change before the
     container's own limit does.
@@ -129,12 +141,16 @@ def max_memory_bytes(spec: RedisSpec) -> int:
 def backlog_bytes(spec: RedisSpec) -> int:
     """Memory for the writes that replicas may still ask for."""
     limit = _memory_limit(spec)
-    return BACKLOG_BYTES if limit is None else min(BACKLOG_BYTES, int(limit * BACKLOG_SHARE))
+    return min(BACKLOG_BYTES, int((_volume(spec) if limit is None else limit) * BACKLOG_SHARE))
 
 
 def _memory_limit(spec: RedisSpec) -> Decimal | None:
     limit = spec.resources.limits.memory if spec.resources.limits else None
     return quantity(limit) if limit is not None else None
+
+
+def _volume(spec: RedisSpec) -> Decimal:
+    return quantity(spec.storage.size)
 
 
 def min_replicas_to_write(spec: RedisSpec) -> int:

@@ -25,6 +25,7 @@ LOAD = Load(
     websockets=0,
     queue_rate=50,
     unconfirmed_rate=50,
+    plain_rate=50,
     counter_rate=50,
     bullmq_rate=30,
     timeout_seconds=2,
@@ -99,6 +100,8 @@ class Servers:
             jwt_secret="",
             database_url="",
             sentinels=(("127.0.0.1", self.sentinel_port),),
+            redis_host="127.0.0.1",
+            redis_port=self.ports[0],
             master_name=MASTER,
         )
 
@@ -167,11 +170,12 @@ async def test_the_oracle_sees_what_was_tampered_with(servers, tmp_path):
     verdict = await judge_at_once(servers, tmp_path / "log")
     assert verdict["probes"]["queue"]["lost"] == 1
     assert verdict["probes"]["unconfirmed"]["lost"] == 1
+    assert verdict["probes"]["plain"]["lost"] == 1
     assert verdict["probes"]["counter"]["lost"] == 2
     assert verdict["probes"]["bullmq-python"]["lost"] == 1
     assert verdict["probes"]["bullmq-python"]["duplicates"] == 1
     assert verdict["lost"] == 3
-    assert verdict["unconfirmed"]["lost"] == 2
+    assert verdict["unconfirmed"]["lost"] == 3
 
 
 async def judge_at_once(servers, directory):

@@ -162,6 +162,57 @@ def test_each_user_does_its_part_and_no_more(guarded: Guarded) -> None:
     refused(asking, *CLOSED_TO_CLIENTS_OF_SENTINEL)
 
 
+# What a Sentinel would believe: a master of a higher epoch, at an address of whoever publishes it.
+HELLO = f"127.0.0.1,7999,{'a' * 40},99,{NAME},10.6.6.6,6379,99"
+BEFORE = "~* &* +@all -@admin -@dangerous +info +role +client|list"
+
+
+@pytest.mark.parametrize("user", ["app", "default"])
+def test_an_application_publishes_and_hears_everything_but_tells_the_sentinels_nothing(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, user: str
+) -> None:
+    for settings in guarded.settings.values():
+        path = settings.paths.configuration / "settings.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "namelessClients": True}))
+    guarded.look(monkeypatch)
+    for ordinal in ADDRESSES:
+        application = guarded.client(user, "the-password", ordinal)
+        refused(application, f"PUBLISH __sentinel__:hello {HELLO}")
+        with pytest.raises(redis.ResponseError, match="to the channel"):
+            application.eval(f"return redis.call('PUBLISH', '__sentinel__:hello', '{HELLO}')", 0)
+    application = guarded.client(user, "the-password")
+    with application.pubsub() as heard:
+        heard.psubscribe("*")
+        assert heard.get_message(timeout=5)["type"] == "psubscribe"
+        heard.subscribe("runnerhub:job-events")
+        wait_until(lambda: (heard.get_message(timeout=5) or {}).get("type") == "subscribe")
+        for channel in ("bull:events", "runnerhub:job-events", "_own", "__keyevent@0__:set"):
+            assert application.publish(channel, "something") > 0
+
+
+def test_who_listens_goes_on_when_rules_change(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod of before lets the application publish anywhere."""
+    guarded.client("operator", "the-operator-password").execute_command(
+        "ACL", "SETUSER", "app", "reset", "on", *BEFORE.split(), ">the-password"
+    )
+    application = guarded.client("app", "the-password")
+    with application.pubsub() as heard:
+        heard.psubscribe("*")
+        heard.subscribe("__sentinel__:hello")
+        wait_until(lambda: (heard.get_message(timeout=5) or {}).get("type") == "subscribe")
+        connection = heard.connection
+        guarded.access[0].forget()
+        guarded.look(monkeypatch)
+        refused(application, f"PUBLISH __sentinel__:hello {HELLO}")
+        application.publish("bull:events", "something")
+
+        def hears() -> bool:
+            return (heard.get_message(timeout=5) or {}).get("channel") == "bull:events"
+
+        wait_until(hears)
+        assert heard.connection is connection
+
+
 def refused(client: redis.Redis, *commands: str) -> None:
     for command in commands:
         with pytest.raises(redis.exceptions.NoPermissionError):

@@ -40,6 +40,25 @@ def test_a_replica_that_the_sentinels_take_for_dead_follows_the_successor_too(
         cutting.join()
 
 
+def test_nobody_but_members_is_asked_whoever_the_sentinels_name(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is asked is told the operator's password."""
+    stranger = "127.0.0.9"
+    pods.start_redis(0)
+    pods.start_redis(1, "--replicaof", f"{ADDRESSES[0]} {pods.port}")
+    wait_until(lambda: pods.redis(0).info("replication")["connected_slaves"] == 1)
+    for ordinal in (1, 2):
+        pods.start_sentinel(ordinal, stranger)
+    monkeypatch.setattr(handover, "LOCAL", ADDRESSES[0])
+    asked: list[str] = []
+    monkeypatch.setattr(handover, "replication_of", lambda _settings, host: asked.append(host) or {})
+    handover.hand_over(pods.settings(), ADDRESSES)
+    assert not asked
+    assert pods.redis(0).info("replication")["role"] == "master"
+    assert pods.redis(0).sadd("written", "later")
+
+
 def leave_behind(pods: Pods, priority: int) -> int:
     """Cut pod 2 off its master alone, write on, and let the Sentinels know; how many entries the master has."""
     behind, master = pods.redis(2), pods.redis(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from images.redis.runnerhub_redis import live
 from runnerhub_operator.plan import settings_in_use
 from runnerhub_operator.resources import redis as builders
-from tests.integration.redis.conftest import Pods
+from tests.integration.redis.conftest import Pods, wait_until
 from tests.unit.redis.test_redis_manifests import context
 
 
@@ -62,6 +63,41 @@ def test_a_change_takes_effect_and_only_what_changed_is_written(pods: Pods, moun
     assert server.config_get("appendfsync")["appendfsync"] == "always"
     assert server.config_get("min-replicas-max-lag")["min-replicas-max-lag"] == "7"
     assert server.config_get("min-replicas-to-write")["min-replicas-to-write"] == "1000"
+
+
+def test_a_larger_volume_gives_a_running_server_more_memory(pods: Pods, mounted) -> None:
+    server = pods.start_redis(0)
+    configuration = live.Configuration(pods.settings())
+    mounted(storage={"size": "1Gi"})
+    configuration.look()
+    assert server.config_get("maxmemory")["maxmemory"] == str(512 * 2**20)
+    after = mounted(storage={"size": "2Gi"})
+    configuration.look()
+    assert configuration.applied == hash_of(after)
+    assert server.config_get("maxmemory")["maxmemory"] == str(2**30)
+
+
+def test_a_container_whose_limit_is_taken_away_keeps_to_it_until_it_is_renewed(pods: Pods, mounted) -> None:
+    server = pods.start_redis(0, "--maxmemory", "1000000")
+    configuration = live.Configuration(replace(pods.settings(), max_memory_bytes=1000000))
+    mounted(resources={"limits": {"memory": "1Gi"}})
+    configuration.begin()
+    after = mounted()
+    configuration.look()
+    assert configuration.applied == hash_of(after)
+    assert server.config_get("maxmemory")["maxmemory"] == "1000000"
+
+
+def test_a_snapshot_that_fails_refuses_no_write(pods: Pods, mounted) -> None:
+    """The append-only file has everything."""
+    server = pods.start_redis(0, "--appendonly", "yes")
+    mounted()
+    live.Configuration(pods.settings()).look()
+    server.config_set("min-replicas-to-write", "0")
+    (pods.settings().paths.redis_data / "dump.rdb").mkdir()
+    server.bgsave()
+    wait_until(lambda: server.info("persistence")["rdb_last_bgsave_status"] == "err")
+    assert server.set("key", "value")
 
 
 def test_times_of_sentinel_alone_are_told_too(pods: Pods, mounted) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from images.redis.runnerhub_redis import steward
+from dataclasses import replace
+
+from images.redis.runnerhub_redis import handover, steward
 from tests.integration.redis.conftest import ADDRESSES, NAME, Pods
 
 
@@ -26,6 +28,28 @@ def test_a_wrong_quorum_wrong_times_and_a_strange_master_are_set_right(pods: Pod
     assert set(masters) == {NAME}
     found = masters[NAME]
     assert (found["quorum"], found["down-after-milliseconds"], found["failover-timeout"]) == (2, 1000, 3000)
+
+
+def test_a_master_that_loads_for_long_is_given_up_after_the_time_of_today(pods: Pods) -> None:
+    """SENTINEL MASTER does not tell it, what Sentinel writes does."""
+    pods.start_redis(0)
+    pods.start_sentinel(0, ADDRESSES[0])
+    settings = replace(pods.settings(), down_after_milliseconds=2000)
+    assert steward.correct(settings)
+    written = settings.paths.sentinel_state.read_text().splitlines()
+    assert f"sentinel down-after-milliseconds {NAME} 2000" in written
+    assert f"sentinel master-reboot-down-after-period {NAME} 2000" in written
+
+
+def test_a_sentinel_that_a_hand_over_left_in_a_hurry_slows_down(pods: Pods) -> None:
+    pods.start_redis(0)
+    pods.start_sentinel(0, ADDRESSES[0])
+    assert not steward.unhurry(pods.settings(), hurried=True)
+    pods.sentinel(0).execute_command("SENTINEL", "DEBUG", "INFO-PERIOD", handover.INFO_PERIOD_NOW)
+    # That may be a hand-over which goes on.
+    assert steward.unhurry(pods.settings(), hurried=False)
+    assert steward.unhurry(pods.settings(), hurried=True)
+    assert not steward.unhurry(pods.settings(), hurried=True)
 
 
 def test_a_sentinel_that_watches_another_name_is_told(pods: Pods) -> None:

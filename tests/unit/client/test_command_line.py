@@ -54,12 +54,14 @@ def test_addresses_come_from_the_orchestrators_variables():
         {
             "LOAD_BALANCER_URL": "http://hub/",
             "REDIS_SENTINEL_HOSTS": "a:26379,b:26379",
+            "REDIS_HOST": "hub-redis-master",
             "JWT_SECRET": "very-secret",
         }
     )
     assert targets.hub_url == "http://hub"
     assert targets.websocket_url == "ws://hub:3002/ws"
     assert targets.sentinels == (("a", 26379), ("b", 26379))
+    assert (targets.redis_host, targets.redis_port) == ("hub-redis-master", 6379)
     assert "very-secret" not in repr(targets)
 
 

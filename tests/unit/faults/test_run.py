@@ -42,6 +42,8 @@ class FakeArena:
         self.lost = 0
         self.whole_again = True
         self.told = {}
+        self.lost_beside = 0
+        self.silent = ""
         self.load = SimpleNamespace(measure=self._measure, verify=self._verify)
 
     def _measure(self, since, until):
@@ -58,7 +60,7 @@ class FakeArena:
             "partial": 0,
             "phantoms": 0,
             "duplicates": 0,
-            "probes": {"rows": {}},
+            "probes": {"rows": {}, "reads": {"lost": self.lost_beside} if self.lost_beside else {}},
         }
 
     def wait_whole(self, seconds):
@@ -66,6 +68,10 @@ class FakeArena:
 
     def wait_writing(self, seconds):
         pass
+
+    def wait_through(self, _seconds):
+        if self.silent:
+            raise WaitTimeoutError(f"{self.silent} to be acknowledged")
 
     def prepare(self, seconds):
         pass
@@ -140,6 +146,41 @@ def test_what_a_tier_measures_is_told_and_may_be_a_problem():
     arena.told = {"requests": 7, "rule": "two leaders"}
     result = runs.run_once(arena, fault(arena, []))
     assert (result.figures["requests"], result.problem) == (7, "two leaders")
+
+
+def test_a_probe_that_gets_through_no_more_is_a_problem():
+    """As a worker that is there and works on nothing."""
+    arena = FakeArena()
+    arena.silent = "bullmq-node-worker"
+    result = runs.run_once(arena, fault(arena, []))
+    assert result.problem == "WaitTimeoutError: bullmq-node-worker to be acknowledged"
+    assert result.redundancy_seconds is not None
+
+
+def test_what_was_acknowledged_without_a_promise_may_be_lost_in_some_faults_only():
+    arena = FakeArena()
+    arena.lost_beside = 2
+    crash = runs.run_once(arena, fault(arena, []))
+    assert (crash.problem, crash.broken_promises, crash.beside["reads"]["lost"]) == (None, 0, 2)
+    deliberate = runs.run_once(arena, fault(arena, [], loses_nothing=True))
+    assert deliberate.problem == "lost, where nothing may be: 2 of reads"
+
+
+def test_every_probe_of_the_queue_is_waited_for_and_deliberate_acts_lose_nothing():
+    told = {probe: {"acknowledged": 9} for probe in RedisArena.PROBES}
+    arena = RedisArena(None, SimpleNamespace(name="hub"), SimpleNamespace(gaps=lambda *_: told))
+    arena.wait_through(0.1)
+    told["bullmq-python-worker"] = {"acknowledged": 0}
+    with pytest.raises(WaitTimeoutError, match="bullmq-python-worker"):
+        arena.wait_through(0)
+    assert {found.name for found in queue_catalogue.SHARED if found.loses_nothing} == {
+        "rolling-update",
+        "graceful-delete",
+        "node-drain",
+        "password-rotation",
+        "sentinels-killed",
+        "sentinels-stopped",
+    }
 
 
 def test_where_things_may_be_done_twice_that_breaks_no_promise():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from images.redis.runnerhub_redis import access
@@ -81,6 +83,21 @@ def test_two_changes_in_quick_succession_let_in_by_all_three(pod):
     pod.change("third")
     assert pod.credentials.accepted(KEY) == ("third", "second", OLD)
     assert pod.credentials.used(KEY) == OLD
+
+
+def test_on_a_full_volume_a_former_password_is_dropped_all_the_same(pod, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    pod.change("new")
+    pod.credentials.agree()
+    monkeypatch.setattr(access, "write_private", full)
+    pod.pass_(access.PATIENT_SECONDS)
+    assert pod.credentials.accepted(KEY) == ("new",)
+    pod.restart()
+    assert pod.credentials.accepted(KEY) == ("new",)
+    with pytest.raises(OSError, match="No space"):
+        pod.change("newer")
 
 
 def test_a_change_that_is_taken_back_goes_back(pod):

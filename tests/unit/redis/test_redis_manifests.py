@@ -98,13 +98,33 @@ def test_memory_is_limited_below_the_containers_limit() -> None:
     def limit(**spec: Any) -> str:
         manifests = redis.redis_manifests(context(**spec))
         containers = one(manifests, "StatefulSet")["spec"]["template"]["spec"]["containers"]
-        assert "maxmemory " not in one(manifests, "ConfigMap")["data"]["redis.conf"]
+        assert ("maxmemory " in one(manifests, "ConfigMap")["data"]["redis.conf"]) is (not spec)
         return next(str(item["value"]) for item in containers[0]["env"] if item["name"] == "REDIS_MAXMEMORY")
 
     assert limit() == "0"
     assert limit(resources={"limits": {"memory": "1Gi"}}) == str(int(2**30 * 0.7))
     conf = directives(redis.redis_configuration(context().cluster.spec.redis))
     assert conf["maxmemory-policy"] == "noeviction"
+
+
+def test_without_a_limit_memory_is_bounded_by_what_the_volume_holds() -> None:
+    """That follows a volume that grows, and renews no pod."""
+
+    def bound(size: str) -> dict[str, str]:
+        return directives(redis.redis_configuration(context(storage={"size": size}).cluster.spec.redis))
+
+    def template(size: str) -> Manifest:
+        manifests = redis.redis_manifests(context(storage={"size": size}))
+        result: Manifest = one(manifests, "StatefulSet")["spec"]["template"]
+        return result
+
+    assert bound("1Gi")["maxmemory"] == str(512 * 2**20)
+    assert bound("8Gi")["maxmemory"] == str(4 * 2**30)
+    assert template("1Gi") == template("8Gi")
+    small = bound("256Mi")
+    assert small["maxmemory"] == str(128 * 2**20)
+    # Used memory has the backlog in it, and the file is rewritten before it fills the volume.
+    assert small["repl-backlog-size"] == small["auto-aof-rewrite-min-size"] == str(16 * 2**20)
 
 
 def test_the_bootstrap_flag_restarts_no_pod() -> None:

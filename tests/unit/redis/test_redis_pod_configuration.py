@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,18 @@ def lines(text: str) -> list[str]:
 )
 def test_only_what_differs_is_given_to_a_running_server(before, after, changed) -> None:
     assert live.changes(before, after) == changed
+
+
+def test_memory_is_bounded_by_the_container_or_else_by_the_operators_part(settings: Settings) -> None:
+    """What stands later in the file counts."""
+
+    def written(limit: int) -> dict[str, str]:
+        given = replace(settings, max_memory_bytes=limit)
+        text = redis_configuration(given, announce="10.0.0.10", master=None, static=Path("redis.conf"))
+        return live.directives(text)
+
+    assert written(700)["maxmemory"] == "700"
+    assert "maxmemory" not in written(0)
 
 
 def test_sentinel_keeps_its_memory_and_takes_new_settings(settings: Settings) -> None:

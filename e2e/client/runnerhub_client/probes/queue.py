@@ -1,4 +1,4 @@
-"""Writes to the Redis master: entries of a set (by a script), with a replica's confirmation and without, and a counter."""
+"""Writes to the Redis master: a set's entries by a script, with a replica's confirmation and without, and a counter."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from ..journal import Journal
 from ..pacing import bound_in_flight, pace
 from ..record import Outcome
 from ..settings import Load
-from ..targets import redis_master
+from ..targets import redis_by_route, redis_master
 from .context import Context
 
 # The sets of the probes that write entries, and the counter's key.
-SETS = {"queue": "runnerhub:oracle:writes", "unconfirmed": "runnerhub:oracle:unconfirmed"}
+SETS = {
+    "queue": "runnerhub:oracle:writes",
+    "unconfirmed": "runnerhub:oracle:unconfirmed",
+    "plain": "runnerhub:oracle:plain",
+}
 COUNTER = "runnerhub:oracle:counter"
 # Two writes at once, as BullMQ's are: replicas get them, and the append-only file has them, as one transaction.
 _SCRIPT = "redis.call('SADD', KEYS[1], ARGV[1]) redis.call('SET', KEYS[2], ARGV[1])"
@@ -53,6 +57,12 @@ async def unconfirmed(context: Context) -> None:
     await _run(context, "unconfirmed", "write", load.unconfirmed_rate, _entry(SETS["unconfirmed"], load, 0))
 
 
+async def plain(context: Context) -> None:
+    """The same, by a client that knows no Sentinel; runs until stopped."""
+    load = context.load
+    await _run(context, "plain", "write", load.plain_rate, _entry(SETS["plain"], load, 0), redis_by_route)
+
+
 async def counter(context: Context) -> None:
     """A counter whose every value counts when a replica has it as well; runs until stopped."""
     load = context.load
@@ -67,11 +77,18 @@ async def counter(context: Context) -> None:
     await _run(context, "counter", "increment", load.counter_rate, increment)
 
 
-async def _run(context: Context, probe: str, kind: str, rate: float, send: _Send) -> None:
+async def _run(
+    context: Context,
+    probe: str,
+    kind: str,
+    rate: float,
+    send: _Send,
+    connect: Callable[..., Redis] = redis_master,
+) -> None:
     journal = Journal(context.directory, probe)
     seconds = context.load.timeout_seconds
     bound = bound_in_flight(rate, seconds)
-    client = redis_master(context.targets, timeout_seconds=seconds, connections=bound + 10)
+    client = connect(context.targets, timeout_seconds=seconds, connections=bound + 10)
 
     async def attempt() -> None:
         await _write(client, journal, kind, send, seconds)
