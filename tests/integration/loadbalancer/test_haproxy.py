@@ -362,21 +362,19 @@ async def test_a_body_may_take_as_long_as_clients_may(bench: Bench, method: str,
 async def test_what_exceeds_the_limit_of_the_orchestrators_waits_and_no_longer_than_asked_for(
     bench: Bench,
 ) -> None:
-    spec = {"maxConnectionsPerOrchestrator": 1, "slowStartSeconds": 0}
-    await bench.start({**spec, "timeouts": {"queueSeconds": 3}})
+    await bench.start(
+        {"maxConnectionsPerOrchestrator": 1, "slowStartSeconds": 0, "timeouts": {"queueSeconds": 2}}
+    )
+
+    async def answers_of(seconds: float) -> list[int]:
+        for item in bench.orchestrators:
+            item.delay_seconds = seconds
+        return sorted(await asyncio.gather(*(_status(bench, "/api/reports") for _ in range(6))))
+
     async with _websockets(bench):
-        for item in bench.orchestrators:
-            item.delay_seconds = 1
-        found = await asyncio.gather(*(_status(bench, "/api/jobs/1") for _ in range(6)))
-        assert found == [200] * 6
+        assert await answers_of(1) == [200] * 6
         assert await bench.longest_queues() != {}
-        text = bench.configuration({**spec, "timeouts": {"queueSeconds": 1}})
-        bench.configure(text)
-        await bench.loaded(text)
-        for item in bench.orchestrators:
-            item.delay_seconds = 2
-        found = await asyncio.gather(*(_status(bench, "/api/jobs/1") for _ in range(6)))
-        assert sorted(found) == [200] * 3 + [503] * 3
+        assert await answers_of(3.5) == [200] * 3 + [503] * 3
 
 
 async def _status(bench: Bench, path: str) -> int:
