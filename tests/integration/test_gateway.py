@@ -74,7 +74,7 @@ def test_a_route_follows_the_definitions_of_the_gateway_api(
     gateway = {"apiVersion": f"{GROUP}/v1", "kind": "Gateway", "metadata": {"name": "public"}, "spec": {}}
     for definition in (GATEWAY_DEFINITION, DEFINITION):
         admin("apply", "--server-side", "-f", "-", stdin=json.dumps(definition))
-    wait_for("Gateways to be served", lambda: namespace.get("gateways") is not None, 30)
+    wait_for("Gateways to be served", lambda: admin("get", "gateways", "-A") is not None, 30)
     namespace.apply(gateway)
     wait_for("the HTTPRoute", lambda: route(namespace) is not None, 60)
     assert route(namespace)["spec"]["hostnames"] == ["hub.example.com"]
