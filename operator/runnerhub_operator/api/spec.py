@@ -561,7 +561,7 @@ class LoadBalancerTimeoutsSpec(ApiModel):
         ge=1,
         le=3600,
         description="Time in seconds that an orchestrator may be silent before it answers. A request that may be sent "
-        "twice is then sent to another one, three times at most.",
+        "twice is then sent to another one, four times at most.",
     )
     queue_seconds: Integer = Field(
         default=10,

@@ -14,11 +14,13 @@ from ..api import LoadBalancerSpec, ServiceType
 
 # Idempotent by its jobId, so a second try of the same request is the same job.
 DELEGATE_PATH: Final = "/api/jobs/delegate"
-# A job, and the numbers of all of them. Whatever else an image serves may take its time.
+# Whatever else an image serves may take its time, and the numbers of all jobs do while the database is slow.
 JOB_PATHS: Final = "^/api/jobs/[^/]+$"
-# Above what an orchestrator takes for these while Redis fails over or the database is handed on (3 s), and below the
-# 5 s for which clients wait.
-PATIENCE_SECONDS: Final = 4
+METRICS_PATH: Final = "/api/jobs/metrics"
+# Above the 2.5 s that it takes to accept a job while Redis fails over, and well below the 5 s for which clients wait.
+PATIENCE_SECONDS: Final = 3
+# So many tries last as long as an orchestrator looks for its database.
+TRIES: Final = 5
 
 SLOT_STEP: Final = 10
 MAX_SLOTS: Final = 100
@@ -279,13 +281,16 @@ def _alive_check(path: str, cluster: str) -> list[str]:
 def _orchestrators(spec: LoadBalancerSpec, servers: str, cluster: str) -> list[str]:
     """Those that say they can serve, and whose ha-agent can write to the database: not every image looks at it."""
     patience = min(PATIENCE_SECONDS, spec.timeouts.server_seconds)
+    quick = "{ method POST } delegate or { method GET HEAD } job !numbers"
     return [
         "backend orchestrators",
         f"balance {spec.balance.value}",
         *_request_retries(spec, "response-timeout"),
+        f"retries {TRIES - 1}",
         # A pod that stands still is called healthy until two checks of it have failed.
         f"acl job path_reg {JOB_PATHS}",
-        f"http-request set-timeout server {patience}s if {{ method POST }} delegate or {{ method GET HEAD }} job",
+        f"acl numbers path {METRICS_PATH}",
+        f"http-request set-timeout server {patience}s if {quick}",
         "option httpchk",
         *_check_step("", "/health", cluster),
         *_check_step(f" port {names.PORT_AGENT}", "/health/database", cluster),

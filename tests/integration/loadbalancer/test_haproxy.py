@@ -338,9 +338,10 @@ async def test_an_orchestrator_that_stands_still_costs_no_client_its_answer(benc
 async def test_what_takes_its_time_elsewhere_is_asked_once(bench: Bench) -> None:
     await bench.start({})
     for item in bench.orchestrators:
-        item.requests, item.delay_seconds = 0, 4.5
-    assert await _status(bench, "/api/jobs/1/report") == 200
-    assert sum(item.requests for item in bench.orchestrators) == 1
+        item.requests, item.delay_seconds = 0, 3.5
+    for path in ("/api/jobs/1/report", "/api/jobs/metrics"):
+        assert await _status(bench, path) == 200
+    assert sum(item.requests for item in bench.orchestrators) == 2
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/api/jobs/delegate"), ("PUT", "/api/artifacts/1")])
