@@ -53,6 +53,7 @@ SHARED: Final = "shared"
 # Not part of Kubernetes itself: it is there when somebody has installed the Gateway API's definitions.
 GATEWAY_API: Final = "gateway.networking.k8s.io/v1"
 HTTP_ROUTE: Final = "HTTPRoute"
+GATEWAY: Final = "Gateway"
 RUNNER: Final = "runner"
 
 # The volume of each stateful pod, and the claim template that it is made from.

@@ -47,7 +47,9 @@ async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.Cl
         _sentinels(cluster, queues, objects.children),
         redis_pod.read_states(http, queues, deadline_seconds=DETAILS_DEADLINE_SECONDS),
         haproxy.read_states(http, balancers, deadline_seconds=DETAILS_DEADLINE_SECONDS),
-        haproxy.read_health(http, entrances, deadline_seconds=PROBE_DEADLINE_SECONDS),
+        haproxy.read_health(
+            http, entrances, token=_token(cluster, objects), deadline_seconds=PROBE_DEADLINE_SECONDS
+        ),
         _demand(cluster, objects, http),
     )
     return Snapshot(
@@ -77,15 +79,20 @@ async def _demand(
     if not cluster.spec.runner_pools and not any(pod.component == names.RUNNER for pod in objects.pods):
         return None, ""
     hosts = [pod.ip for pod in objects.pods if pod.component == names.ORCHESTRATOR and pod.ip and pod.ready]
-    keys, now = known_keys(objects.children.secret_value, cluster.name), datetime.now(UTC)
-    if not hosts or keys is None:
+    token = _token(cluster, objects)
+    if not hosts or not token:
         return None, "no orchestrator is ready"
-    token = mint(keys.for_signing(now), names.FIELD_MANAGER, now, REQUEST_TOKEN_LIFETIME)
     try:
         return await runners.read_demand(http, hosts, token, deadline_seconds=PROBE_DEADLINE_SECONDS), ""
     except ProbeError as error:
         logger.debug("demand of %s/%s: %s", cluster.namespace, cluster.name, error)
         return None, str(error)
+
+
+def _token(cluster: RunnerHubCluster, objects: Observed) -> str:
+    """For requests to the orchestrators; "" as long as there are no keys."""
+    keys, now = known_keys(objects.children.secret_value, cluster.name), datetime.now(UTC)
+    return mint(keys.for_signing(now), names.FIELD_MANAGER, now, REQUEST_TOKEN_LIFETIME) if keys else ""
 
 
 async def _patroni(

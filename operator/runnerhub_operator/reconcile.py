@@ -37,6 +37,7 @@ from .errors import (
     SwitchoverPostponedError,
     UnavailableError,
 )
+from .gateways import Gateways
 from .kube.client import KubeClient
 from .kube.events import EventNote
 from .observe import observe
@@ -133,6 +134,7 @@ class Reconciler:
         self._steady_seconds = steady_seconds
         self._want_http_routes = want_http_routes
         self._actor = Actor(client, http, reporter)
+        self._gateways = Gateways(client)
         # By uid too: a new cluster of the same name is another one.
         self._memories: dict[Key, tuple[str, ClusterMemory]] = {}
         self._written: dict[Key, _Written] = {}
@@ -174,7 +176,8 @@ class Reconciler:
         if ingress is not None and ingress.gateway is not None and not objects.http_routes:
             self._want_http_routes()
         with metrics.PHASE_SECONDS.labels("observe").time():
-            snapshot = await observe(cluster, objects, self._http)
+            gateways = await self._gateways.of(cluster, objects.children)
+            snapshot = replace(await observe(cluster, objects, self._http), gateways=gateways)
         uid, memory = self._memories.get(key, (cluster.uid, None))
         with metrics.PHASE_SECONDS.labels("plan").time():
             plan = make_plan(cluster, snapshot, self._images, memory if uid == cluster.uid else None)
@@ -482,6 +485,7 @@ class Reconciler:
         self._echoes.pop(key, None)
         self._visited.discard(key)
         self._failing.pop(key, None)
+        self._gateways.forget(key)
         metrics.forget_cluster(*key, _CONDITIONS)
 
 

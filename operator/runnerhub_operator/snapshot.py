@@ -328,6 +328,27 @@ class Scaled:
 
 
 @dataclass(frozen=True, slots=True)
+class Gateway:
+    """Where a Gateway of the Gateway API listens, and why it does not, "" when it does or does not say."""
+
+    addresses: tuple[str, ...] = ()
+    problem: str = ""
+
+    @classmethod
+    def of(cls, body: Manifest) -> Gateway:
+        """Read an object. Source of the condition: https://gateway-api.sigs.k8s.io/reference/spec/, GatewayStatus"""
+        status = body.get("status") or {}
+        addresses = tuple(str(item.get("value", "?")) for item in status.get("addresses") or ())
+        programmed: Manifest = next(
+            (item for item in status.get("conditions") or () if item.get("type") == "Programmed"), {}
+        )
+        if programmed.get("status") == "True" or (addresses and not programmed):
+            return cls(addresses)
+        why = programmed.get("message") or programmed.get("reason") or "no controller has given it an address"
+        return cls(addresses, str(why)[:300])
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """The objects of a cluster, as cached from the watches.
 
@@ -344,13 +365,13 @@ class Observed:
 class Snapshot:
     """Everything that a plan is made from.
 
-    `children` are the live objects as cached from the watches. A probe that did not succeed is None
-    (Patroni) or empty (Sentinel, `redis_pods`). `alive`: Postgres members out of step whose pods are not ready, but
-    whose own Patroni answers, and a primary in such a pod that says that it is one. `http_routes`: whether the API
-    server has HTTPRoutes. `balancers`: what the programs of the load balancer's pods tell. `unserved`: why no request
-    through one of them is served, "" when it is. `writes_refused`: the Redis master's answer to a write that it
-    refuses, "" when it takes them. `deaf_queues`: queues whose workers take no job, None while nobody tells. `demand`
-    is None, with the reason in `demand_error`, while no orchestrator tells it.
+    `children` are the live objects as cached from the watches. A probe that did not succeed is None (Patroni) or empty
+    (Sentinel, `redis_pods`). `alive`: Postgres members out of step whose pods are not ready, but whose own Patroni
+    answers, and a primary in such a pod that says that it is one. `http_routes`: whether the API server has HTTPRoutes.
+    `gateways`: those of the route that could be read, by namespace and name. `balancers`: what the programs of the load
+    balancer's pods tell. `unserved`: why no request through one of them is served, "" when it is. `writes_refused`: the
+    Redis master's answer to a write that it refuses, "" when it takes them. `deaf_queues`: queues whose workers take no
+    job, None while nobody tells. `demand` is None, with the reason in `demand_error`, while no orchestrator tells it.
     """
 
     now: datetime
@@ -363,6 +384,7 @@ class Snapshot:
     redis_pods: tuple[RedisPodState, ...] = ()
     alive: frozenset[str] = frozenset()
     http_routes: bool = False
+    gateways: Mapping[tuple[str, str], Gateway] = field(default_factory=dict)
     balancers: tuple[BalancerState, ...] = ()
     unserved: str = ""
     writes_refused: str = ""

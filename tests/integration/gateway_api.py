@@ -1,22 +1,26 @@
-"""The Gateway API's definition of HTTPRoute, as far as the operator uses it."""
+"""The Gateway API's definitions of HTTPRoute and Gateway, as far as the operator uses them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 GROUP = "gateway.networking.k8s.io"
-DEFINITION: dict[str, Any] = {
+
+
+def _definition(kind: str) -> dict[str, Any]:
+    plural = f"{kind.lower()}s"
+    return {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
     "metadata": {
-        "name": f"httproutes.{GROUP}",
+        "name": f"{plural}.{GROUP}",
         "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/3328"},
     },
     "spec": {
         "group": GROUP,
         "scope": "Namespaced",
         "names": {
-            "kind": "HTTPRoute", "listKind": "HTTPRouteList", "plural": "httproutes", "singular": "httproute"
+            "kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()
         },
         "versions": [
             {
@@ -37,3 +41,7 @@ DEFINITION: dict[str, Any] = {
         ],
     },
 }  # fmt: skip
+
+
+DEFINITION = _definition("HTTPRoute")
+GATEWAY_DEFINITION = _definition("Gateway")

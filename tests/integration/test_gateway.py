@@ -11,7 +11,7 @@ import pytest
 
 from e2e.lab.kubectl import Kubectl, wait_for
 from tests.integration.conftest import Operator, Start, wait_until_time_passed
-from tests.integration.gateway_api import DEFINITION, GROUP
+from tests.integration.gateway_api import DEFINITION, GATEWAY_DEFINITION, GROUP
 from tests.integration.test_reconcile import created, manifest
 
 # By default a minute.
@@ -19,14 +19,15 @@ LOOK_AGAIN_SECONDS = 10
 GATEWAY: dict[str, Any] = {
     "ingress": {
         "host": "hub.example.com",
-        "gateway": {"parentRefs": [{"name": "public", "namespace": "gateways"}]},
+        "gateway": {"parentRefs": [{"name": "public"}]},
     }
 }
 
 
 @pytest.fixture
 def no_gateway_api(admin: Kubectl) -> Iterator[None]:
-    delete = ("delete", "crd", f"httproutes.{GROUP}", "--ignore-not-found", "--wait=true")
+    both = [f"httproutes.{GROUP}", f"gateways.{GROUP}"]
+    delete = ("delete", "crd", *both, "--ignore-not-found", "--wait=true")
     # Other tests leave it.
     admin(*delete)
     yield
@@ -70,7 +71,11 @@ def test_a_route_follows_the_definitions_of_the_gateway_api(
     assert requests_for_routes(operator) - before <= 1, "it is not tried again and again"
     assert hub.condition("Accepted")["status"] == "True"
 
-    admin("apply", "--server-side", "-f", "-", stdin=json.dumps(DEFINITION))
+    gateway = {"apiVersion": f"{GROUP}/v1", "kind": "Gateway", "metadata": {"name": "public"}, "spec": {}}
+    for definition in (GATEWAY_DEFINITION, DEFINITION):
+        admin("apply", "--server-side", "-f", "-", stdin=json.dumps(definition))
+    wait_for("Gateways to be served", lambda: admin("get", "gateways", "-A") is not None, 30)
+    namespace.apply(gateway)
     wait_for("the HTTPRoute", lambda: route(namespace) is not None, 60)
     assert route(namespace)["spec"]["hostnames"] == ["hub.example.com"]
     wait_for("nobody's answer", lambda: hub.condition("IngressReady")["reason"] == "RouteNotAccepted", 20)
@@ -78,10 +83,16 @@ def test_a_route_follows_the_definitions_of_the_gateway_api(
         {"type": kind, "status": "True", "reason": "x", "message": ""}
         for kind in ("Accepted", "ResolvedRefs")
     ]
-    parents = [{"parentRef": {"name": "public", "namespace": "gateways"}, "conditions": conditions}]
+    parents = [{"parentRef": {"name": "public"}, "conditions": conditions}]
     patch = json.dumps({"status": {"parents": parents}})
     namespace("patch", "httproute", "hub-ingress", "--subresource=status", "--type=merge", "-p", patch)
-    wait_for("the Gateway's yes", lambda: hub.condition("IngressReady")["status"] == "True", 10)
+    wait_for("the Gateway's silence", lambda: hub.condition("IngressReady")["reason"] == "NoAddress", 10)
+    programmed = {"type": "Programmed", "status": "True", "reason": "x", "message": ""}
+    status = {"conditions": [programmed], "addresses": [{"value": "192.0.2.1"}]}
+    patch = json.dumps({"status": status})
+    namespace("patch", "gateway", "public", "--subresource=status", "--type=merge", "-p", patch)
+    wait_for("the Gateway's yes", lambda: hub.condition("IngressReady")["status"] == "True", 20)
+    assert "at 192.0.2.1" in hub.condition("IngressReady")["message"]
 
     admin("delete", "crd", f"httproutes.{GROUP}", "--wait=true")
     wait_for("the reason", lambda: hub.condition("IngressReady")["reason"] == "GatewayApiMissing", 60)

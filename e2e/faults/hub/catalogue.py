@@ -9,7 +9,7 @@ from .arena import HubFault
 
 # Each target is a row of the service levels in the design document.
 PLANNED = Target(2.0, 2.0, errors_allowed=False)
-# "Requests keep succeeding."
+# "Requests keep succeeding", and they never fail while one orchestrator is broken.
 SERVED = Target(2.0, 2.0, errors_allowed=False)
 POSTGRES_FORCED = Target(12.0, 16.0)
 # None of its posts may fail where the public application's did.
@@ -50,6 +50,7 @@ ORCHESTRATORS: tuple[HubFault, ...] = (
         "force delete of another orchestrator",
         orchestrators.force_delete_follower,
         Primary.STAYS,
+        SERVED,
         came_true=orchestrators.follower_replaced,
     ),
     HubFault(
@@ -57,6 +58,7 @@ ORCHESTRATORS: tuple[HubFault, ...] = (
         "force delete of the leader's pod",
         pods.force_delete,
         Primary.MOVES,
+        SERVED,
         came_true=orchestrators.leader_replaced,
         leader_target=LEADER_CRASH,
     ),
@@ -65,6 +67,7 @@ ORCHESTRATORS: tuple[HubFault, ...] = (
         "SIGKILL of the leader's orchestrator",
         orchestrators.kill_orchestrator,
         Primary.MAY_MOVE,
+        SERVED,
         came_true=orchestrators.orchestrator_restarted,
         leader_target=LEADER_CRASH,
     ),
@@ -73,6 +76,7 @@ ORCHESTRATORS: tuple[HubFault, ...] = (
         "SIGKILL of the leader's ha-agent",
         orchestrators.kill_agent,
         Primary.MAY_MOVE,
+        SERVED,
         broken_seconds=20,
         leader_target=LEADER_CRASH,
     ),
@@ -81,6 +85,7 @@ ORCHESTRATORS: tuple[HubFault, ...] = (
         "SIGSTOP of the leader's ha-agent",
         orchestrators.stop_agent,
         Primary.MOVES,
+        SERVED,
         broken_seconds=20,
         leader_target=LEADER_CRASH,
     ),
@@ -89,6 +94,7 @@ ORCHESTRATORS: tuple[HubFault, ...] = (
         "SIGSTOP of the leader's orchestrator",
         orchestrators.stop_orchestrator,
         Primary.MOVES,
+        SERVED,
         broken_seconds=20,
         leader_target=LEADER_CRASH,
     ),
@@ -97,6 +103,7 @@ ORCHESTRATORS: tuple[HubFault, ...] = (
         "SIGSTOP of the leader's orchestrator and ha-agent",
         orchestrators.stop_leader,
         Primary.MOVES,
+        SERVED,
         broken_seconds=20,
         leader_target=LEADER_CRASH,
     ),
@@ -138,6 +145,7 @@ BALANCERS: tuple[HubFault, ...] = (
         came_true=pods.pooler_replaced,
     ),
     HubFault(
+        # Whoever is connected to it has nobody who tries again.
         "balancer-force-deleted",
         "force delete of an HAProxy pod",
         pods.force_delete_pooler,
@@ -146,7 +154,8 @@ BALANCERS: tuple[HubFault, ...] = (
     ),
 )
 
-# Whoever else runs there goes with it: members of the database and of the queue, and perhaps a load balancer.
+# Whoever else runs there goes with it: members of the database and of the queue, and perhaps a load balancer. So errors
+# are accepted.
 NODES: tuple[HubFault, ...] = (
     HubFault(
         "node-drain",

@@ -123,9 +123,11 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
     ),
     ConditionReason.NO_ADDRESS: Meaning(
         "IngressReady",
-        "The Ingress exists, but no controller has given it an address.",
-        "`kubectl describe ingress NAME`, and `kubectl get ingressclass`.",
-        "Check that an ingress controller runs for the class of spec.ingress.className.",
+        "The Ingress exists, but no controller has given it an address; or a Gateway has taken the HTTPRoute, but does "
+        "not listen.",
+        "`kubectl describe ingress NAME`, and `kubectl get ingressclass`; of a Gateway its condition Programmed, which "
+        "the message has.",
+        "Check that an ingress controller runs for the class of spec.ingress.className; mend the Gateway.",
     ),
     ConditionReason.GATEWAY_API_MISSING: Meaning(
         "IngressReady",

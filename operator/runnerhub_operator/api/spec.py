@@ -560,13 +560,15 @@ class LoadBalancerTimeoutsSpec(ApiModel):
         default=60,
         ge=1,
         le=3600,
-        description="Time in seconds that an orchestrator may be silent before it answers.",
+        description="Time in seconds that an orchestrator may be silent before it answers. A request that may be sent "
+        "twice is then sent to another one, four times at most.",
     )
     queue_seconds: Integer = Field(
         default=10,
         ge=1,
         le=600,
-        description="Time in seconds that a request waits for an orchestrator with room.",
+        description="Time in seconds that a request waits where all orchestrators have as many as "
+        "maxConnectionsPerOrchestrator allows; then it is answered with 503. Without that limit nothing waits.",
     )
     tunnel_seconds: Integer = Field(
         default=3600,
@@ -605,6 +607,14 @@ class LoadBalancerSpec(ApiModel):
         le=50000,
         description="Client connections that each HAProxy pod serves at once; more wait in the kernel's queue. Busy "
         "ones take up to 70 KiB of memory each. A change is reloaded.",
+    )
+    max_connections_per_orchestrator: Integer | None = Field(
+        default=None,
+        ge=1,
+        le=50000,
+        description="Requests that each HAProxy pod has under way at one orchestrator; more wait for "
+        "timeouts.queueSeconds at most. A runner that waits for a job counts, a WebSocket does not. Default: no limit. "
+        "A change is reloaded.",
     )
     slow_start_seconds: Integer = Field(
         default=10,

@@ -309,7 +309,7 @@ class Failover(StatusModel):
 
 
 class Endpoints(StatusModel):
-    """Where to reach the cluster from inside Kubernetes."""
+    """Where to reach the cluster, from inside Kubernetes unless said otherwise."""
 
     api: str | None = Field(default=None, description="HTTP API, through the load balancer.")
     database: str | None = Field(default=None, description="Read-write database address, through the pooler.")
@@ -317,6 +317,11 @@ class Endpoints(StatusModel):
     sentinels: str | None = Field(default=None, description="Sentinel addresses, comma separated.")
     queue: str | None = Field(
         default=None, description="Address of the Redis master, for clients that cannot ask Sentinel."
+    )
+    external: str | None = Field(
+        default=None,
+        description="Addresses of the load balancer from outside Kubernetes, comma separated. Absent unless "
+        "spec.loadBalancer.service.type is LoadBalancer and somebody has given it one.",
     )
 
 
@@ -356,4 +361,4 @@ class RunnerHubClusterStatus(StatusModel):
             "the next change, or at once with updatePolicy: Immediate."
         ),
     )
-    endpoints: Endpoints = Field(default_factory=Endpoints, description="Addresses inside Kubernetes.")
+    endpoints: Endpoints = Field(default_factory=Endpoints, description="Where to reach the cluster.")

@@ -40,6 +40,7 @@ _PLURALS: Final[Mapping[str, str]] = {
     "ConfigMap": "configmaps",
     "Deployment": "deployments",
     "Event": "events",
+    names.GATEWAY: "gateways",
     "HorizontalPodAutoscaler": "horizontalpodautoscalers",
     names.HTTP_ROUTE: "httproutes",
     "Ingress": "ingresses",

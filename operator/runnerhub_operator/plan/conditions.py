@@ -278,10 +278,12 @@ def load_balancer_verdict(
     scaled: Scaled | None = None,
     *,
     unserved: str = "",
+    outside: Sequence[str] | None = None,
 ) -> Verdict:
     """LoadBalancerReady: at least one HAProxy serves; full with all ready, none of which refuses its settings.
 
-    `unserved`: why no request through those that are ready is served.
+    `unserved`: why no request through those that are ready is served. `outside`: addresses of the Service from outside,
+    None where it is to have none.
     """
     wanted, told = _size(cluster.spec.load_balancer.replicas, scaled)
     pods = snapshot.pods_of(names.LOAD_BALANCER)
@@ -290,6 +292,9 @@ def load_balancer_verdict(
     parts = [f"{ready} of {wanted} ready{told}"]
     if unserved:
         parts.append(f"no request is served: {unserved}")
+    if outside is not None and not outside:
+        service = names.load_balancer_service(cluster.name)
+        parts.append(f"nobody has given Service {service} of type LoadBalancer an address from outside yet")
     if refusals:
         parts.append(f"HAProxy goes on with its former settings: {refusals[0]}")
     elif late := _without_latest_settings(cluster, snapshot):

@@ -1,4 +1,4 @@
-"""IngressReady: the address by which people come in, or why there is none. It does not gate Ready."""
+"""The addresses by which people come in, or why there are none. IngressReady tells them; it does not gate Ready."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .. import names
-from ..api import ConditionReason, ConditionType, GatewaySpec, IngressSpec, RunnerHubCluster
-from ..snapshot import Snapshot
+from ..api import ConditionReason, ConditionType, GatewaySpec, IngressSpec, RunnerHubCluster, ServiceType
+from ..snapshot import Gateway, Snapshot
 from .conditions import Verdict
 
 # Both must hold for each Gateway: it takes the route, and finds the Service behind it.
@@ -39,8 +39,7 @@ def _of_ingress(cluster: RunnerHubCluster, snapshot: Snapshot, spec: IngressSpec
     if ingress is None:
         return _not_ready(ConditionReason.CREATING, "the Ingress does not exist yet")
     hosts = ", ".join(spec.every_host)
-    points: list[dict[str, Any]] = ingress.get("status", {}).get("loadBalancer", {}).get("ingress", [])
-    addresses = ", ".join(point.get("hostname") or point.get("ip") or "?" for point in points)
+    addresses = ", ".join(_addresses(ingress))
     if addresses:
         return _ready(f"{hosts} at {addresses}")
     wanted = f"class {spec.class_name}" if spec.class_name else "the default class"
@@ -64,10 +63,20 @@ def _of_route(
         return _not_ready(ConditionReason.CREATING, "the HTTPRoute does not exist yet")
     if problems := list(_problems(cluster, gateway, route)):
         return _not_ready(ConditionReason.ROUTE_NOT_ACCEPTED, "; ".join(problems))
-    gateways = ", ".join(
-        dict.fromkeys(_name(cluster, ref.name, ref.namespace) for ref in gateway.parent_refs)
-    )
-    return _ready(f"{', '.join(spec.every_host)} through Gateway {gateways}")
+    places = dict.fromkeys((ref.namespace or cluster.namespace, ref.name) for ref in gateway.parent_refs)
+    found = {place: snapshot.gateways.get(place) for place in places}
+    if mute := [
+        f"Gateway {'/'.join(at)}: {each.problem}" for at, each in found.items() if each and each.problem
+    ]:
+        return _not_ready(ConditionReason.NO_ADDRESS, f"people do not get in; {'; '.join(mute)}")
+    ways = (f"Gateway {'/'.join(at)} {_whereabouts(each)}" for at, each in found.items())
+    return _ready(f"{', '.join(spec.every_host)} through {', '.join(ways)}")
+
+
+def _whereabouts(gateway: Gateway | None) -> str:
+    if gateway is None:
+        return "(the operator may not read its address)"
+    return f"at {', '.join(gateway.addresses)}" if gateway.addresses else "(it tells no address)"
 
 
 def _problems(cluster: RunnerHubCluster, gateway: GatewaySpec, route: Mapping[str, Any]) -> Iterator[str]:
@@ -92,6 +101,19 @@ def _problems(cluster: RunnerHubCluster, gateway: GatewaySpec, route: Mapping[st
                 elif condition.get("status") != "True":
                     why = condition.get("message") or condition.get("reason") or "no reason given"
                     yield f"Gateway {name}, {kind}={condition.get('status')}: {str(why)[:300]}"
+
+
+def service_addresses(cluster: RunnerHubCluster, snapshot: Snapshot) -> tuple[str, ...] | None:
+    """Where the load balancer's Service can be reached from outside, none yet; None: its type gives it no address."""
+    if cluster.spec.load_balancer.service.type is not ServiceType.LOAD_BALANCER:
+        return None
+    return _addresses(snapshot.child("Service", names.load_balancer_service(cluster.name)) or {})
+
+
+def _addresses(live: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of an Ingress or a Service."""
+    points: list[dict[str, Any]] = live.get("status", {}).get("loadBalancer", {}).get("ingress", [])
+    return tuple(point.get("hostname") or point.get("ip") or "?" for point in points)
 
 
 def _name(cluster: RunnerHubCluster, name: str, namespace: str | None) -> str:

@@ -249,7 +249,7 @@ def make_plan(
         ),
         failovers=tuple([*reversed(notes.failovers), *cluster.status.failovers][: failovers.MAX_FAILOVERS]),
         pending_updates=(*changes.waiting, *crew.waiting),
-        endpoints=status.endpoints(cluster),
+        endpoints=status.endpoints(cluster, entrance.service_addresses(cluster, snapshot)),
     )
     told_leases = objects.differing(
         leases.observed_leases(context, snapshot, sections.postgres, sections.redis), snapshot
@@ -457,6 +457,7 @@ def _verdicts(
             creating,
             sections.scaled.get(names.LOAD_BALANCER),
             unserved=sections.told.unserved,
+            outside=entrance.service_addresses(cluster, snapshot),
         ),
     ]
     components = credentials.with_lost_credentials(components, changes.lost)

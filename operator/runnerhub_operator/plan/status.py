@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from .. import names
@@ -194,8 +195,8 @@ def orchestrator_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> Orches
     )
 
 
-def endpoints(cluster: RunnerHubCluster) -> Endpoints:
-    """Addresses inside Kubernetes."""
+def endpoints(cluster: RunnerHubCluster, outside: Sequence[str] | None) -> Endpoints:
+    """Addresses inside Kubernetes, and those of the load balancer's Service from `outside` if there are any."""
     domain = f"{cluster.namespace}.svc"
     database = f"{names.child(cluster.name, names.POSTGRES)}.{domain}"
     return Endpoints(
@@ -207,4 +208,5 @@ def endpoints(cluster: RunnerHubCluster) -> Endpoints:
             for i in range(cluster.spec.redis.replicas)
         ),
         queue=f"{names.redis_master_service(cluster.name)}.{domain}:{names.PORT_REDIS}",
+        external=", ".join(outside or ()) or None,
     )

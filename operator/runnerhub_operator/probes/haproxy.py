@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,6 +22,11 @@ _log = logging.getLogger(__name__)
 _PROGRAM: Final = Program("the load balancer's program", names.PORT_LB_STATE)
 # What each request needs, by the names in the answer of GET /health.
 _NEEDED: Final = (names.ORCHESTRATOR, "database", "redis")
+# Requests to the orchestrators, where /health never comes by. The operator's own image refuses the id without a look
+# at the database; one that fails over it is asked for what every image must have.
+_API_PATHS: Final = ("/api/jobs/0", "/api/jobs/metrics")
+# No visit waits longer for it: whoever gives no answer in time may only be waiting for the database.
+_API_DEADLINE_SECONDS: Final = 0.5
 # What a pod says is not to be trusted with the size of the status.
 _LONGEST_REASON: Final = 300
 _LONGEST_NAME: Final = 100
@@ -65,7 +70,7 @@ async def read_states(
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the agents beside the orchestrators tell through HAProxy.
+    """What the agents beside the orchestrators, and these themselves, tell through HAProxy.
 
     `unserved`: why no request is served, "" when one is. `refusal`: the master's answer to the writes that it refuses,
     "" when it takes one. `deaf`: BullMQ queues whose workers take no job; None when no agent was reached.
@@ -77,10 +82,13 @@ class Health:
 
 
 async def read_health(
-    http: aiohttp.ClientSession, hosts: Iterable[str], *, deadline_seconds: float
+    http: aiohttp.ClientSession, hosts: Iterable[str], *, token: str = "", deadline_seconds: float
 ) -> Health:
-    """Send a request through each of the hosts. One that is served, or one agent whose write is taken, is enough."""
-    found = await asyncio.gather(*(_health(http, host, deadline_seconds) for host in hosts))
+    """Send requests through each of the hosts. One that is served, or one agent whose write is taken, is enough.
+
+    `token`: of the orchestrators' API, "" for none.
+    """
+    found = await asyncio.gather(*(_through(http, host, token, deadline_seconds) for host in hosts))
     agents = [health for health in found if health.deaf is not None]
     return Health(
         unserved=min((health.unserved for health in found), default=""),
@@ -89,9 +97,34 @@ async def read_health(
     )
 
 
-async def _health(http: aiohttp.ClientSession, host: str, deadline_seconds: float) -> Health:
+async def _through(http: aiohttp.ClientSession, host: str, token: str, deadline_seconds: float) -> Health:
+    """What the agents say, and where they say that all is well, whether the orchestrators answer too."""
     bracketed = f"[{host}]" if ":" in host else host
-    url = f"http://{bracketed}:{names.PORT_ORCHESTRATOR}/health"
+    address = f"http://{bracketed}:{names.PORT_ORCHESTRATOR}"
+    health, failure = await asyncio.gather(
+        _health(http, f"{address}/health", deadline_seconds), _api_failure(http, address, token)
+    )
+    return health if health.unserved else replace(health, unserved=failure)
+
+
+async def _api_failure(http: aiohttp.ClientSession, address: str, token: str) -> str:
+    """A clause about requests that are answered with an error of a server, HAProxy's own 503 too; "" otherwise."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    failure = ""
+    try:
+        async with asyncio.timeout(_API_DEADLINE_SECONDS):
+            for path in _API_PATHS:
+                async with http.get(address + path, headers=headers) as response:
+                    if response.status < 500:
+                        return ""
+                    failure = f"GET {path} through HAProxy is answered with {response.status}"
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        _log.debug("%s: %s", address, error)
+        return ""
+    return failure
+
+
+async def _health(http: aiohttp.ClientSession, url: str, deadline_seconds: float) -> Health:
     try:
         async with http.get(url, timeout=aiohttp.ClientTimeout(total=deadline_seconds)) as response:
             told = json.loads(await response.text()) if response.status in (200, 503) else {}

@@ -14,6 +14,13 @@ from ..api import LoadBalancerSpec, ServiceType
 
 # Idempotent by its jobId, so a second try of the same request is the same job.
 DELEGATE_PATH: Final = "/api/jobs/delegate"
+# Whatever else an image serves may take its time, and the numbers of all jobs do while the database is slow.
+JOB_PATHS: Final = "^/api/jobs/[^/]+$"
+METRICS_PATH: Final = "/api/jobs/metrics"
+# Above the 2.5 s that it takes to accept a job while Redis fails over, and well below the 5 s for which clients wait.
+PATIENCE_SECONDS: Final = 3
+# So many tries last as long as an orchestrator looks for its database.
+TRIES: Final = 5
 
 SLOT_STEP: Final = 10
 MAX_SLOTS: Final = 100
@@ -61,7 +68,9 @@ def render(
         return f'server-template pod {server_slots(replicas)} "{pods_service}.${{SERVICE_DOMAIN}}:{port}"'
 
     slowly = f" slowstart {spec.slow_start_seconds}s" if spec.slow_start_seconds else ""
-    orchestrators = f"{servers(names.PORT_ORCHESTRATOR)}{slowly}"
+    most = spec.max_connections_per_orchestrator
+    at_most = f" maxconn {most}" if most else ""
+    orchestrators = f"{servers(names.PORT_ORCHESTRATOR)}{slowly}{at_most}"
     sections = [
         _global(spec),
         _defaults(spec),
@@ -243,18 +252,19 @@ def _keep_alive(side: str) -> list[str]:
     ]
 
 
-def _request_retries() -> list[str]:
-    """A request that reached a pod is tried again only where twice is the same as once.
+def _request_retries(spec: LoadBalancerSpec, *more: str) -> list[str]:
+    """A request that reached a pod is tried again only where twice is the same as once; `more`: on what else.
 
     One that reached none, because the connection failed, is always tried again, at another pod.
     Source of the methods: RFC 9110, 9.2.2
     """
+    whole = "{ method POST } delegate or { method PUT }"
     return [
-        "retry-on conn-failure empty-response 503",
+        " ".join(("retry-on conn-failure empty-response 503", *more)),
         f"acl delegate path {DELEGATE_PATH}",
         "acl repeatable method GET HEAD OPTIONS PUT DELETE",
         # Only a request that is here as a whole can be sent again, and bodies come after their headers.
-        "http-request wait-for-body time 2s if { method POST } delegate or { method PUT }",
+        f"http-request wait-for-body time {spec.timeouts.client_seconds}s if {whole}",
         "http-request disable-l7-retry unless repeatable or { method POST } delegate",
     ]
 
@@ -270,10 +280,17 @@ def _alive_check(path: str, cluster: str) -> list[str]:
 
 def _orchestrators(spec: LoadBalancerSpec, servers: str, cluster: str) -> list[str]:
     """Those that say they can serve, and whose ha-agent can write to the database: not every image looks at it."""
+    patience = min(PATIENCE_SECONDS, spec.timeouts.server_seconds)
+    quick = "{ method POST } delegate or { method GET HEAD } job !numbers"
     return [
         "backend orchestrators",
         f"balance {spec.balance.value}",
-        *_request_retries(),
+        *_request_retries(spec, "response-timeout"),
+        f"retries {TRIES - 1}",
+        # A pod that stands still is called healthy until two checks of it have failed.
+        f"acl job path_reg {JOB_PATHS}",
+        f"acl numbers path {METRICS_PATH}",
+        f"http-request set-timeout server {patience}s if {quick}",
         "option httpchk",
         *_check_step("", "/health", cluster),
         *_check_step(f" port {names.PORT_AGENT}", "/health/database", cluster),
@@ -290,10 +307,11 @@ def _check_step(where: str, path: str, cluster: str) -> list[str]:
 
 
 def _any_orchestrator(spec: LoadBalancerSpec, servers: str, cluster: str) -> list[str]:
+    """Those that live, while none can serve: requests wait there, and another pod would not be sooner."""
     return [
         "backend any_orchestrator",
         f"balance {spec.balance.value}",
-        *_request_retries(),
+        *_request_retries(spec),
         *_alive_check("/", cluster),
         servers,
     ]

@@ -27,6 +27,7 @@ EDGES: dict[str, list[Any]] = {
     "trustedProxies": [None, [], MANY],
     "slowStartSeconds": [0, 600],
     "maxConnections": [100, 50000],
+    "maxConnectionsPerOrchestrator": [None, 1, 50000],
 }
 TIMEOUTS = (
     {"connectSeconds": 1, "clientSeconds": 1, "serverSeconds": 1, "queueSeconds": 1, "tunnelSeconds": 10},
@@ -312,6 +313,72 @@ async def test_an_agent_that_stands_still_is_not_waited_for(bench: Bench) -> Non
     answers = [await bench.get(names.PORT_ORCHESTRATOR, "/health") for _ in range(6)]
     assert {status for status, _, _ in answers} == {200}
     assert bench.orchestrators[0].address not in {told["pod"] for _, told, _ in answers}
+
+
+STANDS_STILL = {"/", "/health", "/health/database", "/leader", "/api/jobs/1", "/api/jobs/delegate"}
+
+
+async def test_an_orchestrator_that_stands_still_costs_no_client_its_answer(bench: Bench) -> None:
+    await bench.start({"slowStartSeconds": 0})
+    bench.orchestrators[0].silent = STANDS_STILL
+    url = bench.url(names.PORT_ORCHESTRATOR, "/api/jobs/delegate")
+
+    async def post(client: aiohttp.ClientSession, number: int) -> int:
+        async with client.post(url, json={"jobId": number}) as response:
+            return response.status
+
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as client:
+        found = await asyncio.gather(
+            *(post(client, number) for number in range(6)),
+            *(_status(bench, "/api/jobs/1") for _ in range(6)),
+        )
+    assert found == [200] * 12
+
+
+async def test_what_takes_its_time_elsewhere_is_asked_once(bench: Bench) -> None:
+    await bench.start({})
+    for item in bench.orchestrators:
+        item.requests, item.delay_seconds = 0, 3.5
+    for path in ("/api/jobs/1/report", "/api/jobs/metrics"):
+        assert await _status(bench, path) == 200
+    assert sum(item.requests for item in bench.orchestrators) == 2
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/api/jobs/delegate"), ("PUT", "/api/artifacts/1")])
+async def test_a_body_may_take_as_long_as_clients_may(bench: Bench, method: str, path: str) -> None:
+    await bench.start({})
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"jobId": '
+        await asyncio.sleep(2.5)
+        yield b"1}"
+
+    url = bench.url(names.PORT_ORCHESTRATOR, path)
+    async with aiohttp.ClientSession() as client, client.request(method, url, data=body()) as response:
+        assert response.status == 200
+
+
+async def test_what_exceeds_the_limit_of_the_orchestrators_waits_and_no_longer_than_asked_for(
+    bench: Bench,
+) -> None:
+    await bench.start(
+        {"maxConnectionsPerOrchestrator": 1, "slowStartSeconds": 0, "timeouts": {"queueSeconds": 2}}
+    )
+
+    async def answers_of(seconds: float) -> list[int]:
+        for item in bench.orchestrators:
+            item.delay_seconds = seconds
+        return sorted(await asyncio.gather(*(_status(bench, "/api/reports") for _ in range(6))))
+
+    async with _websockets(bench):
+        assert await answers_of(1) == [200] * 6
+        assert await bench.longest_queues() != {}
+        assert await answers_of(3.5) == [200] * 3 + [503] * 3
+
+
+async def _status(bench: Bench, path: str) -> int:
+    status, _, _ = await bench.get(names.PORT_ORCHESTRATOR, path)
+    return status
 
 
 @pytest.mark.parametrize("balance", ["roundrobin", "leastconn"])

@@ -57,14 +57,25 @@ async def test_a_request_is_served_when_one_of_the_load_balancers_passes_it_on()
             {**refusing("down"), "queues": {"mail": {"status": "deaf"}, "jobs": {"status": "up"}}},
         ),
         "127.31.0.7": (200, refusing("up")),
+        "127.31.0.8": (200, answer()),
+        "127.31.0.9": (200, answer()),
     }
+    # By host, of the path or of all.
+    failing = {"127.31.0.8": "", "127.31.0.9": "/api/jobs/0"}
+    asked: list[tuple[str, str | None]] = []
 
     async def health(request: web.Request) -> web.Response:
         status, body = answers[request.host.partition(":")[0]]
         return web.json_response(body, status=status) if body else web.Response(status=status, text="<html>")
 
+    async def api(request: web.Request) -> web.Response:
+        asked.append((request.path, request.headers.get("Authorization")))
+        path = failing.get(request.host.partition(":")[0])
+        return web.Response(status=404 if path is None or not request.path.startswith(path) else 503)
+
     application = web.Application()
     application.router.add_get("/health", health)
+    application.router.add_get("/api/{path:.*}", api)
     runner = web.AppRunner(application)
     await runner.setup()
     for host in answers:
@@ -73,7 +84,8 @@ async def test_a_request_is_served_when_one_of_the_load_balancers_passes_it_on()
         async with aiohttp.ClientSession() as http:
 
             async def health_of(*last: int) -> Health:
-                return await read_health(http, [f"127.31.0.{part}" for part in last], deadline_seconds=5)
+                hosts = [f"127.31.0.{part}" for part in last]
+                return await read_health(http, hosts, token="mine", deadline_seconds=5)
 
             async def why(*last: int) -> str:
                 return (await health_of(*last)).unserved
@@ -83,6 +95,10 @@ async def test_a_request_is_served_when_one_of_the_load_balancers_passes_it_on()
             assert await why(4) == "", "requests need no shared storage"
             assert "HAProxy answers 503" in await why(1, 3)
             assert "port 3001" in await why(3)
+            assert await why(8) == "GET /api/jobs/metrics through HAProxy is answered with 503"
+            assert await why(8, 2) == ""
+            assert await why(9) == "", "that an image knows no such id is no outage"
+            assert set(asked) == {(path, "Bearer mine") for path in ("/api/jobs/0", "/api/jobs/metrics")}
             assert await why(5) == "the orchestrators tell of no working database and redis"
             refused = await health_of(1, 6)
             assert refused.refusal == "NOREPLICAS Not enough good replicas to write."

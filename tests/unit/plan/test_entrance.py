@@ -11,6 +11,7 @@ import pytest
 from runnerhub_operator import names
 from runnerhub_operator.plan import Plan, make_plan
 from runnerhub_operator.probes.haproxy import BalancerState, configuration_digest
+from runnerhub_operator.snapshot import Gateway
 from tests.generate import IMAGES
 from tests.unit.plan.builders import NOW, children, cluster, pods, snapshot
 
@@ -90,7 +91,55 @@ def test_a_route_is_ready_when_every_gateway_has_taken_it() -> None:
     everyone = route(answer({**PARENTS[0]}), answer({"name": "own"}))
     status, reason, message = told(plan(GATEWAY, children=everyone, http_routes=True))
     assert (status, reason) == ("True", "Available")
-    assert message == "hub.example.com through Gateway gateways/public, d/own"
+    unknown = "(the operator may not read its address)"
+    assert message == f"hub.example.com through Gateway gateways/public {unknown}, Gateway d/own {unknown}"
+
+
+def gateway(programmed: str, *addresses: str) -> Gateway:
+    conditions = (
+        [{"type": "Programmed", "status": programmed, "message": "no free address"}] if programmed else []
+    )
+    listed = [{"type": "IPAddress", "value": address} for address in addresses]
+    return Gateway.of({"status": {"conditions": conditions, "addresses": listed}})
+
+
+@pytest.mark.parametrize(
+    ("public", "expected", "words"),
+    [
+        (
+            gateway("True", "192.0.2.1"),
+            ("True", "Available"),
+            "Gateway gateways/public at 192.0.2.1, Gateway d/own",
+        ),
+        (gateway("True"), ("True", "Available"), "Gateway gateways/public (it tells no address)"),
+        (gateway("", "192.0.2.1"), ("True", "Available"), "at 192.0.2.1"),
+        (gateway("False"), ("False", "NoAddress"), "Gateway gateways/public: no free address"),
+        (gateway("Unknown", "192.0.2.1"), ("False", "NoAddress"), "no free address"),
+        (gateway(""), ("False", "NoAddress"), "no controller has given it an address"),
+    ],
+)
+def test_a_gateway_that_has_taken_the_route_must_listen_too(
+    public: Gateway, expected: tuple[str, str], words: str
+) -> None:
+    everyone = route(answer({**PARENTS[0]}), answer({"name": "own"}))
+    found = plan(GATEWAY, children=everyone, http_routes=True, gateways={("gateways", "public"): public})
+    status, reason, message = told(found)
+    assert (status, reason) == expected
+    assert words in message
+
+
+def test_a_service_that_waits_for_its_address_from_outside_says_so() -> None:
+    spec = {"loadBalancer": {"service": {"type": "LoadBalancer"}}}
+    service = {"kind": "Service", "metadata": {"name": "hub"}}
+    waiting = plan(spec, children=children(service, spec=spec))
+    assert "Service hub of type LoadBalancer an address from outside" in told(waiting, "LoadBalancerReady")[2]
+    assert waiting.status.endpoints.external is None
+    points = [{"ip": "192.0.2.1"}, {"hostname": "lb.example.com"}]
+    service["status"] = {"loadBalancer": {"ingress": points}}
+    found = plan(spec, children=children(service, spec=spec))
+    assert told(found, "LoadBalancerReady")[2] == "2 of 2 ready"
+    assert found.status.endpoints.external == "192.0.2.1, lb.example.com"
+    assert plan({}).status.endpoints.external is None
 
 
 @pytest.mark.parametrize(
