@@ -1,8 +1,9 @@
 """`make faults-postgres`, `make faults-redis` and `make faults-hub`: each fault of a tier many times, while clients
 write; report in build/reports/.
 
-Exit code 1 when an acknowledged write was lost, a promise of another kind broken, a run did not go as it must, the audit
-at the end gave no verdict, or the control run lost nothing; with --strict also when a target was missed or a fault skipped.
+Exit code 1 when an acknowledged write was lost, a promise of another kind broken, a run did not go as it must, the
+audit at the end gave no verdict, or the control run lost nothing; with --strict also when a target was missed or a
+fault skipped.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ WHOLE_BEFORE_SECONDS = 300
 SUCCESSOR_SECONDS = 180
 WRITING_SECONDS = 120
 WHOLE_AGAIN_SECONDS = 420
-# The operator looks at a settled cluster every five seconds, so it may have heard from a primary so long before its end.
+# The operator looks at a settled cluster every five seconds, so its last look may have been so long before.
 TOLD_WITHIN_SECONDS = 8.0
 
 # What a fault may make of the tools; anything else is a mistake in the suite.

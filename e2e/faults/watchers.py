@@ -83,7 +83,10 @@ def status_right(arena: Arena) -> dict[str, float]:
 
 
 def failover_told(arena: Arena) -> dict[str, float]:
-    """Wait until the status tells of the failover; how long it took by that. Raises WaitTimeoutError without a number."""
+    """Wait until the status tells of the failover; the seconds that it took by that.
+
+    Raises WaitTimeoutError when it tells none.
+    """
     status_right(arena)
     found = next(item for item in arena.hub.status()["failovers"] if item["component"] == arena.COMPONENT)
     if "durationSeconds" not in found:
