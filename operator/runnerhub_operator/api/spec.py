@@ -323,9 +323,10 @@ class PostgresSpec(ApiModel):
             ".parameters",
         ),
         Rule(
-            'self.synchronous != "required" || self.instances > 1',
-            "postgres.synchronous: required needs at least two instances, or no write would ever be confirmed",
-            lambda spec: spec.synchronous is not Synchronous.REQUIRED or spec.instances > 1,
+            'self.synchronous != "required" || self.instances > 2',
+            "postgres.synchronous: required needs at least three instances: with two, writes would stop whenever one "
+            "restarts, as in each update",
+            lambda spec: spec.synchronous is not Synchronous.REQUIRED or spec.instances > 2,
             ".synchronous",
         ),
         Rule(
@@ -357,8 +358,8 @@ class PostgresSpec(ApiModel):
     synchronous: Synchronous = Field(
         default=Synchronous.PREFERRED,
         description=(
-            "preferred: a commit waits for one replica while any is there. required: a commit waits also when none "
-            "is there, so writes stop rather than be unsafe. disabled: asynchronous, a failover can lose "
+            "preferred: a commit waits for one replica while any is there. required, with three instances or more: a "
+            "commit waits also when none is there, so writes stop rather than be unsafe. disabled: asynchronous, a failover can lose "
             "acknowledged writes."
         ),
     )
