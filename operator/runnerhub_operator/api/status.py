@@ -161,6 +161,11 @@ class PostgresStatus(StatusModel):
         default=None,
         description="Postgres version of the primary, such as 17.6; the first number is the major one.",
     )
+    pool_size: Count | None = Field(
+        default=None,
+        description="Server connections that each pooler pod opens per route: spec.postgres.pooler.poolSize, or what "
+        "was computed.",
+    )
     instances: tuple[PostgresInstanceStatus, ...] = Field(
         default=(), max_length=16, description="The members."
     )

@@ -42,9 +42,9 @@ def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot, silent_looks:
 
     `silent_looks`: at how many looks in a row the primary's own Patroni has said nothing.
     """
-    patroni = snapshot.patroni
+    patroni, pool_size = snapshot.patroni, cluster.spec.postgres.pool_size
     if patroni is None:
-        return cluster.status.postgres.model_copy(update={"primary": None})
+        return cluster.status.postgres.model_copy(update={"primary": None, "pool_size": pool_size})
     leader = next((member for member in patroni.members if member.name == patroni.leader), None)
     # Until it runs out, Patroni's key names a primary that is gone or, under the same name, starts anew.
     pod = snapshot.pod(leader.name) if leader is not None else None
@@ -61,6 +61,7 @@ def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot, silent_looks:
         primary=patroni.leader if alive else None,
         timeline=patroni.timeline if patroni.timeline is not None else cluster.status.postgres.timeline,
         version=patroni.version or cluster.status.postgres.version,
+        pool_size=pool_size,
         instances=tuple(
             PostgresInstanceStatus(
                 name=member.name,
