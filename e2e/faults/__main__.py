@@ -1,8 +1,9 @@
 """`make faults-postgres`, `make faults-redis` and `make faults-hub`: each fault of a tier many times, while clients
 write; report in build/reports/.
 
-Exit code 1 when an acknowledged write was lost, a promise of another kind broken, a run did not go as it must, or the
-control run lost nothing; with --strict also when a target was missed.
+Exit code 1 when an acknowledged write was lost, a promise of another kind broken, a run did not go as it must, the
+audit at the end gave no verdict, or the control run lost nothing; with --strict also when a target was missed or a
+fault skipped.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--no-control", action="store_true", help="leave the control run out")
     parser.add_argument("--resume", action="store_true", help="count the runs of the report that is there")
-    parser.add_argument("--strict", action="store_true", help="fail when a target was missed")
+    parser.add_argument(
+        "--strict", action="store_true", help="fail when a target was missed or a fault skipped"
+    )
     parser.add_argument("--list", action="store_true", help="print the names of the faults")
     return parser.parse_args(arguments)
 

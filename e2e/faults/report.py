@@ -90,6 +90,8 @@ class Report:
                 f"{self.audit['partial']} partial, {self.audit['phantoms']} phantoms, "
                 f"{self.audit['two_leaders']} times two leaders"
             )
+            if "problem" in self.audit:
+                parts.append(f"the audit gave no verdict: {self.audit['problem']}")
         parts += _pgbench_lines(self.bench)
         parts += [
             f"problem: {name}, run {number}: {result.problem}"
@@ -123,8 +125,10 @@ class Report:
         found = []
         if broken := sum(result.broken_promises for result in everything):
             found.append(f"{broken} writes were lost, partial, doubled or there although they had failed")
-        if self.audit is not None and any(self.audit[name] for name in BROKEN_FOR_GOOD):
-            found.append("the audit at the end found broken promises")
+        if broken := self.bench.get("broken_promises"):
+            found.append(f"{broken} writes around the fault under pgbench were not as they must")
+        if self.audit is not None:
+            found += _faults_of_audit(self.audit)
         if self.control is not None and not self.control["lost"]:
             found.append("the control run lost nothing, so the oracle proves nothing")
         if problems := sum(result.problem is not None for result in everything):
@@ -136,7 +140,19 @@ class Report:
         ]
         if strict and missed:
             found.append(f"targets missed: {', '.join(missed)}")
+        if strict and self.skipped:
+            found.append(f"faults skipped: {', '.join(item['fault'] for item in self.skipped)}")
         return found
+
+
+def _faults_of_audit(audit: Mapping[str, Any]) -> list[str]:
+    if "problem" in audit:
+        return [f"the audit at the end gave no verdict: {audit['problem']}"]
+    if any(audit[name] for name in BROKEN_FOR_GOOD):
+        return ["the audit at the end found broken promises"]
+    if not audit["acknowledged"]:
+        return ["the audit at the end found nothing acknowledged, so it proves nothing"]
+    return []
 
 
 def _row(fault: Fault[Any], runs: list[RunResult]) -> tuple[object, ...]:

@@ -15,11 +15,14 @@ from ..lab.load import now
 from .arena import A, Before, let_pass
 from .fault import Fault, Primary
 from .results import RunResult
+from .watchers import TOLD_SECONDS
 
 WHOLE_BEFORE_SECONDS = 300
 SUCCESSOR_SECONDS = 180
 WRITING_SECONDS = 120
 WHOLE_AGAIN_SECONDS = 420
+# The operator looks at a settled cluster every five seconds, so its last look may have been so long before.
+TOLD_WITHIN_SECONDS = 8.0
 
 # What a fault may make of the tools; anything else is a mistake in the suite.
 FAILURES = (WaitTimeoutError, KubectlError, TestBedError, subprocess.TimeoutExpired)
@@ -133,7 +136,8 @@ def _judge(arena: A, fault: Fault[A], result: RunResult) -> RunResult:
         problem=result.problem
         or _lost_beside(fault, beside)
         or arena.broken_rule(figures)
-        or _wrong_move(fault, result.primary, new_primary),
+        or _wrong_move(fault, result.primary, new_primary)
+        or _wrong_duration(result.notes, writes["gap_seconds"]),
     )
 
 
@@ -154,6 +158,13 @@ def _lost_beside(fault: Fault[A], beside: Mapping[str, Mapping[str, float]]) -> 
 def _wrong_move(fault: Fault[A], primary: str | None, new_primary: str | None) -> str | None:
     if fault.primary is Primary.STAYS and new_primary != primary:
         return f"the primary moved from {primary} to {new_primary}, and should have stayed"
+    return None
+
+
+def _wrong_duration(notes: Mapping[str, float], gap_seconds: float | None) -> str | None:
+    told = notes.get(TOLD_SECONDS)
+    if told is not None and gap_seconds is not None and abs(told - gap_seconds) > TOLD_WITHIN_SECONDS:
+        return f"the status says that the failover took {told} s, and clients could not write for {gap_seconds} s"
     return None
 
 

@@ -6,13 +6,21 @@ import time
 from contextlib import contextmanager
 
 from ..lab.bed import OPERATOR_NAMESPACE
-from ..lab.kubectl import wait_for
+from ..lab.kubectl import WaitTimeoutError, wait_for
 from . import mend
 from .arena import Arena, Before, control_plane
 from .fault import Break
 
 API_SERVER_AWAY = "api-server-away"
+CONTROL_PLANE_RESTARTED = "control-plane-restarted"
 STATUS_DEADLINE_SECONDS = 120
+# Of the failover by the status, in a run's notes.
+TOLD_SECONDS = "told_seconds"
+
+# The kernel keeps fifteen characters of a name.
+_PROGRAMS = "etcd kube-apiserver kube-controller kube-scheduler"
+_KILL = f"for name in {_PROGRAMS}; do pkill -KILL -x $name || exit 1; done"
+_MISSING = f"for name in {_PROGRAMS}; do pgrep -x $name >/dev/null || echo $name; done"
 
 
 @contextmanager
@@ -29,6 +37,22 @@ def api_server_away(arena: Arena, _before: Before) -> Break:
     finally:
         bed.on_node(node, "sh", "-c", "pkill -CONT -x kube-apiserver; systemctl start kubelet")
         wait_for("the API server", lambda: mend.api_answers(bed), mend.API_DEADLINE_SECONDS, every=1)
+
+
+@contextmanager
+def restart_control_plane(arena: Arena, _before: Before) -> Break:
+    """SIGKILL to etcd, the API server, the controllers and the scheduler; the kubelet starts them anew."""
+    bed, node = arena.bed, control_plane(arena.bed)
+    try:
+        bed.on_node(node, "sh", "-c", _KILL)
+        yield
+    finally:
+        wait_for(
+            "the control plane",
+            lambda: not bed.on_node(node, "sh", "-c", _MISSING).strip() and mend.api_answers(bed),
+            mend.API_DEADLINE_SECONDS,
+            every=1,
+        )
 
 
 @contextmanager
@@ -56,3 +80,15 @@ def status_right(arena: Arena) -> dict[str, float]:
 
     wait_for("the status to be right", right, STATUS_DEADLINE_SECONDS)
     return {"status_right_seconds": round(time.monotonic() - started, 1)}
+
+
+def failover_told(arena: Arena) -> dict[str, float]:
+    """Wait until the status tells of the failover; the seconds that it took by that.
+
+    Raises WaitTimeoutError when it tells none.
+    """
+    status_right(arena)
+    found = next(item for item in arena.hub.status()["failovers"] if item["component"] == arena.COMPONENT)
+    if "durationSeconds" not in found:
+        raise WaitTimeoutError(f"the status tells no duration of the failover to {found['to']}")
+    return {TOLD_SECONDS: found["durationSeconds"]}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from e2e.demo import control
+from e2e.faults.run import TOLD_WITHIN_SECONDS
 from e2e.lab import report
 from e2e.lab.bed import Bed
 from e2e.lab.faults import strike
@@ -32,6 +33,8 @@ def test_force_delete_of_the_role_holder(hub: Hub, load: LoadClient, component: 
     latest = hub.status()["failovers"][0]
     assert latest["component"] == component
     assert latest["to"] == result.took_over
+    if component == "postgres":
+        assert abs(latest["durationSeconds"] - result.gap_seconds) <= TOLD_WITHIN_SECONDS
     event = {"postgres": "PrimaryChanged", "redis": "MasterChanged", "orchestrator": "LeaderChanged"}[
         component
     ]

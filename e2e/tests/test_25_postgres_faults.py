@@ -37,7 +37,9 @@ def arena(bed: Bed, hub: Hub, load: LoadClient) -> Iterator[PostgresArena]:
         "pooler-killed",
         "graceful-delete",
         "postmaster-killed",
+        "patroni-killed",
         "postgres-stopped",
+        "split-brain",
         "api-server-away",
     ],
 )

@@ -380,7 +380,7 @@ class Reconciler:
             now, last = datetime.now(UTC), memory.last_step
             put_off = last.postponed(now) if postponed else last.refused(now, str(error))
             return replace(memory, last_step=put_off)
-        return replace(memory, last_step=LastStep(at=datetime.now(UTC), deleted_uid=uid))
+        return replace(memory, last_step=LastStep.done(step, datetime.now(UTC), uid))
 
     async def _reinitialize(
         self,

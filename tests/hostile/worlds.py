@@ -102,6 +102,7 @@ def _streaming(cluster: RunnerHubCluster, primary: int, timeline: int) -> Patron
         ),
         leader,
         timeline,
+        by_leader=True,
     )
 
 

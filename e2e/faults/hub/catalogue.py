@@ -258,6 +258,15 @@ OTHERS: tuple[HubFault, ...] = (
         broken_seconds=60,
         api_answers=False,
     ),
+    HubFault(
+        watchers.CONTROL_PLANE_RESTARTED,
+        "SIGKILL of the whole control plane",
+        watchers.restart_control_plane,
+        Primary.MAY_MOVE,
+        UNNOTICED,
+        broken_seconds=30,
+        api_answers=False,
+    ),
 )
 
 SHARED: tuple[HubFault, ...] = (*ORCHESTRATORS, *BALANCERS, *NODES, *STORES, *OTHERS)

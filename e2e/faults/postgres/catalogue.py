@@ -78,6 +78,7 @@ SHARED: tuple[Fault[PostgresArena], ...] = (
         crashes.kill_postmaster,
         Primary.MOVES,
         CRASH,
+        aftermath=watchers.failover_told,
     ),
     Fault(
         "patroni-killed",
@@ -96,7 +97,15 @@ SHARED: tuple[Fault[PostgresArena], ...] = (
         came_true=pods.primary_renewed,
     ),
     # Longer than it takes to fail over: clients that vanished must not fill the server, nor its replicas stay behind.
-    Fault("node-frozen", "primary's node frozen", nodes.freeze, Primary.MOVES, NODE, broken_seconds=60),
+    Fault(
+        "node-frozen",
+        "primary's node frozen",
+        nodes.freeze,
+        Primary.MOVES,
+        NODE,
+        broken_seconds=60,
+        aftermath=watchers.failover_told,
+    ),
     Fault("node-killed", "primary's node killed", nodes.kill, Primary.MOVES, NODE, broken_seconds=30),
     Fault(
         "node-partitioned",
@@ -156,6 +165,15 @@ SHARED: tuple[Fault[PostgresArena], ...] = (
         Primary.STAYS,
         UNNOTICED,
         broken_seconds=60,
+        api_answers=False,
+    ),
+    Fault(
+        watchers.CONTROL_PLANE_RESTARTED,
+        "SIGKILL of the whole control plane",
+        watchers.restart_control_plane,
+        Primary.STAYS,
+        UNNOTICED,
+        broken_seconds=30,
         api_answers=False,
     ),
     Fault(

@@ -141,6 +141,15 @@ SHARED: tuple[Fault[RedisArena], ...] = (
         api_answers=False,
     ),
     Fault(
+        watchers.CONTROL_PLANE_RESTARTED,
+        "SIGKILL of the whole control plane",
+        watchers.restart_control_plane,
+        Primary.STAYS,
+        UNNOTICED,
+        broken_seconds=30,
+        api_answers=False,
+    ),
+    Fault(
         "operator-away",
         "operator away during a force delete of the master pod",
         watchers.operator_away,

@@ -227,6 +227,10 @@ class OrchestratorSpec(ApiModel):
     )
 
 
+DEFAULT_POOL_SIZE = 20
+MAX_POOL_SIZE = 500
+
+
 class PoolerSpec(ApiModel):
     """The connection pooler: PgBouncer in transaction mode, with an HAProxy that follows the primary."""
 
@@ -247,12 +251,13 @@ class PoolerSpec(ApiModel):
         description="Client connections that each pooler pod accepts per route (read-write, read-only); more are "
         "refused.",
     )
-    pool_size: Integer = Field(
-        default=20,
+    pool_size: Integer | None = Field(
+        default=None,
         ge=1,
-        le=500,
+        le=MAX_POOL_SIZE,
         description="Server connections that each pooler pod opens per route; clients beyond it wait. Raising it "
-        "can raise max_connections of Postgres, which restarts the members one at a time.",
+        "can raise max_connections of Postgres, which restarts the members one at a time. Default: 20, or what "
+        "parameters.max_connections has room for. In effect: status.postgres.poolSize.",
     )
     resources: ResourceRequirements = Field(
         default_factory=ResourceRequirements,
@@ -297,11 +302,15 @@ OPERATOR_OWNED_PARAMETERS = (
 
 # What the poolers open (one pod more during their renewal, two routes, a margin of 5 each) and what is kept for
 # Patroni and monitoring.
-_POOLED_CEL = "2 * (self.pooler.replicas + 1) * (self.pooler.poolSize + 5) + 20"
+_POOLED_CEL = (
+    "2 * (self.pooler.replicas + 1) * "
+    f"((has(self.pooler.poolSize) ? self.pooler.poolSize : {DEFAULT_POOL_SIZE}) + 5) + 20"
+)
 
 
 def _pooled_connections(spec: PostgresSpec) -> int:
-    return 2 * (spec.pooler.replicas + 1) * (spec.pooler.pool_size + 5) + 20
+    size = spec.pooler.pool_size or DEFAULT_POOL_SIZE
+    return 2 * (spec.pooler.replicas + 1) * (size + 5) + 20
 
 
 def _has_room_for_poolers(spec: PostgresSpec) -> bool:
@@ -323,9 +332,10 @@ class PostgresSpec(ApiModel):
             ".parameters",
         ),
         Rule(
-            'self.synchronous != "required" || self.instances > 1',
-            "postgres.synchronous: required needs at least two instances, or no write would ever be confirmed",
-            lambda spec: spec.synchronous is not Synchronous.REQUIRED or spec.instances > 1,
+            'self.synchronous != "required" || self.instances > 2',
+            "postgres.synchronous: required needs at least three instances: with two, writes would stop whenever one "
+            "restarts, as in each update",
+            lambda spec: spec.synchronous is not Synchronous.REQUIRED or spec.instances > 2,
             ".synchronous",
         ),
         Rule(
@@ -333,7 +343,8 @@ class PostgresSpec(ApiModel):
             'self.parameters["max_connections"].matches("^[1-9][0-9]{0,5}$") && '
             f'int(self.parameters["max_connections"]) >= {_POOLED_CEL}',
             "postgres.parameters.max_connections must be a number of at least "
-            "2 * (pooler.replicas + 1) * (pooler.poolSize + 5) + 20; leave it out to have it computed",
+            "2 * (pooler.replicas + 1) * (pooler.poolSize + 5) + 20, where a poolSize that is left out counts as "
+            f"{DEFAULT_POOL_SIZE}; leave max_connections out to have it computed",
             _has_room_for_poolers,
             ".parameters",
         ),
@@ -357,9 +368,9 @@ class PostgresSpec(ApiModel):
     synchronous: Synchronous = Field(
         default=Synchronous.PREFERRED,
         description=(
-            "preferred: a commit waits for one replica while any is there. required: a commit waits also when none "
-            "is there, so writes stop rather than be unsafe. disabled: asynchronous, a failover can lose "
-            "acknowledged writes."
+            "preferred: a commit waits for one replica while any is there. required, with three instances or more: a "
+            "commit waits also when none is there, so writes stop rather than be unsafe. disabled: asynchronous, a "
+            "failover can lose acknowledged writes."
         ),
     )
     parameters: dict[ParameterName, ParameterValue] = Field(
@@ -375,6 +386,15 @@ class PostgresSpec(ApiModel):
         "unless it is set. Default requests: 100m CPU, 256Mi memory.",
     )
     pooler: PoolerSpec = Field(default_factory=PoolerSpec, description="The connection pooler.")
+
+    @property
+    def pool_size(self) -> int:
+        """Server connections that each pooler pod opens per route: as told, or as many as there is room for."""
+        told, room = self.pooler.pool_size, self.parameters.get("max_connections")
+        if told is not None or room is None:
+            return told or DEFAULT_POOL_SIZE
+        # The largest for which `_pooled_connections` is not more.
+        return min((int(room) - 20) // (2 * (self.pooler.replicas + 1)) - 5, MAX_POOL_SIZE)
 
 
 class AppendFsync(StrEnum):

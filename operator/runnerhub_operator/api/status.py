@@ -161,6 +161,11 @@ class PostgresStatus(StatusModel):
         default=None,
         description="Postgres version of the primary, such as 17.6; the first number is the major one.",
     )
+    pool_size: Count | None = Field(
+        default=None,
+        description="Server connections that each pooler pod opens per route: spec.postgres.pooler.poolSize, or what "
+        "was computed.",
+    )
     instances: tuple[PostgresInstanceStatus, ...] = Field(
         default=(), max_length=16, description="The members."
     )
@@ -299,8 +304,8 @@ class Failover(StatusModel):
         allow_inf_nan=False,
         description=(
             "Until the new one was seen in its role, from the first sign of the old one's failure; of Redis from when "
-            "the Sentinels last heard from the old one. Absent when there was no sign, and when it happened while the "
-            "operator was not looking."
+            "the Sentinels last heard from the old one, of Postgres from when the operator did. Absent when there was "
+            "no sign, and when it happened while the operator was not looking."
         ),
     )
     cause: str = Field(

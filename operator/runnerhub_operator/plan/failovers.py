@@ -19,7 +19,9 @@ AWAY_SECONDS = 60.0
 class Role:
     """A role that exactly one pod has: its holder and the first sign of the holder's failure.
 
-    `heard_at`: when others last heard from the holder, of a master of Redis. `looked_at`: when it was last looked at.
+    `heard_at`: when others last heard from the holder, of a master of Redis, or the operator itself, of a primary of
+    Postgres. `looked_at`: when it was last looked at. `silent_looks`: at how many looks in a row a primary has said
+    nothing, while others did.
     """
 
     holder: str | None = None
@@ -28,6 +30,7 @@ class Role:
     cause: str | None = None
     heard_at: datetime | None = None
     looked_at: datetime | None = None
+    silent_looks: int = 0
 
 
 Memory = Mapping[str, Role]
@@ -56,6 +59,10 @@ def _sign_of_failure(role: Role, pod: Pod | None) -> str | None:
     return None
 
 
+def _seconds(now: datetime, since: datetime) -> float:
+    return (now - since).total_seconds()
+
+
 def last_heard(snapshot: Snapshot, master: str | None) -> datetime | None:
     """When the Sentinels last heard from a Redis master; None when none of them follows it any more.
 
@@ -67,6 +74,16 @@ def last_heard(snapshot: Snapshot, master: str | None) -> datetime | None:
         if view.heard_at is not None and not view.tilt and snapshot.redis_member(view.master_ip) == master
     )
     return told[len(told) // 2] if told else None
+
+
+def silent_looks(role: Role, snapshot: Snapshot) -> int:
+    """At how many looks in a row, this one among them, the primary's own Patroni has said nothing, while others did."""
+    patroni = snapshot.patroni
+    if patroni is None:
+        return role.silent_looks
+    if patroni.by_leader or patroni.leader is None or role.holder not in (None, patroni.leader):
+        return 0
+    return role.silent_looks + 1
 
 
 def track(
@@ -83,11 +100,14 @@ def track(
 
     `holder` is who has the role now, None when nobody was seen with it. `announced_cause` is set while the operator
     itself moves the role. `answered`: whether anybody told who has it. `heard`: when the former holder was last heard
-    from, where others listen to it.
+    from, where somebody listens to it; None when it was not heard now.
     """
     now = snapshot.now
-    if role.looked_at is not None and (now - role.looked_at).total_seconds() > AWAY_SECONDS:
+    if role.looked_at is not None and _seconds(now, role.looked_at) > AWAY_SECONDS:
         role = Role(holder=role.holder)
+    if role.heard_at is not None and holder == role.holder and _seconds(now, role.heard_at) > AWAY_SECONDS:
+        # It has its role all the same: only the way to it is cut.
+        role = replace(role, heard_at=None)
     pod = snapshot.pod(role.holder)
     sign = _sign_of_failure(role, pod) if role.holder is not None else None
     looked_before = role.looked_at
@@ -112,7 +132,7 @@ def track(
     if role.holder is None:
         return current, None
     since = role.heard_at or (role.failing_since if role.holder_uid is not None else None)
-    duration = round((now - since).total_seconds(), 1) if since is not None else None
+    duration = round(_seconds(now, since), 1) if since is not None else None
     return current, Failover(
         component=component,
         from_=role.holder,

@@ -142,7 +142,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Sections:
-    """The sections of the status. `seen_redis` is the reading itself, which decisions use."""
+    """The sections of the status. `seen_redis` is the reading itself, which decisions use.
+
+    `silent_looks`: at how many looks in a row the Postgres primary has said nothing.
+    """
 
     told: Told
     seen_redis: RedisStatus
@@ -151,6 +154,7 @@ class _Sections:
     lags_told: datetime | None
     deaf_queues: Mapping[str, datetime]
     scaled: Mapping[str, Scaled]
+    silent_looks: int
 
     @property
     def postgres(self) -> PostgresStatus:
@@ -229,7 +233,7 @@ def make_plan(
         cluster.status.redis.instances, sections.redis.instances, fullness.REDIS_SIZE
     )
     notes.events += fullness.queue_events(cluster.status.redis, sections.redis)
-    causes = {rollout.component: "RollingChange"} if rollout is not None and not rollout.repairs else {}
+    causes = _own_causes(memory, rollout, snapshot.now)
     if switchover.is_followed(cluster.status.postgres.switchover, request.status):
         causes[names.POSTGRES] = "Requested"
     failed = changes.migration.failed
@@ -306,7 +310,10 @@ def make_plan(
             failed_migration=failed,
             runners=crew.memory,
         ),
-        settled=full and sections.patience == Patience() and (paused or not under_way),
+        settled=full
+        and sections.patience == Patience()
+        and not sections.silent_looks
+        and (paused or not under_way),
     )
 
 
@@ -319,9 +326,9 @@ def _there(manifests: Iterable[Manifest], snapshot: Snapshot) -> Iterator[Manife
 
 def _sections(cluster: RunnerHubCluster, snapshot: Snapshot, memory: ClusterMemory) -> _Sections:
     seen_redis = status.redis_status(cluster, snapshot)
-    found, patience = told(
-        cluster, snapshot, status.postgres_status(cluster, snapshot), seen_redis, memory.patience
-    )
+    silent_looks = failovers.silent_looks(memory.roles.get(names.POSTGRES, failovers.Role()), snapshot)
+    seen_postgres = status.postgres_status(cluster, snapshot, silent_looks)
+    found, patience = told(cluster, snapshot, seen_postgres, seen_redis, memory.patience)
     found, lags_told = calm_lags(cluster.status, found, memory.lags_told, snapshot.now)
     deaf = deaf_queues(cluster.status.redis, snapshot, memory.deaf_queues)
     redis = found.redis.model_copy(update={"deaf_queues": tuple(deaf)})
@@ -333,6 +340,7 @@ def _sections(cluster: RunnerHubCluster, snapshot: Snapshot, memory: ClusterMemo
         orchestrator=status.orchestrator_status(cluster, snapshot),
         patience=patience,
         scaled=objects.scaled(cluster, snapshot),
+        silent_looks=silent_looks,
     )
 
 
@@ -536,6 +544,31 @@ def _holders(sections: _Sections) -> dict[str, str | None]:
     }
 
 
+def _own_causes(memory: ClusterMemory, rollout: Rollout | None, now: datetime) -> dict[str, str]:
+    """The roles that the operator itself moves now, each with what is told as the cause."""
+    found = {
+        component: "RollingChange"
+        for component in (names.POSTGRES, names.REDIS)
+        if memory.last_step.has_moved(memory.roles.get(component, failovers.Role()).holder, now)
+    }
+    # Inside a Deployment Kubernetes takes the steps.
+    if rollout is not None and rollout.component == names.ORCHESTRATOR:
+        found[names.ORCHESTRATOR] = "RollingChange"
+    return found
+
+
+def _last_heard(
+    component: str, known: failovers.Role, holder: str | None, snapshot: Snapshot
+) -> datetime | None:
+    """When the former holder of a role was last heard from, where anybody listens; None: not now."""
+    if component == names.REDIS:
+        return failovers.last_heard(snapshot, known.holder)
+    patroni = snapshot.patroni
+    if component == names.POSTGRES and patroni is not None and patroni.by_leader and holder == known.holder:
+        return snapshot.now
+    return None
+
+
 def _track_roles(
     memory: ClusterMemory, snapshot: Snapshot, sections: _Sections, causes: Mapping[str, str], notes: _Notes
 ) -> dict[str, failovers.Role]:
@@ -550,12 +583,13 @@ def _track_roles(
             snapshot,
             causes.get(component),
             answered=answered.get(component, True),
-            heard=failovers.last_heard(snapshot, known.holder) if component == names.REDIS else None,
+            heard=_last_heard(component, known, holder, snapshot),
         )
         roles[component] = role
         if failover is not None:
             notes.failovers.append(failover)
             notes.events.append(_failover_event(failover))
+    roles[names.POSTGRES] = replace(roles[names.POSTGRES], silent_looks=sections.silent_looks)
     return roles
 
 

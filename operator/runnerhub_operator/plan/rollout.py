@@ -13,7 +13,15 @@ from enum import StrEnum
 from typing import Any, Final
 
 from .. import names
-from ..actions import RenewDeployment, RestartPod, RestartPostgres, Rollout, SwitchPostgres
+from ..actions import (
+    Disruption,
+    RenewDeployment,
+    RestartPod,
+    RestartPostgres,
+    Rollout,
+    ShrinkPostgres,
+    SwitchPostgres,
+)
 from ..api import RedisStatus, RunnerHubCluster
 from ..probes.sentinel import can_fail_over
 from ..resources.common import Manifest
@@ -29,6 +37,8 @@ POSTPONED_SECONDS: Final = 15.0
 MAX_POSTPONEMENTS: Final = 3
 # What Patroni refuses it may allow a moment later, when it has counted its synchronous replicas anew.
 REFUSED_SECONDS: Final = 10.0
+# A role that a step moves has moved by then; what happens to its holder later has another cause.
+SHOWN_SECONDS: Final = 60.0
 # Tries of another occasion do not count.
 FORGOTTEN_SECONDS: Final = 300.0
 
@@ -47,6 +57,7 @@ class LastStep:
 
     While the cache still shows that pod as alive, or a restart may not show yet, nothing else is done.
     `postponements`: how often in a row a disruption of the Postgres primary was put off. `why`: what refused a step.
+    `stopped`: the pod that a step took away or whose role it moved.
     """
 
     at: datetime | None = None
@@ -54,6 +65,16 @@ class LastStep:
     outcome: Outcome = Outcome.DONE
     postponements: int = 0
     why: str = ""
+    stopped: str | None = None
+
+    @classmethod
+    def done(cls, step: Disruption, now: datetime, deleted_uid: str | None) -> LastStep:
+        """As it is after a step."""
+        return cls(now, deleted_uid, stopped=_stopped_by(step))
+
+    def has_moved(self, holder: str | None, now: datetime) -> bool:
+        """Whether a role that its holder has just lost was lost by this step."""
+        return holder is not None and holder == self.stopped and self.is_recent(now, SHOWN_SECONDS)
 
     def is_recent(self, now: datetime, seconds: float) -> bool:
         """Whether it was less than so many seconds ago."""
@@ -76,6 +97,17 @@ class LastStep:
         # What is still due is tried again before that.
         refused = self.outcome is Outcome.REFUSED and self.is_recent(now, 2 * REFUSED_SECONDS)
         return self.why if refused else ""
+
+
+def _stopped_by(step: Disruption) -> str | None:
+    match step:
+        case SwitchPostgres():
+            return step.primary
+        case RestartPod():
+            return step.pod
+        case RestartPostgres() | ShrinkPostgres():
+            return step.member
+    return None
 
 
 def _seen(snapshot: Snapshot, cluster: str, component: str) -> LiveObject | None:

@@ -17,7 +17,7 @@ from ..api import (
     RedisStatus,
     RunnerHubCluster,
 )
-from ..probes.patroni import PatroniMember
+from ..probes.patroni import PatroniCluster, PatroniMember
 from ..probes.redis_pod import ReplicaLag
 from ..probes.sentinel import agreed_master
 from ..resources.loadbalancer import inside_url
@@ -32,15 +32,20 @@ MEMORY_STEP_PERCENT = 5
 MEMORY_EBB_PERCENT = 2
 # A replica confirms once a second, and on a busy node a moment late.
 SILENCE_STEP_SECONDS = 5
+# A primary that says nothing so often in a row, and that no replica follows any more, is none.
+SILENT_LOOKS = 3
 # The jobs are counted anew no sooner than this.
 QUEUE_SECONDS = 30.0
 
 
-def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> PostgresStatus:
-    """The database; without an answer from Patroni, the last known members but no primary."""
-    patroni = snapshot.patroni
+def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot, silent_looks: int = 0) -> PostgresStatus:
+    """The database; without an answer from Patroni, the last known members but no primary.
+
+    `silent_looks`: at how many looks in a row the primary's own Patroni has said nothing.
+    """
+    patroni, pool_size = snapshot.patroni, cluster.spec.postgres.pool_size
     if patroni is None:
-        return cluster.status.postgres.model_copy(update={"primary": None})
+        return cluster.status.postgres.model_copy(update={"primary": None, "pool_size": pool_size})
     leader = next((member for member in patroni.members if member.name == patroni.leader), None)
     # Until it runs out, Patroni's key names a primary that is gone or, under the same name, starts anew.
     pod = snapshot.pod(leader.name) if leader is not None else None
@@ -50,12 +55,14 @@ def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> PostgresSt
         and pod is not None
         # Its kubelet may be dead and it alive.
         and (pod.ready or pod.terminating or pod.name in snapshot.alive)
+        and not (silent_looks >= SILENT_LOOKS and _nobody_follows(patroni))
     )
     before = {member.name: member.volume_used_percent for member in cluster.status.postgres.instances}
     return PostgresStatus(
         primary=patroni.leader if alive else None,
         timeline=patroni.timeline if patroni.timeline is not None else cluster.status.postgres.timeline,
         version=patroni.version or cluster.status.postgres.version,
+        pool_size=pool_size,
         instances=tuple(
             PostgresInstanceStatus(
                 name=member.name,
@@ -69,6 +76,15 @@ def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> PostgresSt
             for member in sorted(patroni.members, key=lambda member: member.name)
         ),
     )
+
+
+def _nobody_follows(patroni: PatroniCluster) -> bool:
+    """Whether there are replicas and none is connected to the primary, which would be so for ten seconds after its end.
+
+    As long as one is, it may be only the operator that does not reach the primary.
+    """
+    replicas = [member for member in patroni.members if member.name != patroni.leader]
+    return bool(replicas) and not any(patroni.in_step(member.name) for member in replicas)
 
 
 def _coarse(lag_bytes: int | None) -> int | None:

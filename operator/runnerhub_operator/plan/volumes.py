@@ -18,7 +18,8 @@ from ..actions import GrowVolume
 from ..api import RunnerHubCluster
 from ..quantities import parse_quantity, quantity
 from ..resources.common import Manifest
-from ..snapshot import RESIZE_FAILURES, Snapshot, Volume
+from ..snapshot import RESIZE_FAILURES, Pod, Snapshot, Volume
+from .fullness import FULL_PERCENT, fullest
 
 # Somebody may have changed the StorageClass or a quota, which the operator does not watch.
 RETRY_SECONDS: Final = 30.0
@@ -54,11 +55,16 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A pod's volume; `placed`: the pod is on a node, which can enlarge the file system."""
+    """A pod's volume; `placed`: the pod is on a node that lives, which can enlarge the file system.
+
+    `ready`: it is well there. `full`: what uses the volume stops, or is about to.
+    """
 
     pod: str
     volume: Volume
     placed: bool
+    ready: bool = True
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,10 @@ class _Component:
 def plan_growth(
     cluster: RunnerHubCluster, snapshot: Snapshot, holders: Mapping[str, str | None], refusals: Refusals
 ) -> Growth:
-    """The claims to enlarge now; `holders` are the Postgres primary and the Redis master, whose turn comes last."""
+    """The claims to enlarge now; `holders` are the Postgres primary and the Redis master, whose turn comes last.
+
+    Full volumes come first all the same: that of a primary is what stops the writes.
+    """
     found = [
         _of_component(component, snapshot.now, refusals)
         for component in _components(cluster, snapshot, holders)
@@ -157,14 +166,20 @@ def refusal_text(pod: str, refusal: Refusal) -> str:
 def _components(
     cluster: RunnerHubCluster, snapshot: Snapshot, holders: Mapping[str, str | None]
 ) -> list[_Component]:
-    postgres, redis = cluster.spec.postgres, cluster.spec.redis
+    postgres, redis, seen = cluster.spec.postgres, cluster.spec.redis, cluster.status
     sizes = (
-        (names.POSTGRES, postgres.instances, postgres.storage.size),
-        (names.REDIS, redis.replicas, redis.storage.size),
+        (names.POSTGRES, postgres.instances, postgres.storage.size, seen.postgres.instances),
+        (names.REDIS, redis.replicas, redis.storage.size, seen.redis.instances),
     )
     found = [
-        _Component(name, size, tuple(_members(cluster.name, snapshot, name, count, holders.get(name))))
-        for name, count, size in sizes
+        _Component(
+            name,
+            size,
+            tuple(
+                _members(cluster.name, snapshot, name, count, holders.get(name), fullest(pods, FULL_PERCENT))
+            ),
+        )
+        for name, count, size, pods in sizes
     ]
     shared = cluster.spec.shared_storage
     if shared is not None and shared.claim is not None and shared.claim.size is not None:
@@ -176,7 +191,12 @@ def _components(
 
 
 def _members(
-    cluster: str, snapshot: Snapshot, component: str, count: int, holder: str | None
+    cluster: str,
+    snapshot: Snapshot,
+    component: str,
+    count: int,
+    holder: str | None,
+    full: Mapping[str, int],
 ) -> list[_Member]:
     found = []
     for ordinal in range(count):
@@ -184,8 +204,14 @@ def _members(
         volume = snapshot.volume(names.claim(cluster, component, ordinal))
         if volume is not None:
             running = snapshot.pod(pod)
-            found.append(_Member(pod, volume, placed=running is not None and bool(running.node)))
-    return sorted(found, key=lambda item: item.pod == holder)
+            placed = running is not None and bool(running.node) and not _is_on_dead_node(running, snapshot)
+            ready = running is not None and running.ready
+            found.append(_Member(pod, volume, placed=placed, ready=ready, full=pod in full))
+    return sorted(found, key=lambda item: (-full.get(item.pod, 0), item.pod == holder))
+
+
+def _is_on_dead_node(pod: Pod, snapshot: Snapshot) -> bool:
+    return pod.ready_unknown or pod.is_lost(snapshot.now)
 
 
 def _of_component(component: _Component, now: datetime, refusals: Refusals) -> Growth:
@@ -198,21 +224,30 @@ def _of_component(component: _Component, now: datetime, refusals: Refusals) -> G
         if item.volume.name in refusals and refusals[item.volume.name].size == component.size
     }
     recent = any((now - refusal.at).total_seconds() < RETRY_SECONDS for refusal in held.values())
-    # A volume that nobody has mounted may wait for its pod for ever; the others do not wait for it.
-    blocked = recent or any(item.placed for item in growing)
-    steps = () if blocked else _next_step(component, behind)
+    steps = () if recent else _next_step(component, behind, growing)
     told = [refusal_text(item.pod, held[item.volume.name]) for item in behind if item.volume.name in held]
     under_way = _under_way(component, behind, growing) if growing or not held else ""
     return Growth(steps, under_way, "; ".join(told), held)
 
 
-def _next_step(component: _Component, behind: list[_Member]) -> tuple[GrowVolume, ...]:
+def _next_step(
+    component: _Component, behind: list[_Member], growing: list[_Member]
+) -> tuple[GrowVolume, ...]:
     # The API server refuses it for a claim without a volume.
-    ready = [item for item in behind if item.volume.bound]
-    return tuple(
-        GrowVolume(item.pod, item.volume.name, item.volume.uid, component.size, item.volume.storage_class)
-        for item in ready[:1]
-    )
+    item = next((item for item in behind if item.volume.bound), None)
+    if item is None or any(_holds_up(other, item) for other in growing):
+        return ()
+    volume = item.volume
+    return (GrowVolume(item.pod, volume.name, volume.uid, component.size, volume.storage_class),)
+
+
+def _holds_up(growing: _Member, waiting: _Member) -> bool:
+    """Whether one waits for another: not for one that may wait for its node for ever.
+
+    Where growing fails, the others are better left as they are, except one that is full.
+    """
+    hangs = not growing.ready or growing.volume.resize in RESIZE_FAILURES
+    return growing.placed and not (waiting.full and hangs)
 
 
 def _under_way(component: _Component, behind: list[_Member], growing: list[_Member]) -> str:
@@ -230,7 +265,9 @@ def _state(member: _Member) -> str:
     if volume.resize in RESIZE_FAILURES:
         return f"does not grow ({volume.resize}: {volume.message[:300]})"
     if volume.resize == "FileSystemResizePending":
-        waits_for = "its node to enlarge the file system" if member.placed else "its pod to have a node"
+        waits_for = (
+            "its node to enlarge the file system" if member.placed else "its pod to run on a node that lives"
+        )
         return f"waits for {waits_for}"
     return "is being enlarged"
 

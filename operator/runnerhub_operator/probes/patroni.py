@@ -66,7 +66,8 @@ class PatroniCluster:
     """All members as one of them sees them.
 
     `leader`: holder of the leader key, None when nobody holds it. `timeline`: the leader's. `version`: the
-    leader's Postgres, such as 17.6; None when it was not asked.
+    leader's Postgres, such as 17.6; None when it was not asked. `by_leader`: whether the leader's own Patroni told it;
+    what others know of the leader may be its last words from before it hung.
     """
 
     members: tuple[PatroniMember, ...]
@@ -74,6 +75,7 @@ class PatroniCluster:
     timeline: int | None
     paused: bool = False
     version: str | None = None
+    by_leader: bool = False
 
     def member(self, name: str | None) -> PatroniMember | None:
         """A member by name."""
@@ -216,10 +218,11 @@ async def read_cluster(
 
     async def ask(host: str) -> tuple[str, PatroniCluster]:
         answer = await _PATRONI.call(session, "GET", host, "/cluster", deadline_seconds=deadline_seconds)
-        return host, parse_cluster(_json(answer))
+        cluster = parse_cluster(_json(answer))
+        return host, replace(cluster, by_leader=_is_own_view(host, cluster))
 
     def decisive(view: tuple[str, PatroniCluster]) -> bool:
-        return _is_own_view(*view)
+        return view[1].by_leader
 
     view = preferred_view(await _gather([ask(host) for host in hosts], decisive))
     if view is None:

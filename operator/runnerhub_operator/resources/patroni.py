@@ -183,8 +183,8 @@ def needed_connections(context: BuildContext) -> int:
 
     In steps of 100, because changing it restarts the members.
     """
-    pooler = context.cluster.spec.postgres.pooler
-    pools = 2 * (pooler.replicas + 1) * (pooler.pool_size + POOL_MARGIN)
+    spec = context.cluster.spec.postgres
+    pools = 2 * (spec.pooler.replicas + 1) * (spec.pool_size + POOL_MARGIN)
     total = pools + _SUPERUSER_CONNECTIONS + _MONITORING_CONNECTIONS + 5
     return max(100, -(-total // 100) * 100)
 

@@ -94,7 +94,7 @@ def _pgbouncer(context: BuildContext, port: int, upstream_port: int, options: Ma
     """One route's pgbouncer.ini. Source of names: https://www.pgbouncer.org/config.html; plain numbers are
     seconds.
     """
-    pooler = context.cluster.spec.postgres.pooler
+    pooler, pool_size = context.cluster.spec.postgres.pooler, context.cluster.spec.postgres.pool_size
     database = {"host": "127.0.0.1", "port": str(upstream_port), "dbname": names.DATABASE_NAME, **options}
     settings = {
         "listen_addr": "*",
@@ -107,8 +107,8 @@ def _pgbouncer(context: BuildContext, port: int, upstream_port: int, options: Ma
         "pool_mode": "transaction",
         "max_prepared_statements": 200,
         "max_client_conn": pooler.max_client_connections,
-        "default_pool_size": pooler.pool_size,
-        "max_db_connections": pooler.pool_size + POOL_MARGIN,
+        "default_pool_size": pool_size,
+        "max_db_connections": pool_size + POOL_MARGIN,
         # Keeps trying for waiting clients, and clears the mark of a failed login before the next client
         # comes.
         "min_pool_size": 1,
@@ -158,7 +158,7 @@ _REPLICAS: Final = "replicas"
 def _haproxy(context: BuildContext) -> str:
     """haproxy.cfg. Source of names: https://docs.haproxy.org/3.0/configuration.html."""
     members = member_names(context)
-    connections = 4 * (context.cluster.spec.postgres.pooler.pool_size + POOL_MARGIN) + 100
+    connections = 4 * (context.cluster.spec.postgres.pool_size + POOL_MARGIN) + 100
     sections: list[tuple[str, Sequence[str]]] = [
         # Changes of a server's state are told on standard error without any log being set.
         (

@@ -100,3 +100,30 @@ def test_a_wait_that_is_ended_is_no_acknowledgement(bench: Bench, superuser: psy
         result = client.pgconn.get_result()
         assert result is not None
         assert result.status == ExecStatus.FATAL_ERROR
+
+
+def test_a_client_that_cancels_its_wait_is_told_of_a_commit_that_no_replica_has(
+    bench: Bench, superuser: psycopg.Connection
+) -> None:
+    """By a warning beside the success, which the pooler hands back: it is all that a client can heed."""
+    with contextlib.closing(write(bench, superuser, 1)) as client:
+        told: list[tuple[str | None, str | None]] = []
+        client.add_notice_handler(
+            lambda notice: told.append((notice.severity_nonlocalized, notice.message_primary))
+        )
+        client.cancel_safe(timeout=5)
+        while client.pgconn.is_busy():
+            client.pgconn.consume_input()
+        result = client.pgconn.get_result()
+        assert result is not None
+        assert result.command_status == b"INSERT 0 1"
+        assert told == [("WARNING", "canceling wait for synchronous replication due to user request")]
+
+
+def test_a_timeout_of_the_server_ends_no_such_wait(bench: Bench, superuser: psycopg.Connection) -> None:
+    with contextlib.closing(bench.connect()) as client:
+        client.pgconn.send_query(b"SET statement_timeout = '300ms'; INSERT INTO app.marks VALUES (1)")
+        client.pgconn.flush()
+        wait_until("the commit to wait", lambda: len(superuser.execute(_WAITING).fetchall()) == 1)
+        time.sleep(0.6)
+        assert len(superuser.execute(_WAITING).fetchall()) == 1

@@ -153,7 +153,7 @@ def test_a_bad_spec_is_told_by_field(spec: dict[str, Any], words: str) -> None:
         ),
         ({"redis": {"storage": {"size": "100Mi"}}}, "size must be at least 256Mi"),
         ({"postgres": {"storage": {"size": "999Mi"}}}, "size must be at least 1Gi"),
-        ({"postgres": {"synchronous": "required", "instances": 1}}, "at least two instances"),
+        ({"postgres": {"synchronous": "required", "instances": 2}}, "at least three instances"),
         ({"postgres": {"parameters": {"max_connections": "169"}}}, "max_connections must be a number"),
         ({"postgres": {"parameters": {"work_mem": "1MB\nfsync = off"}}}, "spec.postgres.parameters.work_mem"),
         ({"postgres": {"parameters": {"fsync": "off"}}}, "that the operator owns"),
@@ -175,7 +175,7 @@ def test_what_is_just_allowed_is_accepted() -> None:
                 "postgres": {
                     "parameters": {"max_connections": "170"},
                     "synchronous": "required",
-                    "instances": 2,
+                    "instances": 3,
                     "storage": {"size": "1024Mi"},
                 },
                 "redis": {"resources": {"requests": {"cpu": "0.5"}, "limits": {"cpu": "500m"}}},

@@ -170,6 +170,7 @@ HEALED_BY = {
     "redis-down": "CONT 1 2 5",
     "idle-runners": "rm -f /var/log/runnerhub-client/no-jobs",
     "api-server-away": "pkill -CONT -x kube-apiserver; systemctl start kubelet",
+    "control-plane-restarted": "pgrep -x $name",
 }
 BROKEN_BY = {
     "rolling-update": '"orchestrator": {"resources": {"requests": {"memory":',
@@ -199,6 +200,7 @@ BROKEN_BY = {
     "idle-runners": "touch /var/log/runnerhub-client/no-jobs",
     "runner-burst": "--jobs 5 --labels nowhere",
     "api-server-away": "pkill -STOP -x kube-apiserver",
+    "control-plane-restarted": "pkill -KILL -x $name",
 }
 
 

@@ -109,6 +109,34 @@ def test_what_only_the_end_of_the_suite_shows_fails_it_as_well(name):
     assert report.failures(strict=False) == ["the audit at the end found broken promises"]
 
 
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"acknowledged": 0, "problem": "undecided"}, "gave no verdict: undecided"),
+        ({"acknowledged": 0}, "nothing"),
+    ],
+)
+def test_an_audit_that_proves_nothing_fails_the_suite_and_is_told(found, words):
+    report = report_of(run())
+    report.audit = {"lost": 0, "partial": 0, "phantoms": 0, "two_leaders": 0, **found}
+    (failure,) = report.failures(strict=False)
+    assert words in failure
+    assert ("the audit gave no verdict: undecided" in report.text()) == ("problem" in found)
+
+
+def test_promises_broken_while_pgbench_runs_fail_the_suite():
+    report = report_of(run())
+    report.bench = {"broken_promises": 2}
+    assert report.failures(strict=False) == ["2 writes around the fault under pgbench were not as they must"]
+
+
+def test_a_skipped_fault_fails_only_when_asked():
+    report = report_of(run())
+    report.skip(FAULT, "no quota")
+    assert report.failures(strict=False) == []
+    assert report.failures(strict=True) == ["faults skipped: something breaks"]
+
+
 def test_a_missed_target_fails_only_when_asked():
     report = report_of(run(9.0))
     assert report.failures(strict=False) == []
@@ -150,7 +178,7 @@ def test_the_report_is_json_and_a_table(tmp_path, monkeypatch):
         assert words in text
 
 
-@pytest.mark.parametrize(("suite", "count"), [(PostgresSuite, 24), (RedisSuite, 19)])
+@pytest.mark.parametrize(("suite", "count"), [(PostgresSuite, 25), (RedisSuite, 20)])
 def test_each_fault_has_a_name_of_its_own_and_is_found_by_it(suite, count):
     names = [fault.name for fault in suite.faults()]
     assert len(set(names)) == len(names) == count

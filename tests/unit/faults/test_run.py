@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from e2e.faults import arena as arenas
-from e2e.faults import mend, processes
+from e2e.faults import mend, processes, watchers
 from e2e.faults import run as runs
 from e2e.faults.arena import Before, Member
 from e2e.faults.fault import Fault, Primary
@@ -139,6 +139,29 @@ def test_a_cluster_that_stays_reduced_is_a_problem(monkeypatch):
 def test_a_primary_that_should_have_stayed_is_a_problem():
     arena = FakeArena()
     assert "should have stayed" in runs.run_once(arena, fault(arena, [], primary=Primary.STAYS)).problem
+
+
+def test_a_failover_that_the_status_tells_wrongly_is_a_problem():
+    arena = FakeArena()
+    for told, problem in (
+        (1.0, None),
+        (9.4, None),
+        (22.0, "took 22.0 s, and clients could not write for 1.5 s"),
+    ):
+        found = runs.run_once(arena, fault(arena, [], aftermath=lambda _, told=told: {"told_seconds": told}))
+        assert (found.problem is None) if problem is None else problem in found.problem
+
+
+def test_a_failover_whose_duration_the_status_does_not_tell_is_a_problem():
+    failovers = [{"component": "postgres", "to": "hub-postgres-1", "durationSeconds": 2.5}]
+    hub = SimpleNamespace(
+        status=lambda: {"failovers": failovers}, role_holder=lambda _component: "hub-postgres-1"
+    )
+    arena = SimpleNamespace(COMPONENT="postgres", hub=hub, leader=lambda: "hub-postgres-1")
+    assert watchers.failover_told(arena) == {"told_seconds": 2.5}
+    del failovers[0]["durationSeconds"]
+    with pytest.raises(WaitTimeoutError, match="tells no duration of the failover to hub-postgres-1"):
+        watchers.failover_told(arena)
 
 
 def test_what_a_tier_measures_is_told_and_may_be_a_problem():
@@ -290,11 +313,13 @@ HEALED_BY = {
     "majority-lost": "CONT 1 2 3 4 5",
     "data-corrupt": "exec hub-postgres-1 -c postgres -- sh -c mv -f",
     "api-server-away": "pkill -CONT -x kube-apiserver; systemctl start kubelet",
+    "control-plane-restarted": "pgrep -x $name",
     "operator-away": "scale deployment/runnerhub-operator --replicas=2",
     "volume-full": f"rm -f {volume.FILLER}",
 }
 BROKEN_BY = {
     "postmaster-killed": "sh KILL 3",
+    "control-plane-restarted": "pkill -KILL -x $name || exit 1",
     "patroni-killed": "sh KILL 2",
     "postgres-stopped": "sh STOP 3 4",
     "replicas-lost": "exec node-2 sh -c",
@@ -338,6 +363,7 @@ QUEUE_HEALED_BY = {
     "node-partitioned": "iptables-save",
     "replicas-lost": "CONT 1 2 3 4 5",
     "api-server-away": "pkill -CONT -x kube-apiserver; systemctl start kubelet",
+    "control-plane-restarted": "pgrep -x $name",
     "operator-away": "scale deployment/runnerhub-operator --replicas=2",
 }
 QUEUE_BROKEN_BY = {

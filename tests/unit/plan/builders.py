@@ -77,7 +77,9 @@ def patroni(
             "lag_bytes": None if primary else 0,
         }
         members.append(PatroniMember(**(values | changes.get(name.replace("-", "_"), {}))))
-    return PatroniCluster(members=tuple(members), leader=leader, timeline=timeline)
+    return PatroniCluster(
+        members=tuple(members), leader=leader, timeline=timeline, by_leader=leader is not None
+    )
 
 
 def address(ordinal: int) -> str:

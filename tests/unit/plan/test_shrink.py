@@ -35,7 +35,7 @@ def view(count: int, leader: int, **changes: dict[str, Any]) -> PatroniCluster:
             "lag_bytes": None if ordinal == leader else 0,
         }
         members.append(PatroniMember(**(values | changes.get(f"p{ordinal}", {}))))
-    return PatroniCluster(tuple(members), member(leader), 1)
+    return PatroniCluster(tuple(members), member(leader), 1, by_leader=True)
 
 
 def there(

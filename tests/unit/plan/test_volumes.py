@@ -55,12 +55,30 @@ GROWING = {"requested": 20 * GI}
 DONE = {"requested": 20 * GI, "capacity": 20 * GI}
 
 
-def plan(spec: dict[str, Any] | None = None, memory: ClusterMemory | None = None, **changes: Any) -> Plan:
+def plan(
+    spec: dict[str, Any] | None = None,
+    memory: ClusterMemory | None = None,
+    used: tuple[int, ...] = (),
+    **changes: Any,
+) -> Plan:
+    """`used`: how full the volumes of the database are, in percent."""
     # The cluster has been Ready before: creation has words of its own.
     ready = {"type": "Ready", "status": "True", "reason": "Available"}
     ready["lastTransitionTime"] = "2026-01-01T00:00:00Z"
     return make_plan(
-        cluster(spec, {"phase": "Ready", "conditions": [ready]}),
+        cluster(
+            spec,
+            {
+                "phase": "Ready",
+                "conditions": [ready],
+                "postgres": {
+                    "instances": [
+                        {"name": f"hub-postgres-{i}", "role": "", "state": "", "volumeUsedPercent": percent}
+                        for i, percent in enumerate(used)
+                    ]
+                },
+            },
+        ),
         snapshot(**({"volumes": volumes()} | changes)),
         IMAGES,
         memory,
@@ -114,7 +132,45 @@ def test_a_volume_that_no_node_has_holds_no_other_up() -> None:
         GROWN, pods=away, volumes=volumes(postgres_1=GROWING | {"resize": "FileSystemResizePending"})
     )
     assert next_pod(found) == "hub-postgres-2"
-    assert "hub-postgres-1 waits for its pod to have a node" in progressing(found).message
+    assert "hub-postgres-1 waits for its pod to run on a node that lives" in progressing(found).message
+
+
+@pytest.mark.parametrize(
+    "dead",
+    [
+        {"ready": False, "ready_unknown": True},
+        {"ready": False, "terminating": True, "gone_by": (NOW - timedelta(seconds=40)).isoformat()},
+    ],
+)
+def test_one_on_a_dead_node_holds_no_other_up(dead: dict[str, Any]) -> None:
+    hangs = volumes(postgres_1=GROWING | {"resize": "FileSystemResizePending"})
+    found = plan(GROWN, pods=pods(hub_postgres_1=dead), volumes=hangs)
+    assert next_pod(found) == "hub-postgres-2"
+    assert "hub-postgres-1 waits for its pod to run on a node that lives" in progressing(found).message
+
+
+def test_the_fullest_comes_first_also_the_primary() -> None:
+    assert next_pod(plan(GROWN, used=(96, 95, 50))) == "hub-postgres-0"
+    assert next_pod(plan(GROWN, used=(96, 99, 50))) == "hub-postgres-1"
+    assert next_pod(plan(GROWN, used=(94, 90, 90))) == "hub-postgres-1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, {"resize": "ControllerResizeError", "message": "quota of the cloud"}),
+        ({}, {"resize": "NodeResizeError", "message": "no such device"}),
+        ({"hub_postgres_1": {"ready": False}}, {"resize": "FileSystemResizePending"}),
+    ],
+)
+def test_a_full_one_waits_for_none_that_hangs_and_others_do(
+    changes: dict[str, Any], state: dict[str, Any]
+) -> None:
+    hangs = {"volumes": volumes(postgres_1=GROWING | state), "pods": pods(**changes)}
+    assert next_pod(plan(GROWN, used=(96, 80, 80), **hangs)) == "hub-postgres-0"
+    assert next_pod(plan(GROWN, used=(80, 80, 80), **hangs)) is None
+    # What gets on is waited for.
+    assert next_pod(plan(GROWN, used=(96, 80, 80), volumes=volumes(postgres_1=GROWING))) is None
 
 
 def test_a_claim_without_a_volume_is_not_asked() -> None:

@@ -99,7 +99,8 @@ async def read(*hosts: str) -> patroni.PatroniCluster:
 
 async def test_a_primary_that_answers_spares_the_others() -> None:
     async with members(HOSTS[1]) as asked:
-        assert (await read(HOSTS[1], HOSTS[0], HOSTS[2])).leader == "hub-postgres-1"
+        seen = await read(HOSTS[1], HOSTS[0], HOSTS[2])
+    assert (seen.leader, seen.by_leader) == ("hub-postgres-1", True)
     assert asked == [HOSTS[1]]
 
 
@@ -116,6 +117,12 @@ async def test_a_silent_primary_costs_a_moment_only() -> None:
         started = loop.time()
         assert (await read(*HOSTS)).leader == "hub-postgres-1"
         assert loop.time() - started < 1.0
+
+
+async def test_last_words_of_a_primary_are_known_as_such() -> None:
+    async with members(HOSTS[0], silent=(HOSTS[0],)):
+        seen = await read(*HOSTS)
+    assert (seen.leader, seen.by_leader) == ("hub-postgres-0", False)
 
 
 async def test_nobody_there_is_told() -> None:

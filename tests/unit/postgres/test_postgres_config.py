@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from runnerhub_operator.api.spec import OPERATOR_OWNED_PARAMETERS
 from runnerhub_operator.resources.patroni import (
+    POOL_MARGIN,
     dynamic_config_patch,
     needed_connections,
     patroni_dynamic_config,
@@ -19,6 +20,7 @@ from runnerhub_operator.resources.patroni import (
     patroni_local_config,
     postgres_parameters,
 )
+from runnerhub_operator.resources.pooler import pooler_configuration
 
 from .contexts import context
 
@@ -82,6 +84,35 @@ def test_connections_suffice_for_all_poolers_during_their_update(replicas: int, 
     reserved = int(parameters["superuser_reserved_connections"]) + int(parameters["reserved_connections"])
     assert needed - reserved >= 2 * (replicas + 1) * pool_size
     assert needed % 100 == 0
+
+
+@given(replicas=st.integers(1, 20), room=st.integers(1070, 99_999))
+def test_the_pools_are_as_large_as_max_connections_has_room_for(replicas: int, room: int) -> None:
+    asked = {"pooler": {"replicas": replicas}, "parameters": {"max_connections": str(room)}}
+    size = context(**asked).cluster.spec.postgres.pool_size
+    parameters = postgres_parameters(context(**asked))
+    assert parameters["max_connections"] == str(room)
+    reserved = int(parameters["superuser_reserved_connections"]) + int(parameters["reserved_connections"])
+    assert 2 * (replicas + 1) * (size + POOL_MARGIN) + reserved <= room
+    assert size == 500 or 2 * (replicas + 1) * (size + 1 + POOL_MARGIN) + 20 > room
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [
+        ({}, 20),
+        ({"pooler": {"replicas": 5}}, 20),
+        ({"parameters": {"work_mem": "8MB"}}, 20),
+        ({"parameters": {"max_connections": "170"}}, 20),
+        ({"parameters": {"max_connections": "1000"}}, 158),
+        ({"parameters": {"max_connections": "1000"}, "pooler": {"poolSize": 20}}, 20),
+        ({"parameters": {"max_connections": "200000"}}, 500),
+    ],
+)
+def test_pools_are_of_the_size_told_or_else_follow_max_connections(asked: dict[str, Any], size: int) -> None:
+    made = context(**asked)
+    assert made.cluster.spec.postgres.pool_size == size
+    assert f"default_pool_size = {size}\n" in pooler_configuration(made)["pgbouncer-rw.ini"]
 
 
 def test_pods_restart_for_the_local_part_only() -> None:
