@@ -20,8 +20,6 @@ from .http import Program
 _log = logging.getLogger(__name__)
 
 _PROGRAM: Final = Program("the load balancer's program", names.PORT_LB_STATE)
-# What each request needs, by the names in the answer of GET /health.
-_NEEDED: Final = (names.ORCHESTRATOR, "database", "redis")
 # What a pod says is not to be trusted with the size of the status.
 _LONGEST_REASON: Final = 300
 _LONGEST_NAME: Final = 100
@@ -68,12 +66,14 @@ class Health:
     """What the agents beside the orchestrators tell through HAProxy.
 
     `unserved`: why no request is served, "" when one is. `refusal`: the master's answer to the writes that it refuses,
-    "" when it takes one. `deaf`: BullMQ queues whose workers take no job; None when no agent was reached.
+    "" when it takes one. `deaf`: BullMQ queues whose workers take no job; None when no agent was reached. `weak`: the
+    error of each check that fails although requests are served without it, at one agent at least; None likewise.
     """
 
     unserved: str = ""
     refusal: str = ""
     deaf: frozenset[str] | None = None
+    weak: Mapping[str, str] | None = None
 
 
 async def read_health(
@@ -86,6 +86,7 @@ async def read_health(
         unserved=min((health.unserved for health in found), default=""),
         refusal=min((health.refusal for health in agents), default=""),
         deaf=frozenset().union(*(health.deaf or () for health in agents)) if agents else None,
+        weak=dict(item for health in agents for item in (health.weak or {}).items()) if agents else None,
     )
 
 
@@ -104,8 +105,7 @@ async def _health(http: aiohttp.ClientSession, host: str, deadline_seconds: floa
     if not isinstance(told.get("dependencies"), Mapping):
         return Health(f"HAProxy answers {response.status}, because it has no orchestrator that is well")
     checks, queues = _objects(told["dependencies"]), _objects(told.get("queues"))
-    # Without the shared storage, or with a worker that hangs, requests are served.
-    down = [name for name in _NEEDED if checks.get(name, {}).get("status") != "up"]
+    down = [name for name in names.HEALTH_NEEDED if checks.get(name, {}).get("status") != "up"]
     _, _, refusal = str(checks.get("redis", {}).get("error", "")).partition(names.WRITE_REFUSED)
     return Health(
         unserved=f"the orchestrators tell of no working {' and '.join(down)}" if down else "",
@@ -113,6 +113,12 @@ async def _health(http: aiohttp.ClientSession, host: str, deadline_seconds: floa
         deaf=frozenset(
             name[:_LONGEST_NAME] for name, queue in queues.items() if queue.get("status") == "deaf"
         ),
+        weak={
+            name: str(checks[name].get("error", "no answer"))[:_LONGEST_REASON]
+            for name in names.HEALTH_BESIDE
+            # The canary goes through database and queue: without them it tells nothing of its own.
+            if checks.get(name, {}).get("status") == "down" and not (name == "canary" and down)
+        },
     )
 
 
