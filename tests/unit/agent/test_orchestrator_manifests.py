@@ -246,6 +246,25 @@ def test_another_image_is_a_field_away_and_the_agent_stays() -> None:
     manifests = build(orchestrator={"image": "example.com/own:2"})
     assert container(manifests, "orchestrator")["image"] == "example.com/own:2"
     assert container(manifests, "ha-agent")["image"] == "registry/operator:1"
+    assert not {"command", "args"} & set(container(manifests, "orchestrator")), "what the image says"
+
+
+def test_an_image_whose_entry_point_is_wrong_is_started_otherwise() -> None:
+    given = {"image": "example.com/own:2", "command": ["node", "dist/server.js"], "args": ["--quiet"]}
+    started = container(build(orchestrator=given), "orchestrator")
+    assert (started["command"], started["args"]) == (["node", "dist/server.js"], ["--quiet"])
+
+
+def test_an_image_of_somebody_else_has_the_token_of_github_and_ours_has_not() -> None:
+    github = {"url": "https://github.com/example", "tokenSecretName": "github"}
+    other: dict[str, Any] = {"image": "example.com/own:2"}
+    given = build(github=github, orchestrator=other)
+    assert environment(given, "orchestrator")["GITHUB_TOKEN"] == "<github/token>"
+    assert "GITHUB_TOKEN" not in environment(given, "ha-agent")
+    assert "GITHUB_TOKEN" not in environment(build(github=github), "orchestrator")
+    assert "GITHUB_TOKEN" not in environment(build(orchestrator=other), "orchestrator")
+    own = {**other, "env": [{"name": "GITHUB_TOKEN", "value": "mine"}]}
+    assert environment(build(github=github, orchestrator=own), "orchestrator")["GITHUB_TOKEN"] == "mine"
 
 
 def test_orchestrators_and_load_balancer_name_the_cluster_alike() -> None:
