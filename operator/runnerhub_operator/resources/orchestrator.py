@@ -389,22 +389,18 @@ def _agent(context: BuildContext) -> Manifest:
         # No preStop hook: leadership is given back at the very beginning of the end.
         # On a busy machine the start alone may take longer than the patience of the liveness probe.
         "startupProbe": {
-            "httpGet": {"path": "/livez", "port": _AGENT_PORT},
+            "httpGet": {"path": "/readyz", "port": _AGENT_PORT},
             "periodSeconds": 2,
             "timeoutSeconds": 2,
             "failureThreshold": 60,
         },
+        # No readiness probe: an agent that stands still for a while would take the address, and with it the WebSockets,
+        # from an orchestrator that is well. The load balancer asks the agent itself before it sends requests.
         "livenessProbe": {
             "httpGet": {"path": "/livez", "port": _AGENT_PORT},
             "periodSeconds": 10,
             "timeoutSeconds": 5,
-            "failureThreshold": 3,
-        },
-        "readinessProbe": {
-            "httpGet": {"path": "/readyz", "port": _AGENT_PORT},
-            "periodSeconds": 5,
-            "timeoutSeconds": 2,
-            "failureThreshold": 3,
+            "failureThreshold": 6,
         },
         "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": container_security_context(),

@@ -203,6 +203,14 @@ def test_a_broken_dependency_restarts_nothing() -> None:
     assert readiness["periodSeconds"] * readiness["failureThreshold"] >= 30
 
 
+def test_an_agent_that_stands_still_for_a_while_takes_no_address_from_its_orchestrator() -> None:
+    agent = container(build(), "ha-agent")
+    assert "readinessProbe" not in agent
+    assert agent["startupProbe"]["httpGet"]["path"] == "/readyz", "no pod is ready before its agent works"
+    patience = agent["livenessProbe"]["periodSeconds"] * agent["livenessProbe"]["failureThreshold"]
+    assert patience >= 60, "a restart makes the pod unready as well"
+
+
 def test_the_agent_gives_leadership_back_before_the_orchestrator_drains() -> None:
     manifests = build()
     assert "lifecycle" not in container(manifests, "ha-agent")
