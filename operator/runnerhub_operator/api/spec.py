@@ -825,7 +825,7 @@ class HealthChecksSpec(ApiModel):
         default=3,
         ge=1,
         le=10,
-        description="Failed checks in a row after which a dependency counts as down.",
+        description="Failed checks in a row after which a dependency, or the orchestrator itself, counts as down.",
     )
     database: CheckTimingSpec = Field(
         default_factory=CheckTimingSpec,
