@@ -33,7 +33,7 @@ PATIENCE_SECONDS: Final = 300.0
 # But for the time in which a node fetches the image and makes the volumes: a large image takes long.
 CREATION_SECONDS: Final = 1800.0
 _CREATING: Final = ("ContainerCreating", "PodInitializing")
-# In the scheduler's words: on a node that would do there is no room. Who asks for a node that there is not hears others.
+# In the scheduler's words: a node that would do has no room. Who asks for a node that there is not hears others.
 _NO_ROOM: Final = ("Insufficient ", "Too many pods")
 # A demand that is not told for so long, as in a failover, does not begin the cool-downs anew.
 GAP_SECONDS: Final = 30.0
@@ -386,8 +386,8 @@ def _stops(
 ) -> list[StopRunner]:
     """Runners to stop: surplus ones after the cool-down, those beyond the greatest number, outdated and dead ones.
 
-    `room`: how many surplus ones do not wait for the cool-down. `skipped`: uids of those that are not asked now, because they did not answer; `deaf`: of those that take no job,
-    with the time since when.
+    `room`: how many surplus ones do not wait for the cool-down; `skipped`: uids of those that are not asked now,
+    because they did not answer; `deaf`: of those that take no job, with the time since when.
     """
     cooled = 0
     if window is not None and (now - window.since).total_seconds() >= view.pool.cool_down_seconds:

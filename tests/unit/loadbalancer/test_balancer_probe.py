@@ -35,7 +35,9 @@ def test_the_domain_of_services_is_the_first_that_is_searched() -> None:
 
 
 def answer(**down: str) -> dict[str, Any]:
-    dependencies = {name: {"status": "up"} for name in ("orchestrator", "database", "redis", "storage", "canary")}
+    dependencies = {
+        name: {"status": "up"} for name in ("orchestrator", "database", "redis", "storage", "canary")
+    }
     return {"dependencies": dependencies | {name: {"status": status} for name, status in down.items()}}
 
 

@@ -136,7 +136,9 @@ def orchestrators(plan: Plan) -> tuple[str, str, str]:
 
 
 def lost_storage() -> Plan:
-    return visit(80, visit(65, visit(60, settled(), failing_checks={}), failing_checks=STALE), failing_checks=STALE)
+    return visit(
+        80, visit(65, visit(60, settled(), failing_checks={}), failing_checks=STALE), failing_checks=STALE
+    )
 
 
 def test_a_lost_shared_storage_degrades_a_cluster_that_goes_on_serving() -> None:

@@ -231,7 +231,9 @@ def test_a_migration_of_another_image_finds_what_its_orchestrators_find() -> Non
     assert [item["name"] for item in spec["initContainers"]] == ["fetch"]
     assert {"SHARED_STORAGE_PATH", "NFS_SERVER"} <= {item["name"] for item in migrates["env"]}
     assert "/mnt/shared/runnerhub" in {mount["mountPath"] for mount in migrates["volumeMounts"]}
-    mounted = {mount["name"] for item in (migrates, *spec["initContainers"]) for mount in item["volumeMounts"]}
+    mounted = {
+        mount["name"] for item in (migrates, *spec["initContainers"]) for mount in item["volumeMounts"]
+    }
     assert mounted == {volume["name"] for volume in spec["volumes"]}
     ours = {"migrations": {"command": COMMAND}}
     (job,) = jobs(plan({"orchestrator": ours, **storage}))
