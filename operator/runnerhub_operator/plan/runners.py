@@ -357,10 +357,12 @@ def _room(views: list[_View]) -> Mapping[str, int]:
     found = {view.pool.name: 0 for view in views}
     for hungry in views:
         crowded = sum(any(words in pod.message for words in _NO_ROOM) for pod in hungry.unscheduled)
-        lack = min(hungry.needed - hungry.free, crowded)
-        for view in views:
+        beside = [view for view in views if _share_nodes(view.pool, hungry.pool)]
+        # Those that go already will have made room.
+        lack = min(hungry.needed - hungry.free, crowded) - sum(len(view.going) for view in beside)
+        for view in beside:
             spare = _surplus(view) - found[view.pool.name]
-            if view is not hungry and _share_nodes(view.pool, hungry.pool) and min(spare, lack) > 0:
+            if view is not hungry and min(spare, lack) > 0:
                 found[view.pool.name] += min(spare, lack)
                 lack -= min(spare, lack)
     return found

@@ -152,6 +152,8 @@ def test_idle_runners_of_a_pool_make_room_at_once_for_jobs_of_one_that_finds_non
     found = decide(both, [*idle, *waiting], demand(b=5))
     assert stopped(found) == [pod.name for pod in (idle[9], idle[8], idle[7])], "the least number stays"
     assert all(step.ask for step in found.stop)
+    going = [*idle[:8], *(replace(pod, terminating=True, ready=False) for pod in idle[8:])]
+    assert stopped(decide(both, [*going, *waiting[:2]], demand(b=2))) == [], "two make room already"
     busy = demand(*idle, b=5)
     assert stopped(decide(both, [*idle, *waiting], busy)) == []
     assert stopped(decide(both, [*idle, *waiting], demand(a=10, b=5))) == [], "jobs wait for these too"
