@@ -42,6 +42,7 @@ _LACKING: Final = (
     ConditionReason.PATRONI_PAUSED,
     ConditionReason.PARAMETERS_REFUSED,
     ConditionReason.WORKERS_DEAF,
+    ConditionReason.CHECKS_FAIL,
 )
 
 

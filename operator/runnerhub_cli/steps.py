@@ -57,6 +57,7 @@ _FOR_A_PERSON = (
     ConditionReason.PARAMETERS_REFUSED,
     ConditionReason.PATRONI_PAUSED,
     ConditionReason.WORKERS_DEAF,
+    ConditionReason.CHECKS_FAIL,
 )
 _PODS_OF = {
     ConditionType.POSTGRES: (names.POSTGRES, names.POOLER),

@@ -82,6 +82,10 @@ PORT_LB_HTTP: Final = 8080
 PORT_LB_HTTPS: Final = 8443
 PORT_LB_STATS: Final = 8404
 PORT_LB_STATE: Final = 8405
+# Of the dependencies in the answer of an ha-agent's GET /health, those that each request needs; and those without which
+# requests are served.
+HEALTH_NEEDED: Final = (ORCHESTRATOR, "database", "redis")
+HEALTH_BESIDE: Final = ("storage", "canary")
 # Whom a request is for, as namespace/name; the orchestrator has the same one.
 HEADER_CLUSTER: Final = "X-RunnerHub-Cluster"
 PORT_RUNNER: Final = 9810

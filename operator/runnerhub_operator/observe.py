@@ -67,6 +67,7 @@ async def observe(cluster: RunnerHubCluster, objects: Observed, http: aiohttp.Cl
         unserved=health.unserved,
         writes_refused=health.refusal,
         deaf_queues=health.deaf,
+        failing_checks=health.weak,
         demand=demanded[0],
         demand_error=demanded[1],
     )

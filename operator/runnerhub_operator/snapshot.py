@@ -371,7 +371,8 @@ class Snapshot:
     `gateways`: those of the route that could be read, by namespace and name. `balancers`: what the programs of the load
     balancer's pods tell. `unserved`: why no request through one of them is served, "" when it is. `writes_refused`: the
     Redis master's answer to a write that it refuses, "" when it takes them. `deaf_queues`: queues whose workers take no
-    job, None while nobody tells. `demand` is None, with the reason in `demand_error`, while no orchestrator tells it.
+    job, None while nobody tells. `failing_checks`: errors of checks without which requests are served, by name, None
+    likewise. `demand` is None, with the reason in `demand_error`, while no orchestrator tells it.
     """
 
     now: datetime
@@ -389,6 +390,7 @@ class Snapshot:
     unserved: str = ""
     writes_refused: str = ""
     deaf_queues: frozenset[str] | None = None
+    failing_checks: Mapping[str, str] | None = None
     demand: Demand | None = None
     demand_error: str = ""
 

@@ -21,17 +21,22 @@ AFTER_ERROR_SECONDS = 0.5
 UNSUITABLE_PER_ROUND = 100
 
 
+def _folded(labels: frozenset[str]) -> frozenset[str]:
+    """GitHub's labels are the same in upper and lower case: `runs-on: [self-hosted, Linux]` finds a runner `linux`."""
+    return frozenset(label.casefold() for label in labels)
+
+
 @dataclass(eq=False, slots=True)
 class Waiter:
-    """A runner's long poll: what it can do and where its entry goes."""
+    """A runner's long poll: what it can do, in one case, and where its entry goes."""
 
     labels: frozenset[str]
     entry: asyncio.Future[Entry] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     error: QueueUnavailableError | None = None
 
     def suits(self, entry: Entry) -> bool:
-        """Whether this poll still waits and its runner has every label that the job asks for."""
-        return not self.entry.done() and entry.labels <= self.labels
+        """Whether this poll still waits and its runner has every label that the job asks for, in whatever case."""
+        return not self.entry.done() and _folded(entry.labels) <= self.labels
 
 
 class Dispatcher:
@@ -67,7 +72,7 @@ class Dispatcher:
 
         Raises QueueUnavailableError when the queue was out of reach at the end.
         """
-        waiter = Waiter(labels)
+        waiter = Waiter(_folded(labels))
         self._waiters.append(waiter)
         self.wake()
         try:

@@ -187,7 +187,8 @@ class _Reader:
             agent_url=self._text("RUNNERHUB_AGENT_URL", "http://127.0.0.1:9808").rstrip("/"),
             leader_file=Path(leader_file) if leader_file else None,
             lease_seconds=self._milliseconds("LEADER_ELECTION_TIMEOUT", 15_000, 1000, 600_000),
-            poll_seconds=self._milliseconds("LEADER_ELECTION_RENEWAL", 2000, 100, 60_000) / 2,
+            # For so long a pod that gave leadership back may still believe that it leads.
+            poll_seconds=min(1.0, self._milliseconds("LEADER_ELECTION_RENEWAL", 2000, 100, 60_000) / 2),
         )
 
     def _jobs(self) -> JobSettings:

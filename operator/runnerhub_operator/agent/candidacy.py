@@ -42,6 +42,7 @@ class Candidacy:
     last: Outcome | None = None
     ever_ok: bool = False
     refusals: int = 0
+    failures: int = 0
     failing_since: float = 0.0
     detail: str = "not asked yet"
 
@@ -53,6 +54,7 @@ class Candidacy:
             self,
             last=outcome,
             refusals=self.refusals + 1 if outcome is Outcome.REFUSED else 0,
+            failures=self.failures + 1,
             failing_since=now if self.last in (None, Outcome.OK) else self.failing_since,
             detail=detail,
         )
@@ -88,7 +90,8 @@ async def ask(session: aiohttp.ClientSession, url: str) -> tuple[Outcome, str]:
 class Orchestrator:
     """Keeps asking the orchestrator beside this agent. `on_change` is called when its fitness changes.
 
-    `others_better`: whether another orchestrator would lead better while this one fails.
+    `retries`: so many bad answers in a row make it down for those who ask this agent; its leadership has a measure of
+    its own. `others_better`: whether another orchestrator would lead better while this one fails.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Orchestrator:
         session: aiohttp.ClientSession,
         url: str,
         *,
+        retries: int = 1,
         on_change: Callable[[], None] = lambda: None,
         others_better: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = boot_clock,
@@ -103,6 +107,7 @@ class Orchestrator:
         self._others_better = others_better
         self._session = session
         self._url = url
+        self._retries = retries
         self._on_change = on_change
         self._clock = clock
         self._asked_at: float | None = None
@@ -120,13 +125,22 @@ class Orchestrator:
 
     @property
     def healthy(self) -> bool:
-        """Whether its last answer was good."""
-        return self.candidacy.last is Outcome.OK
+        """Whether it was well, and fewer answers in a row than count have been bad since."""
+        return self.candidacy.ever_ok and self.candidacy.failures < self._retries
+
+    @property
+    def _status(self) -> str:
+        if self.candidacy.last is None:
+            return "unknown"
+        if not self.healthy:
+            return "down"
+        # The other agents compare by the last answer alone.
+        return "up" if self.candidacy.last is Outcome.OK else "failing"
 
     def render(self) -> dict[str, Any]:
         """For the JSON answers."""
         return {
-            "status": "up" if self.healthy else "down" if self._asked_at is not None else "unknown",
+            "status": self._status,
             "ageSeconds": None if self._asked_at is None else round(self._clock() - self._asked_at, 1),
             "answer": self.candidacy.detail,
             "fitToLead": self.fit,

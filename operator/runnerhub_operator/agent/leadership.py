@@ -155,8 +155,9 @@ class Leadership:
                 pass
 
     async def _label_as_leader(self) -> None:
-        """Also takes the label from a former leader that crashed and cannot do so itself."""
-        await self._set_label(self._settings.node, "true")
+        """First takes the label from a former leader that crashed and cannot do so itself: a moment without an address
+        is better than one with two.
+        """
         selector = ",".join(
             f"{key}={value}"
             for key, value in {
@@ -167,6 +168,8 @@ class Leadership:
         for pod in await self._labels.list_pods(self._settings.namespace, selector):
             if pod != self._settings.node and self.elector.is_leader:
                 await self._set_label(pod, None)
+        if self.elector.is_leader:
+            await self._set_label(self._settings.node, "true")
 
     async def _set_label(self, pod: str, value: str | None) -> None:
         try:

@@ -14,7 +14,7 @@ from .queues import QueuesProbe
 
 
 class Dependency(Protocol):
-    """Something that requests need, as last seen."""
+    """Something that orchestrators use, as last seen."""
 
     @property
     def healthy(self) -> bool:
@@ -27,7 +27,7 @@ class Dependency(Protocol):
 
 
 class HttpServer:
-    """Routes of the agent; `dependencies` are what `/health` needs, by name; `cluster` is namespace/name.
+    """Routes of the agent; `dependencies` are what `/health` tells, by name; `cluster` is namespace/name.
 
     `alone_without`: stores that this pod has lost and others have.
     """
@@ -85,11 +85,16 @@ class HttpServer:
         return _json(answer | {"aloneWithout": list(self._alone_without())}, healthy=bool(answer["leader"]))
 
     async def _health(self, _: web.Request) -> web.Response:
-        """503 when something is broken that requests need; without a leader, or with a deaf worker, they are served."""
+        """503 when something is broken that requests need.
+
+        Without a leader, the shared storage or the canary, or with a deaf worker, they are served: a balancer outside
+        that asks here must not take the whole site away.
+        """
         led, leadership = self._leadership.health()
-        healthy = all(check.healthy for check in self._dependencies.values())
+        bad = {name for name, check in self._dependencies.items() if not check.healthy}
+        healthy = bad.isdisjoint(names.HEALTH_NEEDED)
         body = {
-            "status": ("ok" if led and not self._deaf() else "degraded") if healthy else "down",
+            "status": ("ok" if led and not bad and not self._deaf() else "degraded") if healthy else "down",
             "node": self._node,
             "leader": leadership["isLeader"],
             "dependencies": {

@@ -44,6 +44,7 @@ class Agent:
         self._orchestrator = Orchestrator(
             session,
             settings.app_health_url,
+            retries=settings.checks.retries,
             on_change=self._fitness_changed,
             others_better=lambda: self._isolation.others_better,
         )

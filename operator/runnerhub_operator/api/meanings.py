@@ -93,6 +93,14 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
         "`status.redis.deafQueues`; the workers' logs.",
         "Restart the workers of the queues that the message names.",
     ),
+    ConditionReason.CHECKS_FAIL: Meaning(
+        "OrchestratorsReady",
+        "Requests are served, but an ha-agent cannot write to the shared storage and read it back (storage), or its "
+        "own job does not come through database and queue and back (canary). The message has what it says.",
+        "`/health/storage` and `/health/canary` of the load balancer; `kubectl runnerhub logs orchestrator`.",
+        "For storage, bring back the NFS server, the volume or the bucket of spec.sharedStorage. For the canary, look "
+        "at the database or at the queue's master, by the step that the message names.",
+    ),
     ConditionReason.PATRONI_PAUSED: Meaning(
         "PostgresReady",
         "Somebody paused Patroni (`patronictl pause`). The database serves, but no replica takes over from a primary "

@@ -186,6 +186,14 @@ class OrchestratorSpec(ApiModel):
         description="Container image; any that keeps the contract of the HTTP and WebSocket API works. A change "
         "renews the orchestrators. Default: the operator's own.",
     )
+    command: tuple[CommandPart, ...] = Field(
+        default=(),
+        max_length=50,
+        description="Program of the orchestrator container and its arguments. Default: what the image says.",
+    )
+    args: tuple[CommandPart, ...] = Field(
+        default=(), max_length=50, description="Arguments of that program. Default: what the image says."
+    )
     resources: ResourceRequirements = Field(
         default_factory=ResourceRequirements,
         description="CPU and memory of the orchestrator container. Default requests: 50m CPU, 128Mi memory.",
@@ -847,7 +855,7 @@ class HealthChecksSpec(ApiModel):
         default=3,
         ge=1,
         le=10,
-        description="Failed checks in a row after which a dependency counts as down.",
+        description="Failed checks in a row after which a dependency, or the orchestrator itself, counts as down.",
     )
     database: CheckTimingSpec = Field(
         default_factory=CheckTimingSpec,

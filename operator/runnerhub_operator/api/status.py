@@ -52,6 +52,7 @@ class ConditionReason(StrEnum):
     COMPONENTS_NOT_READY = "ComponentsNotReady"
     WRITES_REFUSED = "WritesRefused"
     WORKERS_DEAF = "WorkersDeaf"
+    CHECKS_FAIL = "ChecksFail"
     CREDENTIALS_MISSING = "CredentialsMissing"
     PATRONI_PAUSED = "PatroniPaused"
     PARAMETERS_REFUSED = "ParametersRefused"

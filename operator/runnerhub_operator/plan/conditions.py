@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Literal
 
 from .. import names
@@ -247,10 +248,12 @@ def orchestrators_verdict(
     creating: bool,
     scaled: Scaled | None = None,
     migration: str = "",
+    failing_checks: Mapping[str, str] = MappingProxyType({}),
 ) -> Verdict:
-    """OrchestratorsReady: at least one serves; full with all ready and a leader.
+    """OrchestratorsReady: at least one serves; full with all ready, a leader and no check that fails.
 
-    `migration`: what a new image waits for.
+    `migration`: what a new image waits for. `failing_checks`: what their ha-agents say of checks without which
+    requests are served, by name.
     """
     wanted, told = _size(cluster.spec.orchestrator.replicas, scaled)
     pods = snapshot.pods_of(names.ORCHESTRATOR)
@@ -260,8 +263,9 @@ def orchestrators_verdict(
         f"{status.ready} of {wanted} ready{told}, {leader}",
         _refused(cluster, snapshot, names.ORCHESTRATOR),
         migration,
+        *(f"the check of {name} fails: {error}" for name, error in sorted(failing_checks.items())),
     )
-    return _verdict(
+    verdict = _verdict(
         ConditionType.ORCHESTRATORS,
         serves=status.ready > 0,
         full=full,
@@ -269,6 +273,9 @@ def orchestrators_verdict(
         detail=detail,
         pods=pods,
     )
+    if failing_checks and verdict.reason == ConditionReason.AVAILABLE:
+        return replace(verdict, reason=ConditionReason.CHECKS_FAIL, full=False)
+    return verdict
 
 
 def load_balancer_verdict(

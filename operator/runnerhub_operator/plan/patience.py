@@ -7,12 +7,19 @@ writes of the status. Decisions about disruptions use the raw reading.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 from .. import names
-from ..api import ConditionType, PostgresStatus, RedisStatus, RunnerHubCluster, RunnerHubClusterStatus
+from ..api import (
+    ConditionReason,
+    ConditionType,
+    PostgresStatus,
+    RedisStatus,
+    RunnerHubCluster,
+    RunnerHubClusterStatus,
+)
 from ..snapshot import Snapshot
 
 PATIENCE_SECONDS: Final = 15.0
@@ -20,19 +27,31 @@ PATIENCE_SECONDS: Final = 15.0
 LAG_SECONDS: Final = 30.0
 # Each agent looks by itself, and any of them is asked: a queue is deaf until none has told it for so long.
 DEAF_SECONDS: Final = 30.0
+# Likewise, but one agent alone may have lost the storage, and each visit asks only a few of them.
+FAILING_SECONDS: Final = 60.0
 # More would make the status long without telling more.
 MOST_DEAF_QUEUES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
+class Failing:
+    """A check that fails: seen first `since` then and last `at`, and what was said first."""
+
+    since: datetime
+    at: datetime
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Patience:
-    """Since when the readings have been worse than what was last told."""
+    """Since when the readings have been worse than what was last told. `checks`: those that fail, by name."""
 
     postgres_since: datetime | None = None
     redis_since: datetime | None = None
     refused_since: datetime | None = None
     entrance_since: datetime | None = None
     demand_since: datetime | None = None
+    checks: Mapping[str, Failing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +59,7 @@ class Told:
     """What is to be told, which may still be what was told last.
 
     `refusal`: the Redis master's answer to a write that it refuses, "" when it takes them. `unserved`: why no request
-    is served, "" when one is. `demand_lost`: the pools' demand is not known.
+    is served, "" when one is. `demand_lost`: the pools' demand is not known. `failing_checks`: what they said, by name.
     """
 
     postgres: PostgresStatus
@@ -48,6 +67,7 @@ class Told:
     refusal: str
     unserved: str
     demand_lost: bool
+    failing_checks: Mapping[str, str]
 
 
 def _held(since: datetime | None, worse: bool, now: datetime) -> tuple[datetime | None, bool]:
@@ -93,6 +113,7 @@ def told(
         and _was_true(before, ConditionType.RUNNERS)
     )
     demand_since, hold_demand = _held(patience.demand_since, demand_worse, snapshot.now)
+    checks = _failing_checks(before, snapshot, patience.checks)
     return (
         Told(
             before.postgres if hold_postgres else postgres,
@@ -100,8 +121,13 @@ def told(
             "" if hold_refusal else refusal,
             "" if hold_entrance else unserved,
             snapshot.demand is None and not hold_demand,
+            {
+                name: found.error
+                for name, found in checks.items()
+                if (found.at - found.since).total_seconds() >= PATIENCE_SECONDS
+            },
         ),
-        Patience(postgres_since, redis_since, refused_since, entrance_since, demand_since),
+        Patience(postgres_since, redis_since, refused_since, entrance_since, demand_since, checks),
     )
 
 
@@ -136,6 +162,24 @@ def deaf_queues(
         return dict.fromkeys(at, now)
     lasting = {name for name, told in at.items() if (now - told).total_seconds() < DEAF_SECONDS}
     return {name: now if name in found else at[name] for name in sorted(lasting | found)[:MOST_DEAF_QUEUES]}
+
+
+def _failing_checks(
+    before: RunnerHubClusterStatus, snapshot: Snapshot, known: Mapping[str, Failing]
+) -> Mapping[str, Failing]:
+    """The checks that fail at any agent; `known` is empty after a restart, so what the status tells lasts on."""
+    now, found = snapshot.now, snapshot.failing_checks
+    if found is None:
+        return known
+    told_before = any(item.reason == ConditionReason.CHECKS_FAIL for item in before.conditions)
+    since = now - timedelta(seconds=PATIENCE_SECONDS) if told_before and not known else now
+    lasting = {
+        name: item for name, item in known.items() if (now - item.at).total_seconds() < FAILING_SECONDS
+    }
+    seen = {
+        name: replace(lasting.get(name, Failing(since, now, error)), at=now) for name, error in found.items()
+    }
+    return {**lasting, **seen}
 
 
 def _without_lags(status: PostgresStatus | RedisStatus) -> PostgresStatus | RedisStatus:

@@ -458,6 +458,7 @@ def _verdicts(
             creating,
             sections.scaled.get(names.ORCHESTRATOR),
             changes.migration.told,
+            sections.told.failing_checks,
         ),
         conditions.load_balancer_verdict(
             cluster,

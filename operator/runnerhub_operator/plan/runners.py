@@ -33,6 +33,8 @@ PATIENCE_SECONDS: Final = 300.0
 # But for the time in which a node fetches the image and makes the volumes: a large image takes long.
 CREATION_SECONDS: Final = 1800.0
 _CREATING: Final = ("ContainerCreating", "PodInitializing")
+# In the scheduler's words: a node that would do has no room. Who asks for a node that there is not hears others.
+_NO_ROOM: Final = ("Insufficient ", "Too many pods")
 # A demand that is not told for so long, as in a failover, does not begin the cool-downs anew.
 GAP_SECONDS: Final = 30.0
 # One that could not be asked whether it has a job is asked again then, and others meanwhile.
@@ -191,6 +193,7 @@ def plan_pools(
         uid: since for uid, since in memory.idle_since.items() if _seconds(since, now) >= PATIENCE_SECONDS
     }
     windows: dict[str, Window] = dict(memory.windows) if demand is None else {}
+    room = _room(views)
     stop: list[StopRunner] = []
     for view in views:
         _fill_up(view)
@@ -200,7 +203,7 @@ def plan_pools(
             if window is not None:
                 windows[view.pool.name] = window
             proven = (now - known_since).total_seconds() >= KNOWN_SECONDS
-            stop += _stops(view, window, outdated, skipped, deaf, now, proven=proven)
+            stop += _stops(view, window, room[view.pool.name], outdated, skipped, deaf, now, proven=proven)
     for abandoned in by_pool.values():
         stop += _abandoned(abandoned, demand, skipped, now)
     create = _creations(views, refused)
@@ -275,14 +278,21 @@ def _is_older(pod: Pod, seconds: float, now: datetime) -> bool:
     return since.tzinfo is not None and _seconds(since, now) >= seconds
 
 
+def _folded(labels: Iterable[str]) -> frozenset[str]:
+    """GitHub's labels are the same in upper and lower case."""
+    return frozenset(label.casefold() for label in labels)
+
+
 def _assign(views: list[_View], demand: Demand) -> int:
     """Give the jobs that wait to runners that are free, then to new ones; the number of jobs that no pool can take.
 
     Pools that cannot grow come last: the jobs that others can take do not wait for them.
     """
     groups: dict[tuple[int, ...], int] = {}
-    for labels, jobs in demand.waiting:
-        able = tuple(number for number, view in enumerate(views) if labels <= set(view.pool.labels))
+    offered = [_folded(view.pool.labels) for view in views]
+    for asked, jobs in demand.waiting:
+        labels = _folded(asked)
+        able = tuple(number for number, of_pool in enumerate(offered) if labels <= of_pool)
         groups[able] = groups.get(able, 0) + jobs
         for number in able:
             views[number].queued += jobs
@@ -342,9 +352,33 @@ def _window(view: _View, before: Window | None, now: datetime) -> Window | None:
     return Window(now, surplus) if before is None else Window(before.since, min(before.least, surplus))
 
 
+def _room(views: list[_View]) -> Mapping[str, int]:
+    """Idle runners of each pool that go before their cool-down, because others wait for the room that they take."""
+    found = {view.pool.name: 0 for view in views}
+    for hungry in views:
+        crowded = sum(any(words in pod.message for words in _NO_ROOM) for pod in hungry.unscheduled)
+        beside = [view for view in views if _share_nodes(view.pool, hungry.pool)]
+        # Those that go already will have made room.
+        lack = min(hungry.needed - hungry.free, crowded) - sum(len(view.going) for view in beside)
+        for view in beside:
+            spare = _surplus(view) - found[view.pool.name]
+            if view is not hungry and min(spare, lack) > 0:
+                found[view.pool.name] += min(spare, lack)
+                lack -= min(spare, lack)
+    return found
+
+
+def _share_nodes(one: RunnerPoolSpec, other: RunnerPoolSpec) -> bool:
+    """Whether a node can be one for both."""
+    wanted = other.node_selector
+    same = all(wanted.get(label, value) == value for label, value in one.node_selector.items())
+    return same and (one.region is None or other.region is None or one.region == other.region)
+
+
 def _stops(
     view: _View,
     window: Window | None,
+    room: int,
     outdated: Collection[str],
     skipped: Collection[str],
     deaf: Mapping[str, datetime],
@@ -354,13 +388,13 @@ def _stops(
 ) -> list[StopRunner]:
     """Runners to stop: surplus ones after the cool-down, those beyond the greatest number, outdated and dead ones.
 
-    `skipped`: uids of those that are not asked now, because they did not answer; `deaf`: of those that take no job,
-    with the time since when.
+    `room`: how many surplus ones do not wait for the cool-down; `skipped`: uids of those that are not asked now,
+    because they did not answer; `deaf`: of those that take no job, with the time since when.
     """
     cooled = 0
     if window is not None and (now - window.since).total_seconds() >= view.pool.cool_down_seconds:
         cooled = window.least
-    surplus = max(cooled, view.count - view.pool.max_replicas, 0)
+    surplus = max(cooled, room, view.count - view.pool.max_replicas, 0)
     # The last slots first, and always the same ones, until they have said that they have no job.
     idle = sorted(
         (pod for pod in view.idle if pod.uid not in skipped),

@@ -20,8 +20,6 @@ from .http import Program
 _log = logging.getLogger(__name__)
 
 _PROGRAM: Final = Program("the load balancer's program", names.PORT_LB_STATE)
-# What each request needs, by the names in the answer of GET /health.
-_NEEDED: Final = (names.ORCHESTRATOR, "database", "redis")
 # Requests to the orchestrators, where /health never comes by. The operator's own image refuses the id without a look
 # at the database; one that fails over it is asked for what every image must have.
 _API_PATHS: Final = ("/api/jobs/0", "/api/jobs/metrics")
@@ -73,12 +71,14 @@ class Health:
     """What the agents beside the orchestrators, and these themselves, tell through HAProxy.
 
     `unserved`: why no request is served, "" when one is. `refusal`: the master's answer to the writes that it refuses,
-    "" when it takes one. `deaf`: BullMQ queues whose workers take no job; None when no agent was reached.
+    "" when it takes one. `deaf`: BullMQ queues whose workers take no job; None when no agent was reached. `weak`: the
+    error of each check that fails although requests are served without it, at one agent at least; None likewise.
     """
 
     unserved: str = ""
     refusal: str = ""
     deaf: frozenset[str] | None = None
+    weak: Mapping[str, str] | None = None
 
 
 async def read_health(
@@ -94,6 +94,7 @@ async def read_health(
         unserved=min((health.unserved for health in found), default=""),
         refusal=min((health.refusal for health in agents), default=""),
         deaf=frozenset().union(*(health.deaf or () for health in agents)) if agents else None,
+        weak=dict(item for health in agents for item in (health.weak or {}).items()) if agents else None,
     )
 
 
@@ -137,8 +138,7 @@ async def _health(http: aiohttp.ClientSession, url: str, deadline_seconds: float
     if not isinstance(told.get("dependencies"), Mapping):
         return Health(f"HAProxy answers {response.status}, because it has no orchestrator that is well")
     checks, queues = _objects(told["dependencies"]), _objects(told.get("queues"))
-    # Without the shared storage, or with a worker that hangs, requests are served.
-    down = [name for name in _NEEDED if checks.get(name, {}).get("status") != "up"]
+    down = [name for name in names.HEALTH_NEEDED if checks.get(name, {}).get("status") != "up"]
     _, _, refusal = str(checks.get("redis", {}).get("error", "")).partition(names.WRITE_REFUSED)
     return Health(
         unserved=f"the orchestrators tell of no working {' and '.join(down)}" if down else "",
@@ -146,6 +146,12 @@ async def _health(http: aiohttp.ClientSession, url: str, deadline_seconds: float
         deaf=frozenset(
             name[:_LONGEST_NAME] for name, queue in queues.items() if queue.get("status") == "deaf"
         ),
+        weak={
+            name: str(checks[name].get("error", "no answer"))[:_LONGEST_REASON]
+            for name in names.HEALTH_BESIDE
+            # The canary goes through database and queue: without them it tells nothing of its own.
+            if checks.get(name, {}).get("status") == "down" and not (name == "canary" and down)
+        },
     )
 
 

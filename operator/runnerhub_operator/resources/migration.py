@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from .. import names
-from .additions import TEMPORARY_MOUNT, container_additions, dump, placement, variables, volumes
+from .additions import (
+    TEMPORARY_MOUNT,
+    container_additions,
+    dump,
+    init_containers,
+    placement,
+    variables,
+    volumes,
+)
 from .common import (
     BuildContext,
     Manifest,
@@ -16,6 +24,7 @@ from .common import (
     secret_volume,
 )
 from .orchestrator import CREDENTIALS_FOLDER, orchestrator_environment
+from .storage import storage_environment, storage_mounts, storage_volumes
 
 # The database may fail over while a migration runs.
 RETRIES: Final = 3
@@ -47,6 +56,8 @@ def migration_job(context: BuildContext) -> Manifest:
     """The Job. One pod at a time, also when the node of one is lost: the next waits until that one is gone."""
     spec = context.cluster.spec.orchestrator
     labels = names.labels(context.name, names.MIGRATION)
+    # Our own image migrates without it, also while a share is away.
+    shared = spec.image is not None
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -69,12 +80,17 @@ def migration_job(context: BuildContext) -> Manifest:
                     "automountServiceAccountToken": False,
                     "enableServiceLinks": False,
                     "restartPolicy": "Never",
+                    **init_containers(context),
                     "containers": [
                         {
                             "name": names.MIGRATION,
                             "image": orchestrator_image(context),
                             "command": list(migration_command(context)),
-                            "env": [*orchestrator_environment(context), *variables(spec.env)],
+                            "env": [
+                                *orchestrator_environment(context),
+                                *(storage_environment(context, reads_files=False) if shared else ()),
+                                *variables(spec.env),
+                            ],
                             **container_additions(spec),
                             # What went wrong is told in the condition, without the right to read logs.
                             "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -83,6 +99,7 @@ def migration_job(context: BuildContext) -> Manifest:
                             "volumeMounts": [
                                 {"name": "credentials", "mountPath": CREDENTIALS_FOLDER, "readOnly": True},
                                 TEMPORARY_MOUNT,
+                                *(storage_mounts(context, reads_files=False) if shared else ()),
                                 *(dump(mount) for mount in spec.volume_mounts),
                             ],
                         }
@@ -92,6 +109,7 @@ def migration_job(context: BuildContext) -> Manifest:
                         secret_volume(
                             "credentials", names.credentials(context.name, names.POSTGRES), (_DATABASE_KEY,)
                         ),
+                        *(storage_volumes(context) if shared else ()),
                         *volumes(spec.volumes),
                     ],
                 },

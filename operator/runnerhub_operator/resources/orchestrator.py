@@ -51,6 +51,7 @@ QUEUE_CREDENTIALS_FOLDER: Final = "/etc/runnerhub/queue-credentials"
 _QUEUE_KEY: Final = "password"
 _SENTINEL_KEY: Final = "sentinel-password"
 TOKEN_KEYS_FOLDER: Final = "/etc/runnerhub/token-keys"  # noqa: S105 - a place
+GITHUB_TOKEN: Final = "GITHUB_TOKEN"  # noqa: S105 - a name
 LEADER_FILE: Final = f"{RUN_FOLDER}/leader.json"
 SERVICE_ACCOUNT_FOLDER: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 # What the kubelet itself asks for when it mounts a token by default.
@@ -261,7 +262,17 @@ def orchestrator_environment(context: BuildContext) -> list[Manifest]:
         *_identity(context),
         _env("LOG_DIR", "/tmp"),  # noqa: S108 - the pod's own emptyDir
         _env("RUNNERHUB_AGENT_URL", f"http://127.0.0.1:{names.PORT_AGENT}"),
+        *_github_token(context),
     ]
+
+
+def _github_token(context: BuildContext) -> list[Manifest]:
+    """For an image that talks to GitHub itself, as the public application does; our own has no use for it."""
+    spec, secret = context.cluster.spec.orchestrator, context.cluster.spec.github.token_secret_name
+    given = any(variable.name == GITHUB_TOKEN for variable in spec.env)
+    if spec.image is None or secret is None or given:
+        return []
+    return [secret_env(GITHUB_TOKEN, secret, "token")]
 
 
 def agent_environment(context: BuildContext) -> list[Manifest]:
@@ -334,6 +345,7 @@ def _orchestrator(context: BuildContext) -> Manifest:
     return {
         "name": names.ORCHESTRATOR,
         "image": spec.image or context.images.orchestrator,
+        **{key: list(words) for key, words in (("command", spec.command), ("args", spec.args)) if words},
         "env": [
             *orchestrator_environment(context),
             *storage_environment(context, reads_files=False),
@@ -377,22 +389,18 @@ def _agent(context: BuildContext) -> Manifest:
         # No preStop hook: leadership is given back at the very beginning of the end.
         # On a busy machine the start alone may take longer than the patience of the liveness probe.
         "startupProbe": {
-            "httpGet": {"path": "/livez", "port": _AGENT_PORT},
+            "httpGet": {"path": "/readyz", "port": _AGENT_PORT},
             "periodSeconds": 2,
             "timeoutSeconds": 2,
             "failureThreshold": 60,
         },
+        # No readiness probe: an agent that stands still for a while would take the address, and with it the WebSockets,
+        # from an orchestrator that is well. The load balancer asks the agent itself before it sends requests.
         "livenessProbe": {
             "httpGet": {"path": "/livez", "port": _AGENT_PORT},
             "periodSeconds": 10,
             "timeoutSeconds": 5,
-            "failureThreshold": 3,
-        },
-        "readinessProbe": {
-            "httpGet": {"path": "/readyz", "port": _AGENT_PORT},
-            "periodSeconds": 5,
-            "timeoutSeconds": 2,
-            "failureThreshold": 3,
+            "failureThreshold": 6,
         },
         "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": container_security_context(),

@@ -48,6 +48,7 @@ class ApiServer:
         self.labels: dict[str, dict[str, str]] = {pod: {} for pod in pods}
         self.away = False
         self.patches = 0
+        self.most_labelled = 0
 
     async def read_lease(self, namespace: str, name: str) -> dict[str, Any]:
         self._check(namespace)
@@ -77,6 +78,7 @@ class ApiServer:
         self.labels[name].pop(label, None)
         if value is not None:
             self.labels[name][label] = value
+        self.most_labelled = max(self.most_labelled, len(self.labelled))
 
     @property
     def labelled(self) -> list[str]:

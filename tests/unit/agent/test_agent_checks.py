@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from runnerhub_operator.agent.candidacy import (
     FAILING_SECONDS_UNTIL_UNFIT,
     REFUSALS_UNTIL_UNFIT,
     Candidacy,
+    Orchestrator,
     Outcome,
 )
 from runnerhub_operator.agent.checks import Check, CheckState, Status
@@ -161,3 +165,27 @@ def test_an_orchestrator_that_says_503_keeps_fitness_for_a_while() -> None:
 def test_it_is_asked_again_soon_after_a_failure() -> None:
     well = Candidacy().after(Outcome.OK, "", 0)
     assert well.after(Outcome.REFUSED, "", 1).next_ask_seconds < well.next_ask_seconds
+
+
+async def test_bad_answers_of_the_orchestrator_count_after_the_retries_and_for_leadership_by_time() -> None:
+    answers = [503, 200, 503, 503, 503, 200]
+
+    async def health(_: web.Request) -> web.Response:
+        return web.Response(status=answers.pop(0))
+
+    application = web.Application()
+    application.router.add_get("/health", health)
+    async with TestServer(application) as server, aiohttp.ClientSession() as session:
+        orchestrator = Orchestrator(session, str(server.make_url("/health")), retries=3)
+        told = []
+        for _ in range(len(answers)):
+            await orchestrator.once()
+            told.append((orchestrator.render()["status"], orchestrator.healthy))
+        assert told == [
+            ("down", False),
+            ("up", True),
+            ("failing", True),
+            ("failing", True),
+            ("down", False),
+            ("up", True),
+        ]

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, Request
 
@@ -42,11 +43,19 @@ class AgentUnderTest:
             on_moved=lambda old, new: self.moves.append((old, new)),
         )
         self.check = Check("database", self._probe, CheckTiming(60, 1, 1))
+        self.beside = {
+            name: Check(name, self._beside, CheckTiming(60, 1, 1)) for name in ("storage", "canary")
+        }
+        self.lost: str | None = None
         self.metrics = AgentMetrics(
             node, lambda: Readings(self.leadership.elector.is_leader, 0.5, 1, 3, {"database": True})
         )
         self.server = HttpServer(
-            node, self.leadership, {"database": self.check}, self.metrics.registry, cluster="d/hub"
+            node,
+            self.leadership,
+            {"database": self.check, **self.beside},
+            self.metrics.registry,
+            cluster="d/hub",
         )
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -54,6 +63,15 @@ class AgentUnderTest:
         if self.broken:
             raise ProbeError(self.broken)
         return {"primary": "10.0.0.1"}
+
+    async def _beside(self) -> Mapping[str, Any]:
+        if self.lost:
+            raise ProbeError(self.lost)
+        return {}
+
+    async def look(self) -> None:
+        for check in (self.check, *self.beside.values()):
+            await check.once()
 
     def start(self) -> None:
         self.tasks = [
@@ -176,6 +194,7 @@ async def test_the_label_of_a_crashed_leader_is_taken_from_it(tmp_path: Path) ->
         assert api.labelled == [leader.leadership.elector.identity]
         await until(lambda: other.leads)
         await until(lambda: api.labelled == [other.leadership.elector.identity])
+        assert api.most_labelled == 1, "the Service never has two leaders"
 
 
 async def test_a_label_from_an_earlier_life_goes_and_steady_state_writes_none(tmp_path: Path) -> None:
@@ -225,7 +244,7 @@ async def test_without_api_server_the_leader_stops_and_says_so(tmp_path: Path) -
 async def test_health_follows_the_checks(tmp_path: Path) -> None:
     async with running(ApiServer(A), tmp_path, A) as (agent,), serving(agent) as http:
         assert (await http.get("/health")).status == 503, "unknown is not healthy"
-        await agent.check.once()
+        await agent.look()
         await until(lambda: agent.leads)
         answer = await http.get("/health")
         body = await answer.json()
@@ -242,15 +261,29 @@ async def test_health_follows_the_checks(tmp_path: Path) -> None:
 async def test_without_leader_requests_are_still_served(tmp_path: Path) -> None:
     async with running(ApiServer(A), tmp_path, A) as (agent,), serving(agent) as http:
         agent.fit = False
-        await agent.check.once()
+        await agent.look()
         await until(lambda: not agent.leads)
         answer = await http.get("/health")
         assert (answer.status, (await answer.json())["status"]) == (200, "degraded")
 
 
+@pytest.mark.parametrize("name", ["storage", "canary"])
+async def test_without_what_requests_do_not_need_they_are_still_served(tmp_path: Path, name: str) -> None:
+    async with running(ApiServer(A), tmp_path, A) as (agent,), serving(agent) as http:
+        await agent.look()
+        await until(lambda: agent.leads)
+        agent.lost = "an earlier access still hangs"
+        await agent.beside[name].once()
+        answer = await http.get("/health")
+        body = await answer.json()
+        assert (answer.status, body["status"]) == (200, "degraded"), "a balancer outside keeps all agents"
+        assert body["dependencies"][name]["error"] == agent.lost
+        assert (await http.get(f"/health/{name}")).status == 503
+
+
 async def test_what_is_not_configured_is_not_broken(tmp_path: Path) -> None:
     async with running(ApiServer(A), tmp_path, A) as (agent,), serving(agent) as http:
-        answer = await http.get("/health/storage")
+        answer = await http.get("/health/redis")
         assert (answer.status, await answer.json()) == (200, {"status": "not-configured"})
         assert (await http.get("/health/weather")).status == 404
 

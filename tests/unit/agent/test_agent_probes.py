@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,25 @@ async def test_storage_is_written_and_read_back(tmp_path: Path) -> None:
     assert await probe() == {"path": str(tmp_path)}
     with pytest.raises(ProbeError, match="FileNotFoundError"):
         await StorageProbe("node-a", tmp_path / "gone")()
+
+
+async def test_the_files_of_pods_that_are_long_gone_are_removed(tmp_path: Path) -> None:
+    gone, other, foreign = (
+        tmp_path / name for name in (".runnerhub-ha-probe-gone", ".runnerhub-ha-probe-other", "old.log")
+    )
+    for file in (gone, other, foreign):
+        file.write_text("1")
+    day = time.time() - 86_500
+    for file in (gone, foreign):
+        os.utime(file, (day, day))
+    probe = StorageProbe("node-a", tmp_path)
+    await probe()
+    async with asyncio.timeout(5):
+        while gone.exists():  # noqa: ASYNC110 - nothing tells the end of a thread that nobody waits for
+            await asyncio.sleep(0.01)
+    assert other.exists()
+    assert foreign.exists()
+    assert (tmp_path / ".runnerhub-ha-probe-node-a").exists()
 
 
 async def test_a_hanging_storage_gets_no_second_thread(

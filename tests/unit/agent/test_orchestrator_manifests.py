@@ -203,6 +203,14 @@ def test_a_broken_dependency_restarts_nothing() -> None:
     assert readiness["periodSeconds"] * readiness["failureThreshold"] >= 30
 
 
+def test_an_agent_that_stands_still_for_a_while_takes_no_address_from_its_orchestrator() -> None:
+    agent = container(build(), "ha-agent")
+    assert "readinessProbe" not in agent
+    assert agent["startupProbe"]["httpGet"]["path"] == "/readyz", "no pod is ready before its agent works"
+    patience = agent["livenessProbe"]["periodSeconds"] * agent["livenessProbe"]["failureThreshold"]
+    assert patience >= 60, "a restart makes the pod unready as well"
+
+
 def test_the_agent_gives_leadership_back_before_the_orchestrator_drains() -> None:
     manifests = build()
     assert "lifecycle" not in container(manifests, "ha-agent")
@@ -246,6 +254,25 @@ def test_another_image_is_a_field_away_and_the_agent_stays() -> None:
     manifests = build(orchestrator={"image": "example.com/own:2"})
     assert container(manifests, "orchestrator")["image"] == "example.com/own:2"
     assert container(manifests, "ha-agent")["image"] == "registry/operator:1"
+    assert not {"command", "args"} & set(container(manifests, "orchestrator")), "what the image says"
+
+
+def test_an_image_whose_entry_point_is_wrong_is_started_otherwise() -> None:
+    given = {"image": "example.com/own:2", "command": ["node", "dist/server.js"], "args": ["--quiet"]}
+    started = container(build(orchestrator=given), "orchestrator")
+    assert (started["command"], started["args"]) == (["node", "dist/server.js"], ["--quiet"])
+
+
+def test_an_image_of_somebody_else_has_the_token_of_github_and_ours_has_not() -> None:
+    github = {"url": "https://github.com/example", "tokenSecretName": "github"}
+    other: dict[str, Any] = {"image": "example.com/own:2"}
+    given = build(github=github, orchestrator=other)
+    assert environment(given, "orchestrator")["GITHUB_TOKEN"] == "<github/token>"
+    assert "GITHUB_TOKEN" not in environment(given, "ha-agent")
+    assert "GITHUB_TOKEN" not in environment(build(github=github), "orchestrator")
+    assert "GITHUB_TOKEN" not in environment(build(orchestrator=other), "orchestrator")
+    own = {**other, "env": [{"name": "GITHUB_TOKEN", "value": "mine"}]}
+    assert environment(build(github=github, orchestrator=own), "orchestrator")["GITHUB_TOKEN"] == "mine"
 
 
 def test_orchestrators_and_load_balancer_name_the_cluster_alike() -> None:

@@ -76,6 +76,7 @@ def test_a_volume_that_may_not_grow_needs_somebody() -> None:
         ("PostgresReady", "True", "ReducedRedundancy"),
         ("PostgresReady", "False", "CredentialsMissing"),
         ("RedisReady", "True", "WorkersDeaf"),
+        ("OrchestratorsReady", "True", "ChecksFail"),
         ("RedisReady", "False", "WritesRefused"),
         ("RedisReady", "False", "Unavailable"),
         ("LoadBalancerReady", "True", "ReducedRedundancy"),

@@ -35,7 +35,9 @@ def test_the_domain_of_services_is_the_first_that_is_searched() -> None:
 
 
 def answer(**down: str) -> dict[str, Any]:
-    dependencies = {name: {"status": "up"} for name in ("orchestrator", "database", "redis", "storage")}
+    dependencies = {
+        name: {"status": "up"} for name in ("orchestrator", "database", "redis", "storage", "canary")
+    }
     return {"dependencies": dependencies | {name: {"status": status} for name, status in down.items()}}
 
 
@@ -46,12 +48,18 @@ def refusing(status: str) -> dict[str, Any]:
     return told
 
 
+def stale_share() -> dict[str, Any]:
+    told = answer(canary="down")
+    told["dependencies"]["storage"] = {"status": "down", "error": "an earlier access still hangs"}
+    return told
+
+
 async def test_a_request_is_served_when_one_of_the_load_balancers_passes_it_on() -> None:
     answers: dict[str, tuple[int, Any]] = {
         "127.31.0.1": (503, None),
         "127.31.0.2": (200, answer()),
-        "127.31.0.4": (503, answer(storage="down")),
-        "127.31.0.5": (503, answer(database="down", redis="overdue")),
+        "127.31.0.4": (200, stale_share()),
+        "127.31.0.5": (503, answer(database="down", redis="overdue", canary="down")),
         "127.31.0.6": (
             503,
             {**refusing("down"), "queues": {"mail": {"status": "deaf"}, "jobs": {"status": "up"}}},
@@ -107,5 +115,9 @@ async def test_a_request_is_served_when_one_of_the_load_balancers_passes_it_on()
             assert (await health_of(7)).refusal == "", "one write that failed is no refusal yet"
             assert (await health_of(2)).deaf == frozenset()
             assert (await health_of(1, 3)).deaf is None, "no agent told anything"
+            assert (await health_of(1, 3)).weak is None
+            weak = {"storage": "an earlier access still hangs", "canary": "no answer"}
+            assert (await health_of(1, 2, 4)).weak == weak, "one agent may have lost it alone"
+            assert (await health_of(5)).weak == {}, "a canary needs what is down itself"
     finally:
         await runner.cleanup()

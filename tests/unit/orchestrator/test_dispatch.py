@@ -63,6 +63,14 @@ async def test_a_job_goes_to_a_runner_with_all_its_labels(dispatching):
     assert queue.put_back_ids == [1]
 
 
+async def test_the_case_of_labels_does_not_matter(dispatching):
+    queue, dispatcher = dispatching((1, ["self-hosted", "Linux", "X64"]))
+    entry = await dispatcher.next_entry(frozenset({"Self-Hosted", "linux", "x64"}), 1)
+    assert entry.job_id == 1
+    assert entry.labels == {"self-hosted", "Linux", "X64"}
+    assert not queue.put_back_ids
+
+
 async def test_a_poll_ends_empty_in_time(dispatching):
     _, dispatcher = dispatching()
     assert await dispatcher.next_entry(frozenset(), 0.05) is None

@@ -44,6 +44,13 @@ def test_the_operators_environment_is_understood():
     assert str(settings.leader.leader_file) == "/run/runnerhub/leader.json"
 
 
+def test_leadership_is_asked_for_each_second_however_seldom_it_is_renewed():
+    settings = Settings.from_environment({**MINIMAL, "LEADER_ELECTION_RENEWAL": "60000"})
+    assert settings.leader.poll_seconds == 1
+    settings = Settings.from_environment({**MINIMAL, "LEADER_ELECTION_RENEWAL": "500"})
+    assert settings.leader.poll_seconds == 0.25
+
+
 def test_the_documents_name_of_the_database_serves_too():
     environment = {"DATABASE_PRIMARY_URL": MINIMAL["DATABASE_URL"], "JWT_SECRET": SECRET}
     assert Settings.from_environment(environment).database.url == MINIMAL["DATABASE_URL"]

@@ -71,6 +71,7 @@ def settled() -> Plan:
         {"sentinels": ()},
         {"demand": None, "demand_error": "no orchestrator tells it"},
         {"unserved": "port 3001 is silent"},
+        {"failing_checks": {"storage": "no answer in 5 s"}},
     ],
 )
 def test_a_reading_that_wobbles_is_not_told(reading: dict[str, Any]) -> None:
@@ -124,3 +125,66 @@ def test_who_lags_no_longer_follows_is_told_with_its_lag() -> None:
     for second in (65, 81):
         plan = visit(second, plan, redis_pods=redis_pods(lag=2 * LAG), sentinels=cut)
     assert [(item.link, item.lag_bytes) for item in plan.status.redis.replicas] == [("err", 2 * LAG)] * 2
+
+
+STALE = {"storage": "an earlier access still hangs"}
+
+
+def orchestrators(plan: Plan) -> tuple[str, str, str]:
+    found = {item.type: item for item in plan.status.conditions}["OrchestratorsReady"]
+    return found.status, found.reason, found.message
+
+
+def lost_storage() -> Plan:
+    return visit(
+        80, visit(65, visit(60, settled(), failing_checks={}), failing_checks=STALE), failing_checks=STALE
+    )
+
+
+def test_a_lost_shared_storage_degrades_a_cluster_that_goes_on_serving() -> None:
+    plan = lost_storage()
+    status, reason, message = orchestrators(plan)
+    assert (status, reason) == ("True", "ChecksFail")
+    assert "the check of storage fails: an earlier access still hangs" in message
+    found = {item.type: item for item in plan.status.conditions}
+    assert found["Ready"].status == "True", "requests are served"
+    assert found["Degraded"].status == "True"
+    assert "storage" in found["Degraded"].message
+
+
+def test_a_storage_that_one_pod_alone_has_lost_is_told_without_flickering() -> None:
+    plan = lost_storage()
+    first = plan.status
+    for second, seen in ((85, {}), (100, {"storage": "no answer in 5 s"}), (120, None), (155, {})):
+        plan = visit(second, plan, failing_checks=seen)
+        assert plan.status == first, second
+        assert not plan.events
+    plan = visit(161, plan, failing_checks={})
+    assert orchestrators(plan)[1] == "Available"
+
+
+def test_a_check_that_failed_for_a_moment_is_not_told_later_either() -> None:
+    plan = visit(60, settled(), failing_checks=STALE)
+    before = plan.status
+    for second in range(65, 130, 5):
+        plan = visit(second, plan, failing_checks={})
+        assert plan.status == before, second
+    assert not plan.memory.patience.checks
+
+
+def test_after_a_restart_of_the_operator_a_lost_storage_is_told_on() -> None:
+    plan = lost_storage()
+    known = replace(cluster(SPEC), status=plan.status)
+    seen = snapshot(
+        now=NOW + timedelta(seconds=85),
+        redis_pods=redis_pods(),
+        patroni=database(),
+        demand=NO_JOBS,
+        failing_checks=STALE,
+    )
+    assert make_plan(known, seen, IMAGES, None).status == plan.status
+
+
+def test_a_storage_that_is_lost_keeps_no_new_cluster_from_being_ready() -> None:
+    plan = visit(20, visit(0, None, failing_checks=STALE), failing_checks=STALE)
+    assert {item.type: item.status for item in plan.status.conditions}["Ready"] == "True"

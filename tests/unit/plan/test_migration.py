@@ -219,6 +219,28 @@ def test_one_pod_at_a_time_without_the_token_of_the_agent() -> None:
     )
 
 
+def test_a_migration_of_another_image_finds_what_its_orchestrators_find() -> None:
+    additions = {
+        "volumes": [{"name": "trust", "emptyDir": {}}],
+        "initContainers": [{"name": "fetch", "volumeMounts": [{"name": "trust", "mountPath": "/trust"}]}],
+    }
+    storage = {"sharedStorage": {"nfs": {"server": "10.0.0.9", "path": "/exports"}}}
+    (job,) = jobs(plan({"orchestrator": {**EXPLICIT["orchestrator"], **additions}, **storage}))
+    spec = job["spec"]["template"]["spec"]
+    (migrates,) = spec["containers"]
+    assert [item["name"] for item in spec["initContainers"]] == ["fetch"]
+    assert {"SHARED_STORAGE_PATH", "NFS_SERVER"} <= {item["name"] for item in migrates["env"]}
+    assert "/mnt/shared/runnerhub" in {mount["mountPath"] for mount in migrates["volumeMounts"]}
+    mounted = {
+        mount["name"] for item in (migrates, *spec["initContainers"]) for mount in item["volumeMounts"]
+    }
+    assert mounted == {volume["name"] for volume in spec["volumes"]}
+    ours = {"migrations": {"command": COMMAND}}
+    (job,) = jobs(plan({"orchestrator": ours, **storage}))
+    volumes = {volume["name"] for volume in job["spec"]["template"]["spec"]["volumes"]}
+    assert "shared-storage" not in volumes, "our own needs none, and migrates while the share is away"
+
+
 def test_a_preview_tells_the_migration() -> None:
     found = preview(cluster(EXPLICIT), snapshot(), IMAGES)
     assert [change.name for change in found.changes if change.kind == "Job"] == [

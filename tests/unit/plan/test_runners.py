@@ -105,6 +105,12 @@ def test_jobs_go_to_runners_that_have_all_their_labels() -> None:
     assert decide([pool()], [], demand(gpu=2)).unserved == 2
 
 
+def test_the_case_of_labels_does_not_matter() -> None:
+    told = Demand(((frozenset({"self-hosted", "Linux", "X64"}), 2),), frozenset())
+    found = decide([pool(labels=("Self-Hosted", "linux", "x64"))], [], told)
+    assert (len(found.create), found.unserved) == (2, 0)
+
+
 def test_a_burst_is_taken_in_steps_and_shared_by_the_pools() -> None:
     found = decide([pool("a", max_replicas=500), pool("b", max_replicas=500)], [], demand(a=400, b=400))
     assert len(found.create) == runners.CREATIONS_PER_STEP
@@ -133,6 +139,44 @@ def test_a_pool_that_cannot_be_scheduled_stops_growing_and_another_does_not() ->
     assert [name for name, _ in found.create] == ["linux"] * 3
     assert found.pools[0].blocked is not None
     assert found.pools[1].blocked is None
+
+
+FULL = "0/3 nodes are available: 1 node(s) had untolerated taint {x: }, 2 Insufficient cpu."
+
+
+def test_idle_runners_of_a_pool_make_room_at_once_for_jobs_of_one_that_finds_none() -> None:
+    idle = [runner(slot, "a") for slot in range(10)]
+    waiting = [unschedulable(slot, "b", message=FULL) for slot in range(5)]
+    both = [pool("a", min_replicas=7, cool_down_seconds=86400), pool("b", cool_down_seconds=86400)]
+    assert stopped(decide(both, [*idle, *waiting[:2]], demand(b=2))) == [idle[9].name, idle[8].name]
+    found = decide(both, [*idle, *waiting], demand(b=5))
+    assert stopped(found) == [pod.name for pod in (idle[9], idle[8], idle[7])], "the least number stays"
+    assert all(step.ask for step in found.stop)
+    going = [*idle[:8], *(replace(pod, terminating=True, ready=False) for pod in idle[8:])]
+    assert stopped(decide(both, [*going, *waiting[:2]], demand(b=2))) == [], "two make room already"
+    busy = demand(*idle, b=5)
+    assert stopped(decide(both, [*idle, *waiting], busy)) == []
+    assert stopped(decide(both, [*idle, *waiting], demand(a=10, b=5))) == [], "jobs wait for these too"
+    assert stopped(decide(both, [*idle, runner(0, "b"), *waiting], demand(b=1))) == [], "its job has a runner"
+
+
+@pytest.mark.parametrize(
+    ("message", "selector"),
+    [
+        ("0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.", {}),
+        (FULL, {"node_selector": {"example.com/gpu": "true"}}),
+        (FULL, {"region": "east"}),
+    ],
+)
+def test_a_pool_whose_pods_no_node_could_take_costs_others_nothing(
+    message: str, selector: dict[str, Any]
+) -> None:
+    idle = [runner(slot, "a") for slot in range(4)]
+    stuck = unschedulable(0, "b", message=message)
+    other = pool("a", region="west", node_selector={"example.com/gpu": "false"})
+    found = decide([other, pool("b", **selector)], [*idle, stuck], demand(b=5))
+    assert found.pools[1].blocked is not None
+    assert not found.stop
 
 
 def test_jobs_that_two_pools_can_take_do_not_wait_for_the_one_that_cannot_grow() -> None:
@@ -613,7 +657,7 @@ class PlayedPools(RuleBasedStateMachine):
                 changes = (
                     {"node": "n", "ready": True, "waiting_reason": ""}
                     if fits
-                    else {"waiting_reason": "Unschedulable"}
+                    else {"waiting_reason": "Unschedulable", "message": FULL}
                 )
                 self.pods[name] = replace(one, **changes)
 
