@@ -12,7 +12,7 @@ from runnerhub_operator.resources.credentials import CREDENTIAL_KEYS
 
 from ..kubectl import Unknown
 from ..objects import Pod
-from ..picture import NEARLY_FULL_PERCENT, is_paused, stuck
+from ..picture import FULL_PERCENT, NEARLY_FULL_PERCENT, is_paused, stuck
 from ..steps import remedy
 from ..times import age, seconds_since, span, with_ages
 from .facts import Amounts, ClusterFacts, Facts, Node, Wanted
@@ -22,7 +22,6 @@ from .findings import Finding, Level, pod_finding, unknown
 PATIENCE_SECONDS: Final = 120
 # A restart is told for an hour.
 RECENT_SECONDS: Final = 3600
-FULL_PERCENT: Final = 95
 
 
 def check_accepted(_facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:
