@@ -229,6 +229,10 @@ def test_a_switchover_takes_place_and_can_be_asked_for_back_and_forth(plugin: Pl
 
 def test_no_value_of_any_secret_is_in_the_support_bundle(plugin: Plugin) -> None:
     plugin.kubectl("create", "secret", "generic", "other", f"--from-literal=key={SECRET}")
+    beside = {"host": "hub-postgres", "username": "runner", "namespace": "seen", "password": f"{SECRET}2"}
+    plugin.kubectl(
+        "create", "secret", "generic", "beside", *(f"--from-literal={key}={beside[key]}" for key in beside)
+    )
     # Somebody wrote a password where none belongs.
     plugin.kubectl("annotate", "runnerhubcluster", "hub", f"note=it is {SECRET}")
     plugin.kubectl("create", "configmap", "hub-note", f"--from-literal=note=app/{SECRET}@db")
@@ -251,10 +255,15 @@ def test_no_value_of_any_secret_is_in_the_support_bundle(plugin: Plugin) -> None
     assert b"objects/" not in files["README.txt"].partition(b"Could not be had")[2]
     assert b"it is <***>" in files["cluster.yaml"]
     assert b"hub-postgres-credentials" in files["secrets.yaml"]
+    left_in = files["README.txt"].partition(b"Left in")[2].partition(b"\n\n")[0].decode().splitlines()[2:]
+    assert left_in == ["beside/host", "beside/namespace", "beside/username"]
     everything = b"".join(files.values())
+    assert b"hub-postgres-0" in everything
     secrets = plugin.kubectl.items("secrets")
     assert len(secrets) >= 4
     for secret in secrets:
-        for value in filter(None, secret["data"].values()):
+        for key, value in secret["data"].items():
+            if not value or f"{secret['metadata']['name']}/{key}" in left_in:
+                continue
             assert value.encode() not in everything
             assert base64.b64decode(value) not in everything

@@ -117,7 +117,9 @@ def test_a_full_volume_is_told_once(redis: int, steps: int) -> None:
     status = made["cluster"]["status"]
     status["postgres"]["instances"][1]["volumeUsedPercent"] = 96
     status["redis"]["instances"][0]["volumeUsedPercent"] = redis
-    full = "3 of 3 members ready; volumes nearly full: hub-postgres-1 (96 %); raise spec.postgres.storage.size"
+    full = (
+        "3 of 3 members ready; volumes nearly full: hub-postgres-1 (96 %); raise spec.postgres.storage.size"
+    )
     set_condition(made, "PostgresReady", "True", "ReducedRedundancy", full)
     told = [step.text for step in summarise(picture_of(made)).next_steps]
     assert len(told) == steps
