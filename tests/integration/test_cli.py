@@ -177,14 +177,34 @@ def test_the_doctor_tells_who_may_do_everything_beside_the_cluster_what_they_may
     ]
 
 
-def test_the_doctor_says_before_there_is_a_cluster_whether_one_has_room(plugin: Plugin) -> None:
-    spec = {"postgres": {"resources": {"requests": {"memory": "900Ti"}}}}
+NOWHERE = {"nodeSelector": {"example.com/disk": "none"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (
+            {"postgres": {"resources": {"requests": {"memory": "900Ti"}}}},
+            "no room for 3 of postgres",
+        ),
+        ({"redis": {"podTemplate": NOWHERE}}, "no node for 3 of redis:"),
+        ({"orchestrator": {"podTemplate": NOWHERE}}, "no node for 3 of orchestrator:"),
+        ({"runnerPools": [{"name": "linux", "minReplicas": 2, **NOWHERE}]}, "no node for 2 of runner:"),
+    ],
+)
+def test_the_doctor_says_before_there_is_a_cluster_whether_one_has_room(
+    plugin: Plugin, spec: dict[str, Any], told: str
+) -> None:
+    # One that no kubelet has made ready.
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker"}}
+    plugin.kubectl("apply", "-f", "-", stdin=json.dumps(node))
     file = plugin.folder / "large.yaml"
     file.write_text(yaml.safe_dump({**CLUSTER, "metadata": {"name": "large"}, "spec": spec}))
     done = plugin("doctor", "-f", str(file), "-o", "json", namespace="empty")
+    plugin.kubectl("delete", "node", "worker")
     (capacity,) = [item for item in json.loads(done.out)["findings"] if item["check"] == "capacity"]
     assert (done.code, capacity["level"]) == (2, "error")
-    assert "postgres" in capacity["message"]
+    assert told in capacity["message"]
 
 
 def test_an_empty_namespace_has_nothing_to_show(plugin: Plugin) -> None:

@@ -176,7 +176,7 @@ def check_capacity(facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:
         return
     # Also of pods that are there: when they are made anew, they find no node.
     nowhere = [item for item in cluster.wanted if not any(node.suits(item) for node in facts.nodes)]
-    if nowhere:
+    if nowhere and facts.nodes:
         yield Finding(
             check,
             Level.ERROR,

@@ -110,14 +110,16 @@ class Node:
         )
 
     def suits(self, pod: Wanted) -> bool:
-        """Whether the pod selects such a node and tolerates its taints. Affinity is not looked at."""
-        return all(self.labels.get(key) == value for key, value in pod.node_selector.items()) and all(
-            any(_tolerates(given, taint) for given in pod.tolerations) for taint in self.taints
-        )
+        """Whether the pod selects the node and tolerates the taints that people gave it. Affinity is not looked at."""
+        selected = all(self.labels.get(key) == value for key, value in pod.node_selector.items())
+        # Those that tell a condition pass.
+        lasting = (taint for taint in self.taints if not taint["key"].startswith("node.kubernetes.io/"))
+        return selected and all(pod.tolerates(taint) for taint in lasting)
 
     def takes(self, pod: Wanted) -> bool:
         """Whether the scheduler may put the pod there, if there is room."""
-        return self.ready and self.schedulable and self.suits(pod)
+        usable = self.ready and self.schedulable
+        return usable and self.suits(pod) and all(pod.tolerates(taint) for taint in self.taints)
 
 
 def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
@@ -249,6 +251,10 @@ class Wanted:
     there: bool
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, Any], ...] = ()
+
+    def tolerates(self, taint: Mapping[str, Any]) -> bool:
+        """Whether it may come onto a node with the taint."""
+        return any(_tolerates(given, taint) for given in self.tolerations)
 
 
 @dataclass(frozen=True, slots=True)

@@ -451,6 +451,12 @@ def test_taints_keep_away_who_does_not_tolerate_them(toleration: dict | None, fi
     assert _node("a", {**TAINT, "effect": "PreferNoSchedule"}).takes(pod)
 
 
+def test_a_node_in_trouble_takes_nothing_and_suits_all_the_same() -> None:
+    pod = Wanted("postgres", POD, there=False)
+    node = _node("a", {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"})
+    assert (node.takes(pod), node.suits(pod)) == (False, True)
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_a_selector_that_no_node_has_is_an_error(there: bool) -> None:
     pods = tuple(Wanted("orchestrator", POD, there=there, node_selector={"disk": "ssd"}) for _ in range(3))
