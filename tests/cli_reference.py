@@ -51,7 +51,8 @@ database's files, on the socket in the pod; `redis-cli` gets its password by a s
 there. `support-bundle` reads the Secrets of the namespace to take their values out of everything that it
 writes, in plain, base64 and other spellings, and takes out what looks like a credential besides; of the Secrets
 themselves it tells names, keys and lengths. Without permission to read them only the latter happens, which
-README.txt in the archive tells.
+README.txt in the archive tells. Names, addresses and ports that an application's Secret has beside its password stay
+readable, unless they are a password in any Secret of the namespace; README.txt lists them by Secret and key.
 """
 
 

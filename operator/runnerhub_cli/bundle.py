@@ -6,7 +6,7 @@ import base64
 import io
 import os
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +21,7 @@ from .errors import CliError
 from .kubectl import CLUSTERS, Kubectl, Manifest, Unknown, at_once, known
 from .objects import Pod
 from .operators import OPERATOR_SELECTOR, operator_lease
-from .redact import MARK, Redactor
+from .redact import MARK, Redactor, is_plain
 
 # Of each container, the newest lines.
 LOG_LINES: Final = 5000
@@ -65,6 +65,8 @@ class Bundle:
     """Files by path. Everything that goes in is redacted here, at the one door."""
 
     redactor: Redactor
+    # Values of Secrets that others may read, as NAME/KEY.
+    left_in: Sequence[str] = ()
     files: dict[str, bytes] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     size: int = 0
@@ -109,18 +111,59 @@ def _tidy(bodies: Any) -> Any:
     return {**bodies, "metadata": metadata}
 
 
-def secret_values(secrets: Sequence[Manifest]) -> list[str]:
-    """All values in Secrets, as text."""
-    found = []
+def secret_values(
+    secrets: Sequence[Manifest], public: Container[str] = ()
+) -> tuple[list[str], dict[str, str]]:
+    """All values in Secrets, as text: those that must not leave, and by NAME/KEY those that others may read.
+
+    `public`: see `is_plain`.
+    """
+    hidden: list[str] = []
+    plain: dict[str, str] = {}
     for body in secrets:
-        for value in (body.get("data") or {}).values():
+        for key, encoded in (body.get("data") or {}).items():
             try:
-                found.append(base64.b64decode(value).decode())
+                value = base64.b64decode(encoded).decode()
             except ValueError:
                 # No text, so it is in no text.
                 continue
-        found += [str(value) for value in (body.get("stringData") or {}).values()]
-    return found
+            if is_plain(key, value, public):
+                plain[f"{body['metadata']['name']}/{key}"] = value
+            else:
+                hidden.append(value)
+        hidden += [str(value) for value in (body.get("stringData") or {}).values()]
+    return hidden, plain
+
+
+def public_names(body: Manifest, objects: Iterable[Manifest]) -> frozenset[str]:
+    """Namespace, names, their beginnings and label values of a cluster's `objects`; and what DNS adds to a Service."""
+    found = {body["metadata"]["namespace"], body["metadata"]["name"], "svc", "cluster", "local"}
+    for item in objects:
+        parts = item["metadata"]["name"].split("-")
+        found |= {"-".join(parts[:count]) for count in range(1, len(parts) + 1)}
+        found |= set((item["metadata"].get("labels") or {}).values())
+    return frozenset(found)
+
+
+def _start(kubectl: Kubectl, body: Manifest, pods: Sequence[Manifest] | Unknown, selector: str) -> Bundle:
+    """A bundle that knows what must not be in it, with the outline of the cluster's Secrets."""
+    # All of the namespace: a pod may print the password of something else.
+    secrets = known(lambda: kubectl.items("secrets"))
+    if isinstance(secrets, Unknown):
+        bundle = Bundle(Redactor())
+        bundle.lacks("secrets.yaml", f"{secrets.why}; credentials were taken out by how they look only")
+        return bundle
+    services = _list(kubectl, "services", selector)
+    objects = [item for items in (pods, services) if not isinstance(items, Unknown) for item in items]
+    hidden, plain = secret_values(secrets, public_names(body, objects))
+    redactor = Redactor(hidden)
+    # What is a password elsewhere, or has one in it, is taken out all the same.
+    left_in = sorted(where for where, value in plain.items() if value and redactor.values(value) == value)
+    bundle = Bundle(redactor, left_in)
+    name = body["metadata"]["name"]
+    own = [item for item in secrets if item["metadata"].get("labels", {}).get(names.LABEL_CLUSTER) == name]
+    bundle.objects("secrets.yaml", secret_outline(own))
+    return bundle
 
 
 def secret_outline(secrets: Sequence[Manifest]) -> list[dict[str, Any]]:
@@ -151,19 +194,10 @@ def collect(
     tell: Callable[[str], None],
 ) -> Bundle:
     """Gather everything. `screens`: texts that this program makes itself, by path. `tell` hears what is being read."""
-    name = body["metadata"]["name"]
-    mine = f"{names.LABEL_CLUSTER}={name}"
+    mine = f"{names.LABEL_CLUSTER}={body['metadata']['name']}"
     tell("Secrets, to know what must not be in the archive")
-    # All of the namespace: a pod may print the password of something else.
-    secrets = known(lambda: kubectl.items("secrets"))
-    bundle = Bundle(Redactor([] if isinstance(secrets, Unknown) else secret_values(secrets)))
-    if isinstance(secrets, Unknown):
-        bundle.lacks("secrets.yaml", f"{secrets.why}; credentials were taken out by how they look only")
-    else:
-        own = [
-            item for item in secrets if item["metadata"].get("labels", {}).get(names.LABEL_CLUSTER) == name
-        ]
-        bundle.objects("secrets.yaml", secret_outline(own))
+    pods = _list(kubectl, "pods", mine)
+    bundle = _start(kubectl, body, pods, mine)
     bundle.objects("cluster.yaml", body)
     for path, make in screens.items():
         tell(path)
@@ -175,7 +209,6 @@ def collect(
     ingress = (body.get("spec") or {}).get("ingress") or {}
     _objects(kubectl, bundle, mine, (*_KINDS, _ROUTES) if ingress.get("gateway") else _KINDS)
     _definition(kubectl, bundle)
-    pods = known(lambda: kubectl.items("pods", selector=mine))
     if not isinstance(pods, Unknown):
         _logs(kubectl, bundle, [Pod.of(item) for item in pods], "logs", tell)
     _operator(kubectl, bundle, tell)
@@ -314,6 +347,13 @@ def readme(bundle: Bundle, body: Manifest, made_at: datetime) -> str:
         "",
         *sorted(bundle.files),
     ]
+    if bundle.left_in:
+        lines += [
+            "",
+            "Left in, although they are values of Secrets (NAME/KEY), because they are names, addresses, settings or",
+            "certificates, and a password nowhere in the namespace:",
+            *bundle.left_in,
+        ]
     if bundle.missing:
         lines += ["", "Could not be had:", *bundle.missing]
     return "\n".join(lines) + "\n"

@@ -10,12 +10,14 @@ import base64
 import json
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Final
 
 MARK: Final = "<***>"
 # A shorter value is part of ordinary words, so it counts only where it stands alone.
 _SHORT: Final = 6
+# One that is still shorter is no credential, unless its key says so.
+_TINY: Final = 3
 
 _NAME: Final = (
     r"(?:pass(?:word|wd|phrase)?|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|authorization|requirepass|"
@@ -50,6 +52,38 @@ _PATTERNS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
         rf"\g<head>{MARK}",
     ),
 )
+
+# Keys of a Secret that hold no credential, also with a prefix as in DB_HOST; and keys that may hold one.
+_PLAIN_KEY: Final = re.compile(
+    r"(?i)(?:(?:.*[-_.])?(?:pg)?(?:host|port|user|username|database|dbname|namespace)|ca\.crt|tls\.crt)"
+)
+_DOUBTFUL_KEY: Final = re.compile(rf"(?i){_NAME}|pass|pw|psk|pin|key|auth|salt|sign|cookie|session")
+# Names and addresses, without a run of characters as in a token: long, or with letters and digits in it.
+_PLAIN_VALUE: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_OPAQUE: Final = re.compile(r"[A-Za-z0-9]{20}|[0-9]{6}|(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{8}")
+_CERTIFICATES: Final = re.compile(
+    r"(?:\s*-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----)+\s*"
+)
+# Words of settings, which no credential consists of.
+_SETTINGS: Final = ("true", "false", "yes", "no", "on", "off", "none", "null")
+
+
+def is_plain(key: str, value: str, public: Container[str]) -> bool:
+    """Whether what a Secret has under a key may be read by others.
+
+    `public`: names that are all over the cluster's objects, such as those of its namespace, pods and Services.
+    """
+    if _DOUBTFUL_KEY.search(key):
+        return False
+    text = value.strip()
+    if len(text) < _TINY or text.lower() in _SETTINGS or all(part in public for part in text.split(".")):
+        return True
+    if not _PLAIN_KEY.fullmatch(key):
+        return False
+    if key.endswith(".crt"):
+        return bool(_CERTIFICATES.fullmatch(value))
+    return bool(_PLAIN_VALUE.fullmatch(text)) and not _OPAQUE.search(text)
+
 
 # name=value, name: value, "name": "value", and SQL's PASSWORD 'value'; on one line, so that a head alone takes nothing.
 _NAMED: Final = re.compile(
@@ -112,7 +146,9 @@ def is_secret_name(name: str) -> bool:
 
 def _variants(value: str) -> Iterable[str]:
     """A value as it may be written: itself, in base64, in an address, in JSON, and each of its lines."""
-    for text in {value, value.strip(), *(line.strip() for line in value.splitlines())}:
+    # Of a file, no lines such as a brace alone.
+    lines = {line.strip() for line in value.splitlines() if any(char.isalnum() for char in line)}
+    for text in {value, value.strip(), *lines}:
         if not text:
             continue
         yield text

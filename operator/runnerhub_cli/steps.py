@@ -10,6 +10,7 @@ from runnerhub_operator.api import Condition, ConditionReason, ConditionType
 from runnerhub_operator.api.meanings import REASONS
 
 from .picture import (
+    FULL_PERCENT,
     NEARLY_FULL_PERCENT,
     Component,
     View,
@@ -134,12 +135,17 @@ def _unexplained(view: View) -> Iterator[Step]:
     """What the operator says of components that lack something although all their pods are ready."""
     passing = view.holds(ConditionType.PROGRESSING)
     reasons = (ConditionReason.UNAVAILABLE, *(() if passing else (ConditionReason.REDUCED_REDUNDANCY,)))
+    fullest, percent = fullest_volume(view.components)
     for kind, pods in _PODS_OF.items():
         condition = view.condition(kind)
         members = [
             member for component in view.components if component.name in pods for member in component.members
         ]
         if condition is None or condition.reason not in reasons or _is_leaderless(view, kind):
+            continue
+        lacks_room = percent >= FULL_PERCENT and any(member.name == fullest for member in members)
+        if lacks_room and condition.reason == ConditionReason.REDUCED_REDUNDANCY:
+            # Told with what mends it, by `_fullness`.
             continue
         if all(member.ready for member in members):
             yield _told(view, condition)

@@ -177,14 +177,34 @@ def test_the_doctor_tells_who_may_do_everything_beside_the_cluster_what_they_may
     ]
 
 
-def test_the_doctor_says_before_there_is_a_cluster_whether_one_has_room(plugin: Plugin) -> None:
-    spec = {"postgres": {"resources": {"requests": {"memory": "900Ti"}}}}
+NOWHERE = {"nodeSelector": {"example.com/disk": "none"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (
+            {"postgres": {"resources": {"requests": {"memory": "900Ti"}}}},
+            "no room for 3 of postgres",
+        ),
+        ({"redis": {"podTemplate": NOWHERE}}, "no node for 3 of redis:"),
+        ({"orchestrator": {"podTemplate": NOWHERE}}, "no node for 3 of orchestrator:"),
+        ({"runnerPools": [{"name": "linux", "minReplicas": 2, **NOWHERE}]}, "no node for 2 of runner:"),
+    ],
+)
+def test_the_doctor_says_before_there_is_a_cluster_whether_one_has_room(
+    plugin: Plugin, spec: dict[str, Any], told: str
+) -> None:
+    # One that no kubelet has made ready.
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker"}}
+    plugin.kubectl("apply", "-f", "-", stdin=json.dumps(node))
     file = plugin.folder / "large.yaml"
     file.write_text(yaml.safe_dump({**CLUSTER, "metadata": {"name": "large"}, "spec": spec}))
     done = plugin("doctor", "-f", str(file), "-o", "json", namespace="empty")
+    plugin.kubectl("delete", "node", "worker")
     (capacity,) = [item for item in json.loads(done.out)["findings"] if item["check"] == "capacity"]
     assert (done.code, capacity["level"]) == (2, "error")
-    assert "postgres" in capacity["message"]
+    assert told in capacity["message"]
 
 
 def test_an_empty_namespace_has_nothing_to_show(plugin: Plugin) -> None:
@@ -229,6 +249,10 @@ def test_a_switchover_takes_place_and_can_be_asked_for_back_and_forth(plugin: Pl
 
 def test_no_value_of_any_secret_is_in_the_support_bundle(plugin: Plugin) -> None:
     plugin.kubectl("create", "secret", "generic", "other", f"--from-literal=key={SECRET}")
+    beside = {"host": "hub-postgres", "username": "runner", "namespace": "seen", "password": f"{SECRET}2"}
+    plugin.kubectl(
+        "create", "secret", "generic", "beside", *(f"--from-literal={key}={beside[key]}" for key in beside)
+    )
     # Somebody wrote a password where none belongs.
     plugin.kubectl("annotate", "runnerhubcluster", "hub", f"note=it is {SECRET}")
     plugin.kubectl("create", "configmap", "hub-note", f"--from-literal=note=app/{SECRET}@db")
@@ -251,10 +275,15 @@ def test_no_value_of_any_secret_is_in_the_support_bundle(plugin: Plugin) -> None
     assert b"objects/" not in files["README.txt"].partition(b"Could not be had")[2]
     assert b"it is <***>" in files["cluster.yaml"]
     assert b"hub-postgres-credentials" in files["secrets.yaml"]
+    left_in = files["README.txt"].partition(b"Left in")[2].partition(b"\n\n")[0].decode().splitlines()[2:]
+    assert left_in == ["beside/host", "beside/namespace", "beside/username"]
     everything = b"".join(files.values())
+    assert b"hub-postgres-0" in everything
     secrets = plugin.kubectl.items("secrets")
     assert len(secrets) >= 4
     for secret in secrets:
-        for value in filter(None, secret["data"].values()):
+        for key, value in secret["data"].items():
+            if not value or f"{secret['metadata']['name']}/{key}" in left_in:
+                continue
             assert value.encode() not in everything
             assert base64.b64decode(value) not in everything

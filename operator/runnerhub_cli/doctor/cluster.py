@@ -12,7 +12,7 @@ from runnerhub_operator.resources.credentials import CREDENTIAL_KEYS
 
 from ..kubectl import Unknown
 from ..objects import Pod
-from ..picture import NEARLY_FULL_PERCENT, is_paused, stuck
+from ..picture import FULL_PERCENT, NEARLY_FULL_PERCENT, is_paused, stuck
 from ..steps import remedy
 from ..times import age, seconds_since, span, with_ages
 from .facts import Amounts, ClusterFacts, Facts, Node, Wanted
@@ -20,9 +20,10 @@ from .findings import Finding, Level, pod_finding, unknown
 
 # An image is pulled, a claim is bound, a pod becomes ready within this time, or it is worth a word.
 PATIENCE_SECONDS: Final = 120
+# What the product's images are built for.
+_ARCHITECTURE: Final = "amd64"
 # A restart is told for an hour.
 RECENT_SECONDS: Final = 3600
-FULL_PERCENT: Final = 95
 
 
 def check_accepted(_facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:
@@ -173,6 +174,18 @@ def check_capacity(facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:
         return
     if not cluster.wanted:
         return
+    # Also of pods that are there: when they are made anew, they find no node.
+    nowhere = [item for item in cluster.wanted if not any(node.suits(item) for node in facts.nodes)]
+    if nowhere and facts.nodes:
+        yield Finding(
+            check,
+            Level.ERROR,
+            f"no node for {_counted(nowhere)}: none has the labels of the nodeSelector and only taints that are "
+            "tolerated",
+            "Correct nodeSelector and tolerations in the spec, or label nodes or add some.",
+            "kubectl get nodes --show-labels",
+        )
+        return
     total = sum((item.requests for item in cluster.wanted), Amounts())
     told = f"{len(cluster.wanted)} pods with {total} together"
     missing = [item for item in cluster.wanted if not item.there]
@@ -187,16 +200,20 @@ def check_capacity(facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:
         max((room.cpu for room in free.values()), default=Amounts().cpu),
         max((room.memory for room in free.values()), default=Amounts().memory),
     )
-    by_component = Counter(item.component for item in homeless)
-    listed = ", ".join(f"{count} of {component}" for component, count in by_component.items())
     largest = max(homeless, key=lambda item: (item.requests.memory, item.requests.cpu)).requests
     yield Finding(
         check,
         Level.ERROR,
-        f"no room for {listed}: a pod asks for up to {largest}, and the most that is free on a node is {most}",
+        f"no room for {_counted(homeless)}: a pod asks for up to {largest}, and the most that is free on a node is "
+        f"{most}",
         "Add nodes, free some, or ask for less in the spec's resources.",
         "kubectl describe nodes",
     )
+
+
+def _counted(pods: list[Wanted]) -> str:
+    by_component = Counter(item.component for item in pods)
+    return ", ".join(f"{count} of {component}" for component, count in by_component.items())
 
 
 def place(
@@ -206,17 +223,51 @@ def place(
     free = {
         node.name: node.allocatable - reserved.get(node.name, Amounts())
         for node in nodes
-        if node.ready and node.schedulable
+        if any(node.takes(pod) for pod in missing)
     }
+    by_name = {node.name: node for node in nodes}
     homeless = []
     for pod in sorted(missing, key=lambda item: (item.requests.memory, item.requests.cpu), reverse=True):
-        fitting = [name for name, room in free.items() if room.has_room_for(pod.requests)]
+        fitting = [
+            name
+            for name, room in free.items()
+            if by_name[name].takes(pod) and room.has_room_for(pod.requests)
+        ]
         if not fitting:
             homeless.append(pod)
             continue
         emptiest = max(fitting, key=lambda name: (free[name].memory, free[name].cpu))
         free[emptiest] -= pod.requests
     return homeless, free
+
+
+def check_architecture(facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:
+    """No pod comes onto a node whose processor its image may not be for; one that runs there shows that it is."""
+    if isinstance(facts.nodes, Unknown):
+        return
+    others = {node.name: node for node in facts.nodes if node.architecture not in ("", _ARCHITECTURE)}
+    proven = {
+        (pod.component, others[pod.node].architecture)
+        for pod in cluster.view.picture.pods
+        if pod.ready and pod.node in others
+    }
+    found = [
+        (item.component, node)
+        for node in others.values()
+        for item in cluster.wanted
+        if node.takes(item) and (item.component, node.architecture) not in proven
+    ]
+    if found:
+        components = ", ".join(dict.fromkeys(component for component, _ in found))
+        nodes = ", ".join(dict.fromkeys(f"{node.name} ({node.architecture})" for _, node in found))
+        yield Finding(
+            "architecture",
+            Level.WARNING,
+            f"pods of {components} may come onto {nodes}; the product's images are for {_ARCHITECTURE}",
+            f"Set nodeSelector to kubernetes.io/arch: {_ARCHITECTURE} in the podTemplate of these components, of "
+            "runners in their pool, or use images for both.",
+            "kubectl get nodes -L kubernetes.io/arch",
+        )
 
 
 def check_secrets(_facts: Facts, cluster: ClusterFacts) -> Iterator[Finding]:

@@ -71,7 +71,10 @@ def requests_of(pod_spec: Mapping[str, Any]) -> Amounts:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node; `pressures` are its troubles in Kubernetes' words."""
+    """A node; `pressures` are its troubles in Kubernetes' words, `taints` those that keep pods away.
+
+    `schedulable`: not cordoned. `architecture` as Go calls it, "" when it is not known.
+    """
 
     name: str
     ready: bool
@@ -79,6 +82,9 @@ class Node:
     schedulable: bool
     pressures: tuple[str, ...]
     allocatable: Amounts
+    taints: tuple[Mapping[str, Any], ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    architecture: str = ""
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Self:
@@ -86,18 +92,44 @@ class Node:
         spec, status = body.get("spec", {}), body.get("status", {})
         conditions = {item["type"]: item for item in status.get("conditions", ())}
         ready = conditions.get("Ready", {})
-        # Our pods tolerate nothing.
-        closed = any(taint.get("effect") in ("NoSchedule", "NoExecute") for taint in spec.get("taints", ()))
         return cls(
             name=body["metadata"]["name"],
             ready=ready.get("status") == "True",
             ready_since=ready.get("lastTransitionTime"),
-            schedulable=not spec.get("unschedulable") and not closed,
+            schedulable=not spec.get("unschedulable"),
             pressures=tuple(
                 kind for kind, item in conditions.items() if kind != "Ready" and item.get("status") == "True"
             ),
             allocatable=Amounts.of(status.get("allocatable")),
+            taints=tuple(
+                taint
+                for taint in spec.get("taints", ())
+                if taint.get("effect") in ("NoSchedule", "NoExecute")
+            ),
+            labels=body["metadata"].get("labels", {}),
+            architecture=status.get("nodeInfo", {}).get("architecture", ""),
         )
+
+    def suits(self, pod: Wanted) -> bool:
+        """Whether the pod selects the node and tolerates the taints that people gave it. Affinity is not looked at."""
+        selected = all(self.labels.get(key) == value for key, value in pod.node_selector.items())
+        # Those that tell a condition pass.
+        lasting = (taint for taint in self.taints if not taint["key"].startswith("node.kubernetes.io/"))
+        return selected and all(pod.tolerates(taint) for taint in lasting)
+
+    def takes(self, pod: Wanted) -> bool:
+        """Whether the scheduler may put the pod there, if there is room."""
+        usable = self.ready and self.schedulable
+        return usable and self.suits(pod) and all(pod.tolerates(taint) for taint in self.taints)
+
+
+def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
+    """Source: https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/"""
+    return (
+        toleration.get("effect") in (None, "", taint.get("effect"))
+        and toleration.get("key") in (None, "", taint.get("key"))
+        and (toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.get("value", ""))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +169,13 @@ class NodeClock:
 
 @dataclass(frozen=True, slots=True)
 class StorageClass:
-    """A StorageClass."""
+    """A StorageClass; `created` as the API server tells it."""
 
     name: str
     default: bool
     grows: bool
     provisioner: str
+    created: str = ""
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Self:
@@ -153,6 +186,7 @@ class StorageClass:
             default=annotations.get("storageclass.kubernetes.io/is-default-class") == "true",
             grows=bool(body.get("allowVolumeExpansion")),
             provisioner=body.get("provisioner", ""),
+            created=body["metadata"].get("creationTimestamp") or "",
         )
 
 
@@ -211,11 +245,17 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A pod that the spec asks for, with what it reserves; `there`: it exists and has a node."""
+    """A pod that the spec asks for, with what it reserves and where it may run; `there`: it exists and has a node."""
 
     component: str
     requests: Amounts
     there: bool
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+
+    def tolerates(self, taint: Mapping[str, Any]) -> bool:
+        """Whether it may come onto a node with the taint."""
+        return any(_tolerates(given, taint) for given in self.tolerations)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from runnerhub_operator.resources.orchestrator import orchestrator_manifests
 from runnerhub_operator.resources.pooler import pooler_manifests
 from runnerhub_operator.resources.postgres import postgres_manifests
 from runnerhub_operator.resources.redis import redis_manifests
+from runnerhub_operator.resources.runners import runner_pod
 
 from ..errors import CliError, Exit
 from ..kubectl import CLUSTERS, Kubectl, KubectlError, Manifest, Unknown, at_once, known
@@ -311,17 +312,24 @@ def _wanted(cluster: RunnerHubCluster, picture: Picture) -> tuple[Wanted, ...]:
     # The images do not matter here.
     images = Images(**{image.name: "-" for image in fields(Images)})
     context = BuildContext(cluster, images, credentials_hash="")
-    found = []
+    found: list[Wanted] = []
     for component, build in _BUILDERS.items():
         for item in build(context):
             if item["kind"] not in ("StatefulSet", "Deployment"):
                 continue
             placed = sum(pod.component == component and bool(pod.node) for pod in picture.pods)
-            requests = requests_of(item["spec"]["template"]["spec"])
-            found += [
-                Wanted(component, requests, number < placed) for number in range(item["spec"]["replicas"])
-            ]
+            found += _alike(component, item["spec"]["template"]["spec"], item["spec"]["replicas"], placed)
+    for pool in cluster.spec.runner_pools:
+        runners = {names.runner(cluster.name, pool.name, slot) for slot in range(pool.max_replicas)}
+        placed = sum(pod.name in runners and bool(pod.node) for pod in picture.pods)
+        # More of them come with the jobs.
+        found += _alike(names.RUNNER, runner_pod(context, pool, 0)["spec"], pool.min_replicas, placed)
     return tuple(found)
+
+
+def _alike(component: str, spec: Manifest, count: int, placed: int) -> list[Wanted]:
+    where = spec.get("nodeSelector", {}), tuple(spec.get("tolerations", ()))
+    return [Wanted(component, requests_of(spec), number < placed, *where) for number in range(count)]
 
 
 def _secret_keys(kubectl: Kubectl) -> dict[str, frozenset[str]]:

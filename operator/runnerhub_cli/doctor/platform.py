@@ -11,7 +11,7 @@ from runnerhub_operator.api.crd import custom_resource_definition
 from ..kubectl import Unknown
 from ..operators import Installation
 from ..times import age, seconds_since, span
-from .facts import Facts, Operator, StorageClass
+from .facts import Amounts, ClusterFacts, Facts, Node, Operator, StorageClass, Wanted
 from .findings import Finding, Level, pod_finding, unknown
 
 # The first whose preStop hooks can sleep, which the pods need; the charts say the same.
@@ -268,7 +268,7 @@ def check_nodes(facts: Facts) -> Iterator[Finding]:
                 "Free what it is short of, before Kubernetes evicts pods there.",
                 f"kubectl describe node {node.name}",
             )
-    usable = [node for node in nodes if node.ready and node.schedulable]
+    usable = _usable(facts.cluster, nodes)
     if len(usable) < 3:
         yield Finding(
             check,
@@ -280,6 +280,17 @@ def check_nodes(facts: Facts) -> Iterator[Finding]:
         )
     else:
         yield Finding(check, Level.OK, f"{len(usable)} of {len(nodes)} nodes are ready and take pods")
+
+
+def _usable(cluster: ClusterFacts | None, nodes: tuple[Node, ...]) -> list[Node]:
+    """Nodes that take the database's pods, or the queue's if those are fewer."""
+    elect = [
+        item
+        for item in (cluster.wanted if cluster is not None else ())
+        if item.component in (names.POSTGRES, names.REDIS)
+    ]
+    asked = elect or [Wanted(names.POSTGRES, Amounts(), there=False)]
+    return min(([node for node in nodes if node.takes(pod)] for pod in asked), key=len)
 
 
 def check_clocks(facts: Facts) -> Iterator[Finding]:
@@ -342,10 +353,15 @@ def check_storage(facts: Facts) -> Iterator[Finding]:
         yield unknown(check, classes)
         return
     wanted = dict.fromkeys(facts.cluster.storage_classes) if facts.cluster is not None else {None: None}
-    defaults = [item for item in classes if item.default]
+    # Of several the newest is taken, and of those of one second the first by name.
+    # Source: https://kubernetes.io/docs/concepts/storage/storage-classes/#default-storageclass
+    defaults = sorted((item for item in classes if item.default), key=lambda item: item.name)
+    defaults.sort(key=lambda item: item.created, reverse=True)
     if len(defaults) > 1:
         listed = ", ".join(item.name for item in defaults)
-        yield Finding(check, Level.NOTE, f"several are the default: {listed}; the newest is taken")
+        yield Finding(
+            check, Level.NOTE, f"several are the default: {listed}; the newest is taken, {defaults[0].name}"
+        )
     by_name = {item.name: item for item in classes}
     for name in wanted:
         if name is not None and name not in by_name:
@@ -366,7 +382,7 @@ def check_storage(facts: Facts) -> Iterator[Finding]:
                 "kubectl get storageclass",
             )
         else:
-            yield _growth(by_name[name] if name is not None else defaults[-1])
+            yield _growth(by_name[name] if name is not None else defaults[0])
 
 
 def _growth(found: StorageClass) -> Finding:

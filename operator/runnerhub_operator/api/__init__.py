@@ -3,7 +3,7 @@
 from .base import ResourceRequirements, Storage
 from .cluster import RunnerHubCluster, parse_cluster, parse_status
 from .events import EventReason
-from .pod import InitContainer, PullSecret, Variable, Volume
+from .pod import InitContainer, Placement, PodTemplate, PullSecret, Variable, Volume
 from .runners import GithubSpec, RunnerPoolSpec, ZoneSpread
 from .spec import (
     AppendFsync,
@@ -63,6 +63,8 @@ __all__ = [
     "OrchestratorSpec",
     "OrchestratorStatus",
     "PathType",
+    "Placement",
+    "PodTemplate",
     "PoolerSpec",
     "PostgresInstanceStatus",
     "PostgresSpec",

@@ -17,10 +17,12 @@ from pydantic import Field, StringConstraints
 from .. import names
 from .base import (
     ANNOTATION_NAME_PATTERN,
+    MAX_LABEL_NAME_LENGTH,
     ApiModel,
     Boolean,
     ImageReference,
     Integer,
+    LabelKey,
     ObjectName,
     ResourceRequirements,
     Rule,
@@ -547,17 +549,17 @@ class PodSecurity(ApiModel):
     )
 
 
-def _names_hold(given: Iterable[str]) -> bool:
-    return all(len(name) <= 317 and re.fullmatch(ANNOTATION_NAME_PATTERN, name) for name in given)
+def _names_hold(given: Iterable[str], longest: int) -> bool:
+    return all(len(name) <= longest and re.fullmatch(ANNOTATION_NAME_PATTERN, name) for name in given)
 
 
-def _names_of(field: str, attribute: str) -> Rule:
+def _names_of(field: str, attribute: str, longest: int = 317) -> Rule:
     return Rule(
-        f"!has(self.{field}) || self.{field}.all(name, name.size() <= 317 "
+        f"!has(self.{field}) || self.{field}.all(name, name.size() <= {longest} "
         f"&& name.matches({cel_string(ANNOTATION_NAME_PATTERN)}))",
         f"{field} must have names like example.com/name: a DNS name in lower case and a slash, both may be left "
         "out, then at most 63 letters, digits, -, _ or .",
-        lambda spec: _names_hold(getattr(spec, attribute)),
+        lambda spec: _names_hold(getattr(spec, attribute), longest),
         f".{field}",
     )
 
@@ -573,6 +575,19 @@ def _no_prefix(field: str, *prefixes: str) -> Rule:
 
 
 _OWN_PREFIX: Final = f"{names.API_GROUP}/"
+
+
+class Placement(ApiModel):
+    """On which nodes pods may run. A change renews them, one at a time."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_names_of("nodeSelector", "node_selector", MAX_LABEL_NAME_LENGTH),)
+
+    node_selector: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict, max_length=20, description="Labels that a node must have."
+    )
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(), max_length=20, description="Taints of nodes that the pods tolerate."
+    )
 
 
 class PodTemplate(ApiModel):

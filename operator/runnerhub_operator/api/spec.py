@@ -38,6 +38,7 @@ from .pod import (
     Environment,
     InitContainer,
     Mounts,
+    Placement,
     PodTemplate,
     PullSecret,
     VariablesSource,
@@ -271,6 +272,9 @@ class PoolerSpec(ApiModel):
         default_factory=ResourceRequirements,
         description="CPU and memory of the read-write PgBouncer container. Default requests: 50m CPU, 32Mi memory.",
     )
+    pod_template: Placement = Field(
+        default_factory=Placement, description="On which nodes the poolers may run."
+    )
 
 
 ParameterName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.]{0,62}$", max_length=63)]
@@ -393,6 +397,11 @@ class PostgresSpec(ApiModel):
         description="CPU and memory of the Postgres container. shared_buffers is a quarter of the memory limit "
         "unless it is set. Default requests: 100m CPU, 256Mi memory.",
     )
+    pod_template: Placement = Field(
+        default_factory=Placement,
+        description="On which nodes the members may run. A volume that is bound to a node or "
+        "zone stays there, and its pod waits unless the node fits.",
+    )
     pooler: PoolerSpec = Field(default_factory=PoolerSpec, description="The connection pooler.")
 
     @property
@@ -461,6 +470,11 @@ class RedisSpec(ApiModel):
         default_factory=ResourceRequirements,
         description="CPU and memory of the Redis container. Redis refuses new jobs before it reaches the memory "
         "limit; without one, when its memory is half as large as its volume. Default requests: 50m CPU, 96Mi memory.",
+    )
+    pod_template: Placement = Field(
+        default_factory=Placement,
+        description="On which nodes the pods may run. A volume that is bound to a node or "
+        "zone stays there, and its pod waits unless the node fits.",
     )
 
 
@@ -667,6 +681,7 @@ class LoadBalancerSpec(ApiModel):
         default_factory=ResourceRequirements,
         description="CPU and memory of the HAProxy container. Default requests: 50m CPU, 64Mi memory.",
     )
+    pod_template: Placement = Field(default_factory=Placement, description="On which nodes the pods may run.")
 
 
 # The last label starts with a letter, or an IP address would pass for a name.

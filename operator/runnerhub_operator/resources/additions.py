@@ -1,4 +1,4 @@
-"""What the spec adds to the orchestrators' pods, put beside what the operator decides; nothing of that is replaced.
+"""What the spec adds to pods, mostly the orchestrators', put beside what the operator decides; nothing is replaced.
 
 The API refuses additions that would take the place of something (api/pod.py), so nothing here has to choose.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from .. import names
-from ..api import InitContainer, OrchestratorSpec, Variable, Volume
+from ..api import InitContainer, OrchestratorSpec, Placement, PodTemplate, Variable, Volume
 from ..api.base import ApiModel
 from .common import (
     BuildContext,
@@ -95,12 +95,19 @@ def template_metadata(context: BuildContext, own: Manifest) -> Manifest:
     }
 
 
+def node_placement(given: Placement | PodTemplate) -> Manifest:
+    """The fields `nodeSelector` and `tolerations` of a pod's spec, if any."""
+    fields = {
+        "nodeSelector": dict(given.node_selector),
+        "tolerations": [dump(item) for item in given.tolerations],
+    }
+    return {key: value for key, value in fields.items() if value}
+
+
 def placement(context: BuildContext) -> Manifest:
     """Where the pods run and as whom: fields of the pod's spec."""
     template = context.cluster.spec.orchestrator.pod_template
     fields: Manifest = {
-        "nodeSelector": dict(template.node_selector),
-        "tolerations": [dump(item) for item in template.tolerations],
         "affinity": None
         if template.affinity is None
         # Its inside is passed on as it is, with all that seems to be empty.
@@ -112,6 +119,7 @@ def placement(context: BuildContext) -> Manifest:
         "serviceAccountName": account_name(context),
         "securityContext": {**pod_security_context(), **dump(template.security_context)},
         "topologySpreadConstraints": _spread(context),
+        **node_placement(template),
         **{key: value for key, value in fields.items() if value},
     }
 

@@ -7,6 +7,7 @@ from typing import Final
 from .. import names
 from ..api import RunnerHubCluster
 from . import haproxy_config
+from .additions import node_placement
 from .common import (
     BuildContext,
     Manifest,
@@ -163,6 +164,7 @@ def _pod_spec(context: BuildContext) -> Manifest:
         "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
         "securityContext": pod_security_context(),
         **pull_secrets(context),
+        **node_placement(context.cluster.spec.load_balancer.pod_template),
         "topologySpreadConstraints": spread(context.name, names.LOAD_BALANCER),
         "containers": [_container(context)],
         "volumes": [

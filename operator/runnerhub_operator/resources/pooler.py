@@ -16,6 +16,7 @@ from typing import Final
 
 from .. import names
 from ..api import ResourceRequirements
+from .additions import node_placement
 from .common import (
     BuildContext,
     Manifest,
@@ -333,6 +334,7 @@ def _pod_spec(context: BuildContext) -> Manifest:
         "enableServiceLinks": False,
         "securityContext": pod_security_context(),
         **pull_secrets(context),
+        **node_placement(pooler.pod_template),
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
         "topologySpreadConstraints": spread(context.name, names.POOLER),
         # Sidecars: they are there before PgBouncer starts and until PgBouncer has ended.

@@ -11,6 +11,7 @@ import json
 from typing import Final
 
 from .. import names
+from .additions import node_placement
 from .common import (
     BuildContext,
     Manifest,
@@ -236,6 +237,7 @@ def _pod_spec(context: BuildContext) -> Manifest:
         "enableServiceLinks": False,
         "securityContext": pod_security_context(),
         **pull_secrets(context),
+        **node_placement(context.cluster.spec.postgres.pod_template),
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
         "topologySpreadConstraints": spread(context.name, names.POSTGRES),
         "containers": [_container(context)],

@@ -13,6 +13,7 @@ from typing import Final
 from .. import names
 from ..api import RedisSpec, RunnerHubClusterSpec
 from ..quantities import quantity
+from .additions import node_placement
 from .common import (
     BuildContext,
     Manifest,
@@ -337,6 +338,7 @@ def _pod_spec(context: BuildContext) -> Manifest:
         "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
         "securityContext": pod_security_context(),
         **pull_secrets(context),
+        **node_placement(context.cluster.spec.redis.pod_template),
         "topologySpreadConstraints": spread(context.name, names.REDIS),
         "containers": [_redis_container(context), _sentinel_container(context)],
         "volumes": [

@@ -370,6 +370,7 @@ def test_the_examples_name_every_field() -> None:
         ".runnerPools[].env",
         ".initContainers[].volumeMounts[].",
         ".volumes[].configMap.",
+        ".podTemplate.tolerations[].",
     )
     every = {
         path

@@ -363,6 +363,26 @@ def test_no_default_storage_class_matters_only_when_the_spec_names_none() -> Non
     assert bad(facts(replace(cluster_facts(), storage_classes=("fast",)), storage_classes=classes)) == []
 
 
+@pytest.mark.parametrize("names_of_both", [("a", "b"), ("b", "a")])
+def test_of_several_default_storage_classes_the_newest_is_judged(names_of_both: tuple[str, str]) -> None:
+    old, new = (
+        {
+            "metadata": {
+                "name": name,
+                "creationTimestamp": f"2026-11-2{day}T09:00:00Z",
+                "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+            },
+            "provisioner": "csi",
+            "allowVolumeExpansion": day == 6,
+        }
+        for day, name in zip((5, 6), names_of_both, strict=True)
+    )
+    classes = tuple(sorted((StorageClass.of(old), StorageClass.of(new)), key=lambda item: item.name))
+    several, growth = [item for item in judge(facts(storage_classes=classes)) if item.check == "StorageClass"]
+    assert several.message.endswith(f"the newest is taken, {names_of_both[1]}")
+    assert (growth.level, growth.message.split()[0]) == (Level.OK, names_of_both[1])
+
+
 def test_volumes_that_cannot_grow_are_a_note() -> None:
     classes = (StorageClass("standard", True, False, "local"),)
     (note,) = [item for item in judge(facts(storage_classes=classes)) if item.check == "StorageClass"]
@@ -465,6 +485,93 @@ def test_the_pod_that_fits_nowhere_is_told_with_what_is_free() -> None:
     assert (finding.check, finding.level) == ("capacity", Level.ERROR)
     assert "1 CPU and 5120 MiB" in finding.message
     assert "2 CPU and 4096 MiB" in finding.message
+
+
+def _node(name: str, *taints: dict, architecture: str = "amd64", **labels: str) -> Node:
+    return Node.of(
+        {
+            "metadata": {"name": name, "labels": labels},
+            "spec": {"taints": list(taints)},
+            "status": {
+                "conditions": [{"type": "Ready", "status": "True"}],
+                "allocatable": {"cpu": "2", "memory": "4Gi"},
+                "nodeInfo": {"architecture": architecture},
+            },
+        }
+    )
+
+
+TAINT = {"key": "dedicated", "value": "database", "effect": "NoSchedule"}
+
+
+@pytest.mark.parametrize(
+    ("toleration", "fits"),
+    [
+        (None, False),
+        ({"operator": "Exists"}, True),
+        ({"key": "dedicated", "operator": "Exists"}, True),
+        ({"key": "dedicated", "value": "database"}, True),
+        ({"key": "dedicated", "value": "database", "effect": "NoSchedule"}, True),
+        ({"key": "dedicated", "value": "other"}, False),
+        ({"key": "other", "operator": "Exists"}, False),
+        ({"key": "dedicated", "operator": "Exists", "effect": "NoExecute"}, False),
+    ],
+)
+def test_taints_keep_away_who_does_not_tolerate_them(toleration: dict | None, fits: bool) -> None:
+    pod = Wanted("postgres", POD, there=False, tolerations=(toleration,) if toleration else ())
+    assert _node("a", TAINT).takes(pod) is fits
+    assert _node("a", {**TAINT, "effect": "PreferNoSchedule"}).takes(pod)
+
+
+def test_a_node_in_trouble_takes_nothing_and_suits_all_the_same() -> None:
+    pod = Wanted("postgres", POD, there=False)
+    node = _node("a", {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"})
+    assert (node.takes(pod), node.suits(pod)) == (False, True)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_selector_that_no_node_has_is_an_error(there: bool) -> None:
+    pods = tuple(Wanted("orchestrator", POD, there=there, node_selector={"disk": "ssd"}) for _ in range(3))
+    nodes = tuple(_node(f"node-{n}", disk="hdd") for n in range(3))
+    finding = only(
+        facts(replace(cluster_facts(), wanted=(Wanted("postgres", POD, there=True), *pods)), nodes=nodes)
+    )
+    assert (finding.check, finding.level) == ("capacity", Level.ERROR)
+    assert finding.message.startswith("no node for 3 of orchestrator")
+
+
+def test_room_counts_only_where_a_pod_may_run() -> None:
+    pods = tuple(Wanted("runner", POD, there=False, node_selector={"disk": "ssd"}) for _ in range(5))
+    nodes = (*(_node(f"node-{n}") for n in range(3)), _node("node-3", disk="ssd"))
+    finding = only(facts(replace(cluster_facts(), wanted=pods), nodes=nodes))
+    assert finding.message.startswith("no room for 1 of runner")
+
+
+def test_nodes_are_counted_that_take_what_elects() -> None:
+    nodes = tuple(_node(f"node-{n}", TAINT) for n in range(3))
+    assert "only 0 of 3 nodes" in only(facts(nodes=nodes)).message
+    tolerant = Wanted("postgres", POD, there=True, tolerations=({"operator": "Exists"},))
+    assert bad(facts(replace(cluster_facts(), wanted=(tolerant,)), nodes=nodes)) == []
+
+
+def test_pods_that_may_come_onto_another_processor_are_a_warning() -> None:
+    nodes = (*(_node(f"node-{n}") for n in range(3)), _node("arm", architecture="arm64"))
+    finding = only(facts(cluster_facts(), nodes=nodes))
+    assert (finding.check, finding.level) == ("architecture", Level.WARNING)
+    assert finding.message.startswith("pods of postgres may come onto arm (arm64)")
+    bound = Wanted("postgres", POD, there=True, node_selector={"kubernetes.io/arch": "amd64"})
+    labelled = tuple(replace(node, labels={"kubernetes.io/arch": node.architecture}) for node in nodes)
+    assert bad(facts(replace(cluster_facts(), wanted=(bound,)), nodes=labelled)) == []
+
+
+def test_a_pod_that_runs_there_shows_that_its_image_is_for_that_processor() -> None:
+    def change(scene: dict) -> None:
+        for pod in scene["pods"]:
+            if pod["metadata"]["name"] == "hub-postgres-0":
+                pod["spec"]["nodeName"] = "arm"
+
+    nodes = (*(_node(f"node-{n}") for n in range(3)), _node("arm", architecture="arm64"))
+    assert bad(facts(cluster_facts(change), nodes=nodes)) == []
 
 
 def test_what_others_reserve_is_not_free_and_closed_nodes_have_no_room() -> None:

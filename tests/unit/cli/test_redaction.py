@@ -8,6 +8,8 @@ import re
 import string
 import tarfile
 import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,9 +18,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runnerhub_cli.bundle import Bundle, default_name, secret_outline, secret_values, write
+from runnerhub_cli.bundle import Bundle, collect, default_name, readme, secret_outline, secret_values, write
 from runnerhub_cli.errors import CliError
-from runnerhub_cli.redact import MARK, Redactor, is_secret_name
+from runnerhub_cli.kubectl import Kubectl
+from runnerhub_cli.redact import MARK, Redactor, is_plain, is_secret_name
 
 BODY = {"metadata": {"name": "hub", "namespace": "runnerhub"}}
 # What the operator makes passwords of, and what people may take for one.
@@ -147,6 +150,121 @@ def test_a_short_value_is_taken_out_as_a_word_only() -> None:
     assert Redactor(["hub"]).text("the password is hub, of github") == f"the password is {MARK}, of github"
 
 
+def test_of_a_file_in_a_secret_no_lines_without_a_letter_are_taken_out() -> None:
+    redactor = Redactor(['{\n  "login": "opensesame"\n}\n---\n'])
+    assert redactor.text('{"a": {}} ---') == '{"a": {}} ---'
+    assert redactor.text('it has "login": "opensesame" in it') == f"it has {MARK} in it"
+
+
+PUBLIC = frozenset({"builds", "hub", "hub-postgres", "postgres", "svc", "cluster", "local"})
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIBabc+/=\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "plain"),
+    [
+        ("host", "hub-postgres", True),
+        ("PGHOST", "db.example.test", True),
+        ("pgbouncer-port", "5432", True),
+        ("username", "runner\n", True),
+        ("DB_USER", "app_rw", True),
+        ("ca.crt", CERTIFICATE * 2, True),
+        ("url", "hub-postgres.builds.svc.cluster.local", True),
+        ("anything", "builds", True),
+        ("DEBUG", "true", True),
+        ("REPLICAS", "3", True),
+        # Names that may hold a password whatever stands there.
+        ("password", "builds", False),
+        ("pw", "hub", False),
+        ("auth-user", "runner", False),
+        ("license.key", "1", False),
+        # Values that look like one under a harmless name.
+        ("username", "hunter22", False),
+        ("username", "ghp_0123456789abcdefghijABCDEFGHIJ", False),
+        ("username", "0a1b2c3d4e5f", False),
+        ("user", "someone:opensesame", False),
+        ("host", "postgres://app:opensesame@hub-postgres", False),
+        ("database", "abcdefghijklmnopqrstuvwx", False),
+        ("port", "482915", False),
+        ("tls.crt", CERTIFICATE + "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n", False),
+        ("ca.crt", "opensesame", False),
+        # Nothing is known of them.
+        ("value", "opensesame", False),
+        ("url", "hub-postgres.opensesame", False),
+    ],
+)
+def test_a_value_of_a_secret_is_plain_only_when_name_and_value_are(key: str, value: str, plain: bool) -> None:
+    assert is_plain(key, value, PUBLIC) is plain
+
+
+@dataclass(frozen=True)
+class _Namespace(Kubectl):
+    """A kubectl that knows a namespace's objects."""
+
+    objects: Mapping[str, list[dict]] = field(default_factory=dict)
+
+    def items(self, kind: str, **_: object) -> list[dict]:
+        return self.objects.get(kind, [])
+
+    def json(self, *_words: str, **_: object) -> dict:
+        return {"items": []}
+
+    def text(self, *_words: str, **_: object) -> str:
+        return "namespace builds pod hub-postgres-0 rebuilds on port 5432, runner gave opensesame\n"
+
+
+def _secret(name: str, **values: str) -> dict:
+    data = {key.replace("_", "."): base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    return {"metadata": {"name": name}, "data": data}
+
+
+def _collected(*secrets: dict) -> tuple[str, str]:
+    """The log of a pod and README.txt in a bundle where these Secrets are."""
+    pod = {"metadata": {"name": "hub-postgres-0"}, "spec": {"containers": [{"name": "postgres"}]}}
+    body = {"metadata": {"name": "hub", "namespace": "builds"}}
+    namespace = _Namespace(objects={"secrets": list(secrets), "pods": [pod]})
+    bundle = collect(namespace, body, {}, lambda _: None)
+    told = readme(bundle, body, datetime(2026, 11, 26, tzinfo=UTC))
+    return bundle.files["logs/hub-postgres-0/postgres.log"].decode(), told
+
+
+APP = _secret("app", host="hub-postgres", username="runner", port="5432", password="opensesame")
+TOKEN = _secret("account-token", namespace="builds", token="eyJhbGciOi", ca_crt=CERTIFICATE)
+
+
+def test_names_and_addresses_in_secrets_stay_readable_and_are_told() -> None:
+    log, told = _collected(APP, TOKEN)
+    assert log == f"namespace builds pod hub-postgres-0 rebuilds on port 5432, runner gave {MARK}\n"
+    left = told.partition("Left in")[2]
+    assert left.splitlines()[2:7] == [
+        "account-token/ca.crt",
+        "account-token/namespace",
+        "app/host",
+        "app/port",
+        "app/username",
+    ]
+    assert "app/password" not in told
+
+
+@pytest.mark.parametrize("written", ["runner", "runner\n", "a file\nrunner\n"])
+def test_a_password_is_taken_out_also_where_it_is_a_name_in_another_secret(written: str) -> None:
+    log, told = _collected(APP, _secret("other", password=written))
+    assert f", {MARK} gave {MARK}" in log
+    assert "app/host" in told
+    assert "app/username" not in told
+
+
+@given(PASSWORDS)
+def test_no_password_is_left_in_for_what_else_it_is(value: str) -> None:
+    secrets = [
+        _secret("a", username=value, host=value),
+        _secret("b", password=value),
+        _secret("c", database=value),
+    ]
+    hidden, _ = secret_values(secrets, frozenset({value}))
+    assert value not in Redactor(hidden).text(f"x{value}x {value}")
+
+
 def test_the_archive_has_names_and_lengths_of_secrets_and_none_of_their_values(tmp_path: Path) -> None:
     values = {"password": "s3cret-Value_1", "binary": None, "sentinel-password": "0ther~Value.2"}
     data = {
@@ -154,7 +272,7 @@ def test_the_archive_has_names_and_lengths_of_secrets_and_none_of_their_values(t
         for key, value in values.items()
     }
     secret = {"metadata": {"name": "hub-redis-credentials", "labels": {}}, "type": "Opaque", "data": data}
-    bundle = Bundle(Redactor(secret_values([secret])))
+    bundle = Bundle(Redactor(secret_values([secret])[0]))
     bundle.objects("secrets.yaml", secret_outline([secret]))
     bundle.objects("pods.yaml", [{"metadata": {"name": "p"}, "status": {"message": "it was s3cret-Value_1"}}])
     bundle.text("logs/redis.log", f"auth {values['sentinel-password']} and {data['password']}\n")

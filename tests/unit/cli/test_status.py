@@ -112,6 +112,21 @@ def test_a_missing_primary_is_told_once() -> None:
     assert step.text.startswith("No Postgres primary")
 
 
+@pytest.mark.parametrize(("redis", "steps"), [(45, 1), (97, 2)])
+def test_a_full_volume_is_told_once(redis: int, steps: int) -> None:
+    made = recorded("healthy")
+    status = made["cluster"]["status"]
+    status["postgres"]["instances"][1]["volumeUsedPercent"] = 96
+    status["redis"]["instances"][0]["volumeUsedPercent"] = redis
+    full = (
+        "3 of 3 members ready; volumes nearly full: hub-postgres-1 (96 %); raise spec.postgres.storage.size"
+    )
+    set_condition(made, "PostgresReady", "True", "ReducedRedundancy", full)
+    told = [step.text for step in summarise(picture_of(made)).next_steps]
+    assert len(told) == steps
+    assert sum("hub-postgres-1" in text and "spec.postgres.storage.size" in text for text in told) == 1
+
+
 def test_a_member_that_does_not_start_with_its_parameters_is_not_said_to_come_back() -> None:
     (step,) = summarise(scene("parameters-refused")).next_steps
     assert "repairing" not in step.text

@@ -13,7 +13,9 @@ from tests.generate import ROOT
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(#[^)\s]+)?\)")
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "e2e" / "kind" / "README.md"])
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "e2e" / "kind" / "README.md"]
+)
 def test_links_lead_to_files(path: Path) -> None:
     missing = [target for target, _ in LINK.findall(path.read_text()) if not (path.parent / target).exists()]
     assert missing == []
