@@ -153,18 +153,22 @@ def _ini(sections: Mapping[str, Mapping[str, str]]) -> str:
 
 _PRIMARY: Final = "primary"
 _REPLICAS: Final = "replicas"
+# Both routes with the largest pool that the API allows, and as many again while PgBouncer makes its connections anew.
+_PROXY_CONNECTIONS: Final = 4 * (500 + POOL_MARGIN) + 100
 
 
 def _haproxy(context: BuildContext) -> str:
-    """haproxy.cfg. Source of names: https://docs.haproxy.org/3.0/configuration.html."""
+    """haproxy.cfg. Source of names: https://docs.haproxy.org/3.0/configuration.html.
+
+    Of the spec nothing is in it: HAProxy has no way to change it that keeps connections and checks them on.
+    """
     members = member_names(context)
-    connections = 4 * (context.cluster.spec.postgres.pooler.pool_size + POOL_MARGIN) + 100
     sections: list[tuple[str, Sequence[str]]] = [
         # Changes of a server's state are told on standard error without any log being set.
         (
             "global",
             (
-                f"maxconn {connections}",
+                f"maxconn {_PROXY_CONNECTIONS}",
                 "nbthread 1",
                 # For the agent: nobody outside the pod reaches it.
                 f"stats socket ipv4@127.0.0.1:{_PORT_PROXY_RUNTIME} level admin",
@@ -175,7 +179,8 @@ def _haproxy(context: BuildContext) -> str:
             (
                 "parse-resolv-conf",
                 "resolve_retries 3",
-                "timeout resolve 1s",
+                # As many questions as three members asked every second: addresses of Services stay as they are.
+                "timeout resolve 3s",
                 "timeout retry 1s",
                 "hold valid 10s",
                 # A name server that is away changes nothing: the last address stays.

@@ -35,7 +35,9 @@ from runnerhub_operator.resources.pooler import pooler_configuration
 from tests.generate import context
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-MEMBERS = ("hub-postgres-0", "hub-postgres-1", "hub-postgres-2")
+MEMBERS = tuple(f"hub-postgres-{ordinal}" for ordinal in range(9))
+# At the addresses of the others nobody is, as at a Service without a pod.
+THERE = 3
 DATABASE = "github_runnerhub"
 PASSWORDS = {"app-password": "a", "monitoring-password": 'm"1', "restapi-password": "r"}
 SUPERUSER_PASSWORD = "s"
@@ -157,7 +159,7 @@ class Bench:
             account = pwd.getpwnam(USER)
             os.chown(self.home, account.pw_uid, account.pw_gid)
         self._start_postgres()
-        for member in self.members:
+        for member in self.members[:THERE]:
             self._answer_as_patroni(member)
         self.credentials.mkdir()
         self.write_secret()

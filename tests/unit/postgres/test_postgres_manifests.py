@@ -243,3 +243,12 @@ def test_poolers_follow_their_configuration() -> None:
 
     assert template(context()) != template(context(pooler={"poolSize": 40}))
     assert template(context()) == template(context(parameters={"work_mem": "8MB"}))
+
+
+def test_another_number_of_members_leaves_the_poolers_and_the_members_addresses_as_they_are() -> None:
+    def built(instances: int) -> Any:
+        members = postgres_manifests(context(instances=instances))
+        services = [item for item in members if item["kind"] == "Service"]
+        return pooler_manifests(context(instances=instances)), services
+
+    assert built(1) == built(9)
