@@ -48,7 +48,12 @@ def main() -> int:
         threading.Thread(
             name=f"drain of {route}",
             target=drain.watch,
-            args=(Console(port, credentials.admins), users.with_name(drain.REQUEST), route),
+            args=(
+                Console(port, credentials.admins),
+                users.with_name(drain.REQUEST),
+                route,
+                lambda: gate.is_closed,
+            ),
             daemon=True,
         )
         for route, port, users in settings.routes
