@@ -13,6 +13,7 @@ from .database import Database
 from .gate import Gate
 from .haproxy import Proxy
 from .log import log
+from .readers import Readers
 from .readiness import closed_way
 from .server import serve
 from .settings import load
@@ -33,6 +34,7 @@ def main() -> int:
     proxy = Proxy(settings.proxy_port)
     database = Database(settings, credentials)
     gate = Gate(Console(settings.pooler_port, credentials.admins), Scout(database, proxy))
+    readers = Readers(lambda: Console(settings.read_only_port, credentials.admins), proxy)
     renewal = Renewal(
         settings,
         credentials,
@@ -42,7 +44,11 @@ def main() -> int:
     )
     threads = [
         threading.Thread(name=name, target=work, daemon=True)
-        for name, work in (("pause", gate.watch), ("passwords", renewal.watch))
+        for name, work in (
+            ("pause", gate.watch),
+            ("passwords", renewal.watch),
+            ("replicas that stop", readers.watch),
+        )
     ]
     threads += [
         threading.Thread(
@@ -64,6 +70,7 @@ def main() -> int:
         settings.port,
         credentials,
         gate,
+        readers.leave,
         lambda: database.checkpoint(proxy.servers()),
         lambda: closed_way(settings, proxy),
     )

@@ -131,6 +131,22 @@ class Console:
         except NO_ANSWER as error:
             raise ConsoleError(f"PgBouncer does not read its files again: {error}".strip()) from error
 
+    def reconnect(self, patience_seconds: float) -> bool:
+        """Have all connections to the server be made anew, each when its transaction has ended; whether all are.
+
+        Raises ConsoleError when PgBouncer refuses or does not answer.
+        """
+        try:
+            with closing(self._connect()) as connection:
+                ask(connection, "RECONNECT", RESUME_SECONDS)
+                try:
+                    ask(connection, "WAIT_CLOSE", patience_seconds)
+                except TimeoutError:
+                    return False
+        except NO_ANSWER as error:
+            raise ConsoleError(f"PgBouncer does not connect anew: {error}".strip()) from error
+        return True
+
     def close_resting(self, rest: Callable[[float], float]) -> int:
         """Have clients be closed that are in no transaction and have asked for nothing for so many seconds; 0: none.
 
