@@ -7,11 +7,12 @@ import sys
 import threading
 
 from . import drain
+from .configuration import Configuration
 from .console import Console
 from .credentials import Credentials, Renewal, in_effect
 from .database import Database
 from .gate import Gate
-from .haproxy import Proxy
+from .haproxy import REPLICAS, Proxy
 from .log import log
 from .readers import Readers
 from .readiness import closed_way
@@ -42,11 +43,18 @@ def main() -> int:
         lambda port, passwords: Console(port, lambda: passwords).reload(),
         lambda: gate.is_closed,
     )
+    configuration = Configuration(
+        dict(zip((settings.pooler_port, settings.read_only_port), settings.configurations, strict=False)),
+        lambda: database.room((*proxy.servers(), *proxy.servers(REPLICAS))),
+        lambda port: Console(port, credentials.admins).reload(log_in=False),
+        lambda: gate.is_closed,
+    )
     threads = [
         threading.Thread(name=name, target=work, daemon=True)
         for name, work in (
             ("pause", gate.watch),
             ("passwords", renewal.watch),
+            ("configuration", configuration.watch),
             ("replicas that stop", readers.watch),
         )
     ]
@@ -73,6 +81,7 @@ def main() -> int:
         readers.leave,
         lambda: database.checkpoint(proxy.servers()),
         lambda: closed_way(settings, proxy),
+        configuration.needs,
     )
     # A thread that died would leave clients waiting: the container ends, and its next process lets them go.
     while not stop.wait(1.0):

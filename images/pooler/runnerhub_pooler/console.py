@@ -122,12 +122,13 @@ class Console:
                 return False
         return True
 
-    def reload(self) -> None:
+    def reload(self, *, log_in: bool = True) -> None:
         """Have the files be read again, and log in to the server by what is in them. Raises ConsoleError."""
         try:
             with closing(self._connect()) as connection:
                 ask(connection, "RELOAD", RESUME_SECONDS)
-                _log_in(connection)
+                if log_in:
+                    _log_in(connection)
         except NO_ANSWER as error:
             raise ConsoleError(f"PgBouncer does not read its files again: {error}".strip()) from error
 

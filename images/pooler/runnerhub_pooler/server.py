@@ -7,6 +7,7 @@
 `POST /leave`       {"member": NAME}: have readers leave a replica that stops. 200 when they have, or need no longer be
                     waited for; 503 when that could not be done.
 `POST /checkpoint`  have the primary write what it has in memory, so that it stops sooner
+`GET /needs`        the max_connections that PgBouncer's settings in effect need, 503 when not known; needs no password
 `GET /healthz`      200 while the program runs; needs no password
 `GET /readyz`       200 while clients get in, else 503 with the reason; needs no password
 """
@@ -42,6 +43,7 @@ def serve(
     leave: Callable[[str], None],
     checkpoint: Callable[[], None],
     closed_way: Callable[[], str | None],
+    needs: Callable[[], int | None],
 ) -> None:
     """Serve in the background. `closed_way`: which way in for clients is closed, None when all are open."""
     routes: dict[str, Callable[[bytes], Answer]] = {
@@ -60,6 +62,9 @@ def serve(
             elif self.path == "/readyz":
                 closed = closed_way()
                 self._send(*((200, "ok") if closed is None else (503, closed)))
+            elif self.path == "/needs":
+                needed = needs()
+                self._send(*((200, str(needed)) if needed is not None else (503, "not known yet")))
             else:
                 self._send(404, "not found")
 

@@ -30,7 +30,7 @@ from .common import (
     service_account,
     spread,
 )
-from .patroni import MAX_REPLICA_LAG_BYTES, POOL_MARGIN, POOLER_ADMIN_USER
+from .patroni import MAX_REPLICA_LAG_BYTES, POOL_MARGIN, POOLER_ADMIN_USER, postgres_parameters
 from .postgres import member_names
 
 STATISTICS_USER: Final = "monitoring"
@@ -133,7 +133,9 @@ def _pgbouncer(context: BuildContext, port: int, upstream_port: int, options: Ma
         "log_disconnections": 0,
         "log_stats": 0,
     }
-    return _ini(
+    # The agent waits for it before it has a change be read.
+    room = postgres_parameters(context)["max_connections"]
+    return f"; Postgres needs max_connections = {room}\n" + _ini(
         {
             "databases": {names.DATABASE_NAME: " ".join(f"{key}={value}" for key, value in database.items())},
             "pgbouncer": {key: str(value) for key, value in settings.items()},
@@ -322,7 +324,8 @@ def _deployment(context: BuildContext, configuration: Mapping[str, str]) -> Mani
             "template": {
                 "metadata": {
                     "labels": names.labels(context.name, names.POOLER),
-                    "annotations": {names.ANNOTATION_CONFIG: config_hash(configuration)},
+                    # The agent has PgBouncer's files be read again when they change.
+                    "annotations": {names.ANNOTATION_CONFIG: config_hash(configuration["haproxy.cfg"])},
                 },
                 "spec": _pod_spec(context),
             },
@@ -433,6 +436,10 @@ def _agent_container(context: BuildContext) -> Manifest:
                 "value": ":".join(f"{_RUN_DIRECTORY}/{route}/{_USER_LIST}" for route in _ROUTES),
             },
             {"name": "POOLER_PROXY_PORT", "value": str(_PORT_PROXY_RUNTIME)},
+            {
+                "name": "POOLER_CONFIGURATIONS",
+                "value": ":".join(f"{_CONFIG_DIRECTORY}/{route}.ini" for route in _ROUTES),
+            },
         ],
         "ports": [{"name": "agent", "containerPort": names.PORT_POOLER_AGENT, "protocol": "TCP"}],
         "resources": resource_requirements(ResourceRequirements(), cpu="10m", memory="48Mi"),
@@ -441,6 +448,7 @@ def _agent_container(context: BuildContext) -> Manifest:
         # A PgBouncer or a HAProxy that hangs still has connections made to it, by the kernel.
         "readinessProbe": _health_probe("/readyz", port="agent", period=3, failures=4),
         "volumeMounts": [
+            {"name": "config", "mountPath": _CONFIG_DIRECTORY, "readOnly": True},
             {"name": "credentials", "mountPath": _CREDENTIALS_DIRECTORY, "readOnly": True},
             # The folders of both PgBouncers, whose user lists it renews.
             {"name": "run", "mountPath": _RUN_DIRECTORY},
