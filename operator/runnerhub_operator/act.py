@@ -448,6 +448,8 @@ class Actor:
         if pod is None:
             return
         held = self._held_back(cluster, snapshot, step.member, "restart") if step.pause else nullcontext(())
+        if not step.pause:
+            await self._leave(cluster, snapshot, step.member)
         async with held as poolers:
             await patroni.restart_member(
                 self._http,
@@ -482,6 +484,8 @@ class Actor:
         """
         host = _primary_host(snapshot)
         await self._check_candidate(snapshot, step)
+        if step.candidate is not None:
+            await self._leave(cluster, snapshot, step.candidate)
         async with (
             self._held_back(cluster, snapshot, step.primary, "switchover") if step.pause else nullcontext()
         ):
@@ -527,6 +531,13 @@ class Actor:
         login = _login(cluster, snapshot, POOLER_ADMIN_USER)
         for pooler, why in (await pgbouncer.resume(self._http, poolers, login=login)).items():
             logger.info("pooler %s was not resumed: %s", pooler, why)
+
+    async def _leave(self, cluster: RunnerHubCluster, snapshot: Snapshot, replica: str) -> None:
+        """Have readers go on at other members, as far as the poolers can be reached."""
+        login = _login(cluster, snapshot, POOLER_ADMIN_USER)
+        poolers = [pod.ip for pod in snapshot.pods_of(names.POOLER) if pod.ip]
+        for pooler, why in (await pgbouncer.leave(self._http, poolers, replica, login=login)).items():
+            logger.info("readers at pooler %s may see an error: %s", pooler, why)
 
     async def _checkpoint(self, pooler: str, login: Login) -> None:
         try:

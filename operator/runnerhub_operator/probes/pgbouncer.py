@@ -26,6 +26,8 @@ LONGEST_HELD_BACK_SECONDS: Final = 15
 PAUSE_DEADLINE_SECONDS: Final = 4.0
 RESUME_DEADLINE_SECONDS: Final = 3.0
 CHECKPOINT_DEADLINE_SECONDS: Final = 12.0
+# An agent gives running reads 2 s to end.
+LEAVE_DEADLINE_SECONDS: Final = 3.0
 NEEDS_DEADLINE_SECONDS: Final = 2.0
 
 
@@ -57,6 +59,19 @@ async def resume(
 ) -> Mapping[str, str]:
     """Ask all poolers at once to let their clients go on; gives what those answered that did not, by host."""
     return await _ask_all(session, hosts, port, "/resume", login, deadline_seconds)
+
+
+async def leave(
+    session: aiohttp.ClientSession,
+    hosts: Sequence[str],
+    member: str,
+    *,
+    login: Login,
+    deadline_seconds: float = LEAVE_DEADLINE_SECONDS,
+    port: int = names.PORT_POOLER_AGENT,
+) -> Mapping[str, str]:
+    """Ask all poolers at once to have readers leave a replica; gives what those answered that did not, by host."""
+    return await _ask_all(session, hosts, port, "/leave", login, deadline_seconds, {"member": member})
 
 
 async def checkpoint(

@@ -53,6 +53,7 @@ class Pods:
     lags: dict[str, int] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
+    left: list[tuple[str, int]] = field(default_factory=list)
     needs: dict[str, int] = field(default_factory=dict)
     delay_seconds: float = 0.0
     switching: asyncio.Event = field(default_factory=asyncio.Event)
@@ -64,6 +65,9 @@ class Pods:
         if request.path == "/needs":
             known = host in self.needs
             return web.json_response({"message": str(self.needs.get(host))}, status=200 if known else 503)
+        if request.path == "/leave":
+            self.left.append(((await request.json())["member"], len(self.asked)))
+            return web.json_response({"message": "left"})
         what = f"{request.path} {host}"
         self.asked.append(what)
         login = base64.b64decode(request.headers["Authorization"].removeprefix("Basic ")).decode()
@@ -146,6 +150,7 @@ async def check(*members: str) -> None:
 
 async def test_every_pooler_is_paused_before_the_role_moves_and_opens_by_itself(played: Pods) -> None:
     await switch(observed())
+    assert played.left == [("hub-postgres-1", 0)] * len(POOLERS), "before anybody is held back"
     assert played.asked[0] == f"/checkpoint {POOLERS[0]}"
     assert set(played.asked[1:3]) == {f"/pause {host}" for host in POOLERS}
     assert played.asked[3:] == [f"/switchover {PRIMARY}"]
@@ -288,6 +293,7 @@ async def test_a_restart_is_put_off_while_clients_cannot_be_held_back(played: Po
 
 async def test_a_replica_restarts_without_a_pause(played: Pods) -> None:
     await switch(observed(), RestartPostgres("hub-postgres-1", "a test"))
+    assert played.left == [("hub-postgres-1", 0)] * len(POOLERS)
     assert played.asked == [f"/restart {REPLICAS[0]}"]
 
 
