@@ -323,21 +323,38 @@ class Actor:
     async def patch_patroni(
         self, cluster: RunnerHubCluster, snapshot: Snapshot, action: actions.PatchPatroniConfig
     ) -> None:
-        """Change Patroni's dynamic configuration, by the primary or, without one, by any member. Raises ProbeError."""
+        """Change Patroni's dynamic configuration, by the primary or, without one, by any member. Raises ProbeError.
+
+        max_connections is made smaller when the poolers have smaller pools, at a later visit if need be.
+        """
+        patch = action.patch
+        if (room := _smaller_room(patch, snapshot)) and not await self._poolers_fit(snapshot, room):
+            patch = _without_room(patch)
+            if not patch:
+                return
         login, leader = _patroni_login(cluster, snapshot), _leader(snapshot)
         pods = [pod for pod in snapshot.pods_of(names.POSTGRES) if pod.ip and leader in (pod.name, None)]
         error = ProbeError("Patroni has no member that could be asked")
         for pod in pods:
             try:
-                await patroni.patch_config(
-                    self._http, pod.ip, action.patch, login=login, deadline_seconds=5.0
-                )
+                await patroni.patch_config(self._http, pod.ip, patch, login=login, deadline_seconds=5.0)
                 break
             except ProbeError as failed:
                 error = failed
         else:
             raise error
-        logger.info("changed Patroni's configuration: %s", ", ".join(sorted(action.patch)))
+        logger.info("changed Patroni's configuration: %s", ", ".join(sorted(patch)))
+
+    async def _poolers_fit(self, snapshot: Snapshot, room: int) -> bool:
+        """Whether so many connections are enough for all poolers, by the settings that they have in effect."""
+        try:
+            needed = await pgbouncer.needed_connections(
+                self._http, [pod.ip for pod in snapshot.pods_of(names.POOLER) if pod.ip]
+            )
+        except ProbeError as error:
+            logger.info("max_connections stays larger for now: %s", error)
+            return False
+        return needed <= room
 
     async def disrupt(
         self, cluster: RunnerHubCluster, snapshot: Snapshot, step: actions.Disruption
@@ -431,6 +448,8 @@ class Actor:
         if pod is None:
             return
         held = self._held_back(cluster, snapshot, step.member, "restart") if step.pause else nullcontext(())
+        if not step.pause:
+            await self._leave(cluster, snapshot, step.member)
         async with held as poolers:
             await patroni.restart_member(
                 self._http,
@@ -465,6 +484,8 @@ class Actor:
         """
         host = _primary_host(snapshot)
         await self._check_candidate(snapshot, step)
+        if step.candidate is not None:
+            await self._leave(cluster, snapshot, step.candidate)
         async with (
             self._held_back(cluster, snapshot, step.primary, "switchover") if step.pause else nullcontext()
         ):
@@ -510,6 +531,13 @@ class Actor:
         login = _login(cluster, snapshot, POOLER_ADMIN_USER)
         for pooler, why in (await pgbouncer.resume(self._http, poolers, login=login)).items():
             logger.info("pooler %s was not resumed: %s", pooler, why)
+
+    async def _leave(self, cluster: RunnerHubCluster, snapshot: Snapshot, replica: str) -> None:
+        """Have readers go on at other members, as far as the poolers can be reached."""
+        login = _login(cluster, snapshot, POOLER_ADMIN_USER)
+        poolers = [pod.ip for pod in snapshot.pods_of(names.POOLER) if pod.ip]
+        for pooler, why in (await pgbouncer.leave(self._http, poolers, replica, login=login)).items():
+            logger.info("readers at pooler %s may see an error: %s", pooler, why)
 
     async def _checkpoint(self, pooler: str, login: Login) -> None:
         try:
@@ -594,3 +622,24 @@ def _check_label(cluster: RunnerHubCluster, ref: ObjectRef, live: Mapping[str, A
         raise ForeignObjectError(
             f"{ref} exists and is not this cluster's; rename the cluster or remove that object"
         )
+
+
+def _smaller_room(patch: Mapping[str, Any], snapshot: Snapshot) -> int | None:
+    """The max_connections of a patch of Patroni's configuration that makes it smaller, else None."""
+    wanted, now = (
+        str(((config or {}).get("postgresql") or {}).get("parameters", {}).get("max_connections", ""))
+        for config in (patch, snapshot.patroni_config)
+    )
+    return int(wanted) if wanted.isdigit() and now.isdigit() and int(wanted) < int(now) else None
+
+
+def _without_room(patch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same patch without max_connections."""
+    parameters = {
+        name: value for name, value in patch["postgresql"]["parameters"].items() if name != "max_connections"
+    }
+    postgresql = {key: value for key, value in patch["postgresql"].items() if key != "parameters"}
+    if parameters:
+        postgresql["parameters"] = parameters
+    others = {key: value for key, value in patch.items() if key != "postgresql"}
+    return {**others, "postgresql": postgresql} if postgresql else others

@@ -7,12 +7,14 @@ import sys
 import threading
 
 from . import drain
+from .configuration import Configuration
 from .console import Console
 from .credentials import Credentials, Renewal, in_effect
 from .database import Database
 from .gate import Gate
-from .haproxy import Proxy
+from .haproxy import REPLICAS, Proxy
 from .log import log
+from .readers import Readers
 from .readiness import closed_way
 from .server import serve
 from .settings import load
@@ -33,6 +35,7 @@ def main() -> int:
     proxy = Proxy(settings.proxy_port)
     database = Database(settings, credentials)
     gate = Gate(Console(settings.pooler_port, credentials.admins), Scout(database, proxy))
+    readers = Readers(lambda: Console(settings.read_only_port, credentials.admins), proxy)
     renewal = Renewal(
         settings,
         credentials,
@@ -40,15 +43,31 @@ def main() -> int:
         lambda port, passwords: Console(port, lambda: passwords).reload(),
         lambda: gate.is_closed,
     )
+    configuration = Configuration(
+        dict(zip((settings.pooler_port, settings.read_only_port), settings.configurations, strict=False)),
+        lambda: database.room((*proxy.servers(), *proxy.servers(REPLICAS))),
+        lambda port: Console(port, credentials.admins).reload(log_in=False),
+        lambda: gate.is_closed,
+    )
     threads = [
         threading.Thread(name=name, target=work, daemon=True)
-        for name, work in (("pause", gate.watch), ("passwords", renewal.watch))
+        for name, work in (
+            ("pause", gate.watch),
+            ("passwords", renewal.watch),
+            ("configuration", configuration.watch),
+            ("replicas that stop", readers.watch),
+        )
     ]
     threads += [
         threading.Thread(
             name=f"drain of {route}",
             target=drain.watch,
-            args=(Console(port, credentials.admins), users.with_name(drain.REQUEST), route),
+            args=(
+                Console(port, credentials.admins),
+                users.with_name(drain.REQUEST),
+                route,
+                lambda: gate.is_closed,
+            ),
             daemon=True,
         )
         for route, port, users in settings.routes
@@ -59,8 +78,10 @@ def main() -> int:
         settings.port,
         credentials,
         gate,
+        readers.leave,
         lambda: database.checkpoint(proxy.servers()),
         lambda: closed_way(settings, proxy),
+        configuration.needs,
     )
     # A thread that died would leave clients waiting: the container ends, and its next process lets them go.
     while not stop.wait(1.0):

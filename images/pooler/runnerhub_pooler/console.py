@@ -9,11 +9,13 @@ Source: https://www.pgbouncer.org/usage.html#admin-console
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from datetime import datetime
 
 import psycopg
 from psycopg.pq import ExecStatus
@@ -26,6 +28,7 @@ RESUME_SECONDS = 2.0
 # A login to the server takes a few milliseconds.
 LOGIN_SECONDS = 0.003
 _POOL_SIZE = "default_pool_size"
+_REST = "client_idle_timeout"
 _OWN_DATABASE = "pgbouncer"
 
 NO_ANSWER = (OSError, psycopg.Error)
@@ -65,6 +68,9 @@ class Console:
         try:
             self._spare = self._connect()
             with closing(self._connect()) as connection, self._without_logins(self._spare, deadline):
+                # Who is held back counts as resting since it asked, and would be told to leave as soon as it has its
+                # answer, perhaps when it asks for the next thing.
+                ask(connection, f"SET {_REST} = 0", RESUME_SECONDS)
                 ask(connection, "PAUSE", deadline - time.monotonic())
         except TimeoutError as error:
             raise StillBusyError(f"transactions did not end within {patience_seconds:g} s") from error
@@ -116,27 +122,45 @@ class Console:
                 return False
         return True
 
-    def reload(self) -> None:
+    def reload(self, *, log_in: bool = True) -> None:
         """Have the files be read again, and log in to the server by what is in them. Raises ConsoleError."""
         try:
             with closing(self._connect()) as connection:
                 ask(connection, "RELOAD", RESUME_SECONDS)
-                _log_in(connection)
+                if log_in:
+                    _log_in(connection)
         except NO_ANSWER as error:
             raise ConsoleError(f"PgBouncer does not read its files again: {error}".strip()) from error
 
-    def close_resting(self, seconds: float) -> int:
-        """Have clients be closed that are in no transaction and have asked for nothing for so long.
+    def reconnect(self, patience_seconds: float) -> bool:
+        """Have all connections to the server be made anew, each when its transaction has ended; whether all are.
 
+        Raises ConsoleError when PgBouncer refuses or does not answer.
+        """
+        try:
+            with closing(self._connect()) as connection:
+                ask(connection, "RECONNECT", RESUME_SECONDS)
+                try:
+                    ask(connection, "WAIT_CLOSE", patience_seconds)
+                except TimeoutError:
+                    return False
+        except NO_ANSWER as error:
+            raise ConsoleError(f"PgBouncer does not connect anew: {error}".strip()) from error
+        return True
+
+    def close_resting(self, rest: Callable[[float], float]) -> int:
+        """Have clients be closed that are in no transaction and have asked for nothing for so many seconds; 0: none.
+
+        `rest`: those seconds, given the age in whole seconds of the oldest request without an answer, 0 without one.
         Connections to the server that nobody needs are closed as well: the pods that these clients go to need as many.
         Returns how many clients there are: not those of this pod, nor of the console itself. Raises ConsoleError.
         """
         try:
             with closing(self._connect()) as connection:
-                ask(connection, f"SET client_idle_timeout = '{seconds:g}'", RESUME_SECONDS)
-                ask(connection, "SET server_idle_timeout = '1'", RESUME_SECONDS)
                 clients = ask(connection, "SHOW CLIENTS", RESUME_SECONDS)
-        except NO_ANSWER as error:
+                ask(connection, f"SET {_REST} = '{rest(_oldest_request(clients)):g}'", RESUME_SECONDS)
+                ask(connection, "SET server_idle_timeout = '1'", RESUME_SECONDS)
+        except (*NO_ANSWER, KeyError, ValueError) as error:
             raise ConsoleError(f"PgBouncer does not tell its clients: {error}".strip()) from error
         return sum(row["database"] != _OWN_DATABASE and not _is_local(row["addr"]) for row in clients)
 
@@ -234,6 +258,15 @@ def ask(connection: psycopg.Connection, command: str, patience_seconds: float) -
     if refusals:
         raise ConsoleError("; ".join(refusals))
     return rows
+
+
+def _oldest_request(clients: Sequence[Mapping[str, str]]) -> float:
+    """Age in seconds of the oldest request under way; the console's own, made just now, tells the time."""
+    asked = [datetime.fromisoformat(row["request_time"][:19]) for row in clients]
+    waits = [bool(row["link"]) or row["state"].startswith("waiting") for row in clients]
+    if not any(waits):
+        return 0.0
+    return (max(asked) - min(itertools.compress(asked, waits))).total_seconds()
 
 
 def _is_local(address: str) -> bool:

@@ -35,6 +35,18 @@ class Database:
                 with self._connect(server, CHECKPOINT_SECONDS) as connection:
                     connection.execute("CHECKPOINT")
 
+    def room(self, servers: Iterable[Server]) -> int:
+        """The least max_connections of those that are up. Raises psycopg.Error when one does not tell, or none is."""
+        told = []
+        for server in servers:
+            if server.is_up:
+                with self._connect(server, ANSWER_SECONDS) as connection:
+                    row = connection.execute("SHOW max_connections").fetchone()
+                told.append(int(row[0]) if row is not None else 0)
+        if not told:
+            raise psycopg.OperationalError("no member of the database is up")
+        return min(told)
+
     def lets_in(self, servers: Iterable[Server], user: str, password: str) -> bool:
         """Whether the primary is there and takes a password."""
         primary = next((server for server in servers if server.is_up), None)

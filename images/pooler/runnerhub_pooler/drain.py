@@ -26,18 +26,36 @@ RESTING_SECONDS = 2.0
 # From this time on those that never rest so long are told as well, in a shorter pause.
 BUSY_AFTER_SECONDS = 20.0
 SHORTEST_REST_SECONDS = 0.05
+# While somebody waits so long for an answer, and soon after it, nobody is told before that time.
+SLOW_SECONDS = 1.0
 # One that does not answer for so long has nobody to wait for.
 SILENT_SECONDS = 10.0
 
 
-def drain(console: Console, is_wanted: Callable[[], bool]) -> str:
-    """Wait until no client of others is left, or nobody wants it any more; returns how it ended, for the log."""
+def drain(console: Console, is_wanted: Callable[[], bool], is_held_back: Callable[[], bool]) -> str:
+    """Wait until no client of others is left, or nobody wants it any more; returns how it ended, for the log.
+
+    `is_held_back`: whether clients are, as the primary of the same node hands its role over.
+    """
     started = answered = time.monotonic()
+    slow = started - RESTING_SECONDS
+
+    def rest(oldest_request: float) -> float:
+        # PgBouncer takes a client for resting since it asked: one that waited long would be told as soon as it has its
+        # answer, perhaps when it asks for the next thing.
+        nonlocal slow
+        now = time.monotonic()
+        is_early = now - started < BUSY_AFTER_SECONDS
+        if is_held_back() or (is_early and oldest_request >= SLOW_SECONDS):
+            slow = now
+        if now - slow < RESTING_SECONDS:
+            return 0.0
+        return RESTING_SECONDS if is_early else SHORTEST_REST_SECONDS
+
     time.sleep(REMOVAL_SECONDS)
     while is_wanted():
-        is_early = time.monotonic() - started < BUSY_AFTER_SECONDS
         try:
-            if console.close_resting(RESTING_SECONDS if is_early else SHORTEST_REST_SECONDS) == 0:
+            if console.close_resting(rest) == 0:
                 return "no client is left"
             answered = time.monotonic()
         except ConsoleError as error:
@@ -47,13 +65,13 @@ def drain(console: Console, is_wanted: Callable[[], bool]) -> str:
     return "clients are left"
 
 
-def watch(console: Console, request: Path, route: str) -> None:
+def watch(console: Console, request: Path, route: str, is_held_back: Callable[[], bool]) -> None:
     """Wait for the hook of a PgBouncer, for ever."""
     while True:
         time.sleep(LOOK_SECONDS)
         if request.exists():
             started = time.monotonic()
-            outcome = drain(console, lambda: _renewed(request))
+            outcome = drain(console, lambda: _renewed(request), is_held_back)
             log("drained", route=route, outcome=outcome, seconds=round(time.monotonic() - started, 1))
             request.unlink(missing_ok=True)
 

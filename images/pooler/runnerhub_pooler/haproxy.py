@@ -10,10 +10,13 @@ from dataclasses import dataclass
 
 from .settings import LOCAL
 
-BACKEND = "primary"
+PRIMARY = "primary"
+REPLICAS = "replicas"
 ANSWER_SECONDS = 1.0
 _RUNNING = "2"
 _UNKNOWN_ADDRESS = "-"
+# Source: https://docs.haproxy.org/3.0/management.html#9.3 (show servers state, srv_admin_state)
+_DRAINED = 0x08
 
 
 class ProxyError(Exception):
@@ -26,13 +29,14 @@ class ProxyGoneError(ProxyError):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One member as a server of the read-write route. `check_port`: of its Patroni."""
+    """One member as a server of a route. `check_port`: of its Patroni. `is_drained`: told to get no connections."""
 
     name: str
     address: str
     port: int
     check_port: int
     is_up: bool
+    is_drained: bool = False
 
     @property
     def is_known(self) -> bool:
@@ -46,15 +50,22 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self._port = port
 
-    def servers(self) -> tuple[Server, ...]:
+    def servers(self, backend: str = PRIMARY) -> tuple[Server, ...]:
         """The members as HAProxy sees them. Raises ProxyError."""
-        return parse_servers(self._ask(f"show servers state {BACKEND}"))
+        return parse_servers(self._ask(f"show servers state {backend}"))
 
     def mark(self, server: str, state: str) -> None:
         """Tell a server's health, up or down, before the next check does; that check may say otherwise."""
-        answer = self._ask(f"set server {BACKEND}/{server} health {state}").strip()
+        self._set(f"{PRIMARY}/{server} health {state}")
+
+    def set_state(self, server: str, state: str) -> None:
+        """Have a replica get no more connections (drain), or again as its checks say (ready). Raises ProxyError."""
+        self._set(f"{REPLICAS}/{server} state {state}")
+
+    def _set(self, what: str) -> None:
+        answer = self._ask(f"set server {what}").strip()
         if answer:
-            raise ProxyError(f"HAProxy does not mark {server} as {state}: {answer}")
+            raise ProxyError(f"HAProxy does not set {what}: {answer}")
 
     def _ask(self, command: str) -> str:
         try:
@@ -90,6 +101,7 @@ def parse_servers(text: str) -> tuple[Server, ...]:
                 port=int(row["srv_port"]),
                 check_port=int(row["srv_check_port"]),
                 is_up=row["srv_op_state"] == _RUNNING,
+                is_drained=bool(int(row["srv_admin_state"]) & _DRAINED),
             )
             for row in rows
         )

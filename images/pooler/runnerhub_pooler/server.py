@@ -4,7 +4,10 @@
                     200 once no transaction runs; 409 when some did not end in time, or another one is the primary;
                     410 when nobody is served here; 503 when that cannot be told.
 `POST /resume`      let them go on now
+`POST /leave`       {"member": NAME}: have readers leave a replica that stops. 200 when they have, or need no longer be
+                    waited for; 503 when that could not be done.
 `POST /checkpoint`  have the primary write what it has in memory, so that it stops sooner
+`GET /needs`        the max_connections that PgBouncer's settings in effect need, 503 when not known; needs no password
 `GET /healthz`      200 while the program runs; needs no password
 `GET /readyz`       200 while clients get in, else 503 with the reason; needs no password
 """
@@ -21,6 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psycopg
 
+from .console import ConsoleError
 from .credentials import Credentials
 from .gate import MAX_PAUSE_SECONDS, Gate, RefusedError
 from .haproxy import ProxyError
@@ -36,13 +40,16 @@ def serve(
     port: int,
     credentials: Credentials,
     gate: Gate,
+    leave: Callable[[str], None],
     checkpoint: Callable[[], None],
     closed_way: Callable[[], str | None],
+    needs: Callable[[], int | None],
 ) -> None:
     """Serve in the background. `closed_way`: which way in for clients is closed, None when all are open."""
     routes: dict[str, Callable[[bytes], Answer]] = {
         "/pause": lambda body: _pause(gate, body),
         "/resume": lambda _: _resume(gate),
+        "/leave": lambda body: _leave(leave, body),
         "/checkpoint": lambda _: _checkpoint(checkpoint),
     }
 
@@ -55,6 +62,9 @@ def serve(
             elif self.path == "/readyz":
                 closed = closed_way()
                 self._send(*((200, "ok") if closed is None else (503, closed)))
+            elif self.path == "/needs":
+                needed = needs()
+                self._send(*((200, str(needed)) if needed is not None else (503, "not known yet")))
             else:
                 self._send(404, "not found")
 
@@ -141,6 +151,28 @@ def _pause(gate: Gate, body: bytes) -> Answer:
 def _resume(gate: Gate) -> Answer:
     gate.resume("it was asked for")
     return (503, "PgBouncer does not answer, tried again soon") if gate.is_closed else (200, "resumed")
+
+
+def parse_leave(body: bytes) -> str:
+    """The member of a request. Raises ValueError with a sentence."""
+    given = json.loads(body)
+    member = given.get("member") if isinstance(given, dict) else None
+    is_name = isinstance(member, str) and member != ""
+    if not is_name:
+        raise ValueError("member is no name")
+    return str(member)
+
+
+def _leave(leave: Callable[[str], None], body: bytes) -> Answer:
+    try:
+        member = parse_leave(body)
+    except ValueError as error:
+        return 400, str(error)
+    try:
+        leave(member)
+    except (ProxyError, ConsoleError) as error:
+        return 503, str(error)
+    return 200, "left"
 
 
 def _checkpoint(checkpoint: Callable[[], None]) -> Answer:

@@ -20,7 +20,7 @@ _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`port`: of this program. `pooler_port`, `read_only_port`: of the PgBouncers. `proxy_port`: of HAProxy's runtime
-    API. `user_lists`: the auth_file of each PgBouncer.
+    API. `user_lists`: the auth_file of each PgBouncer. `configurations`: the file that each was started with.
     """
 
     port: int
@@ -30,6 +30,7 @@ class Settings:
     database: str
     credentials_folder: Path
     user_lists: tuple[Path, ...]
+    configurations: tuple[Path, ...] = ()
 
     @property
     def routes(self) -> tuple[tuple[str, int, Path], ...]:
@@ -51,4 +52,8 @@ def load() -> Settings:
         database=database,
         credentials_folder=Path(os.environ["CREDENTIALS_DIR"]),
         user_lists=tuple(Path(path) for path in os.environ["POOLER_USER_LISTS"].split(":")),
+        # A pod that was made by an earlier operator does not tell them.
+        configurations=tuple(
+            Path(path) for path in os.environ.get("POOLER_CONFIGURATIONS", "").split(":") if path
+        ),
     )

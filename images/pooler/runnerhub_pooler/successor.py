@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from http.client import HTTPConnection, HTTPException
 
 import psycopg
@@ -31,7 +33,7 @@ class Scout:
         """The new primary once connections made now reach it and only it; None while there is none."""
         try:
             servers = self._proxy.servers()
-            found = next((item for item in servers if item.name != leaving and self._serves(item)), None)
+            found = self._serving([item for item in servers if item.name != leaving and item.is_known])
             if found is None:
                 return None
             for server in servers:
@@ -40,6 +42,17 @@ class Scout:
             return found.name if self.running() == (found.name,) else None
         except ProxyError:
             return None
+
+    def _serving(self, servers: Sequence[Server]) -> Server | None:
+        """The one that serves; all are asked at once, as those that are not there may not even refuse."""
+        if not servers:
+            return None
+        pool = ThreadPoolExecutor(len(servers))
+        try:
+            asked = {pool.submit(self._serves, server): server for server in servers}
+            return next((asked[answer] for answer in as_completed(asked) if answer.result()), None)
+        finally:
+            pool.shutdown(wait=False)
 
     def _serves(self, server: Server) -> bool:
         """Whether a member is the primary and takes writes.

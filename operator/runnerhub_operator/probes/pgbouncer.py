@@ -7,6 +7,7 @@ Each agent opens by itself as soon as another member takes writes, and when the 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ LONGEST_HELD_BACK_SECONDS: Final = 15
 PAUSE_DEADLINE_SECONDS: Final = 4.0
 RESUME_DEADLINE_SECONDS: Final = 3.0
 CHECKPOINT_DEADLINE_SECONDS: Final = 12.0
+# An agent gives running reads 2 s to end.
+LEAVE_DEADLINE_SECONDS: Final = 3.0
+NEEDS_DEADLINE_SECONDS: Final = 2.0
 
 
 async def pause(
@@ -57,6 +61,19 @@ async def resume(
     return await _ask_all(session, hosts, port, "/resume", login, deadline_seconds)
 
 
+async def leave(
+    session: aiohttp.ClientSession,
+    hosts: Sequence[str],
+    member: str,
+    *,
+    login: Login,
+    deadline_seconds: float = LEAVE_DEADLINE_SECONDS,
+    port: int = names.PORT_POOLER_AGENT,
+) -> Mapping[str, str]:
+    """Ask all poolers at once to have readers leave a replica; gives what those answered that did not, by host."""
+    return await _ask_all(session, hosts, port, "/leave", login, deadline_seconds, {"member": member})
+
+
 async def checkpoint(
     session: aiohttp.ClientSession,
     host: str,
@@ -69,6 +86,28 @@ async def checkpoint(
     await _agent(port).call(
         session, "POST", host, "/checkpoint", login=login, deadline_seconds=deadline_seconds
     )
+
+
+async def needed_connections(
+    session: aiohttp.ClientSession,
+    hosts: Sequence[str],
+    *,
+    deadline_seconds: float = NEEDS_DEADLINE_SECONDS,
+    port: int = names.PORT_POOLER_AGENT,
+) -> int:
+    """The most max_connections that the settings in effect in one of the poolers need; 0 without poolers.
+
+    Raises ProbeError when one does not tell.
+    """
+
+    async def ask(host: str) -> int:
+        answer = await _agent(port).call(session, "GET", host, "/needs", deadline_seconds=deadline_seconds)
+        try:
+            return int(json.loads(answer)["message"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ProbeError(f"the pooler at {host} answered /needs with {answer[:100]!r}") from error
+
+    return max(await asyncio.gather(*map(ask, hosts)), default=0)
 
 
 def _agent(port: int) -> Program:

@@ -31,7 +31,7 @@ from .common import (
     service_account,
     spread,
 )
-from .patroni import MAX_REPLICA_LAG_BYTES, POOL_MARGIN, POOLER_ADMIN_USER
+from .patroni import MAX_REPLICA_LAG_BYTES, POOL_MARGIN, POOLER_ADMIN_USER, postgres_parameters
 from .postgres import member_names
 
 STATISTICS_USER: Final = "monitoring"
@@ -134,7 +134,9 @@ def _pgbouncer(context: BuildContext, port: int, upstream_port: int, options: Ma
         "log_disconnections": 0,
         "log_stats": 0,
     }
-    return _ini(
+    # The agent waits for it before it has a change be read.
+    room = postgres_parameters(context)["max_connections"]
+    return f"; Postgres needs max_connections = {room}\n" + _ini(
         {
             "databases": {names.DATABASE_NAME: " ".join(f"{key}={value}" for key, value in database.items())},
             "pgbouncer": {key: str(value) for key, value in settings.items()},
@@ -154,18 +156,22 @@ def _ini(sections: Mapping[str, Mapping[str, str]]) -> str:
 
 _PRIMARY: Final = "primary"
 _REPLICAS: Final = "replicas"
+# Both routes with the largest pool that the API allows, and as many again while PgBouncer makes its connections anew.
+_PROXY_CONNECTIONS: Final = 4 * (500 + POOL_MARGIN) + 100
 
 
 def _haproxy(context: BuildContext) -> str:
-    """haproxy.cfg. Source of names: https://docs.haproxy.org/3.0/configuration.html."""
+    """haproxy.cfg. Source of names: https://docs.haproxy.org/3.0/configuration.html.
+
+    Of the spec nothing is in it: HAProxy has no way to change it that keeps connections and checks them on.
+    """
     members = member_names(context)
-    connections = 4 * (context.cluster.spec.postgres.pool_size + POOL_MARGIN) + 100
     sections: list[tuple[str, Sequence[str]]] = [
         # Changes of a server's state are told on standard error without any log being set.
         (
             "global",
             (
-                f"maxconn {connections}",
+                f"maxconn {_PROXY_CONNECTIONS}",
                 "nbthread 1",
                 # For the agent: nobody outside the pod reaches it.
                 f"stats socket ipv4@127.0.0.1:{_PORT_PROXY_RUNTIME} level admin",
@@ -176,7 +182,8 @@ def _haproxy(context: BuildContext) -> str:
             (
                 "parse-resolv-conf",
                 "resolve_retries 3",
-                "timeout resolve 1s",
+                # As many questions as three members asked every second: addresses of Services stay as they are.
+                "timeout resolve 3s",
                 "timeout retry 1s",
                 "hold valid 10s",
                 # A name server that is away changes nothing: the last address stays.
@@ -318,7 +325,8 @@ def _deployment(context: BuildContext, configuration: Mapping[str, str]) -> Mani
             "template": {
                 "metadata": {
                     "labels": names.labels(context.name, names.POOLER),
-                    "annotations": {names.ANNOTATION_CONFIG: config_hash(configuration)},
+                    # The agent has PgBouncer's files be read again when they change.
+                    "annotations": {names.ANNOTATION_CONFIG: config_hash(configuration["haproxy.cfg"])},
                 },
                 "spec": _pod_spec(context),
             },
@@ -430,6 +438,10 @@ def _agent_container(context: BuildContext) -> Manifest:
                 "value": ":".join(f"{_RUN_DIRECTORY}/{route}/{_USER_LIST}" for route in _ROUTES),
             },
             {"name": "POOLER_PROXY_PORT", "value": str(_PORT_PROXY_RUNTIME)},
+            {
+                "name": "POOLER_CONFIGURATIONS",
+                "value": ":".join(f"{_CONFIG_DIRECTORY}/{route}.ini" for route in _ROUTES),
+            },
         ],
         "ports": [{"name": "agent", "containerPort": names.PORT_POOLER_AGENT, "protocol": "TCP"}],
         "resources": resource_requirements(ResourceRequirements(), cpu="10m", memory="48Mi"),
@@ -438,6 +450,7 @@ def _agent_container(context: BuildContext) -> Manifest:
         # A PgBouncer or a HAProxy that hangs still has connections made to it, by the kernel.
         "readinessProbe": _health_probe("/readyz", port="agent", period=3, failures=4),
         "volumeMounts": [
+            {"name": "config", "mountPath": _CONFIG_DIRECTORY, "readOnly": True},
             {"name": "credentials", "mountPath": _CREDENTIALS_DIRECTORY, "readOnly": True},
             # The folders of both PgBouncers, whose user lists it renews.
             {"name": "run", "mountPath": _RUN_DIRECTORY},

@@ -50,7 +50,7 @@ __all__ = [
     "postgres_manifests",
 ]
 
-# What the API allows; rules that name members cover all of them, so that scaling changes no rule.
+# What the API allows. Rules, Services and the poolers name all that there can be: scaling changes none of them.
 MAX_INSTANCES: Final = 9
 
 # preStop hands over within 25 s; then Postgres writes its last checkpoint and its replicas receive it.
@@ -64,15 +64,15 @@ def postgres_manifests(context: BuildContext) -> list[Manifest]:
         *role_with_binding(context, names.POSTGRES, _rules(context)),
         _config_map(context),
         _pods_service(context),
-        *(_member_service(context, ordinal) for ordinal in range(_instances(context))),
+        *(_member_service(context, name) for name in member_names(context)),
         disruption_budget(context, names.POSTGRES),
         _stateful_set(context),
     ]
 
 
 def member_names(context: BuildContext) -> list[str]:
-    """Pods of the database, each also the name of the member's own Service."""
-    return [names.member(context.name, names.POSTGRES, ordinal) for ordinal in range(_instances(context))]
+    """Pods that the database can ever have, each also the name of the member's own Service."""
+    return [names.member(context.name, names.POSTGRES, ordinal) for ordinal in range(MAX_INSTANCES)]
 
 
 def _instances(context: BuildContext) -> int:
@@ -82,8 +82,7 @@ def _instances(context: BuildContext) -> int:
 
 def _rules(context: BuildContext) -> list[Manifest]:
     scope = patroni_scope(context)
-    ordinals = range(MAX_INSTANCES)
-    members = [names.member(context.name, names.POSTGRES, ordinal) for ordinal in ordinals]
+    members = member_names(context)
     return [
         # Neither a list, nor a watch, nor a creation can be limited to names.
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "list", "watch"]},
@@ -105,7 +104,9 @@ def _rules(context: BuildContext) -> list[Manifest]:
         {
             "apiGroups": [""],
             "resources": ["persistentvolumeclaims"],
-            "resourceNames": [names.claim(context.name, names.POSTGRES, ordinal) for ordinal in ordinals],
+            "resourceNames": [
+                names.claim(context.name, names.POSTGRES, ordinal) for ordinal in range(MAX_INSTANCES)
+            ],
             "verbs": ["get"],
         },
     ]
@@ -164,11 +165,13 @@ def _pods_service(context: BuildContext) -> Manifest:
     }
 
 
-def _member_service(context: BuildContext, ordinal: int) -> Manifest:
+def _member_service(context: BuildContext, name: str) -> Manifest:
     """A stable address for one member: names in a cluster's DNS are cached for 30 s, a new pod must be found
     at once.
+
+    Also for a member that is not there: HAProxy takes a server whose name has just been found for up until its first
+    check, and would send writes to a replica that is new.
     """
-    name = names.member(context.name, names.POSTGRES, ordinal)
     return {
         "apiVersion": "v1",
         "kind": "Service",

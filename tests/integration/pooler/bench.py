@@ -35,7 +35,10 @@ from runnerhub_operator.resources.pooler import pooler_configuration
 from tests.generate import context
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-MEMBERS = ("hub-postgres-0", "hub-postgres-1", "hub-postgres-2")
+MEMBERS = tuple(f"hub-postgres-{ordinal}" for ordinal in range(9))
+# At the addresses of the others nobody is, as at a Service without a pod.
+THERE = 3
+CONFIGURATIONS = ("pgbouncer-rw.ini", "pgbouncer-ro.ini")
 DATABASE = "github_runnerhub"
 PASSWORDS = {"app-password": "a", "monitoring-password": 'm"1', "restapi-password": "r"}
 SUPERUSER_PASSWORD = "s"
@@ -157,14 +160,14 @@ class Bench:
             account = pwd.getpwnam(USER)
             os.chown(self.home, account.pw_uid, account.pw_gid)
         self._start_postgres()
-        for member in self.members:
+        for member in self.members[:THERE]:
             self._answer_as_patroni(member)
         self.credentials.mkdir()
         self.write_secret()
         files = pooler_configuration(context("hub", {}))
         self.haproxy = self._run("haproxy", "-db", "-f", self._haproxy_file(files["haproxy.cfg"]))
         wait_until("HAProxy", lambda: is_listening(self._proxy_port))
-        routes = {"pgbouncer-rw.ini": self.pooler_port, "pgbouncer-ro.ini": self.read_only_port}
+        routes = dict(zip(CONFIGURATIONS, (self.pooler_port, self.read_only_port), strict=True))
         self.poolers = {
             port: self._run(
                 "pgbouncer",
@@ -338,6 +341,7 @@ class Bench:
                 str(self._user_list(port)) for port in (self.pooler_port, self.read_only_port)
             ),
             "POOLER_PROXY_PORT": str(self.proxy_runtime_port),
+            "POOLER_CONFIGURATIONS": ":".join(str(self.home / name) for name in CONFIGURATIONS),
         }
         with (self.home / "agent.log").open("ab") as log:
             self.agent = subprocess.Popen(

@@ -15,7 +15,13 @@ from aiohttp import web
 
 from runnerhub_operator import names
 from runnerhub_operator.act import Actor
-from runnerhub_operator.actions import Disruption, RestartPod, RestartPostgres, SwitchPostgres
+from runnerhub_operator.actions import (
+    Disruption,
+    PatchPatroniConfig,
+    RestartPod,
+    RestartPostgres,
+    SwitchPostgres,
+)
 from runnerhub_operator.errors import (
     ConflictError,
     KubeError,
@@ -47,6 +53,8 @@ class Pods:
     lags: dict[str, int] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
+    left: list[tuple[str, int]] = field(default_factory=list)
+    needs: dict[str, int] = field(default_factory=dict)
     delay_seconds: float = 0.0
     switching: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -54,6 +62,12 @@ class Pods:
         host = str(request.url.host)
         if request.path == "/patroni":
             return await self.own_words(host)
+        if request.path == "/needs":
+            known = host in self.needs
+            return web.json_response({"message": str(self.needs.get(host))}, status=200 if known else 503)
+        if request.path == "/leave":
+            self.left.append(((await request.json())["member"], len(self.asked)))
+            return web.json_response({"message": "left"})
         what = f"{request.path} {host}"
         self.asked.append(what)
         login = base64.b64decode(request.headers["Authorization"].removeprefix("Basic ")).decode()
@@ -136,6 +150,7 @@ async def check(*members: str) -> None:
 
 async def test_every_pooler_is_paused_before_the_role_moves_and_opens_by_itself(played: Pods) -> None:
     await switch(observed())
+    assert played.left == [("hub-postgres-1", 0)] * len(POOLERS), "before anybody is held back"
     assert played.asked[0] == f"/checkpoint {POOLERS[0]}"
     assert set(played.asked[1:3]) == {f"/pause {host}" for host in POOLERS}
     assert played.asked[3:] == [f"/switchover {PRIMARY}"]
@@ -278,6 +293,7 @@ async def test_a_restart_is_put_off_while_clients_cannot_be_held_back(played: Po
 
 async def test_a_replica_restarts_without_a_pause(played: Pods) -> None:
     await switch(observed(), RestartPostgres("hub-postgres-1", "a test"))
+    assert played.left == [("hub-postgres-1", 0)] * len(POOLERS)
     assert played.asked == [f"/restart {REPLICAS[0]}"]
 
 
@@ -292,3 +308,36 @@ async def test_clients_go_on_when_the_pod_to_restart_is_another_one_by_now(
     await switch(observed(), RestartPod("hub-postgres-0", "u", "a test", pause=True))
     assert played.asked_for("/pause") == set(POOLERS)
     assert played.asked_for("/resume") == set(POOLERS)
+
+
+# --- max_connections and the pools ---
+
+
+async def patch(seen: Snapshot, max_connections: str, **parameters: str) -> None:
+    config = {"postgresql": {"parameters": {"max_connections": "300"}}}
+    wanted = {"postgresql": {"parameters": {"max_connections": max_connections, **parameters}}}
+    async with aiohttp.ClientSession() as http:
+        actor = Actor(KubeClient.__new__(KubeClient), http, "a test")
+        await actor.patch_patroni(cluster(), replace(seen, patroni_config=config), PatchPatroniConfig(wanted))
+
+
+async def test_postgres_gets_less_room_when_all_pools_fit(played: Pods) -> None:
+    played.needs = {POOLERS[0]: 200, POOLERS[1]: 300}
+    await patch(observed(), "200")
+    assert played.asked == []
+    await patch(observed(), "200", work_mem="8MB")
+    assert played.bodies == [{"postgresql": {"parameters": {"work_mem": "8MB"}}}]
+    played.needs[POOLERS[1]] = 200
+    await patch(observed(), "200")
+    assert played.bodies[1:] == [{"postgresql": {"parameters": {"max_connections": "200"}}}]
+
+
+async def test_it_waits_for_a_pooler_that_does_not_tell(played: Pods) -> None:
+    played.needs = {POOLERS[0]: 200}
+    await patch(observed(), "200")
+    assert played.asked == []
+
+
+async def test_it_gets_more_room_at_once(played: Pods) -> None:
+    await patch(observed(), "400")
+    assert played.asked == [f"/config {PRIMARY}"]

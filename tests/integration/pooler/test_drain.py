@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
@@ -40,11 +40,13 @@ def from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console_module, "_is_local", lambda _: False)
 
 
-def drained(bench: Bench, seconds: float = 30) -> tuple[str, float]:
+def drained(
+    bench: Bench, seconds: float = 30, is_held_back: Callable[[], bool] = lambda: False
+) -> tuple[str, float]:
     """How it ended, and after how many seconds."""
     started = time.monotonic()
     console = Console(bench.pooler_port, lambda: (PASSWORDS["restapi-password"],))
-    outcome = drain(console, lambda: time.monotonic() - started < seconds)
+    outcome = drain(console, lambda: time.monotonic() - started < seconds, is_held_back)
     return outcome, time.monotonic() - started
 
 
@@ -56,10 +58,16 @@ def is_told(client: psycopg.Connection) -> bool:
 
 
 class Loyal:
-    """Clients that write again and again, and go to another pooler only when they are told to."""
+    """Clients that write again and again, and go to another pooler only when they are told to.
 
-    def __init__(self, bench: Bench, pause_seconds: float, count: int = 8) -> None:
+    `elsewhere`: the port of that one.
+    """
+
+    def __init__(
+        self, bench: Bench, pause_seconds: float, count: int = 8, elsewhere: int | None = None
+    ) -> None:
         self._bench = bench
+        self._elsewhere = elsewhere or bench.primary.port
         self._pause_seconds = pause_seconds
         self._numbers = itertools.count()
         self._stop = threading.Event()
@@ -83,7 +91,7 @@ class Loyal:
             if is_told(client):
                 client.close()
                 client = psycopg.connect(
-                    host="127.0.0.1", port=self._bench.primary.port, user="app", dbname=DATABASE,
+                    host="127.0.0.1", port=self._elsewhere, user="app", dbname=DATABASE,
                     password=PASSWORDS["app-password"], autocommit=True,
                 )  # fmt: skip
                 self.moved += 1
@@ -133,6 +141,33 @@ def test_clients_that_move_only_when_told_see_no_error(bench: Bench, pause_secon
     assert outcome == "no client is left"
     assert clients.errors == []
     assert clients.acknowledged <= bench.marks(bench.primary)
+
+
+@pytest.mark.usefixtures("from_elsewhere")
+def test_clients_that_were_held_back_are_not_told_to_leave_as_soon_as_they_have_their_answer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a drained node, where the primary hands its role over while the pooler beside it stops."""
+    # A little less than the pause.
+    monkeypatch.setattr(drain_module, "RESTING_SECONDS", 1.2)
+    monkeypatch.setattr(drain_module, "BUSY_AFTER_SECONDS", 60.0)
+    held_back = threading.Event()
+    with Loyal(bench, 0.35, count=24, elsewhere=bench.pooler_port) as clients:
+        draining = threading.Thread(target=drained, args=(bench, 12.0, held_back.is_set))
+        draining.start()
+        time.sleep(1)
+        moved = clients.moved
+        held_back.set()
+        assert bench.pause() == 200
+        bench.switch()
+        wait_until("the agent to open", lambda: not bench.is_paused())
+        held_back.clear()
+        # They rest for less than those may who are told so early, and for longer than PgBouncer looks away.
+        time.sleep(1)
+        assert clients.moved == moved
+        draining.join()
+    assert clients.errors == []
+    assert clients.acknowledged <= bench.marks(bench.replica)
 
 
 @pytest.mark.usefixtures("from_elsewhere")

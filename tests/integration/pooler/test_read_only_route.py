@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from runnerhub_operator.resources.patroni import MAX_REPLICA_LAG_BYTES
-from tests.integration.pooler.bench import Bench, wait_until
+from tests.integration.pooler.bench import MEMBERS, Bench, wait_until
 
 
 def is_standby(bench: Bench) -> bool | None:
@@ -64,3 +67,57 @@ def test_the_read_write_route_takes_writes_all_the_while(bench: Bench) -> None:
     with bench.connect() as client:
         client.execute("INSERT INTO app.marks VALUES (1)")
     assert bench.marks(bench.primary) == {1}
+
+
+@contextlib.contextmanager
+def readers(bench: Bench) -> Iterator[list[str]]:
+    """Clients that read without a break; gives their errors."""
+    stop, errors = threading.Event(), list[str]()
+
+    def read() -> None:
+        with contextlib.closing(bench.connect_read_only()) as client:
+            while not stop.wait(0.005):
+                try:
+                    client.execute("SELECT count(*) FROM app.marks")
+                except psycopg.Error as error:
+                    errors.append(f"{type(error).__name__}: {error}")
+                    return
+
+    threads = [threading.Thread(target=read) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield errors
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_readers_of_a_replica_that_stops_see_no_error(bench: Bench) -> None:
+    wait_for_route(bench, standby=True)
+    with readers(bench) as errors:
+        time.sleep(0.5)
+        assert bench.call("/leave", {"member": MEMBERS[1]}) == 200
+        assert is_standby(bench) is False
+        bench.replica.control("-m", "fast", "stop")
+        time.sleep(2)
+    assert errors == []
+    bench.replica.start()
+    wait_for_route(bench, standby=True)
+
+
+def test_a_replica_does_not_wait_for_a_long_read(bench: Bench) -> None:
+    wait_for_route(bench, standby=True)
+    with contextlib.closing(bench.connect_read_only()) as client:
+        client.execute("BEGIN")
+        client.execute("SELECT 1")
+        started = time.monotonic()
+        assert bench.call("/leave", {"member": MEMBERS[1]}) == 200
+        assert time.monotonic() - started < 6
+
+
+def test_the_primary_is_no_replica_to_be_left(bench: Bench) -> None:
+    assert bench.call("/leave", {"member": MEMBERS[0]}) == 200
+    assert bench.call("/leave", {"member": "nobody"}) == 200
+    assert bench.call("/leave", {"member": 1}) == 400

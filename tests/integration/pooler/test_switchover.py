@@ -187,6 +187,15 @@ def test_a_primary_that_stops_hands_over_behind_a_pause(bench: Bench, hook: Modu
     assert_unnoticed(writers, bench)
 
 
+def test_a_replica_that_stops_has_its_readers_go_elsewhere(bench: Bench, hook: ModuleType) -> None:
+    assert bench.pause(seconds=0.1) == 200, "the agent is there"
+    told: list[str] = []
+    assert hook.hand_over(MEMBERS[1], told.append) == hook.NOT_PRIMARY
+    assert told == []
+    with bench.connect_read_only() as client:
+        assert client.execute("SELECT pg_is_in_recovery()").fetchone() == (False,)
+
+
 def test_a_primary_that_stops_hands_over_without_the_poolers_too(
     bench: Bench, hook: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,6 +195,8 @@ def test_pool_sizes_follow_the_spec() -> None:
     ]
     assert "default_pool_size = 33" in ini
     assert "max_client_conn = 444" in ini
+    # 2 routes of 3 pods, by 38 each, and 20.
+    assert ini.startswith("; Postgres needs max_connections = 300\n")
 
 
 def test_the_proxy_and_the_agent_start_first_and_end_last() -> None:
@@ -207,7 +209,7 @@ def test_the_proxy_and_the_agent_start_first_and_end_last() -> None:
 def test_the_agent_gets_its_passwords_as_files() -> None:
     pod = _one(pooler_manifests(context()), "Deployment")["spec"]["template"]["spec"]
     agent = next(item for item in pod["initContainers"] if item["name"] == "agent")
-    assert [mount["name"] for mount in agent["volumeMounts"]] == ["credentials", "run"]
+    assert [mount["name"] for mount in agent["volumeMounts"]] == ["config", "credentials", "run"]
     assert all("valueFrom" not in variable for variable in agent["env"])
 
 
@@ -237,9 +239,18 @@ def test_a_postgres_pod_finds_the_agents_of_all_poolers() -> None:
     assert environment["POOLER_AGENT_PORT"] == str(service["spec"]["ports"][0]["port"])
 
 
-def test_poolers_follow_their_configuration() -> None:
+def test_poolers_are_not_renewed_for_settings_that_the_agent_puts_into_effect() -> None:
     def template(built: BuildContext) -> Any:
         return _one(pooler_manifests(built), "Deployment")["spec"]["template"]
 
-    assert template(context()) != template(context(pooler={"poolSize": 40}))
+    assert template(context()) == template(context(pooler={"poolSize": 40, "maxClientConnections": 444}))
     assert template(context()) == template(context(parameters={"work_mem": "8MB"}))
+
+
+def test_another_number_of_members_leaves_the_poolers_and_the_members_addresses_as_they_are() -> None:
+    def built(instances: int) -> Any:
+        members = postgres_manifests(context(instances=instances))
+        services = [item for item in members if item["kind"] == "Service"]
+        return pooler_manifests(context(instances=instances)), services
+
+    assert built(1) == built(9)
