@@ -34,6 +34,21 @@ def kill(arena: Arena, before: Before) -> Break:
 
 
 @contextmanager
+def power_off(arena: Arena, before: Before) -> Break:
+    """Cut the power of all members' nodes at once, and start them again, that of the primary last."""
+    engine, last = arena.bed.cluster.engine, before.primary.node
+    others = sorted({member.node for member in before.members} - {last})
+    try:
+        engine.output("kill", last, *others)
+        engine.output("start", *others)
+        yield
+    finally:
+        running = arena.bed.cluster.nodes("running")
+        if left := [node for node in (*others, last) if node not in running]:
+            engine.output("start", *left)
+
+
+@contextmanager
 def partition(arena: Arena, before: Before) -> Break:
     """Cut the node off from all others; what runs on it can talk among itself, as the engine can to it."""
     node = before.primary.node

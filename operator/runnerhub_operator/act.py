@@ -372,7 +372,9 @@ class Actor:
             case actions.RestartPostgres():
                 await self._restart_postgres(cluster, snapshot, step)
             case actions.ShrinkPostgres(_, instances):
-                await self._shrink_postgres(cluster, snapshot, instances)
+                await self._shrink(cluster, snapshot, names.POSTGRES, instances)
+            case actions.ShrinkRedis(_, replicas):
+                await self._shrink(cluster, snapshot, names.REDIS, replicas)
             case actions.ReinitializePostgres(member, _):
                 await self._reinitialize(cluster, snapshot, member)
         return None
@@ -409,13 +411,15 @@ class Actor:
             self._http, _primary_host(snapshot), hosts, deadline_seconds=MEMBER_DEADLINE_SECONDS
         )
 
-    async def _shrink_postgres(self, cluster: RunnerHubCluster, snapshot: Snapshot, instances: int) -> None:
-        """Tell the StatefulSet of the database how many members stay."""
-        name = names.child(cluster.name, names.POSTGRES)
+    async def _shrink(
+        self, cluster: RunnerHubCluster, snapshot: Snapshot, component: str, replicas: int
+    ) -> None:
+        """Tell a StatefulSet how many pods stay."""
+        name = names.child(cluster.name, component)
         live = snapshot.children.live("StatefulSet", name)
         if live is None:
             return
-        patch = {"metadata": {"uid": live.uid}, "spec": {"replicas": instances}}
+        patch = {"metadata": {"uid": live.uid}, "spec": {"replicas": replicas}}
         with contextlib.suppress(NotFoundError, ConflictError):
             await self._client.merge_patch(
                 ObjectRef("apps/v1", "StatefulSet", cluster.namespace, name), patch

@@ -77,6 +77,20 @@ class ShrinkPostgres:
 
 
 @dataclass(frozen=True, slots=True)
+class ShrinkRedis:
+    """Let the highest Redis pod go: its StatefulSet is told `replicas`, one less than before.
+
+    A master hands its role over before it stops.
+    """
+
+    pod: str
+    replicas: int
+
+    def __str__(self) -> str:
+        return f"let {self.pod} go: {self.replicas} pods of the queue stay"
+
+
+@dataclass(frozen=True, slots=True)
 class ReinitializePostgres:
     """Have a broken replica throw its data away and copy the primary's."""
 
@@ -175,7 +189,13 @@ class RunnerSteps:
 
 
 Disruption = (
-    RestartPod | SwitchPostgres | RestartPostgres | ShrinkPostgres | ReinitializePostgres | RenewDeployment
+    RestartPod
+    | SwitchPostgres
+    | RestartPostgres
+    | ShrinkPostgres
+    | ShrinkRedis
+    | ReinitializePostgres
+    | RenewDeployment
 )
 
 

@@ -75,3 +75,42 @@ def names_of(hub: Kubectl, kind: str) -> list[str]:
         for item in hub.items(kind)
         if item["metadata"].get("labels", {}).get(names.LABEL_COMPONENT) == names.POSTGRES
     ]
+
+
+def test_pods_of_the_queue_go_one_at_a_time_and_those_that_stay_are_renewed_at_the_end(hub: Kubectl) -> None:
+    def scale(replicas: int) -> None:
+        hub(
+            "patch",
+            "rhc",
+            "hub",
+            "--type=merge",
+            "-p",
+            json.dumps({"spec": {"redis": {"replicas": replicas}}}),
+        )
+
+    def pods() -> dict[str, str]:
+        found = hub.items("pod", "app.kubernetes.io/component=redis")
+        return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in found}
+
+    def settled(replicas: int) -> bool:
+        return len(pods()) == replicas and status(hub).get("phase") == "Ready"
+
+    scale(5)
+    wait_for("five pods", lambda: settled(5), 180)
+    before, seen = pods(), [5]
+    scale(3)
+
+    def done() -> bool:
+        live = hub.get("statefulset", "hub-redis") or {}
+        if live["spec"]["replicas"] != seen[-1]:
+            seen.append(live["spec"]["replicas"])
+        now = pods()
+        return len(now) == 3 and not set(now.values()) & set(before.values()) and settled(3)
+
+    wait_for("three pods, renewed", done, 240)
+    assert seen == [5, 4, 3]
+    services = {
+        item["metadata"]["name"] for item in hub.items("service", "app.kubernetes.io/component=redis")
+    }
+    assert {"hub-redis-2"} <= services
+    assert not {"hub-redis-3", "hub-redis-4"} & services

@@ -131,6 +131,13 @@ SHARED: tuple[Fault[RedisArena], ...] = (
         Primary.MAY_MOVE,
         came_true=pods.all_renewed,
     ),
+    # The replicas have forgotten their offsets, and the master does not come back before one of them was promoted.
+    Fault(
+        "power-off",
+        "all nodes killed, the master's returns last",
+        nodes.power_off,
+        Primary.MOVES,
+    ),
     Fault(
         watchers.API_SERVER_AWAY,
         "API server away",

@@ -139,6 +139,13 @@ def forget_strangers(state: SentinelState, members: frozenset[str]) -> SentinelS
     return replace(state, known=tuple(line for line in state.known if line.split()[3] in members))
 
 
+def with_master(state: SentinelState, master: str) -> SentinelState:
+    """The memory with another master, which is no replica then: Sentinel would make it a replica of itself."""
+    replica = ["sentinel", "known-replica"]
+    known = (line for line in state.known if line.split()[:2] != replica or line.split()[3] != master)
+    return replace(state, master=master, known=tuple(known))
+
+
 def sentinel_configuration(settings: Settings, state: SentinelState, *, announce: str) -> str:
     """Configuration of this pod's Sentinel: the settings of today, the memory of before."""
     name = settings.master_name

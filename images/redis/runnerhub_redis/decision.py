@@ -14,10 +14,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from .history import furthest
+from .standing import Standing
+
 # How long a pod that hears only a minority of the Sentinels waits for the others before it follows them.
 MINORITY_PATIENCE_SECONDS = 5.0
 # By then Sentinel has found nobody to promote: the old master is better than none.
 FAILOVER_PATIENCE_SECONDS = 15.0
+# A replica that has data but finds no master for so long may be promoted after all, when it is the furthest: the
+# master's pod that Sentinel waits for is not coming back, and all other pods restarted too.
+LAST_RESORT_SECONDS = 30.0
+# By then the furthest has come back, or its Redis does not start: the furthest of those that run is better than none.
+ANYBODY_SECONDS = 300.0
 # Redis reports this offset for a replica that has not spoken to a master since it started.
 OFFSET_WITHOUT_HISTORY = 1
 
@@ -62,6 +70,8 @@ class PeerState:
 
     ordinal: int
     volume: Volume
+    running: bool = False
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +273,27 @@ def _may_start_empty(situation: Situation) -> str | None:
     if situation.volume is Volume.BLANK and blank | {situation.ordinal} == everyone:
         return "the volumes of all pods are empty: nothing is left to lose"
     return None
+
+
+def is_last_resort(ordinal: int, replicas: int, peers: Sequence[PeerState], waited_seconds: float) -> bool:
+    """Whether a replica that has waited for its master in vain may be promoted; `peers` has the pod itself too.
+
+    It has no offset any more by which Sentinel could choose among several, so all of them choose here. What a majority
+    of the pods has confirmed, master and enough replicas, one pod of any majority has: so has the furthest of them.
+    """
+    if waited_seconds < LAST_RESORT_SECONDS:
+        return False
+    whole = [peer for peer in peers if peer.volume is Volume.COMPLETE]
+    told = {peer.ordinal: peer.standing for peer in whole if peer.standing is not None}
+    if waited_seconds >= ANYBODY_SECONDS:
+        running = {peer.ordinal for peer in whole if peer.running}
+        told = {number: standing for number, standing in told.items() if number in running}
+        if not told:
+            return ordinal == min(running, default=ordinal)
+    elif len(told) < replicas // 2 + 1:
+        return False
+    infos = {number: standing.info for number, standing in told.items()}
+    return furthest(infos, {number: standing.at for number, standing in told.items()}) == ordinal
 
 
 def sentinel_target(situation: Situation) -> str | None:

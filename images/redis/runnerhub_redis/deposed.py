@@ -4,7 +4,7 @@ Two masters are there then. Sentinel makes the old one a replica after eight sec
 clients meanwhile, or just before, goes with that. So this pod looks itself. It refuses writes at once, saves its data
 as a snapshot if it has something that the new master has not, and becomes that one's replica. Until then it obeys no
 Sentinel, whose order would end the save. One that ends before is saved by its next life, which knows by what this one
-wrote down while too few replicas followed it.
+wrote down.
 
 A master that has only just been promoted looks the same for a second: the Sentinels still name the one before. So a
 pod gives way only when they have named it, and then name another under a higher epoch.
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from . import access, snapshots
+from . import access, snapshots, standing
 from .config import PRIORITY_NEVER
 from .decision import KnownMaster, known_master
 from .handover import follow, followers
@@ -60,6 +60,7 @@ class Watch:
         # What a try that was cut off may have left: replicas to write as they were, and when writes were refused.
         self._fenced: tuple[str, float] | None = None
         self._lowered = False
+        self._noted = -standing.NOTE_SECONDS
         # History and offset that are saved already, or given up.
         self._settled: tuple[str, str] | None = None
 
@@ -93,8 +94,10 @@ class Watch:
             if self._lowered:
                 self._lowered = False
                 self._deposed()
-            if info["master_link_status"] == "up":
-                self._settings.paths.alone.unlink(missing_ok=True)
+            if info["master_link_status"] == "up" and self._is_time_to_note():
+                with self._connect() as redis:
+                    if standing.is_on_disk(redis):
+                        self._note(info)
             return
         known = self._known()
         if known is not None and known.address == self._own():
@@ -103,14 +106,16 @@ class Watch:
         elif known is not None and self._reign is not None and known.config_epoch > self._reign:
             self._give_way(known.address)
             return
-        self._note(info)
+        # What it has while too few follow it may be of its own.
+        if followers(info) < self._settings.replicas_to_write or self._is_time_to_note():
+            self._note(info)
+
+    def _is_time_to_note(self) -> bool:
+        return time.monotonic() - self._noted >= standing.NOTE_SECONDS
 
     def _note(self, info: Mapping[str, str]) -> None:
-        """Write down what this master may have of its own while too few follow it."""
-        if followers(info) >= self._settings.replicas_to_write:
-            self._settings.paths.alone.unlink(missing_ok=True)
-        else:
-            snapshots.note_alone(self._settings.paths, info)
+        standing.note(self._settings.paths, info)
+        self._noted = time.monotonic()
 
     def _own(self) -> str | None:
         return self._addresses().get(self._settings.ordinal)
@@ -197,7 +202,7 @@ class Watch:
                 return None
             with suppress(OSError):
                 # Should this life end before it is saved.
-                snapshots.note_alone(paths, own)
+                standing.note(paths, own)
             try:
                 saved = snapshots.save(redis, paths, offset, seconds=left)
             except snapshots.NotSavedError as error:
@@ -207,5 +212,6 @@ class Watch:
                 saved = None
         self._settled = state
         # The next life must not take the new master's data for this.
-        paths.alone.unlink(missing_ok=True)
+        with suppress(OSError):
+            standing.note_saved(paths)
         return saved

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from . import snapshots
+from . import standing
 from .access import Login
 from .history import has_diverged, promotes_one_of
 from .log import log
@@ -117,7 +117,7 @@ def hand_over(settings: Settings, addresses: Mapping[int, str]) -> None:
         # From here on a write that this pod took would be lost: the pause goes on until it is no master any more.
         if successor is None or has_diverged(info, replication_of(settings, successor)):
             # Somebody else had it promoted, or it is not known yet. The next life of this pod saves what it has not.
-            snapshots.note_alone(settings.paths, info)
+            standing.note(settings.paths, info)
             if successor is None:
                 log("stopping: a failover has begun, and its end was not seen")
             else:

@@ -22,6 +22,21 @@ def has_diverged(own: Mapping[str, str], theirs: Mapping[str, str]) -> bool:
     return int(own["master_repl_offset"]) + 1 > int(theirs["second_repl_offset"])
 
 
+def furthest(told: Mapping[int, Mapping[str, str]], at: Mapping[int, float]) -> int:
+    """Who has all that the others have, by what each tells of itself; `at`: when it was as it tells, in seconds.
+
+    There may be nobody, as when a master has begun a new history and not all have copied it: then who told last, of
+    those whose data nobody else has.
+    """
+
+    def is_behind(one: int) -> bool:
+        others = [info for ordinal, info in told.items() if ordinal != one]
+        return any(not has_diverged(told[one], info) and has_diverged(info, told[one]) for info in others)
+
+    ahead = [ordinal for ordinal in told if not is_behind(ordinal)]
+    return max(ahead or told, key=lambda ordinal: (at[ordinal], -ordinal))
+
+
 def promotes_one_of(whole: Collection[str], offset: int, replicas: Sequence[Mapping[str, str]]) -> bool:
     """Whether a Sentinel to which the replicas look like this (SENTINEL REPLICAS) promotes one that is `whole`.
 

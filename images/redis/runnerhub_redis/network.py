@@ -13,6 +13,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TypeVar
 
+from . import standing
 from .config import parse_sentinel_state, translated
 from .decision import PeerState, RedisAnswer, SentinelAnswer, Volume
 from .files import write_private
@@ -162,7 +163,12 @@ def ask_states(hosts: Mapping[int, str]) -> list[PeerState]:
             answer = json.loads(connection.getresponse().read())
         finally:
             connection.close()
-        return PeerState(ordinal=int(answer["ordinal"]), volume=Volume(answer["volume"]))
+        return PeerState(
+            ordinal=int(answer["ordinal"]),
+            volume=Volume(answer["volume"]),
+            running=answer.get("running") is True,
+            standing=standing.parse(answer.get("standing")),
+        )
 
     return list(_ask_all(hosts, ask).values())
 

@@ -7,27 +7,35 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from types import FrameType
 
-from . import aof, deposed, live, readdress, snapshots, state_server, volume
+from . import aof, deposed, live, readdress, snapshots, standing, state_server, volume
 from .config import PRIORITY_IN_STEP, PRIORITY_LAST_RESORT, redis_configuration
-from .decision import HandOver, StartMaster, StartReplica, Volume, decide
+from .decision import (
+    LAST_RESORT_SECONDS,
+    HandOver,
+    PeerState,
+    StartMaster,
+    StartReplica,
+    Volume,
+    decide,
+    is_last_resort,
+)
 from .files import write_private
 from .handover import hand_over, request_failover
 from .history import has_diverged
 from .log import log
-from .network import LOCAL, NO_ANSWER, Resolver, replication_of
-from .resp import Connection, pairs
+from .network import LOCAL, NO_ANSWER, Resolver, ask_states, replication_of
+from .resp import Connection
 from .settings import PORT_REDIS, Settings
 from .start import gather, redis_role
 
 WATCH_SECONDS = 0.3
-# A replica that has data but finds no master for so long may be promoted after all: the master's pod that Sentinel
-# waits for is not coming back, and all other pods restarted too.
-LAST_RESORT_SECONDS = 30.0
 STOP_SECONDS = 15.0
 SAVE_AGAIN_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
 GIVING_WAY_SECONDS = 5.0
 
 
@@ -117,10 +125,10 @@ class RedisPod:
     def _save_before(self, master: str, descriptor: int) -> None:
         """Save what this pod had of its own when it was master last: a copy of the other one's data replaces it."""
         paths = self._settings.paths
-        own = snapshots.alone(paths)
-        if own is None or not has_diverged(own, replication_of(self._settings, master)):
+        own = standing.read(paths)
+        if own is None or not own.was_master or not has_diverged(own.info, self._answer_of(master)):
             return
-        offset, ends = int(own["master_repl_offset"]), time.monotonic() + snapshots.SAVE_SECONDS
+        offset, ends = int(own.info["master_repl_offset"]), time.monotonic() + snapshots.SAVE_SECONDS
         while not self._terminating:
             try:
                 saved = snapshots.save_at_rest(paths, offset, descriptor)
@@ -136,11 +144,21 @@ class RedisPod:
         else:
             return
         # Another life would save the same again.
-        paths.alone.unlink(missing_ok=True)
+        with suppress(OSError):
+            standing.note_saved(paths)
+
+    def _answer_of(self, master: str) -> Mapping[str, str]:
+        """INFO replication of a master that may be starting too; empty when it does not answer for long."""
+        ends = time.monotonic() + ANSWER_SECONDS
+        while not (info := replication_of(self._settings, master)):
+            if self._terminating or time.monotonic() > ends:
+                break
+            time.sleep(WATCH_SECONDS)
+        return info
 
     def _watch_promotability(self, state: Volume) -> None:
         """Allow the promotion of this replica once it is in step with the master."""
-        patience = time.monotonic() + LAST_RESORT_SECONDS
+        started = time.monotonic()
         in_step, last_resort = False, state is not Volume.COMPLETE
         while self._server is not None and self._server.poll() is None:
             try:
@@ -154,10 +172,10 @@ class RedisPod:
                             connection.call("CONFIG", "SET", "replica-priority", str(PRIORITY_IN_STEP))
                             log("in step with the master; this replica may be promoted")
                             in_step = True
-                        if is_master or _is_on_disk(connection):
+                        if is_master or standing.is_on_disk(connection):
                             volume.mark_complete(self._settings.paths)
                             return
-                    elif not (in_step or last_resort) and time.monotonic() > patience:
+                    elif not (in_step or last_resort) and self._is_last_resort(time.monotonic() - started):
                         connection.call("CONFIG", "SET", "replica-priority", str(PRIORITY_LAST_RESORT))
                         last_resort = True
                         log("no master for long; this replica may be promoted as a last resort")
@@ -165,6 +183,14 @@ class RedisPod:
                 # Redis is starting or loading, or the volume is full; it is asked again.
                 pass
             time.sleep(WATCH_SECONDS)
+
+    def _is_last_resort(self, waited: float) -> bool:
+        if waited < LAST_RESORT_SECONDS:
+            return False
+        settings, paths = self._settings, self._settings.paths
+        hosts = {n: host for n, host in self._resolver.addresses().items() if n != settings.ordinal}
+        own = PeerState(settings.ordinal, volume.inspect(paths), running=True, standing=standing.read(paths))
+        return is_last_resort(settings.ordinal, settings.replicas, [own, *ask_states(hosts)], waited)
 
     def _goes_on(self) -> bool:
         server = self._server
@@ -188,15 +214,3 @@ class RedisPod:
         except subprocess.TimeoutExpired:
             log("Redis does not stop; it is left to the kubelet")
             return 1
-
-
-def _is_on_disk(redis: Connection) -> bool:
-    """Whether a replica in step would find all of its data after a restart.
-
-    After a full copy Redis writes its append-only files anew; until that is done a start loads those of before.
-    """
-    info = redis.info("persistence")
-    if info["aof_enabled"] == "0" and pairs(redis.call("CONFIG", "GET", "appendonly"))["appendonly"] == "no":
-        return True
-    names = ("aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled", "aof_last_bgrewrite_status")
-    return [info[name] for name in names] == ["1", "0", "0", "ok"]

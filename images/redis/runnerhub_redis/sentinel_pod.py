@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import replace
 
 from . import live, readdress, spin, steward, volume
 from .config import (
@@ -14,6 +13,7 @@ from .config import (
     parse_sentinel_state,
     sentinel_configuration,
     translated,
+    with_master,
 )
 from .files import write_private
 from .log import log
@@ -79,7 +79,7 @@ def _of_today(settings: Settings, state: SentinelState, resolver: Resolver) -> S
     if clean.master not in members:
         master, _ = sentinel_master(settings, resolver)
         log("the master that it remembers is no member", remembered=clean.master, master=master)
-        clean = replace(clean, master=master)
+        clean = with_master(clean, master)
     return clean
 
 

@@ -48,8 +48,13 @@ class Paths:
         return self.redis_data / "appendonlydir"
 
     @property
+    def standing(self) -> Path:
+        """How far the data on the volume is."""
+        return self.redis_data / "standing.json"
+
+    @property
     def alone(self) -> Path:
-        """History and offset of a master that too few replicas follow: what it may have of its own."""
+        """What older versions wrote down of a master that too few replicas followed."""
         return self.redis_data / "alone.json"
 
     @property

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from . import volume
-from .files import sync_directory, write_private
+from .files import sync_directory
 from .log import log
 from .network import NO_ANSWER
 from .resp import Connection, RespError
@@ -32,25 +30,6 @@ _TOLD = (SAVED, NOT_SAVED, volume.DAMAGED)
 
 class NotSavedError(Exception):
     """The message is a sentence."""
-
-
-def note_alone(paths: Paths, info: Mapping[str, str]) -> None:
-    """Write down how far a master is (INFO replication) that too few replicas follow, for its next life.
-
-    Raises OSError.
-    """
-    mark = {name: info[name] for name in ("master_replid", "master_repl_offset")}
-    if mark != alone(paths):
-        write_private(paths.alone, json.dumps(mark))
-
-
-def alone(paths: Paths) -> dict[str, str] | None:
-    """What was written down; None when this pod was no such master, or is in step with another since then."""
-    try:
-        found = json.loads(paths.alone.read_text(encoding="utf-8"))
-        return {name: str(found[name]) for name in ("master_replid", "master_repl_offset")}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def save(redis: Connection, paths: Paths, offset: int, *, seconds: float = SAVE_SECONDS) -> Path:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from . import snapshots, volume
+from . import snapshots, standing, volume
 from .handover import followers, online_replicas
 from .network import LOCAL, NO_ANSWER
 from .resp import Connection, RespError
@@ -69,10 +69,12 @@ def serve(settings: Settings, running: Callable[[], bool], configuration: Callab
 
 
 def _state(settings: Settings, *, started: bool) -> dict[str, Any]:
+    noted = standing.read(settings.paths)
     return {
         "ordinal": settings.ordinal,
         "volume": volume.inspect(settings.paths),
         "running": started,
+        "standing": noted.told() if noted is not None else None,
         "volumeUsedPercent": _told(volume.used_percent(settings.paths.data)),
         "snapshots": snapshots.told(settings.paths),
         "redis": _redis(settings) if started else None,

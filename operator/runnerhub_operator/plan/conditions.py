@@ -28,7 +28,7 @@ from ..probes.haproxy import configuration_digest
 from ..probes.sentinel import can_fail_over
 from ..resources.redis import min_replicas_to_write
 from ..snapshot import Pod, Scaled, Snapshot
-from . import fullness
+from . import fullness, shrink_redis
 from .fullness import FULL_PERCENT, fullest
 from .migration import Migration
 from .volumes import Growth
@@ -195,12 +195,13 @@ def redis_verdict(
 
     `refusal`: the master's answer to a write that it refuses.
     """
-    wanted = cluster.spec.redis.replicas
+    redis = shrink_redis.of_now(cluster, snapshot).spec.redis
+    wanted = redis.replicas
     pods = snapshot.pods_of(names.REDIS)
     linked = sum(replica.link == "ok" for replica in status.replicas)
     sentinels = status.sentinels or 0
     majority = wanted // 2 + 1
-    needed = min_replicas_to_write(cluster.spec.redis)
+    needed = min_replicas_to_write(redis)
     followed = linked >= needed
     serves = status.master is not None and followed and not refusal
     full = serves and linked >= wanted - 1 and sentinels >= wanted and _ready(pods) >= wanted

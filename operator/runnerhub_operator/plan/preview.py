@@ -54,7 +54,7 @@ def preview(cluster: RunnerHubCluster, snapshot: Snapshot, images: Images) -> Pr
         cluster, snapshot, images, redis_bootstrapped=status.redis.bootstrapped, scaled=scaled
     )
     # Where there are to be fewer members they go one at a time; what is told is the end of that.
-    context = replace(context, postgres_instances=None)
+    context = replace(context, cluster=cluster, postgres_instances=None)
     desired = objects.desired(context, snapshot)
     secrets = tuple(
         Change("create", "Secret", secret.manifest["metadata"]["name"])

@@ -15,29 +15,30 @@ from ..probes.patroni import PatroniCluster
 from ..snapshot import Snapshot
 
 # What the API allows.
-_MAX_INSTANCES: Final = 9
+MAX_PODS: Final = 9
 
 
 def instances(cluster: RunnerHubCluster, snapshot: Snapshot) -> int:
     """How many members there are to be now: as the spec says, or as many as there are while some have yet to go."""
-    wanted = cluster.spec.postgres.instances
-    live = snapshot.child("StatefulSet", names.child(cluster.name, names.POSTGRES))
+    return there(cluster, snapshot, names.POSTGRES, cluster.spec.postgres.instances)
+
+
+def there(cluster: RunnerHubCluster, snapshot: Snapshot, component: str, wanted: int) -> int:
+    """How many pods a StatefulSet is to have now, when it shall have `wanted` in the end and no fewer at once."""
+    live = snapshot.child("StatefulSet", names.child(cluster.name, component))
     if live is not None:
         return max(wanted, int(live.get("spec", {}).get("replicas") or 0))
     # One that is made anew finds the pods of the one before.
-    pods = (snapshot.pod(name) for name in _members(cluster, _MAX_INSTANCES))
-    there = [ordinal for ordinal, pod in enumerate(pods) if pod is not None and not pod.terminating]
-    return max(wanted, *(ordinal + 1 for ordinal in there)) if there else wanted
+    pods = (snapshot.pod(names.member(cluster.name, component, i)) for i in range(MAX_PODS))
+    found = [ordinal for ordinal, pod in enumerate(pods) if pod is not None and not pod.terminating]
+    return max(wanted, *(ordinal + 1 for ordinal in found)) if found else wanted
 
 
 def look(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
     """The next step towards as few members as the spec says; None when there are no more."""
     wanted, now = cluster.spec.postgres.instances, instances(cluster, snapshot)
-    gone = (snapshot.pod(name) for name in _members(cluster, _MAX_INSTANCES)[now:])
-    # On a node that is dead a pod terminates for ever.
-    going = next((pod for pod in gone if pod is not None and not pod.is_lost(snapshot.now)), None)
-    if going is not None:
-        return Rollout(names.POSTGRES, None, f"{going.name} to terminate")
+    if (going := still_going(cluster, snapshot, names.POSTGRES, now)) is not None:
+        return going
     if now <= wanted:
         return None
     last, staying = names.member(cluster.name, names.POSTGRES, now - 1), _members(cluster, wanted)
@@ -53,6 +54,14 @@ def look(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
         switch = SwitchPostgres(last, f"{last} is to go", _nearest(patroni, staying))
         return Rollout(names.POSTGRES, switch, f"another primary, before {last} can go")
     return Rollout(names.POSTGRES, shrink, f"{last} to go", rests_on=tuple(staying))
+
+
+def still_going(cluster: RunnerHubCluster, snapshot: Snapshot, component: str, now: int) -> Rollout | None:
+    """Pods above the first `now` that have not gone yet; None when there are none."""
+    gone = (snapshot.pod(names.member(cluster.name, component, i)) for i in range(now, MAX_PODS))
+    # On a node that is dead a pod terminates for ever.
+    going = next((pod for pod in gone if pod is not None and not pod.is_lost(snapshot.now)), None)
+    return Rollout(component, None, f"{going.name} to terminate") if going is not None else None
 
 
 def is_healthy(cluster: RunnerHubCluster, snapshot: Snapshot, name: str) -> bool:

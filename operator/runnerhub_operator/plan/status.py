@@ -23,7 +23,7 @@ from ..probes.sentinel import agreed_master
 from ..resources.loadbalancer import inside_url
 from ..resources.patroni import MAX_REPLICA_LAG_BYTES
 from ..snapshot import Snapshot
-from . import fullness
+from . import fullness, shrink_redis
 from .conditions import stamp
 
 # Less is the ordinary ebb and flow, and would change the status at every visit.
@@ -102,7 +102,7 @@ def _lag_seconds(member: PatroniMember) -> int | None:
 def redis_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> RedisStatus:
     """The queue; without an agreement of the Sentinels there is no master."""
     before = cluster.status.redis
-    agreed = agreed_master(snapshot.sentinels, cluster.spec.redis.replicas)
+    agreed = agreed_master(snapshot.sentinels, shrink_redis.replicas(cluster, snapshot))
     if agreed is None or not agreed.majority:
         return before.model_copy(update={"master": None, "sentinels": agreed.votes if agreed else 0})
     views = [view for view in snapshot.sentinels if view.master_ip == agreed.ip]

@@ -133,6 +133,11 @@ class Pods:
                 ),
             ]
         (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
+        self.restart_sentinel(ordinal)
+
+    def restart_sentinel(self, ordinal: int) -> None:
+        """With what its file says."""
+        folder = self._home / str(ordinal) / "sentinel"
         self._start("sentinel", ordinal, "redis-server", str(folder / "sentinel.conf"), "--sentinel")
 
     def sentinel(self, ordinal: int) -> redis.Redis:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import redis
 
-from images.redis.runnerhub_redis import deposed, snapshots
+from images.redis.runnerhub_redis import deposed, snapshots, standing
 from images.redis.runnerhub_redis.history import has_diverged
 from images.redis.runnerhub_redis.resp import Connection
+from images.redis.runnerhub_redis.settings import Paths
 from tests.integration.redis.conftest import ADDRESSES, NAME, Pods, wait_until
 
 
@@ -28,6 +29,12 @@ def replace_master(pods: Pods, *, alone: tuple[str, ...] = ()) -> str:
         client.set(key, "x")
     client.config_set("min-replicas-to-write", "1")
     return pods.master(1)
+
+
+def own_of(paths: Paths) -> bool:
+    """Whether the next life of a pod takes what its volume holds for its own."""
+    noted = standing.read(paths)
+    return noted is not None and noted.was_master
 
 
 class Looker:
@@ -220,13 +227,13 @@ def test_a_save_that_fails_is_tried_again_before_the_data_goes(
         assert pods.redis(0).info("replication")["role"] == "master"
         with pytest.raises(redis.ResponseError, match="NOREPLICAS"):
             pods.redis(0).set("late", "x")
-    assert snapshots.alone(paths) is not None, "the next life knows"
+    assert own_of(paths), "the next life knows"
     paths.diverged.unlink()
     looker.watch.look()
     assert pods.redis(0).info("replication")["role"] == "slave"
     (saved,) = paths.diverged.iterdir()
     assert "alone" in pods.keys_of(saved)
-    assert snapshots.alone(paths) is None
+    assert not own_of(paths)
 
 
 def test_data_that_cannot_be_saved_goes_after_a_while_and_is_told(
@@ -253,7 +260,6 @@ def test_what_a_master_alone_had_is_saved_by_its_next_life(pods: Pods) -> None:
     looker = Looker(pods)
     looker.watch.look()
     paths = pods.settings().paths
-    assert snapshots.alone(paths) is None
     client = pods.redis(0)
     client.config_set("appendonly", "yes")
     client.config_set("min-replicas-to-write", "0")
@@ -263,12 +269,15 @@ def test_what_a_master_alone_had_is_saved_by_its_next_life(pods: Pods) -> None:
     wait_until(lambda: client.info("replication")["connected_slaves"] == 0)
     client.set("alone", "x")
     looker.watch.look()
-    own = snapshots.alone(paths)
+    own = standing.read(paths)
     assert own is not None
+    assert own.was_master
+    offset = client.info("replication")["master_repl_offset"]
+    assert own.info["master_repl_offset"] == str(offset)
     pods.processes["redis", 0].kill()
     pods.processes["redis", 0].wait()
     paths.runtime.mkdir()
     with (paths.redis_data / "lock").open("w") as lock:
-        saved = snapshots.save_at_rest(paths, int(own["master_repl_offset"]), lock.fileno())
-    assert f"offset-{own['master_repl_offset']}" in saved.name
+        saved = snapshots.save_at_rest(paths, offset, lock.fileno())
+    assert f"offset-{offset}" in saved.name
     assert "alone" in pods.keys_of(saved)

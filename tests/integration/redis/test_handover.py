@@ -8,7 +8,7 @@ import threading
 import pytest
 import redis
 
-from images.redis.runnerhub_redis import handover, snapshots
+from images.redis.runnerhub_redis import handover, standing
 from tests.integration.redis.conftest import ADDRESSES, AT_ONCE, NAME, Pods, wait_until
 
 
@@ -142,7 +142,9 @@ def test_the_pause_outlasts_a_failover_that_began_and_was_not_seen_to_end(
     hasty = redis.Redis(ADDRESSES[0], pods.port, socket_timeout=1, retry=AT_ONCE)
     with pytest.raises(redis.TimeoutError):
         hasty.set("late", "x")
-    assert snapshots.alone(pods.settings().paths) is not None
+    noted = standing.read(pods.settings().paths)
+    assert noted is not None
+    assert noted.was_master
 
 
 def test_a_former_master_that_does_not_know_it_has_nobody_promoted(
@@ -160,7 +162,9 @@ def test_a_former_master_that_does_not_know_it_has_nobody_promoted(
     handover.hand_over(pods.settings(), ADDRESSES)
     assert pods.master(0) == ADDRESSES[0], "no failover has begun"
     assert not is_master(pods, 2)
-    assert snapshots.alone(pods.settings().paths) is not None
+    noted = standing.read(pods.settings().paths)
+    assert noted is not None
+    assert noted.was_master
 
 
 def is_master(pods: Pods, ordinal: int) -> bool:

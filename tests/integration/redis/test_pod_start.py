@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from images.redis.runnerhub_redis import aof, config, live, redis_pod, snapshots, volume
+from images.redis.runnerhub_redis import aof, config, live, redis_pod, standing, volume
 from images.redis.runnerhub_redis.decision import Volume
 from tests.integration.redis.conftest import ADDRESSES, Pods, wait_until
+from tests.integration.redis.test_deposed_master import Looker, own_of
 from tests.unit.redis.test_redis_pod_configuration import write_settings
 
 
@@ -42,7 +43,7 @@ def volume_of_a_master(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     client = pods.start_redis(0, "--appendonly", "yes", "--min-replicas-to-write", "0")
     for number in range(10):
         client.set(f"alone-{number}", "x")
-    snapshots.note_alone(paths, {name: str(value) for name, value in client.info("replication").items()})
+    standing.note(paths, {name: str(value) for name, value in client.info("replication").items()})
     volume.mark_complete(paths)
     pods.processes["redis", 0].kill()
     pods.processes["redis", 0].wait()
@@ -78,12 +79,14 @@ def test_what_it_alone_had_is_saved_before_it_follows(pods: Pods, volume_of_a_ma
     start(pods)
     (saved,) = paths.diverged.iterdir()
     assert pods.keys_of(saved) == {f"alone-{number}" for number in range(10)}
-    assert snapshots.alone(paths) is None
+    noted = standing.read(paths)
+    assert noted is not None
+    assert not noted.was_master
 
 
 def test_damaged_files_do_not_keep_it_from_following(pods: Pods, volume_of_a_master: Path) -> None:
     paths = pods.settings().paths
-    paths.alone.unlink()
+    paths.standing.unlink()
     raw = volume_of_a_master.read_bytes()
     volume_of_a_master.write_bytes(raw[:100] + b"\xff" * 50 + raw[150:])
     start(pods)
@@ -97,7 +100,7 @@ def test_a_copy_that_is_in_memory_only_does_not_count_as_a_whole_data_set(
 ) -> None:
     """After a full copy Redis begins to write its append-only files anew; a start until then loads the old ones."""
     paths = pods.settings().paths
-    paths.alone.unlink()
+    paths.standing.unlink()
     paths.complete_marker.unlink()
     with (paths.configuration / "redis.conf").open("a") as file:
         file.write("rdb-key-save-delay 3000000\n")
@@ -112,9 +115,45 @@ def test_a_copy_that_is_in_memory_only_does_not_count_as_a_whole_data_set(
 
 def test_without_append_only_files_nothing_is_waited_for(pods: Pods, volume_of_a_master: Path) -> None:
     paths = pods.settings().paths
-    paths.alone.unlink()
+    paths.standing.unlink()
     paths.complete_marker.unlink()
     with (paths.configuration / "redis.conf").open("a") as file:
         file.write("appendonly no\n")
     start(pods)
     wait_until(lambda: volume.inspect(paths) is Volume.COMPLETE)
+
+
+def test_a_former_master_that_replicas_followed_saves_what_another_history_has_not(
+    pods: Pods, volume_of_a_master: Path
+) -> None:
+    """After a power cut a replica that was restarted, and maybe behind, became master before this pod was back."""
+    paths = pods.settings().paths
+    paths.standing.unlink()
+    pods.start_redis(0, "--appendonly", "yes", "--min-replicas-to-write", "0")
+    pods.start_redis(2, "--replicaof", ADDRESSES[0], str(pods.port))
+    client = pods.redis(0)
+    wait_until(lambda: client.info("replication")["connected_slaves"] == 1)
+    wait_until(lambda: client.info("replication")["slave0"]["state"] == "online")
+    Looker(pods).watch.look()
+    pods.processes["redis", 2].kill()
+    pods.processes["redis", 0].kill()
+    pods.processes["redis", 0].wait()
+    start(pods)
+    (saved,) = paths.diverged.iterdir()
+    assert pods.keys_of(saved) == {f"alone-{number}" for number in range(10)}
+    assert not own_of(paths)
+
+
+def test_a_former_master_whose_successor_has_everything_saves_nothing(
+    pods: Pods, volume_of_a_master: Path
+) -> None:
+    """As after each failover: a snapshot would only delay its return."""
+    paths = pods.settings().paths
+    own = standing.read(paths)
+    assert own is not None
+    pods.redis(1).replicaof("NO", "ONE")
+    theirs = pods.redis(1).info("replication")
+    continued = {**own.info, "master_replid": theirs["master_replid"], "master_repl_offset": "0"}
+    standing.note(paths, continued)
+    start(pods)
+    assert not paths.diverged.exists()

@@ -359,6 +359,7 @@ QUEUE_HEALED_BY = {
     "redis-stopped": "CONT 1 2 3 4 5",
     "node-frozen": "unpause node-0",
     "node-killed": "start node-0",
+    "power-off": "start node-1 node-2 node-0",
     "master-cut-off": "iptables-save",
     "node-partitioned": "iptables-save",
     "replicas-lost": "CONT 1 2 3 4 5",
@@ -376,6 +377,7 @@ QUEUE_BROKEN_BY = {
     "replicas-lost": "exec node-2 sh -c",
     "volume-lost": "delete now hub-redis-1",
     "all-pods-lost": "delete pod hub-redis-0 hub-redis-1 hub-redis-2 --force",
+    "power-off": "kill node-0 node-1 node-2\nstart node-1 node-2",
 }
 
 

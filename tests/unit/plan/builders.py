@@ -129,7 +129,7 @@ def written(spec: dict[str, Any] | None = None) -> dict[tuple[str, str], dict[st
         cluster(spec),
         IMAGES,
         redis_bootstrapped=True,
-        redis_addresses={f"hub-redis-{i}": address(i) for i in range(3)},
+        redis_addresses={f"hub-redis-{i}": address(i) for i in range(cluster(spec).spec.redis.replicas)},
         credentials_hash="",
     )
     found = {
