@@ -34,7 +34,8 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     proxy = Proxy(settings.proxy_port)
     database = Database(settings, credentials)
-    gate = Gate(Console(settings.pooler_port, credentials.admins), Scout(database, proxy))
+    scout = Scout(database, proxy)
+    gate = Gate(Console(settings.pooler_port, credentials.admins), scout)
     readers = Readers(lambda: Console(settings.read_only_port, credentials.admins), proxy)
     renewal = Renewal(
         settings,
@@ -53,6 +54,7 @@ def main() -> int:
         threading.Thread(name=name, target=work, daemon=True)
         for name, work in (
             ("pause", gate.watch),
+            ("primary", scout.watch),
             ("passwords", renewal.watch),
             ("configuration", configuration.watch),
             ("replicas that stop", readers.watch),

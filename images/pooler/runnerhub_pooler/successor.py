@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from http.client import HTTPConnection, HTTPException
@@ -12,6 +13,7 @@ from .database import Database
 from .haproxy import Proxy, ProxyError, Server
 
 PATRONI_SECONDS = 0.5
+LOOK_SECONDS = 0.25
 
 
 class Scout:
@@ -42,6 +44,28 @@ class Scout:
             return found.name if self.running() == (found.name,) else None
         except ProxyError:
             return None
+
+    def settle(self) -> None:
+        """Leave one server where HAProxy takes several for the primary.
+
+        It does so when it has just started and has checked none yet, and while a former primary, which may be back and
+        refuse writes by then, does not answer its checks.
+        """
+        try:
+            up = [server for server in self._proxy.servers() if server.is_up]
+            found = self._serving(up) if len(up) > 1 else None
+            for server in up if found is not None else ():
+                if server != found:
+                    self._proxy.mark(server.name, "down")
+        except ProxyError:
+            # The next look may tell.
+            pass
+
+    def watch(self) -> None:
+        """Settle again and again, for ever."""
+        while True:
+            self.settle()
+            time.sleep(LOOK_SECONDS)
 
     def _serving(self, servers: Sequence[Server]) -> Server | None:
         """The one that serves; all are asked at once, as those that are not there may not even refuse."""

@@ -105,6 +105,8 @@ class Member:
     patroni_port: int = field(default_factory=free_port)
     leads: bool = False
     lag_bytes: int = 0
+    # How long its Patroni takes to answer a check.
+    check_seconds: float = 0.0
 
     def control(self, *words: str) -> None:
         """pg_ctl."""
@@ -237,6 +239,7 @@ class Bench:
 
         class Handler(BaseHTTPRequestHandler):
             def do_OPTIONS(self) -> None:
+                time.sleep(member.check_seconds)
                 alive = (member.data / "postmaster.pid").exists()
                 near = member.lag_bytes <= int(self.path.partition("lag=")[2] or 0)
                 replicates = alive and not member.leads and near

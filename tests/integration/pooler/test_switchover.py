@@ -14,7 +14,7 @@ import aiohttp
 import psycopg
 import pytest
 
-from images.pooler.runnerhub_pooler.haproxy import Proxy
+from images.pooler.runnerhub_pooler.haproxy import Proxy, Server
 from images.postgres.runnerhub_postgres.passwords import ROLE_KEYS, write_settings
 from runnerhub_operator.probes import pgbouncer
 from runnerhub_operator.probes.http import Login
@@ -118,6 +118,26 @@ def test_a_pause_ends_when_the_only_member_is_back(bench: Bench) -> None:
     bench.primary.leads = True
     wait_until("the agent to open", lambda: not bench.is_paused())
     assert f"{MEMBERS[0]} is back" in (bench.home / "agent.log").read_text()
+
+
+def test_a_former_primary_that_answers_no_checks_gets_no_connections(bench: Bench) -> None:
+    """As after a crash, when nobody paused: HAProxy itself notices after four seconds."""
+    proxy = Proxy(bench.proxy_runtime_port)
+    bench.primary.check_seconds = 30.0
+    bench.replica.leads = True
+    bench.replica.control("promote")
+    wait_until(
+        "HAProxy to find the new one", lambda: any(server.is_up for server in named(proxy, MEMBERS[1]))
+    )
+    started = time.monotonic()
+    wait_until(
+        "the former one to be left out", lambda: not any(server.is_up for server in named(proxy, MEMBERS[0]))
+    )
+    assert time.monotonic() - started < 1.5
+
+
+def named(proxy: Proxy, member: str) -> list[Server]:
+    return [server for server in proxy.servers() if server.name == member]
 
 
 def test_a_pooler_that_is_full_of_clients_is_resumed_too(bench: Bench) -> None:
