@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from tests.unit.redis.test_redis_pod_configuration import write_settings
 
 @pytest.fixture
 def states(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """What the start program of pod 1 tells, which a test fills in; that of pod 2, the master, is gone."""
+    """What the start program of pod 1 tells, which a test fills in; that of pod 2, the master, never answers."""
     told: dict[str, Any] = {}
 
     class Handler(BaseHTTPRequestHandler):
@@ -38,7 +39,8 @@ def states(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     server = ThreadingHTTPServer((ADDRESSES[1], free_port()), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(network, "PORT_STATE", server.server_port)
-    yield told
+    with socket.create_server((ADDRESSES[2], server.server_port)):
+        yield told
     server.shutdown()
     server.server_close()
 
