@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from . import standing
@@ -160,6 +160,8 @@ def _promote(
 ) -> tuple[bool, str | None]:
     """Ask the Sentinels one after the other; whether another is or may become master, and which, once it is seen."""
     own = addresses[settings.ordinal]
+    # Pods that came after the start of this one are known by their replication alone.
+    others = ({*addresses.values()} | whole) - {own}
     for ordinal, host in _sentinels(settings, addresses):
         if time.monotonic() > ends:
             break
@@ -169,17 +171,16 @@ def _promote(
             log("a Sentinel did not hand over", sentinel=ordinal, error=str(error))
             continue
         if named is None:
-            return True, _elected(settings, host, addresses, ends)
+            return True, _elected(settings, host, others, ends)
         log("a Sentinel names another master", sentinel=ordinal, master=named)
-        if named in addresses.values() and replication_of(settings, named).get("role") == "master":
+        if named in others and replication_of(settings, named).get("role") == "master":
             # This pod was replaced and did not know it, as after a freeze.
             return True, named
     return False, None
 
 
-def _elected(settings: Settings, host: str, addresses: Mapping[int, str], ends: float) -> str | None:
+def _elected(settings: Settings, host: str, others: Collection[str], ends: float) -> str | None:
     """The other member that a Sentinel names master instead of this pod; None when it names none by then."""
-    others = {address for ordinal, address in addresses.items() if ordinal != settings.ordinal}
     successor: list[str] = []
 
     def elected() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 
 import pytest
 import redis
@@ -38,6 +39,24 @@ def test_a_replica_that_the_sentinels_take_for_dead_follows_the_successor_too(
     finally:
         over.set()
         cutting.join()
+
+
+def test_a_pod_that_came_after_the_start_of_the_master_takes_over(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The master is renewed last, and knows as many pods as there were when it started."""
+    pods.start_all()
+    for ordinal in ADDRESSES:
+        pods.sentinel(ordinal).execute_command("SENTINEL", "DEBUG", "INFO-PERIOD", 100)
+    pods.redis(2).config_set("replica-priority", 1)
+    wait_until(lambda: all(priority_of(pods, ordinal) == 1 for ordinal in ADDRESSES))
+    monkeypatch.setattr(handover, "LOCAL", ADDRESSES[0])
+    started = time.monotonic()
+    handover.hand_over(pods.settings(), {ordinal: ADDRESSES[ordinal] for ordinal in (0, 1)})
+    assert time.monotonic() - started < handover.DEADLINE_SECONDS
+    assert is_master(pods, 2)
+    assert pods.redis(0).info("replication")["master_host"] == ADDRESSES[2]
+    assert pods.redis(1).info("replication")["master_host"] == ADDRESSES[2]
 
 
 def test_nobody_but_members_is_asked_whoever_the_sentinels_name(
