@@ -67,15 +67,22 @@ def note(paths: Paths, info: Mapping[str, str]) -> None:
     found = {name: info[name] for name in _FIELDS}
     last = read(paths)
     if last is None or found != last.info:
-        write_private(paths.standing, json.dumps(Standing(found, time.time()).told()))
-        paths.alone.unlink(missing_ok=True)
+        _write(paths, Standing(found, time.time()))
 
 
 def note_saved(paths: Paths) -> None:
-    """Write down that this pod has nothing of its own any more, as what it had is saved. Raises OSError."""
+    """Write down that this pod has nothing of its own any more, as what it had is saved. Raises OSError.
+
+    Its data is as old as before: made newer it would win against that of the master after it.
+    """
     last = read(paths)
     if last is not None and last.was_master:
-        note(paths, {**last.info, "role": "slave"})
+        _write(paths, Standing({**last.info, "role": "slave"}, last.at))
+
+
+def _write(paths: Paths, standing: Standing) -> None:
+    write_private(paths.standing, json.dumps(standing.told()))
+    paths.alone.unlink(missing_ok=True)
 
 
 def is_on_disk(redis: Connection) -> bool:

@@ -110,6 +110,7 @@ def test_what_is_written_down_is_read_again(tmp_path: Path) -> None:
     assert saved is not None
     assert not saved.was_master
     assert saved.info["master_repl_offset"] == "7"
+    assert saved.at == found.at, "the data is no newer for that"
 
 
 def test_what_an_older_version_wrote_down_of_a_master_counts(tmp_path: Path) -> None:
