@@ -60,6 +60,8 @@ class Watch:
         self._fenced: tuple[str, float] | None = None
         self._lowered = False
         self._noted = -standing.NOTE_SECONDS
+        # The connection to the master by which the data on disk has come.
+        self._on_disk: str | None = None
         # History and offset that are saved already, or given up.
         self._settled: tuple[str, str] | None = None
 
@@ -95,7 +97,9 @@ class Watch:
                 self._deposed()
             if info["master_link_status"] == "up" and self._is_time_to_note():
                 with self._connect() as redis:
-                    if standing.is_on_disk(redis):
+                    link = standing.link_of(redis)
+                    if standing.is_on_disk(redis, copied=link != self._on_disk):
+                        self._on_disk = link
                         self._note(info)
             return
         known = self._known()
