@@ -42,9 +42,7 @@ def test_a_replica_that_the_sentinels_take_for_dead_follows_the_successor_too(
         cutting.join()
 
 
-@pytest.mark.parametrize(
-    ("started_with", "known"), [(2, {0: ADDRESSES[0], 1: ADDRESSES[1]}), (5, ADDRESSES)]
-)
+@pytest.mark.parametrize(("started_with", "known"), [(2, {0: ADDRESSES[0], 1: ADDRESSES[1]}), (5, ADDRESSES)])
 def test_a_master_that_started_among_fewer_or_more_pods_hands_over(
     pods: Pods, monkeypatch: pytest.MonkeyPatch, started_with: int, known: dict[int, str]
 ) -> None:
