@@ -21,7 +21,7 @@ from pathlib import Path
 from . import access, snapshots, standing
 from .config import PRIORITY_NEVER
 from .decision import KnownMaster, known_master
-from .handover import follow, followers
+from .handover import REPLICAS_TO_WRITE, follow, followers
 from .history import has_diverged
 from .log import log
 from .network import LOCAL, NO_ANSWER, ask_sentinels, replication_of
@@ -30,7 +30,6 @@ from .settings import PORT_REDIS, Settings
 
 LOOK_SECONDS = 1.0
 CALL_SECONDS = 2.0
-_REPLICAS_TO_WRITE = "min-replicas-to-write"
 # More replicas than there can be, so that every write is refused.
 _NEVER = "1000"
 _ORDERS = ("slaveof", "replicaof")
@@ -61,6 +60,8 @@ class Watch:
         self._fenced: tuple[str, float] | None = None
         self._lowered = False
         self._noted = -standing.NOTE_SECONDS
+        # The connection to the master by which the data on disk has come.
+        self._on_disk: str | None = None
         # History and offset that are saved already, or given up.
         self._settled: tuple[str, str] | None = None
 
@@ -96,7 +97,9 @@ class Watch:
                 self._deposed()
             if info["master_link_status"] == "up" and self._is_time_to_note():
                 with self._connect() as redis:
-                    if standing.is_on_disk(redis):
+                    link = standing.link_of(redis)
+                    if standing.is_on_disk(redis, copied=link != self._on_disk):
+                        self._on_disk = link
                         self._note(info)
             return
         known = self._known()
@@ -147,16 +150,16 @@ class Watch:
         """Refuse writes, and orders of the Sentinels, who would end a save; since when, by the monotonic clock."""
         with self._connect() as redis:
             if self._fenced is None:
-                before = pairs(redis.call("CONFIG", "GET", _REPLICAS_TO_WRITE))[_REPLICAS_TO_WRITE]
+                before = pairs(redis.call("CONFIG", "GET", REPLICAS_TO_WRITE))[REPLICAS_TO_WRITE]
                 self._fenced = before, time.monotonic()
-            redis.call("CONFIG", "SET", _REPLICAS_TO_WRITE, _NEVER)
+            redis.call("CONFIG", "SET", REPLICAS_TO_WRITE, _NEVER)
             self._obey(redis, "-")
         return self._fenced[1]
 
     def _unfence(self) -> None:
         if self._fenced is not None:
             with self._connect() as redis:
-                redis.call("CONFIG", "SET", _REPLICAS_TO_WRITE, self._fenced[0])
+                redis.call("CONFIG", "SET", REPLICAS_TO_WRITE, self._fenced[0])
                 self._obey(redis, "+")
             self._fenced = None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from . import standing
@@ -31,6 +31,7 @@ POLL_SECONDS = 0.02
 # A replica confirms once a second.
 FOLLOWS_SECONDS = 3
 CALL_SECONDS = 1.0
+REPLICAS_TO_WRITE = "min-replicas-to-write"
 # A Sentinel asks replicas each ten seconds, each second those that have lost their master: sentinel.c, Redis 8.0.
 INFO_PERIOD, INFO_PERIOD_NOW = 10000, 100
 LOOK_AGAIN_SECONDS = 1.5
@@ -63,6 +64,11 @@ def online_replicas(info: Mapping[str, str]) -> list[OnlineReplica]:
 def followers(info: Mapping[str, str]) -> int:
     """How many replicas have confirmed something of late (INFO replication)."""
     return sum(replica.silent_seconds <= FOLLOWS_SECONDS for replica in online_replicas(info))
+
+
+def replicas_to_write(server: Connection) -> int:
+    """Replicas without which a master refuses writes now; the operator changes it with the number of pods."""
+    return int(pairs(server.call("CONFIG", "GET", REPLICAS_TO_WRITE))[REPLICAS_TO_WRITE])
 
 
 def request_failover(settings: Settings, addresses: Mapping[int, str]) -> None:
@@ -125,6 +131,9 @@ def hand_over(settings: Settings, addresses: Mapping[int, str]) -> None:
             return
         _bring_along(settings, addresses, successor)
         _follow(settings, local, successor, ends)
+        with contextlib.suppress(OSError):
+            # The successor has it all: the next life need not look what this one had of its own.
+            standing.note(settings.paths, {**info, "role": "slave"})
         log("mastership handed over", to=successor, seconds=round(time.monotonic() - started, 2))
 
 
@@ -160,6 +169,8 @@ def _promote(
 ) -> tuple[bool, str | None]:
     """Ask the Sentinels one after the other; whether another is or may become master, and which, once it is seen."""
     own = addresses[settings.ordinal]
+    # Pods that came after the start of this one are known by their replication alone.
+    others = ({*addresses.values()} | whole) - {own}
     for ordinal, host in _sentinels(settings, addresses):
         if time.monotonic() > ends:
             break
@@ -169,17 +180,16 @@ def _promote(
             log("a Sentinel did not hand over", sentinel=ordinal, error=str(error))
             continue
         if named is None:
-            return True, _elected(settings, host, addresses, ends)
+            return True, _elected(settings, host, others, ends)
         log("a Sentinel names another master", sentinel=ordinal, master=named)
-        if named in addresses.values() and replication_of(settings, named).get("role") == "master":
+        if named in others and replication_of(settings, named).get("role") == "master":
             # This pod was replaced and did not know it, as after a freeze.
             return True, named
     return False, None
 
 
-def _elected(settings: Settings, host: str, addresses: Mapping[int, str], ends: float) -> str | None:
+def _elected(settings: Settings, host: str, others: Collection[str], ends: float) -> str | None:
     """The other member that a Sentinel names master instead of this pod; None when it names none by then."""
-    others = {address for ordinal, address in addresses.items() if ordinal != settings.ordinal}
     successor: list[str] = []
 
     def elected() -> bool:
@@ -269,7 +279,7 @@ def _follow(settings: Settings, local: Connection, successor: str, ends: float) 
         # This pod goes away: the successor needs enough replicas other than this one, or it refuses writes.
         with _connect(successor, PORT_REDIS, settings.redis_login) as there:
             info = there.info("replication")
-            return info["role"] == "master" and len(online_replicas(info)) > settings.replicas_to_write
+            return info["role"] == "master" and len(online_replicas(info)) > replicas_to_write(there)
 
     if not _poll(writable, ends):
         log("the successor has too few replicas yet", successor=successor)

@@ -162,12 +162,11 @@ class RedisPod:
         in_step, last_resort = False, state is not Volume.COMPLETE
         while self._server is not None and self._server.poll() is None:
             try:
-                with Connection(
-                    LOCAL, PORT_REDIS, self._settings.redis_login, deadline_seconds=1.0
-                ) as connection:
+                with self._connect() as connection:
                     info = connection.info("replication")
                     is_master = info["role"] == "master"
-                    if is_master or info["master_link_status"] == "up":
+                    linked = is_master or info["master_link_status"] == "up"
+                    if linked:
                         if not in_step:
                             connection.call("CONFIG", "SET", "replica-priority", str(PRIORITY_IN_STEP))
                             log("in step with the master; this replica may be promoted")
@@ -175,14 +174,20 @@ class RedisPod:
                         if is_master or standing.is_on_disk(connection):
                             volume.mark_complete(self._settings.paths)
                             return
-                    elif not (in_step or last_resort) and self._is_last_resort(time.monotonic() - started):
+                # Another connection: to ask pods that do not answer takes as long as one may be used.
+                waits = not (linked or in_step or last_resort)
+                if waits and self._is_last_resort(time.monotonic() - started):
+                    with self._connect() as connection:
                         connection.call("CONFIG", "SET", "replica-priority", str(PRIORITY_LAST_RESORT))
-                        last_resort = True
-                        log("no master for long; this replica may be promoted as a last resort")
+                    last_resort = True
+                    log("no master for long; this replica may be promoted as a last resort")
             except NO_ANSWER:
                 # Redis is starting or loading, or the volume is full; it is asked again.
                 pass
             time.sleep(WATCH_SECONDS)
+
+    def _connect(self) -> Connection:
+        return Connection(LOCAL, PORT_REDIS, self._settings.redis_login, deadline_seconds=1.0)
 
     def _is_last_resort(self, waited: float) -> bool:
         if waited < LAST_RESORT_SECONDS:

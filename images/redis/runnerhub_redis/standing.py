@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .files import write_private
-from .resp import Connection, pairs
+from .resp import Connection, pairs, text
 from .settings import Paths
 
 NOTE_SECONDS = 2.0
@@ -67,24 +67,49 @@ def note(paths: Paths, info: Mapping[str, str]) -> None:
     found = {name: info[name] for name in _FIELDS}
     last = read(paths)
     if last is None or found != last.info:
-        write_private(paths.standing, json.dumps(Standing(found, time.time()).told()))
-        paths.alone.unlink(missing_ok=True)
+        _write(paths, Standing(found, time.time()))
 
 
 def note_saved(paths: Paths) -> None:
-    """Write down that this pod has nothing of its own any more, as what it had is saved. Raises OSError."""
+    """Write down that this pod has nothing of its own any more, as what it had is saved. Raises OSError.
+
+    Its data is as old as before: made newer it would win against that of the master after it.
+    """
     last = read(paths)
     if last is not None and last.was_master:
-        note(paths, {**last.info, "role": "slave"})
+        _write(paths, Standing({**last.info, "role": "slave"}, last.at))
 
 
-def is_on_disk(redis: Connection) -> bool:
+def _write(paths: Paths, standing: Standing) -> None:
+    write_private(paths.standing, json.dumps(standing.told()))
+    paths.alone.unlink(missing_ok=True)
+
+
+def link_of(redis: Connection) -> str:
+    """Names a replica's connection to its master: another copy of the data comes by another one.
+
+    Raises ValueError when there is none.
+    """
+    _, there, rest = text(redis.call("CLIENT", "LIST", "TYPE", "master")).partition("id=")
+    if not there:
+        raise ValueError("this replica has no connection to a master")
+    return rest.split()[0]
+
+
+def is_on_disk(redis: Connection, *, copied: bool = True) -> bool:
     """Whether a replica in step would find all of its data after a restart.
 
     After a full copy Redis writes its append-only files anew; until that is done a start loads those of before.
+    `copied`: there may have been one; when there was none, the files are whole while others take their place.
     """
     info = redis.info("persistence")
     if info["aof_enabled"] == "0" and pairs(redis.call("CONFIG", "GET", "appendonly"))["appendonly"] == "no":
         return True
-    names = ("aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled", "aof_last_bgrewrite_status")
-    return [info[name] for name in names] == ["1", "0", "0", "ok"]
+    wanted = {"aof_enabled": "1", "aof_last_write_status": "ok"}
+    if copied:
+        wanted |= {
+            "aof_rewrite_in_progress": "0",
+            "aof_rewrite_scheduled": "0",
+            "aof_last_bgrewrite_status": "ok",
+        }
+    return all(info[name] == value for name, value in wanted.items())

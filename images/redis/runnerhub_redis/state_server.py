@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from . import snapshots, standing, volume
-from .handover import followers, online_replicas
+from .handover import followers, online_replicas, replicas_to_write
 from .network import LOCAL, NO_ANSWER
 from .resp import Connection, RespError
 from .settings import PORT_REDIS, PORT_STATE, Settings
@@ -151,9 +151,9 @@ def _master(settings: Settings, *, started: bool) -> tuple[int, str]:
             LOCAL, PORT_REDIS, settings.redis_login, deadline_seconds=READY_SECONDS
         ) as connection:
             info = connection.info("replication")
+            takes_writes = info["role"] == "master" and followers(info) >= replicas_to_write(connection)
     except NO_ANSWER as error:
         return 503, str(error)
-    takes_writes = info["role"] == "master" and followers(info) >= settings.replicas_to_write
     return (200, "master") if takes_writes else (503, info["role"])
 
 

@@ -20,6 +20,7 @@ from ..actions import (
     RestartPostgres,
     Rollout,
     ShrinkPostgres,
+    ShrinkRedis,
     SwitchPostgres,
 )
 from ..api import RedisStatus, RunnerHubCluster
@@ -103,7 +104,7 @@ def _stopped_by(step: Disruption) -> str | None:
     match step:
         case SwitchPostgres():
             return step.primary
-        case RestartPod():
+        case RestartPod() | ShrinkRedis():
             return step.pod
         case RestartPostgres() | ShrinkPostgres():
             return step.member

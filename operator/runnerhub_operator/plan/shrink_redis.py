@@ -58,14 +58,16 @@ def look(
     pod = snapshot.pod(last)
     if pod is not None and pod.cannot_start:
         return step
+    can_go = not unsettled and redis.master is not None and can_fail_over(snapshot.sentinels, now)
+    if can_go and _can_spare(cluster, snapshot, wanted, now):
+        return step
+    if renewing:
+        # That waits for the same, and holds up what else is to be renewed meanwhile.
+        return None
     if unsettled or redis.master is None:
         obstacle = f"{', '.join(unsettled) or 'a master'} to become healthy"
-    elif not can_fail_over(snapshot.sentinels, now):
+    elif not can_go:
         obstacle = "a majority of Sentinels that can take part in a failover"
-    elif _can_spare(cluster, snapshot, wanted, now):
-        return step
-    elif renewing:
-        return None
     else:
         obstacle = "the Sentinels to forget those that have gone"
     return Rollout(names.REDIS, None, f"{obstacle}, before {last} can go", holds_up=False)

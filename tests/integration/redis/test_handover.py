@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
+from dataclasses import replace
 
 import pytest
 import redis
@@ -38,6 +40,30 @@ def test_a_replica_that_the_sentinels_take_for_dead_follows_the_successor_too(
     finally:
         over.set()
         cutting.join()
+
+
+@pytest.mark.parametrize(("started_with", "known"), [(2, {0: ADDRESSES[0], 1: ADDRESSES[1]}), (5, ADDRESSES)])
+def test_a_master_that_started_among_fewer_or_more_pods_hands_over(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch, started_with: int, known: dict[int, str]
+) -> None:
+    """It is renewed last, and the successor may be a pod that came after its start."""
+    pods.start_all()
+    for ordinal in ADDRESSES:
+        pods.sentinel(ordinal).execute_command("SENTINEL", "DEBUG", "INFO-PERIOD", 100)
+    pods.redis(2).config_set("replica-priority", 1)
+    wait_until(lambda: all(priority_of(pods, ordinal) == 1 for ordinal in ADDRESSES))
+    paths = pods.settings().paths
+    standing.note(paths, pods.redis(0).info("replication"))
+    monkeypatch.setattr(handover, "LOCAL", ADDRESSES[0])
+    started = time.monotonic()
+    handover.hand_over(replace(pods.settings(), replicas=started_with), known)
+    assert time.monotonic() - started < handover.DEADLINE_SECONDS
+    assert is_master(pods, 2)
+    assert pods.redis(0).info("replication")["master_host"] == ADDRESSES[2]
+    assert pods.redis(1).info("replication")["master_host"] == ADDRESSES[2]
+    noted = standing.read(paths)
+    assert noted is not None
+    assert not noted.was_master, "the next life has nothing to save"
 
 
 def test_nobody_but_members_is_asked_whoever_the_sentinels_name(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from tests.unit.redis.test_redis_pod_configuration import write_settings
 
 @pytest.fixture
 def states(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """What the start program of pod 1 tells, which a test fills in; that of pod 2, the master, is gone."""
+    """What the start program of pod 1 tells, which a test fills in; that of pod 2, the master, never answers."""
     told: dict[str, Any] = {}
 
     class Handler(BaseHTTPRequestHandler):
@@ -38,7 +39,8 @@ def states(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     server = ThreadingHTTPServer((ADDRESSES[1], free_port()), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(network, "PORT_STATE", server.server_port)
-    yield told
+    with socket.create_server((ADDRESSES[2], server.server_port)):
+        yield told
     server.shutdown()
     server.server_close()
 
@@ -104,6 +106,46 @@ def test_of_restarted_replicas_the_furthest_may_be_promoted(
     finally:
         with suppress(redis.RedisError):
             client.shutdown(nosave=True)
+
+
+def test_a_replica_is_as_far_as_it_is_also_while_its_file_is_rewritten(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has confirmed counts; only after a copy the files are still those of before."""
+    monkeypatch.setattr(standing, "NOTE_SECONDS", 0.0)
+    master, replica = pods.start_redis(0, "--min-replicas-to-write", "0"), pods.redis(1)
+    other = pods.start_redis(2, "--min-replicas-to-write", "0")
+    for number in range(20):
+        master.set(f"key-{number}", "x")
+        other.set(f"key-{number}", "y")
+    pods.start_redis(1, "--appendonly", "yes", "--replicaof", ADDRESSES[0], str(pods.port))
+    paths, watch = pods.settings(1).paths, Looker(pods, 1).watch
+
+    def offset_noted() -> int:
+        watch.look()
+        found = standing.read(paths)
+        return int(found.info["master_repl_offset"]) if found is not None else 0
+
+    wait_until(lambda: offset_noted() > 0)
+    # Microseconds for each key.
+    replica.config_set("rdb-key-save-delay", 200_000)
+    replica.bgrewriteaof()
+    wait_until(lambda: not is_on_disk(pods, 1))
+    before = offset_noted()
+    master.set("later", "x")
+    wait_until(lambda: replica.exists("later") == 1)
+    assert offset_noted() > before
+    assert not is_on_disk(pods, 1), "what this is for"
+    wait_until(lambda: is_on_disk(pods, 1))
+    last = offset_noted()
+    replica.replicaof(ADDRESSES[2], str(pods.port))
+    wait_until(lambda: replica.get("key-0") == "y")
+    wait_until(lambda: replica.info("replication")["master_link_status"] == "up")
+    assert offset_noted() == last
+    assert not is_on_disk(pods, 1), "what this is for"
+    replica.config_set("rdb-key-save-delay", 0)
+    wait_until(lambda: offset_noted() != last)
+    assert is_on_disk(pods, 1)
 
 
 def is_on_disk(pods: Pods, ordinal: int) -> bool:

@@ -22,6 +22,11 @@ def test_only_a_master_that_is_followed_is_named(pods: Pods, monkeypatch: pytest
     wait_until(lambda: answer(0) == 200)
     assert answer(1) == 503
     assert answer(0, started=False) == 503
+    # As many as it needs today, whatever that was when the pod started.
+    pods.redis(0).config_set("min-replicas-to-write", 2)
+    assert answer(0) == 503
+    pods.redis(0).config_set("min-replicas-to-write", 1)
+    assert answer(0) == 200
     # A master that was replaced while it was frozen: its replicas have gone over to another.
     pods.redis(1).replicaof("NO", "ONE")
     wait_until(lambda: answer(0) == 503)

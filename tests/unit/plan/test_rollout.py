@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runnerhub_operator.actions import RestartPod, RestartPostgres, SwitchPostgres
+from runnerhub_operator.actions import (
+    Disruption,
+    ReinitializePostgres,
+    RenewDeployment,
+    RestartPod,
+    RestartPostgres,
+    ShrinkPostgres,
+    ShrinkRedis,
+    SwitchPostgres,
+)
 from runnerhub_operator.plan import LastStep, make_plan
 from runnerhub_operator.plan.rollout import plan_rollout
 from runnerhub_operator.plan.status import redis_status
@@ -242,3 +251,19 @@ def test_a_healthy_member_is_never_taken_away_while_another_is_broken(
     assert not broken
     if victim.component == "postgres":
         assert victim.name != leader
+
+
+def test_the_role_of_whom_a_step_stops_was_moved_by_that_step() -> None:
+    stops: dict[Disruption, str | None] = {
+        RestartPod("hub-redis-0", "uid", "new pod template"): "hub-redis-0",
+        SwitchPostgres("hub-postgres-0", "rolling change"): "hub-postgres-0",
+        RestartPostgres("hub-postgres-0", "changed parameters"): "hub-postgres-0",
+        ShrinkPostgres("hub-postgres-2", 2): "hub-postgres-2",
+        ShrinkRedis("hub-redis-4", 4): "hub-redis-4",
+    }
+    others = ReinitializePostgres("hub-postgres-1", "broken"), RenewDeployment({}, "new pod template")
+    assert {type(step) for step in (*stops, *others)} == set(get_args(Disruption))
+    for step, holder in stops.items():
+        assert LastStep.done(step, NOW, None).has_moved(holder, NOW)
+    for other in others:
+        assert LastStep.done(other, NOW, None).stopped is None

@@ -138,6 +138,22 @@ def test_nobody_goes_while_those_that_stay_are_not_well(snap: Snapshot, what: st
     assert what in told.message
 
 
+@pytest.mark.parametrize(
+    "snap",
+    [
+        there(5, counted=7, p0=OLD, p1={"ready": False}),
+        there(5, p0=OLD, p1={"ready": False}),
+        # Between two masters, as during a hand-over.
+        there(5, p0=OLD, named=1),
+    ],
+)
+def test_nothing_else_is_renewed_while_one_that_was_renewed_is_not_back(snap: Snapshot) -> None:
+    found = plan(snap, {**SPEC, "orchestrator": {"image": "example.test/other:2"}})
+    assert "to become healthy" in waits_for(found)
+    assert found.rollout is not None
+    assert found.rollout.holds_up
+
+
 def test_one_that_is_broken_may_go() -> None:
     assert step(plan(there(7, p6={"ready": False}))) == ShrinkRedis(member(6), 6)
     never = {"ready": False, "waiting_reason": "Unschedulable"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,6 +111,7 @@ def test_what_is_written_down_is_read_again(tmp_path: Path) -> None:
     assert saved is not None
     assert not saved.was_master
     assert saved.info["master_repl_offset"] == "7"
+    assert saved.at == found.at, "the data is no newer for that"
 
 
 def test_what_an_older_version_wrote_down_of_a_master_counts(tmp_path: Path) -> None:
@@ -127,3 +129,39 @@ def test_what_an_older_version_wrote_down_of_a_master_counts(tmp_path: Path) -> 
 @pytest.mark.parametrize("told", [None, 7, [], {}, {"master_replid": "a", "master_repl_offset": "x"}])
 def test_nonsense_tells_nothing(told: object) -> None:
     assert standing.parse(told) is None
+
+
+class Replica:
+    """A Redis that tells this of its append-only file."""
+
+    def __init__(self, **changes: str) -> None:
+        self._told = {
+            "aof_enabled": "1",
+            "aof_rewrite_in_progress": "0",
+            "aof_rewrite_scheduled": "0",
+            "aof_last_bgrewrite_status": "ok",
+            "aof_last_write_status": "ok",
+            **changes,
+        }
+
+    def info(self, section: str) -> dict[str, str]:
+        assert section == "persistence"
+        return self._told
+
+
+@pytest.mark.parametrize(
+    ("changes", "after_a_copy", "otherwise"),
+    [
+        ({}, True, True),
+        ({"aof_rewrite_in_progress": "1"}, False, True),
+        ({"aof_rewrite_scheduled": "1"}, False, True),
+        ({"aof_last_bgrewrite_status": "err"}, False, True),
+        ({"aof_last_write_status": "err"}, False, False),
+    ],
+)
+def test_what_a_replica_would_find_after_a_restart(
+    changes: dict[str, str], after_a_copy: bool, otherwise: bool
+) -> None:
+    replica: Any = Replica(**changes)
+    assert standing.is_on_disk(replica) is after_a_copy
+    assert standing.is_on_disk(replica, copied=False) is otherwise
