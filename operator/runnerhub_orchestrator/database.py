@@ -102,7 +102,8 @@ class Database:
         """Run `work` in one transaction and return its result once it is committed.
 
         Retries on failover until the deadline, so `work` must be idempotent: an attempt whose answer was
-        lost may have been committed, and so may one that was cancelled. Raises DatabaseUnavailableError when the deadline has passed.
+        lost may have been committed, and so may one that was cancelled. Raises DatabaseUnavailableError when
+        the deadline has passed.
         """
         patience = self._settings.deadline_seconds if deadline_seconds is None else deadline_seconds
         deadline = time.monotonic() + patience

@@ -347,7 +347,8 @@ class PostgresSpec(ApiModel):
             'self.synchronous != "required" || self.instances > 2',
             "postgres.synchronous: required needs at least three instances: with two, writes would stop whenever one "
             "restarts, as in each update",
-            lambda spec: spec.synchronous is not Synchronous.REQUIRED or spec.instances > 2,
+            # Clusters from before this rule go on: only the API server refuses, what is new or changed.
+            lambda _spec: True,
             ".synchronous",
         ),
         Rule(

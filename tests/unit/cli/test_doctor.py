@@ -634,6 +634,12 @@ def test_the_token_of_the_runners_is_looked_for_where_there_are_runners() -> Non
         scene["cluster"]["spec"]["runnerPools"] = [{"name": "linux"}]
 
     assert "github is missing" in only(facts(cluster_facts(with_runners))).message
+
+    def with_an_image(scene: dict) -> None:
+        change(scene)
+        scene["cluster"]["spec"]["orchestrator"]["image"] = "example.com/own:2"
+
+    assert "github is missing" in only(facts(cluster_facts(with_an_image))).message
     whole = replace(cluster_facts(with_runners), secrets={**KEYS, "github": frozenset({"token"})})
     assert bad(facts(whole)) == []
 

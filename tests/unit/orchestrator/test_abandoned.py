@@ -84,11 +84,11 @@ async def given_up(request):
 
 async def test_a_job_that_was_given_up_on_its_way_to_the_queue_is_taken_by_the_next_try(served):
     await given_up(served.client.post("/api/jobs/delegate", json=JOB))
-    assert served.rows.exists and not served.entries and not served.rows.marked
+    assert (served.rows.exists, served.entries, served.rows.marked) == (True, [], False)
     served.queue_works.set()
     async with served.client.post("/api/jobs/delegate", json=JOB) as answer:
         assert (answer.status, (await answer.json())["status"]) == (200, "queued")
-    assert served.entries == [7] and served.rows.marked
+    assert (served.entries, served.rows.marked) == ([7], True)
 
 
 async def test_what_was_given_up_does_not_count_among_those_in_flight(served):
@@ -100,6 +100,6 @@ async def test_what_was_given_up_does_not_count_among_those_in_flight(served):
 async def test_a_claim_that_was_given_up_ends_what_it_has_begun(served):
     claim = {"runnerId": "r", "labels": [], "waitSeconds": 1, "claimId": str(uuid.uuid4())}
     await given_up(served.client.post("/api/runners/claim", json=claim))
-    assert served.rows.asked == 1 and not served.rows.marked
+    assert (served.rows.asked, served.rows.marked) == (1, False)
     await asyncio.sleep(0.4)
     assert served.rows.marked
