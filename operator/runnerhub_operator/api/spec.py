@@ -664,7 +664,8 @@ class LoadBalancerSpec(ApiModel):
         ge=0,
         le=600,
         description="Time in seconds over which an orchestrator that has come up gets its full share of requests. "
-        "0: at once. A change is reloaded.",
+        "0: at once, and so with maxConnectionsPerOrchestrator, which HAProxy would let grow with the share. A change "
+        "is reloaded.",
     )
     timeouts: LoadBalancerTimeoutsSpec = Field(
         default_factory=LoadBalancerTimeoutsSpec,

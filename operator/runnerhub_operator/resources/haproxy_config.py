@@ -67,8 +67,9 @@ def render(
         # Quoted, or HAProxy would not put the variable's value in.
         return f'server-template pod {server_slots(replicas)} "{pods_service}.${{SERVICE_DOMAIN}}:{port}"'
 
-    slowly = f" slowstart {spec.slow_start_seconds}s" if spec.slow_start_seconds else ""
     most = spec.max_connections_per_orchestrator
+    # slowstart would let the limit grow from one request as well.
+    slowly = f" slowstart {spec.slow_start_seconds}s" if spec.slow_start_seconds and not most else ""
     at_most = f" maxconn {most}" if most else ""
     orchestrators = f"{servers(names.PORT_ORCHESTRATOR)}{slowly}{at_most}"
     sections = [

@@ -92,6 +92,13 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
+def test_a_limit_of_requests_holds_from_the_first_second_on(config: str) -> None:
+    assert "slowstart 10s" in config
+    limited = configuration(context(loadBalancer={"maxConnectionsPerOrchestrator": 100}))
+    assert "maxconn 100" in limited
+    assert "slowstart" not in limited
+
+
 def template(built: BuildContext) -> Manifest:
     result: Manifest = one(loadbalancer_manifests(built), "Deployment")["spec"]["template"]
     return result
