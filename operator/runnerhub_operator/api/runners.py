@@ -54,8 +54,8 @@ class GithubSpec(ApiModel):
         default=None,
         description="Secret in the cluster's namespace whose key `token` holds a token that may manage self-hosted "
         "runners of that organisation or repository. An image of your own in spec.orchestrator.image gets it as "
-        "GITHUB_TOKEN, unless spec.orchestrator.env sets that or there is spec.orchestrator.envFrom. Default: none, then "
-        "runners take jobs without being registered.",
+        "GITHUB_TOKEN, unless spec.orchestrator.env sets that or there is spec.orchestrator.envFrom. Default: none, "
+        "then runners take jobs without being registered.",
     )
 
 

@@ -274,7 +274,9 @@ def test_an_image_of_somebody_else_has_the_token_of_github_and_ours_has_not() ->
     own = {**other, "env": [{"name": "GITHUB_TOKEN", "value": "mine"}]}
     assert environment(build(github=github, orchestrator=own), "orchestrator")["GITHUB_TOKEN"] == "mine"
     from_elsewhere = {**other, "envFrom": [{"secretRef": {"name": "own"}}]}
-    assert "GITHUB_TOKEN" not in environment(build(github=github, orchestrator=from_elsewhere), "orchestrator")
+    assert "GITHUB_TOKEN" not in environment(
+        build(github=github, orchestrator=from_elsewhere), "orchestrator"
+    )
 
 
 def test_orchestrators_and_load_balancer_name_the_cluster_alike() -> None:

@@ -187,7 +187,9 @@ def test_what_is_just_allowed_is_accepted() -> None:
     assert parsed.spec.ingress is not None
 
 
-def test_two_instances_that_require_a_standby_are_refused_by_the_api_server_and_served_where_they_are() -> None:
+def test_two_instances_that_require_a_standby_are_refused_by_the_api_server_and_served_where_they_are() -> (
+    None
+):
     spec = {"postgres": {"synchronous": "required", "instances": 2}}
     assert parse_cluster(resource(spec)).spec.postgres.instances == 2
     rules = at(schema(), ".spec.postgres")["x-kubernetes-validations"]

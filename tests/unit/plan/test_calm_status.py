@@ -193,7 +193,9 @@ def test_after_a_restart_of_the_operator_a_lost_storage_is_told_on(first: dict[s
 
 
 def test_the_failing_checks_of_a_message_are_read_as_they_were_told() -> None:
-    message = "3 of 3 ready, leader a; the check of canary fails: no; the row: gone; the check of storage fails: x"
+    message = (
+        "3 of 3 ready, leader a; the check of canary fails: no; the row: gone; the check of storage fails: x"
+    )
     message += "; since 2026-01-01T12:01:20Z"
     assert checks_in(message) == {"canary": "no; the row: gone", "storage": "x"}
     assert checks_in("3 of 3 ready, leader a") == {}
