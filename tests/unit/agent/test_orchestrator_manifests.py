@@ -268,6 +268,8 @@ def test_an_image_of_somebody_else_has_the_token_of_github_and_ours_has_not() ->
     other: dict[str, Any] = {"image": "example.com/own:2"}
     given = build(github=github, orchestrator=other)
     assert environment(given, "orchestrator")["GITHUB_TOKEN"] == "<github/token>"
+    (token,) = [item for item in container(given, "orchestrator")["env"] if item["name"] == "GITHUB_TOKEN"]
+    assert token["valueFrom"]["secretKeyRef"]["optional"] is True, "without the Secret it serves"
     assert "GITHUB_TOKEN" not in environment(given, "ha-agent")
     assert "GITHUB_TOKEN" not in environment(build(github=github), "orchestrator")
     assert "GITHUB_TOKEN" not in environment(build(orchestrator=other), "orchestrator")
