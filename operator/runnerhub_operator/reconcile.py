@@ -176,8 +176,10 @@ class Reconciler:
         if ingress is not None and ingress.gateway is not None and not objects.http_routes:
             self._want_http_routes()
         with metrics.PHASE_SECONDS.labels("observe").time():
-            gateways = await self._gateways.of(cluster, objects.children)
-            snapshot = replace(await observe(cluster, objects, self._http), gateways=gateways)
+            gateways, snapshot = await asyncio.gather(
+                self._gateways.of(cluster, objects.children), observe(cluster, objects, self._http)
+            )
+            snapshot = replace(snapshot, gateways=gateways)
         uid, memory = self._memories.get(key, (cluster.uid, None))
         with metrics.PHASE_SECONDS.labels("plan").time():
             plan = make_plan(cluster, snapshot, self._images, memory if uid == cluster.uid else None)

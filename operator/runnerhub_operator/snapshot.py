@@ -329,10 +329,13 @@ class Scaled:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """Where a Gateway of the Gateway API listens, and why it does not, "" when it does or does not say."""
+    """Where a Gateway of the Gateway API listens, and why it does not, "" when it does or does not say; `readable`:
+    whether the operator may read it.
+    """
 
     addresses: tuple[str, ...] = ()
     problem: str = ""
+    readable: bool = True
 
     @classmethod
     def of(cls, body: Manifest) -> Gateway:

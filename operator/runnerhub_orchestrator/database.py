@@ -102,7 +102,8 @@ class Database:
         """Run `work` in one transaction and return its result once it is committed.
 
         Retries on failover until the deadline, so `work` must be idempotent: an attempt whose answer was
-        lost may have been committed. Raises DatabaseUnavailableError when the deadline has passed.
+        lost may have been committed, and so may one that was cancelled. Raises DatabaseUnavailableError when
+        the deadline has passed.
         """
         patience = self._settings.deadline_seconds if deadline_seconds is None else deadline_seconds
         deadline = time.monotonic() + patience
@@ -142,10 +143,11 @@ class Database:
 
     async def _execute(self, session: _Session, work: Work[T], timeout_seconds: float) -> T:
         task = asyncio.ensure_future(self._transaction(session, work, timeout_seconds))
-        healthy = False
+        healthy, abandoned = False, True
         try:
             # Not asyncio.timeout: cancelling a psycopg call sends a cancel request (see the module's text).
             await asyncio.wait({task}, timeout=max(timeout_seconds, 0.05))
+            abandoned = False
             if not task.done():
                 raise TimeoutError(f"no answer within {timeout_seconds:.1f} s")
             healthy = leaves_connection_usable(task.exception())
@@ -155,7 +157,11 @@ class Database:
                 session.sever()
                 with contextlib.suppress(Exception):
                     await task
-            await self._give_back(session, healthy=healthy)
+            if abandoned:
+                # That somebody hung up says nothing of the other connections.
+                await session.connection.close()
+            else:
+                await self._give_back(session, healthy=healthy)
 
     async def _transaction(self, session: _Session, work: Work[T], timeout_seconds: float) -> T:
         connection = session.connection

@@ -78,7 +78,13 @@ class Api:
         """The aiohttp application with all routes."""
         application = web.Application(
             client_max_size=BODY_LIMIT_BYTES,
-            middlewares=[self._observe, self._errors, self._own_requests, self._guard()],
+            middlewares=[
+                self._to_the_end(),
+                self._observe,
+                self._errors,
+                self._own_requests,
+                self._guard(),
+            ],
         )
         application.add_routes(
             [
@@ -98,6 +104,25 @@ class Api:
         return application
 
     # -- middlewares ---------------------------------------------------------------------------------
+
+    def _to_the_end(self) -> Any:
+        """Of what clients hang up on, only that stops which the load balancer gives up soon and asks another pod.
+
+        During a failover each would else hold its place among those in flight until its own patience ends. To stop it
+        anywhere is safe, as a crash is; but a claim must give back what it took.
+        """
+        kept: set[asyncio.Future[web.StreamResponse]] = set()
+
+        @web.middleware
+        async def to_the_end(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if request.match_info.handler in (self.delegate, self.get_job):
+                return await handler(request)
+            task = asyncio.ensure_future(handler(request))
+            kept.add(task)
+            task.add_done_callback(kept.discard)
+            return await asyncio.shield(task)
+
+        return to_the_end
 
     @web.middleware
     async def _observe(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -106,7 +106,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         # The ports open before anything else works: /health says what the process waits for.
-        await self._listen(self._api.application(), self._settings.port)
+        await self._listen(self._api.application(), self._settings.port, stops_abandoned=True)
         await self._listen(self._hub.application(), self._settings.websocket_port)
         log.info("listening", extra={"port": self._settings.port, "websocket": self._settings.websocket_port})
         self._leadership.start()
@@ -125,10 +125,13 @@ class Service:
         self._health.schema_ready = True
         log.info("serving")
 
-    async def _listen(self, application: web.Application, port: int) -> None:
+    async def _listen(
+        self, application: web.Application, port: int, *, stops_abandoned: bool = False
+    ) -> None:
         runner = web.AppRunner(
             application,
             access_log=None,
+            handler_cancellation=stops_abandoned,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             shutdown_timeout=max(self._settings.stop_seconds - self._settings.drain_seconds - 2, 1),
         )

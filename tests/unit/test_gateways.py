@@ -65,18 +65,42 @@ async def test_a_gateway_without_an_address_is_looked_at_again(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("error", "again"),
-    [(RefusedError("no", 403), False), (NotFoundError("no", 404), False), (UnavailableError("no", 0), True)],
+    ("error", "known", "again"),
+    [
+        (RefusedError("no", 403), {PUBLIC: Gateway(readable=False)}, False),
+        (NotFoundError("no", 404), {PUBLIC: Gateway(problem="it does not exist")}, True),
+        (UnavailableError("no", 0), {}, True),
+    ],
 )
-async def test_a_gateway_that_cannot_be_read_is_not_known(
-    monkeypatch: pytest.MonkeyPatch, error: KubeError, again: bool
+async def test_a_gateway_that_cannot_be_read_is_told_as_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, error: KubeError, known: dict[Any, Gateway], again: bool
 ) -> None:
     monkeypatch.setattr(gateways, "AGAIN_SECONDS", 0.0)
     api = Api(error)
     found = reading(api)
     for _ in range(2):
-        assert await found.of(cluster(SPEC), route()) == {}
+        assert await found.of(cluster(SPEC), route()) == known
     assert len(api.asked) == (2 if again else 1)
+
+
+async def test_a_gateway_that_does_not_come_is_as_it_was_known_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateways, "AGAIN_SECONDS", 0.0)
+    api = Api(LISTENS)
+    found = reading(api)
+    before = await found.of(cluster(SPEC), route())
+    api.answer = UnavailableError("no", 0)
+    for words in ("other", "other", "words"):
+        assert await found.of(cluster(SPEC), route(words)) == before
+
+
+async def test_a_new_address_that_no_route_tells_of_is_found_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Api(LISTENS)
+    found = reading(api)
+    await found.of(cluster(SPEC), route())
+    api.answer = {**LISTENS, "addresses": [{"value": "192.0.2.2"}]}
+    assert (await found.of(cluster(SPEC), route()))[PUBLIC].addresses == ("192.0.2.1",)
+    monkeypatch.setattr(gateways, "LATER_SECONDS", 0.0)
+    assert (await found.of(cluster(SPEC), route()))[PUBLIC].addresses == ("192.0.2.2",)
 
 
 async def test_nothing_is_read_without_a_route_that_somebody_has_answered() -> None:

@@ -310,7 +310,7 @@ def _foreign_secrets(spec: RunnerHubClusterSpec | None) -> dict[str, tuple[str, 
         return found
     for item in (*spec.image_pull_secrets, *spec.orchestrator.pod_template.image_pull_secrets):
         found[item.name] = (".dockerconfigjson",)
-    if spec.github.token_secret_name is not None and spec.runner_pools:
+    if spec.github.token_secret_name is not None and (spec.runner_pools or spec.orchestrator.image):
         found[spec.github.token_secret_name] = ("token",)
     if spec.load_balancer.tls is not None:
         found[spec.load_balancer.tls.secret_name] = ("tls.crt", "tls.key")

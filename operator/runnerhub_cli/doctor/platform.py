@@ -220,12 +220,23 @@ def _more_rights(facts: Facts) -> tuple[str, str]:
     found = _installation(facts)
     missing = bool(found.watched) and facts.namespace not in found.watched
     remedy = "Add the namespace to watchNamespaces." if missing else "Restore the chart's roles."
+    if _by_argo_cd(facts.crd):
+        return f"{remedy[:-1]}, in the Application of Argo CD.", ""
     if not found.by_helm:
         return f"{remedy[:-1]}, by applying its manifests again.", ""
     command = f"{_helm('upgrade', facts)} --reset-then-reuse-values"
     if missing:
         command += f" --set 'watchNamespaces={{{','.join((*found.watched, facts.namespace))}}}'"
     return remedy, command
+
+
+def _by_argo_cd(crd: Mapping[str, Any] | Unknown | None) -> bool:
+    """Whether Argo CD has applied the definition, which comes with the operator; its labels are those of Helm.
+
+    Source of the annotation: https://argo-cd.readthedocs.io/en/stable/user-guide/resource_tracking/
+    """
+    metadata = {} if crd is None or isinstance(crd, Unknown) else crd.get("metadata", {})
+    return any(name.startswith("argocd.argoproj.io/tracking") for name in metadata.get("annotations", {}))
 
 
 def check_permissions(facts: Facts) -> Iterator[Finding]:

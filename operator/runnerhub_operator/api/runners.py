@@ -53,7 +53,9 @@ class GithubSpec(ApiModel):
     token_secret_name: ObjectName | None = Field(
         default=None,
         description="Secret in the cluster's namespace whose key `token` holds a token that may manage self-hosted "
-        "runners of that organisation or repository. Default: none, then runners take jobs without being registered.",
+        "runners of that organisation or repository. An image of your own in spec.orchestrator.image gets it as "
+        "GITHUB_TOKEN, unless spec.orchestrator.env sets that or there is spec.orchestrator.envFrom. Default: none, "
+        "then runners take jobs without being registered.",
     )
 
 

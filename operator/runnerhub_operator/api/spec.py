@@ -347,7 +347,8 @@ class PostgresSpec(ApiModel):
             'self.synchronous != "required" || self.instances > 2',
             "postgres.synchronous: required needs at least three instances: with two, writes would stop whenever one "
             "restarts, as in each update",
-            lambda spec: spec.synchronous is not Synchronous.REQUIRED or spec.instances > 2,
+            # Clusters from before this rule go on: only the API server refuses, what is new or changed.
+            lambda _spec: True,
             ".synchronous",
         ),
         Rule(
@@ -663,7 +664,8 @@ class LoadBalancerSpec(ApiModel):
         ge=0,
         le=600,
         description="Time in seconds over which an orchestrator that has come up gets its full share of requests. "
-        "0: at once. A change is reloaded.",
+        "0: at once, and so with maxConnectionsPerOrchestrator, which HAProxy would let grow with the share. A change "
+        "is reloaded.",
     )
     timeouts: LoadBalancerTimeoutsSpec = Field(
         default_factory=LoadBalancerTimeoutsSpec,

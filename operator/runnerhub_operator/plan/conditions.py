@@ -6,6 +6,7 @@ as ready only when it is complete, so that `kubectl wait --for=condition=Ready` 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -264,7 +265,7 @@ def orchestrators_verdict(
         f"{status.ready} of {wanted} ready{told}, {leader}",
         _refused(cluster, snapshot, names.ORCHESTRATOR),
         migration,
-        *(f"the check of {name} fails: {error}" for name, error in sorted(failing_checks.items())),
+        *(f"{_check_fails(name)}{error}" for name, error in sorted(failing_checks.items())),
     )
     verdict = _verdict(
         ConditionType.ORCHESTRATORS,
@@ -277,6 +278,16 @@ def orchestrators_verdict(
     if failing_checks and verdict.reason == ConditionReason.AVAILABLE:
         return replace(verdict, reason=ConditionReason.CHECKS_FAIL, full=False)
     return verdict
+
+
+def _check_fails(name: str) -> str:
+    return f"the check of {name} fails: "
+
+
+def checks_in(message: str) -> dict[str, str]:
+    """The failing checks that a message of OrchestratorsReady tells, with their errors, by name."""
+    start = _check_fails(f"({'|'.join(names.HEALTH_BESIDE)})")
+    return dict(re.findall(f"{start}(.*?)(?=; the check of |; since |$)", message))
 
 
 def load_balancer_verdict(

@@ -75,6 +75,8 @@ def _of_route(
 
 def _whereabouts(gateway: Gateway | None) -> str:
     if gateway is None:
+        return "(its address is not known yet)"
+    if not gateway.readable:
         return "(the operator may not read its address)"
     return f"at {', '.join(gateway.addresses)}" if gateway.addresses else "(it tells no address)"
 

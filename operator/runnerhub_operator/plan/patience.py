@@ -21,6 +21,7 @@ from ..api import (
     RunnerHubClusterStatus,
 )
 from ..snapshot import Snapshot
+from .conditions import checks_in
 
 PATIENCE_SECONDS: Final = 15.0
 # Lags that come and go with the load are told no sooner than this after the last time.
@@ -169,17 +170,27 @@ def _failing_checks(
 ) -> Mapping[str, Failing]:
     """The checks that fail at any agent; `known` is empty after a restart, so what the status tells lasts on."""
     now, found = snapshot.now, snapshot.failing_checks
+    known = known or _checks_told(before, now)
     if found is None:
         return known
-    told_before = any(item.reason == ConditionReason.CHECKS_FAIL for item in before.conditions)
-    since = now - timedelta(seconds=PATIENCE_SECONDS) if told_before and not known else now
     lasting = {
         name: item for name, item in known.items() if (now - item.at).total_seconds() < FAILING_SECONDS
     }
     seen = {
-        name: replace(lasting.get(name, Failing(since, now, error)), at=now) for name, error in found.items()
+        name: replace(lasting.get(name, Failing(now, now, error)), at=now) for name, error in found.items()
     }
     return {**lasting, **seen}
+
+
+def _checks_told(before: RunnerHubClusterStatus, now: datetime) -> Mapping[str, Failing]:
+    """The failing checks that the status tells, as if seen until now; the first agent that is asked may be well."""
+    since = now - timedelta(seconds=PATIENCE_SECONDS)
+    return {
+        name: Failing(since, now, error)
+        for item in before.conditions
+        if item.type == ConditionType.ORCHESTRATORS and item.reason == ConditionReason.CHECKS_FAIL
+        for name, error in checks_in(item.message).items()
+    }
 
 
 def _without_lags(status: PostgresStatus | RedisStatus) -> PostgresStatus | RedisStatus:

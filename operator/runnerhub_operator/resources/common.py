@@ -159,9 +159,10 @@ def config_hash(*data: object) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def secret_env(variable: str, secret: str, key: str) -> Manifest:
-    """Environment variable read from a Secret."""
-    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+def secret_env(variable: str, secret: str, key: str, *, optional: bool = False) -> Manifest:
+    """Environment variable read from a Secret. `optional`: the pod starts without the Secret or its key."""
+    source: Manifest = {"name": secret, "key": key, **({"optional": True} if optional else {})}
+    return {"name": variable, "valueFrom": {"secretKeyRef": source}}
 
 
 def secret_volume(name: str, secret: str, keys: Sequence[str] = (), *, optional: bool = False) -> Manifest:

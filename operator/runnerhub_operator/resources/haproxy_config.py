@@ -14,7 +14,7 @@ from ..api import LoadBalancerSpec, ServiceType
 
 # Idempotent by its jobId, so a second try of the same request is the same job.
 DELEGATE_PATH: Final = "/api/jobs/delegate"
-# Whatever else an image serves may take its time, and the numbers of all jobs do while the database is slow.
+# The numbers of all jobs may take their time, as they do while the database is slow.
 JOB_PATHS: Final = "^/api/jobs/[^/]+$"
 METRICS_PATH: Final = "/api/jobs/metrics"
 # Above the 2.5 s that it takes to accept a job while Redis fails over, and well below the 5 s for which clients wait.
@@ -55,20 +55,28 @@ def server_slots(replicas: int) -> int:
 
 
 def render(
-    spec: LoadBalancerSpec, *, cluster: str, pods_service: str, replicas: int, queue_services: Sequence[str]
+    spec: LoadBalancerSpec,
+    *,
+    cluster: str,
+    pods_service: str,
+    replicas: int,
+    queue_services: Sequence[str],
+    default_image: bool = True,
 ) -> str:
     """The whole configuration.
 
     `cluster` is namespace/name, which pods compare with their own; `pods_service` is the headless Service of the
-    orchestrators, `replicas` their number; `queue_services`: the Services of the single Redis pods.
+    orchestrators, `replicas` their number; `queue_services`: the Services of the single Redis pods; `default_image`:
+    whether the orchestrators are our own, of which is known what answers soon.
     """
 
     def servers(port: int) -> str:
         # Quoted, or HAProxy would not put the variable's value in.
         return f'server-template pod {server_slots(replicas)} "{pods_service}.${{SERVICE_DOMAIN}}:{port}"'
 
-    slowly = f" slowstart {spec.slow_start_seconds}s" if spec.slow_start_seconds else ""
     most = spec.max_connections_per_orchestrator
+    # slowstart would let the limit grow from one request as well.
+    slowly = f" slowstart {spec.slow_start_seconds}s" if spec.slow_start_seconds and not most else ""
     at_most = f" maxconn {most}" if most else ""
     orchestrators = f"{servers(names.PORT_ORCHESTRATOR)}{slowly}{at_most}"
     sections = [
@@ -77,7 +85,7 @@ def render(
         _resolvers(),
         _stats(),
         _frontend(spec, cluster),
-        _orchestrators(spec, orchestrators, cluster),
+        _orchestrators(spec, orchestrators, cluster, _quick(spec) if default_image else []),
         _any_orchestrator(spec, orchestrators, cluster),
         _websockets(servers(names.PORT_WEBSOCKET), cluster),
         _agents(servers(names.PORT_AGENT), cluster),
@@ -278,19 +286,28 @@ def _alive_check(path: str, cluster: str) -> list[str]:
     ]
 
 
-def _orchestrators(spec: LoadBalancerSpec, servers: str, cluster: str) -> list[str]:
-    """Those that say they can serve, and whose ha-agent can write to the database: not every image looks at it."""
+def _quick(spec: LoadBalancerSpec) -> list[str]:
+    """What is answered soon is asked of another sooner than two checks find out that a pod stands still."""
     patience = min(PATIENCE_SECONDS, spec.timeouts.server_seconds)
-    quick = "{ method POST } delegate or { method GET HEAD } job !numbers"
+    return [
+        f"acl job path_reg {JOB_PATHS}",
+        f"acl numbers path {METRICS_PATH}",
+        f"http-request set-timeout server {patience}s if "
+        "{ method POST } delegate or { method GET HEAD } job !numbers",
+    ]
+
+
+def _orchestrators(spec: LoadBalancerSpec, servers: str, cluster: str, quick: Sequence[str]) -> list[str]:
+    """Those that say they can serve, and whose ha-agent can write to the database: not every image looks at it.
+
+    `quick`: directives about requests that are answered soon or asked of another.
+    """
     return [
         "backend orchestrators",
         f"balance {spec.balance.value}",
         *_request_retries(spec, "response-timeout"),
         f"retries {TRIES - 1}",
-        # A pod that stands still is called healthy until two checks of it have failed.
-        f"acl job path_reg {JOB_PATHS}",
-        f"acl numbers path {METRICS_PATH}",
-        f"http-request set-timeout server {patience}s if {quick}",
+        *quick,
         "option httpchk",
         *_check_step("", "/health", cluster),
         *_check_step(f" port {names.PORT_AGENT}", "/health/database", cluster),

@@ -70,6 +70,7 @@ def configuration(context: BuildContext) -> str:
             names.member(context.name, names.REDIS, ordinal)
             for ordinal in range(context.cluster.spec.redis.replicas)
         ],
+        default_image=spec.image is None,
     )
 
 

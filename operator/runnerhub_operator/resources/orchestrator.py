@@ -267,12 +267,15 @@ def orchestrator_environment(context: BuildContext) -> list[Manifest]:
 
 
 def _github_token(context: BuildContext) -> list[Manifest]:
-    """For an image that talks to GitHub itself, as the public application does; our own has no use for it."""
+    """For an image that talks to GitHub itself, as the public application does; our own has no use for it.
+
+    What envFrom brings is not known, and would be replaced by this.
+    """
     spec, secret = context.cluster.spec.orchestrator, context.cluster.spec.github.token_secret_name
-    given = any(variable.name == GITHUB_TOKEN for variable in spec.env)
+    given = spec.env_from or any(variable.name == GITHUB_TOKEN for variable in spec.env)
     if spec.image is None or secret is None or given:
         return []
-    return [secret_env(GITHUB_TOKEN, secret, "token")]
+    return [secret_env(GITHUB_TOKEN, secret, "token", optional=True)]
 
 
 def agent_environment(context: BuildContext) -> list[Manifest]:

@@ -262,6 +262,26 @@ async def test_a_hanging_statement_ends_with_the_attempt(database_settings):
     await database.close()
 
 
+async def test_what_is_given_up_ends_at_once_and_costs_no_other_connection(database):
+    async def own_pid(connection):
+        return (await (await connection.execute("SELECT pg_backend_pid() AS pid")).fetchone())["pid"]
+
+    async def hang(connection):
+        await connection.execute("SELECT pg_sleep(60)")
+
+    await asyncio.gather(database.run(own_pid), database.run(own_pid))
+    idle = len(database._idle)
+    task = asyncio.create_task(database.run(hang))
+    await asyncio.sleep(0.3)
+    started = time.monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.monotonic() - started < 1
+    assert len(database._idle) == idle - 1
+    assert await database.run(own_pid)
+
+
 async def test_a_broken_connection_is_replaced(database):
     async def own_pid(connection):
         return (await (await connection.execute("SELECT pg_backend_pid() AS pid")).fetchone())["pid"]

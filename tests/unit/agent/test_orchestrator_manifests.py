@@ -268,11 +268,17 @@ def test_an_image_of_somebody_else_has_the_token_of_github_and_ours_has_not() ->
     other: dict[str, Any] = {"image": "example.com/own:2"}
     given = build(github=github, orchestrator=other)
     assert environment(given, "orchestrator")["GITHUB_TOKEN"] == "<github/token>"
+    (token,) = [item for item in container(given, "orchestrator")["env"] if item["name"] == "GITHUB_TOKEN"]
+    assert token["valueFrom"]["secretKeyRef"]["optional"] is True, "without the Secret it serves"
     assert "GITHUB_TOKEN" not in environment(given, "ha-agent")
     assert "GITHUB_TOKEN" not in environment(build(github=github), "orchestrator")
     assert "GITHUB_TOKEN" not in environment(build(orchestrator=other), "orchestrator")
     own = {**other, "env": [{"name": "GITHUB_TOKEN", "value": "mine"}]}
     assert environment(build(github=github, orchestrator=own), "orchestrator")["GITHUB_TOKEN"] == "mine"
+    from_elsewhere = {**other, "envFrom": [{"secretRef": {"name": "own"}}]}
+    assert "GITHUB_TOKEN" not in environment(
+        build(github=github, orchestrator=from_elsewhere), "orchestrator"
+    )
 
 
 def test_orchestrators_and_load_balancer_name_the_cluster_alike() -> None:

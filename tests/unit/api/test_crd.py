@@ -153,7 +153,6 @@ def test_a_bad_spec_is_told_by_field(spec: dict[str, Any], words: str) -> None:
         ),
         ({"redis": {"storage": {"size": "100Mi"}}}, "size must be at least 256Mi"),
         ({"postgres": {"storage": {"size": "999Mi"}}}, "size must be at least 1Gi"),
-        ({"postgres": {"synchronous": "required", "instances": 2}}, "at least three instances"),
         ({"postgres": {"parameters": {"max_connections": "169"}}}, "max_connections must be a number"),
         ({"postgres": {"parameters": {"work_mem": "1MB\nfsync = off"}}}, "spec.postgres.parameters.work_mem"),
         ({"postgres": {"parameters": {"fsync": "off"}}}, "that the operator owns"),
@@ -186,6 +185,15 @@ def test_what_is_just_allowed_is_accepted() -> None:
     )
     assert parsed.spec.orchestrator.replicas == 3
     assert parsed.spec.ingress is not None
+
+
+def test_two_instances_that_require_a_standby_are_refused_by_the_api_server_and_served_where_they_are() -> (
+    None
+):
+    spec = {"postgres": {"synchronous": "required", "instances": 2}}
+    assert parse_cluster(resource(spec)).spec.postgres.instances == 2
+    rules = at(schema(), ".spec.postgres")["x-kubernetes-validations"]
+    assert any("at least three instances" in rule["message"] for rule in rules)
 
 
 def test_a_refusal_with_many_reasons_stays_readable() -> None:

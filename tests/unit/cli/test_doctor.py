@@ -263,6 +263,17 @@ def test_helm_is_not_named_where_it_has_installed_nothing() -> None:
     assert finding.command == ""
 
 
+def test_helm_is_not_named_where_argo_cd_has_applied_what_it_made() -> None:
+    crd = facts().crd
+    assert isinstance(crd, dict)
+    tracked = {"argocd.argoproj.io/tracking-id": "op:apiextensions.k8s.io/CustomResourceDefinition:/x"}
+    known = {**crd, "metadata": {**crd.get("metadata", {}), "annotations": tracked}}
+    found = installed(watched=("a",), denied=OPERATOR_RIGHTS[:2])
+    finding = only(facts(cluster_facts(), operator=found, crd=known))
+    assert finding.remedy == "Add the namespace to watchNamespaces, in the Application of Argo CD."
+    assert finding.command == ""
+
+
 def test_how_the_operator_was_installed_is_read_from_its_newest_pod() -> None:
     def pod(created: str, labels: dict[str, str], watched: str) -> dict:
         variables = [{"name": "RUNNERHUB_WATCH_NAMESPACES", "value": watched}]
@@ -634,6 +645,12 @@ def test_the_token_of_the_runners_is_looked_for_where_there_are_runners() -> Non
         scene["cluster"]["spec"]["runnerPools"] = [{"name": "linux"}]
 
     assert "github is missing" in only(facts(cluster_facts(with_runners))).message
+
+    def with_an_image(scene: dict) -> None:
+        change(scene)
+        scene["cluster"]["spec"]["orchestrator"]["image"] = "example.com/own:2"
+
+    assert "github is missing" in only(facts(cluster_facts(with_an_image))).message
     whole = replace(cluster_facts(with_runners), secrets={**KEYS, "github": frozenset({"token"})})
     assert bad(facts(whole)) == []
 

@@ -92,6 +92,22 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
+def test_a_limit_of_requests_holds_from_the_first_second_on(config: str) -> None:
+    assert "slowstart 10s" in config
+    limited = configuration(context(loadBalancer={"maxConnectionsPerOrchestrator": 100}))
+    assert "maxconn 100" in limited
+    assert "slowstart" not in limited
+
+
+def test_an_image_of_somebody_else_may_take_its_time_for_every_answer(config: str) -> None:
+    assert "http-request set-timeout server 3s" in config
+    own = section(
+        configuration(context(orchestrator={"image": "example.com/own:2"})), "backend orchestrators"
+    )
+    assert not any("set-timeout" in line or line.startswith("acl job") for line in own)
+    assert any(line.startswith("retry-on") for line in own)
+
+
 def template(built: BuildContext) -> Manifest:
     result: Manifest = one(loadbalancer_manifests(built), "Deployment")["spec"]["template"]
     return result

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from runnerhub_operator.api import RunnerHubClusterStatus
+from runnerhub_operator.plan.conditions import checks_in
 from runnerhub_operator.plan.planner import Plan, make_plan
 from runnerhub_operator.probes.redis_pod import QueueDepth, RedisPodState, ReplicaLag
 from runnerhub_operator.probes.runners import Demand
@@ -172,7 +173,9 @@ def test_a_check_that_failed_for_a_moment_is_not_told_later_either() -> None:
     assert not plan.memory.patience.checks
 
 
-def test_after_a_restart_of_the_operator_a_lost_storage_is_told_on() -> None:
+@pytest.mark.parametrize("first", [STALE, {}, None])
+def test_after_a_restart_of_the_operator_a_lost_storage_is_told_on(first: dict[str, str] | None) -> None:
+    """Also when the agent that is asked first is well, or none answers."""
     plan = lost_storage()
     known = replace(cluster(SPEC), status=plan.status)
     seen = snapshot(
@@ -180,9 +183,22 @@ def test_after_a_restart_of_the_operator_a_lost_storage_is_told_on() -> None:
         redis_pods=redis_pods(),
         patroni=database(),
         demand=NO_JOBS,
-        failing_checks=STALE,
+        failing_checks=first,
     )
-    assert make_plan(known, seen, IMAGES, None).status == plan.status
+    again = make_plan(known, seen, IMAGES, None)
+    assert again.status == plan.status
+    again = visit(144, visit(120, again, failing_checks=None), failing_checks={})
+    assert again.status == plan.status
+    assert orchestrators(visit(146, again, failing_checks={}))[1] == "Available"
+
+
+def test_the_failing_checks_of_a_message_are_read_as_they_were_told() -> None:
+    message = (
+        "3 of 3 ready, leader a; the check of canary fails: no; the row: gone; the check of storage fails: x"
+    )
+    message += "; since 2026-01-01T12:01:20Z"
+    assert checks_in(message) == {"canary": "no; the row: gone", "storage": "x"}
+    assert checks_in("3 of 3 ready, leader a") == {}
 
 
 def test_a_storage_that_is_lost_keeps_no_new_cluster_from_being_ready() -> None:

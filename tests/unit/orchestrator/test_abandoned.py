@@ -1,0 +1,105 @@
+"""What becomes of requests that the other side has given up, by real connections."""
+
+import asyncio
+import time
+import uuid
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import jwt
+import pytest
+from aiohttp import ClientSession, web
+
+from runnerhub_orchestrator.auth import Authenticator
+from runnerhub_orchestrator.http_api import Api
+from runnerhub_orchestrator.service import Service
+
+SECRET = "s3cr3t" * 8
+HEADERS = {"Authorization": "Bearer " + jwt.encode({"exp": int(time.time()) + 60}, SECRET, algorithm="HS256")}
+JOB = {"jobId": 7, "runId": 1, "repository": "a/b", "workflow": "ci", "labels": []}
+
+
+class Rows:
+    """One row; `stuck` holds whoever asks for it."""
+
+    def __init__(self):
+        self.stuck, self.asked, self.marked = False, 0, False
+        self.job = SimpleNamespace(job_id=7, delegation_id=uuid.uuid4(), status="pending")
+        self.exists = False
+
+    async def accept(self, _new):
+        self.asked += 1
+        created, self.exists = not self.exists, True
+        return self.job, created
+
+    async def find(self, _job):
+        self.asked += 1
+        await asyncio.sleep(60)
+
+    async def mark_enqueued(self, _jobs, **_options):
+        self.marked = True
+
+    async def claimed_before(self, _claim):
+        self.asked += 1
+        await asyncio.sleep(0.3)
+        self.marked = True
+        raise web.HTTPConflict
+
+
+@pytest.fixture
+async def served(unused_tcp_port_factory):
+    rows, entries, hangs = Rows(), [], asyncio.Event()
+
+    async def add(job):
+        if not hangs.is_set():
+            await asyncio.sleep(60)
+        entries.append(job.job_id)
+
+    settings = SimpleNamespace(cluster="", max_requests_in_flight=1, drain_seconds=0, stop_seconds=3)
+    api = Api(
+        settings=settings,
+        repository=rows,
+        queue=SimpleNamespace(add=add),
+        dispatcher=Mock(),
+        events=Mock(),
+        leadership=Mock(),
+        health=SimpleNamespace(schema_ready=True, draining=False),
+        metrics=Mock(),
+        redis_link=Mock(),
+        authenticator=Authenticator(SECRET),
+    )
+    service = SimpleNamespace(_settings=settings, _runners=[], _api=api)
+    port = unused_tcp_port_factory()
+    await Service._listen(service, api.application(), port, stops_abandoned=True)
+    async with ClientSession(f"http://127.0.0.1:{port}", headers=HEADERS) as client:
+        yield SimpleNamespace(rows=rows, entries=entries, queue_works=hangs, client=client)
+    await service._runners[0].cleanup()
+
+
+async def given_up(request):
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await request
+
+
+async def test_a_job_that_was_given_up_on_its_way_to_the_queue_is_taken_by_the_next_try(served):
+    await given_up(served.client.post("/api/jobs/delegate", json=JOB))
+    assert (served.rows.exists, served.entries, served.rows.marked) == (True, [], False)
+    served.queue_works.set()
+    async with served.client.post("/api/jobs/delegate", json=JOB) as answer:
+        assert (answer.status, (await answer.json())["status"]) == (200, "queued")
+    assert (served.entries, served.rows.marked) == ([7], True)
+
+
+async def test_what_was_given_up_does_not_count_among_those_in_flight(served):
+    for _ in range(3):
+        await given_up(served.client.get("/api/jobs/7"))
+    assert served.rows.asked == 3
+
+
+async def test_a_claim_that_was_given_up_ends_what_it_has_begun(served):
+    claim = {"runnerId": "r", "labels": [], "waitSeconds": 1, "claimId": str(uuid.uuid4())}
+    await given_up(served.client.post("/api/runners/claim", json=claim))
+    assert (served.rows.asked, served.rows.marked) == (1, False)
+    await asyncio.sleep(0.4)
+    assert served.rows.marked
