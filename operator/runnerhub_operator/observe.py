@@ -126,7 +126,7 @@ async def _alive(
 ) -> frozenset[str]:
     """Members whose own Patroni answers, of the primary and those out of step that Kubernetes does not call ready.
 
-    The primary, whose kubelet may be dead, must say that it is one.
+    The primary, whose kubelet may be dead, must say that it is one. It is asked as well when it was slower than others.
     """
     if members.leader is None:
         return frozenset()
@@ -134,7 +134,8 @@ async def _alive(
     asked = [
         pod
         for pod in pods
-        if not (pod.ready or pod.terminating) and (pod.name == leader or not members.in_step(pod.name))
+        if (pod.name == leader and not members.by_leader)
+        or (not (pod.ready or pod.terminating) and (pod.name == leader or not members.in_step(pod.name)))
     ]
     answers = await asyncio.gather(
         *(

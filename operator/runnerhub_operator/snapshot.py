@@ -370,12 +370,13 @@ class Snapshot:
 
     `children` are the live objects as cached from the watches. A probe that did not succeed is None (Patroni) or empty
     (Sentinel, `redis_pods`). `alive`: Postgres members out of step whose pods are not ready, but whose own Patroni
-    answers, and a primary in such a pod that says that it is one. `http_routes`: whether the API server has HTTPRoutes.
-    `gateways`: those of the route that could be read, by namespace and name. `balancers`: what the programs of the load
-    balancer's pods tell. `unserved`: why no request through one of them is served, "" when it is. `writes_refused`: the
-    Redis master's answer to a write that it refuses, "" when it takes them. `deaf_queues`: queues whose workers take no
-    job, None while nobody tells. `failing_checks`: errors of checks without which requests are served, by name, None
-    likewise. `demand` is None, with the reason in `demand_error`, while no orchestrator tells it.
+    answers, and a primary in such a pod, or slower than others, that says that it is one. `http_routes`: whether the
+    API server has HTTPRoutes. `gateways`: those of the route that could be read, by namespace and name. `balancers`:
+    what the programs of the load balancer's pods tell. `unserved`: why no request through one of them is served, ""
+    when it is. `writes_refused`: the Redis master's answer to a write that it refuses, "" when it takes them.
+    `deaf_queues`: queues whose workers take no job, None while nobody tells. `failing_checks`: errors of checks without
+    which requests are served, by name, None likewise. `demand` is None, with the reason in `demand_error`, while no
+    orchestrator tells it.
     """
 
     now: datetime

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Callable, Sequence
 
 from . import drain
 from .configuration import Configuration
@@ -37,17 +38,27 @@ def main() -> int:
     scout = Scout(database, proxy)
     gate = Gate(Console(settings.pooler_port, credentials.admins), scout)
     readers = Readers(lambda: Console(settings.read_only_port, credentials.admins), proxy)
+    reloads = threading.Lock()
+
+    def reload(port: int, passwords: Callable[[], Sequence[str]], *, log_in: bool) -> None:
+        # Logging in has PgBouncer go by other settings for a moment, which nobody else may end.
+        with reloads:
+            Console(port, passwords).reload(log_in=log_in)
+
     renewal = Renewal(
         settings,
         credentials,
         lambda user, password: database.lets_in(proxy.servers(), user, password),
-        lambda port, passwords: Console(port, lambda: passwords).reload(),
+        lambda port, passwords: reload(port, lambda: passwords, log_in=True),
         lambda: gate.is_closed,
     )
     configuration = Configuration(
-        dict(zip((settings.pooler_port, settings.read_only_port), settings.configurations, strict=False)),
+        {
+            port: (mounted, users)
+            for (_, port, users), mounted in zip(settings.routes, settings.configurations, strict=False)
+        },
         lambda: database.room((*proxy.servers(), *proxy.servers(REPLICAS))),
-        lambda port: Console(port, credentials.admins).reload(log_in=False),
+        lambda port: reload(port, credentials.admins, log_in=False),
         lambda: gate.is_closed,
     )
     threads = [

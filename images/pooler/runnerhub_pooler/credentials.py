@@ -169,8 +169,8 @@ class Renewal:
                     self._tell(f"the primary does not let {user} in by the new password yet")
                     return True
             for path in self._settings.user_lists:
-                _write(_former(path), user_list(current), path)
-                _write(path, user_list(wanted), path)
+                write_as(_former(path), user_list(current), path)
+                write_as(path, user_list(wanted), path)
             for port in (self._settings.pooler_port, self._settings.read_only_port):
                 self._reload(port, (wanted.admin, current.admin))
             for path in self._settings.user_lists:
@@ -194,8 +194,8 @@ def _former(path: Path) -> Path:
     return path.with_name(f"{path.name}.former")
 
 
-def _write(path: Path, text: str, owned_as: Path) -> None:
-    """Write a file for the owner of another one only; who reads it finds the old one or the new one."""
+def write_as(path: Path, text: str, owned_as: Path) -> None:
+    """Write a file for the owner of another one only; who reads it finds the old one or the new one. Raises OSError."""
     owner = owned_as.stat()
     new = path.with_name(f"{path.name}.renewed-{threading.get_ident()}")
     with contextlib.suppress(FileNotFoundError):

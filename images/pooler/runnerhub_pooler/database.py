@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 
 import psycopg
 
+from .console import ConsoleError, ask
 from .credentials import Credentials
 from .haproxy import Server
 from .settings import MONITORING_USER, Settings
@@ -13,6 +15,8 @@ from .settings import MONITORING_USER, Settings
 CONNECT_SECONDS = 2
 ANSWER_SECONDS = 1.0
 CHECKPOINT_SECONDS = 10.0
+# For the way; a member that freezes after the login does not keep to its own limit.
+MARGIN_SECONDS = 0.5
 
 
 class Database:
@@ -24,25 +28,21 @@ class Database:
 
     def is_writable(self, server: Server) -> bool:
         """Whether a server's promotion is complete. Raises psycopg.Error when it does not tell."""
-        with self._connect(server, ANSWER_SECONDS) as connection:
-            row = connection.execute("SELECT NOT pg_catalog.pg_is_in_recovery()").fetchone()
-        return row is not None and bool(row[0])
+        return self._ask(server, "SELECT NOT pg_catalog.pg_is_in_recovery()", ANSWER_SECONDS) == "t"
 
     def checkpoint(self, servers: Iterable[Server]) -> None:
         """Make the primary write what it has in memory, so that it stops sooner. Raises psycopg.Error."""
         for server in servers:
             if server.is_up:
-                with self._connect(server, CHECKPOINT_SECONDS) as connection:
-                    connection.execute("CHECKPOINT")
+                self._ask(server, "CHECKPOINT", CHECKPOINT_SECONDS)
 
     def room(self, servers: Iterable[Server]) -> int:
         """The least max_connections of those that are up. Raises psycopg.Error when one does not tell, or none is."""
-        told = []
-        for server in servers:
-            if server.is_up:
-                with self._connect(server, ANSWER_SECONDS) as connection:
-                    row = connection.execute("SHOW max_connections").fetchone()
-                told.append(int(row[0]) if row is not None else 0)
+        told = [
+            int(self._ask(server, "SHOW max_connections", ANSWER_SECONDS))
+            for server in servers
+            if server.is_up
+        ]
         if not told:
             raise psycopg.OperationalError("no member of the database is up")
         return min(told)
@@ -57,6 +57,15 @@ class Database:
         except psycopg.Error:
             return False
         return True
+
+    def _ask(self, server: Server, command: str, seconds: float) -> str:
+        """The one value that a member answers, "" when there is none. Raises psycopg.Error, also without an answer."""
+        with closing(self._connect(server, seconds)) as connection:
+            try:
+                rows = ask(connection, command, seconds + MARGIN_SECONDS)
+            except (OSError, ConsoleError) as error:
+                raise psycopg.OperationalError(f"{server.name}: {error}") from error
+        return next((value for row in rows for value in row.values()), "")
 
     def _connect(
         self, server: Server, seconds: float, user: str = MONITORING_USER, password: str | None = None

@@ -20,7 +20,7 @@ _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`port`: of this program. `pooler_port`, `read_only_port`: of the PgBouncers. `proxy_port`: of HAProxy's runtime
-    API. `user_lists`: the auth_file of each PgBouncer. `configurations`: the file that each was started with.
+    API. `user_lists`: the auth_file of each PgBouncer. `configurations`: the mounted file of each.
     """
 
     port: int

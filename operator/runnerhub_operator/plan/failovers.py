@@ -13,6 +13,25 @@ from ..snapshot import Pod, Snapshot
 MAX_FAILOVERS = 10
 # Who has not looked for so long does not know how long it took.
 AWAY_SECONDS = 60.0
+# A primary that says nothing so often in a row and for so long, and that no replica follows any more, is none.
+SILENT_LOOKS = 3
+SILENT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """At how many looks in a row, and since which one, a primary has said nothing, while others did."""
+
+    looks: int = 0
+    since: datetime | None = None
+
+    def is_long(self, now: datetime) -> bool:
+        """Whether it is more than a slow answer."""
+        return (
+            self.since is not None
+            and self.looks >= SILENT_LOOKS
+            and _seconds(now, self.since) >= SILENT_SECONDS
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +39,7 @@ class Role:
     """A role that exactly one pod has: its holder and the first sign of the holder's failure.
 
     `heard_at`: when others last heard from the holder, of a master of Redis, or the operator itself, of a primary of
-    Postgres. `looked_at`: when it was last looked at. `silent_looks`: at how many looks in a row a primary has said
-    nothing, while others did.
+    Postgres. `looked_at`: when it was last looked at.
     """
 
     holder: str | None = None
@@ -30,7 +48,7 @@ class Role:
     cause: str | None = None
     heard_at: datetime | None = None
     looked_at: datetime | None = None
-    silent_looks: int = 0
+    silence: Silence = Silence()
 
 
 Memory = Mapping[str, Role]
@@ -76,14 +94,15 @@ def last_heard(snapshot: Snapshot, master: str | None) -> datetime | None:
     return told[len(told) // 2] if told else None
 
 
-def silent_looks(role: Role, snapshot: Snapshot) -> int:
-    """At how many looks in a row, this one among them, the primary's own Patroni has said nothing, while others did."""
-    patroni = snapshot.patroni
+def silence(role: Role, snapshot: Snapshot) -> Silence:
+    """Of the primary's own Patroni, this look included."""
+    patroni, before = snapshot.patroni, role.silence
     if patroni is None:
-        return role.silent_looks
-    if patroni.by_leader or patroni.leader is None or role.holder not in (None, patroni.leader):
-        return 0
-    return role.silent_looks + 1
+        return before
+    speaks = patroni.by_leader or patroni.leader in snapshot.alive
+    if speaks or patroni.leader is None or role.holder not in (None, patroni.leader):
+        return Silence()
+    return Silence(before.looks + 1, before.since or snapshot.now)
 
 
 def track(

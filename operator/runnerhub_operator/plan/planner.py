@@ -144,7 +144,7 @@ class Plan:
 class _Sections:
     """The sections of the status. `seen_redis` is the reading itself, which decisions use.
 
-    `silent_looks`: at how many looks in a row the Postgres primary has said nothing.
+    `silence`: of the Postgres primary.
     """
 
     told: Told
@@ -154,7 +154,7 @@ class _Sections:
     lags_told: datetime | None
     deaf_queues: Mapping[str, datetime]
     scaled: Mapping[str, Scaled]
-    silent_looks: int
+    silence: failovers.Silence
 
     @property
     def postgres(self) -> PostgresStatus:
@@ -312,7 +312,7 @@ def make_plan(
         ),
         settled=full
         and sections.patience == Patience()
-        and not sections.silent_looks
+        and not sections.silence.looks
         and (paused or not under_way),
     )
 
@@ -326,8 +326,8 @@ def _there(manifests: Iterable[Manifest], snapshot: Snapshot) -> Iterator[Manife
 
 def _sections(cluster: RunnerHubCluster, snapshot: Snapshot, memory: ClusterMemory) -> _Sections:
     seen_redis = status.redis_status(cluster, snapshot)
-    silent_looks = failovers.silent_looks(memory.roles.get(names.POSTGRES, failovers.Role()), snapshot)
-    seen_postgres = status.postgres_status(cluster, snapshot, silent_looks)
+    silence = failovers.silence(memory.roles.get(names.POSTGRES, failovers.Role()), snapshot)
+    seen_postgres = status.postgres_status(cluster, snapshot, silence)
     found, patience = told(cluster, snapshot, seen_postgres, seen_redis, memory.patience)
     found, lags_told = calm_lags(cluster.status, found, memory.lags_told, snapshot.now)
     deaf = deaf_queues(cluster.status.redis, snapshot, memory.deaf_queues)
@@ -340,7 +340,7 @@ def _sections(cluster: RunnerHubCluster, snapshot: Snapshot, memory: ClusterMemo
         orchestrator=status.orchestrator_status(cluster, snapshot),
         patience=patience,
         scaled=objects.scaled(cluster, snapshot),
-        silent_looks=silent_looks,
+        silence=silence,
     )
 
 
@@ -590,7 +590,7 @@ def _track_roles(
         if failover is not None:
             notes.failovers.append(failover)
             notes.events.append(_failover_event(failover))
-    roles[names.POSTGRES] = replace(roles[names.POSTGRES], silent_looks=sections.silent_looks)
+    roles[names.POSTGRES] = replace(roles[names.POSTGRES], silence=sections.silence)
     return roles
 
 

@@ -25,6 +25,7 @@ from ..resources.patroni import MAX_REPLICA_LAG_BYTES
 from ..snapshot import Snapshot
 from . import fullness, shrink_redis
 from .conditions import stamp
+from .failovers import Silence
 
 # Less is the ordinary ebb and flow, and would change the status at every visit.
 LAG_STEP_BYTES = 1024 * 1024
@@ -32,16 +33,16 @@ MEMORY_STEP_PERCENT = 5
 MEMORY_EBB_PERCENT = 2
 # A replica confirms once a second, and on a busy node a moment late.
 SILENCE_STEP_SECONDS = 5
-# A primary that says nothing so often in a row, and that no replica follows any more, is none.
-SILENT_LOOKS = 3
 # The jobs are counted anew no sooner than this.
 QUEUE_SECONDS = 30.0
 
 
-def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot, silent_looks: int = 0) -> PostgresStatus:
+def postgres_status(
+    cluster: RunnerHubCluster, snapshot: Snapshot, silence: Silence = Silence()
+) -> PostgresStatus:
     """The database; without an answer from Patroni, the last known members but no primary.
 
-    `silent_looks`: at how many looks in a row the primary's own Patroni has said nothing.
+    `silence`: of the primary's own Patroni.
     """
     patroni, pool_size = snapshot.patroni, cluster.spec.postgres.pool_size
     if patroni is None:
@@ -55,7 +56,7 @@ def postgres_status(cluster: RunnerHubCluster, snapshot: Snapshot, silent_looks:
         and pod is not None
         # Its kubelet may be dead and it alive.
         and (pod.ready or pod.terminating or pod.name in snapshot.alive)
-        and not (silent_looks >= SILENT_LOOKS and _nobody_follows(patroni))
+        and not (silence.is_long(snapshot.now) and _nobody_follows(patroni))
     )
     before = {member.name: member.volume_used_percent for member in cluster.status.postgres.instances}
     return PostgresStatus(

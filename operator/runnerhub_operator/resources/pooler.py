@@ -325,8 +325,7 @@ def _deployment(context: BuildContext, configuration: Mapping[str, str]) -> Mani
             "template": {
                 "metadata": {
                     "labels": names.labels(context.name, names.POOLER),
-                    # The agent has PgBouncer's files be read again when they change.
-                    "annotations": {names.ANNOTATION_CONFIG: config_hash(configuration["haproxy.cfg"])},
+                    "annotations": {names.ANNOTATION_CONFIG: _needs_new_pods(context, configuration)},
                 },
                 "spec": _pod_spec(context),
             },
@@ -366,6 +365,16 @@ def _pod_spec(context: BuildContext) -> Manifest:
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         ],
     }
+
+
+def _needs_new_pods(context: BuildContext, configuration: Mapping[str, str]) -> str:
+    """Hash of what reaches no running pod: the agent has PgBouncer's files be read again when they change.
+
+    That of an image that the cluster names may be too old for it.
+    """
+    if context.cluster.spec.postgres.pooler.image:
+        return config_hash(configuration)
+    return config_hash(configuration["haproxy.cfg"])
 
 
 def _image(context: BuildContext) -> str:

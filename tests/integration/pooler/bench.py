@@ -31,6 +31,7 @@ from typing import Any
 
 import psycopg
 
+from images.pooler.runnerhub_pooler.configuration import IN_EFFECT
 from runnerhub_operator.resources.pooler import pooler_configuration
 from tests.generate import context
 
@@ -316,9 +317,10 @@ class Bench:
         text = re.sub(r"listen_addr = .*", "listen_addr = 127.0.0.1", text)
         text = re.sub(r"listen_port = .*", f"listen_port = {port}", text)
         text = re.sub(r"auth_file = .*", f"auth_file = {users}", text)
-        path = self.home / name
-        path.write_text(text)
-        return path
+        (self.home / name).write_text(text)
+        copy = users.with_name(IN_EFFECT)
+        copy.write_text(text)
+        return copy
 
     def _run(
         self, *command: str | Path, user: str | None = None, log: str | None = None

@@ -55,6 +55,9 @@ def test_larger_pools_wait_for_room_in_postgres(bench: Bench) -> None:
     log = bench.home / "agent.log"
     wait_until("the agent to look", lambda: f"is {ROOM}, and {ROOM + 1} are needed" in log.read_text())
     time.sleep(1.5)
+    with contextlib.closing(bench.console()) as console:
+        # As for new passwords, and by an agent that has just started.
+        console.execute("RELOAD")
     assert setting(bench, "default_pool_size") == "20"
     write(bench, needs=ROOM, default_pool_size=40)
     wait_until("PgBouncer to follow", lambda: setting(bench, "default_pool_size") == "40")

@@ -70,6 +70,21 @@ def test_a_few_silent_looks_of_a_primary_that_nobody_follows_are_no_outage() -> 
     assert visit(4, plan, last_words(**ALONE)).status.postgres.primary == OLD
 
 
+def test_busy_visits_do_not_make_a_short_silence_a_long_one() -> None:
+    plan = settled()
+    for seconds in (1, 2, 3, 4, 5):
+        plan = visit(seconds, plan, last_words(**ALONE))
+        assert plan.status.postgres.primary == OLD
+    assert visit(6, plan, last_words(**ALONE)).status.postgres.primary is None
+
+
+def test_one_that_is_only_slower_than_the_others_is_not_silent() -> None:
+    plan = settled()
+    for seconds in range(1, 12):
+        plan = visit(seconds, plan, last_words(**ALONE), alive=frozenset({OLD}))
+        assert plan.status.postgres.primary == OLD
+
+
 def test_one_that_only_the_operator_does_not_reach_stays_the_primary_and_gets_no_wrong_duration() -> None:
     plan = settled()
     for seconds in range(1, 121):

@@ -176,6 +176,11 @@ async def test_kubernetes_has_asked_one_that_it_calls_ready() -> None:
     assert await alive(ready=True, broken=HOSTS[1:]) == frozenset()
 
 
+async def test_a_primary_that_is_slower_than_others_is_asked_whether_it_is_one() -> None:
+    assert await alive(ready=True, silent=HOSTS[:1]) == {"hub-postgres-0"}
+    assert await alive(ready=True, silent=HOSTS[:1], hung=HOSTS[:1]) == frozenset()
+
+
 async def test_a_member_that_is_silent_or_hangs_is_not_taken_for_alive() -> None:
     found = await alive(ready=False, broken=HOSTS[1:], silent=HOSTS[1:2], hung=HOSTS[2:])
     assert found == {"hub-postgres-0"}

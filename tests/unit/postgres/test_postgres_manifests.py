@@ -254,3 +254,12 @@ def test_another_number_of_members_leaves_the_poolers_and_the_members_addresses_
         return pooler_manifests(context(instances=instances)), services
 
     assert built(1) == built(9)
+
+
+def test_new_settings_of_the_pools_renew_only_pods_whose_image_may_be_too_old_to_read_them() -> None:
+    def told(clients: int, **pooler: str) -> Any:
+        built = context(pooler={"maxClientConnections": clients, **pooler})
+        return _one(pooler_manifests(built), "Deployment")["spec"]["template"]["metadata"]["annotations"]
+
+    assert told(200) == told(300)
+    assert told(200, image="pooler:0") != told(300, image="pooler:0")
