@@ -35,10 +35,11 @@ MEMORY_EBB_PERCENT = 2
 SILENCE_STEP_SECONDS = 5
 # The jobs are counted anew no sooner than this.
 QUEUE_SECONDS = 30.0
+_NO_SILENCE = Silence()
 
 
 def postgres_status(
-    cluster: RunnerHubCluster, snapshot: Snapshot, silence: Silence = Silence()
+    cluster: RunnerHubCluster, snapshot: Snapshot, silence: Silence = _NO_SILENCE
 ) -> PostgresStatus:
     """The database; without an answer from Patroni, the last known members but no primary.
 
