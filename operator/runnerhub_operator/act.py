@@ -348,9 +348,7 @@ class Actor:
     async def _poolers_fit(self, snapshot: Snapshot, room: int) -> bool:
         """Whether so many connections are enough for all poolers, by the settings that they have in effect."""
         try:
-            needed = await pgbouncer.needed_connections(
-                self._http, [pod.ip for pod in snapshot.pods_of(names.POOLER) if pod.ip]
-            )
+            needed = await pgbouncer.needed_connections(self._http, _reachable_poolers(snapshot))
         except ProbeError as error:
             logger.info("max_connections stays larger for now: %s", error)
             return False
@@ -539,7 +537,7 @@ class Actor:
     async def _leave(self, cluster: RunnerHubCluster, snapshot: Snapshot, replica: str) -> None:
         """Have readers go on at other members, as far as the poolers can be reached."""
         login = _login(cluster, snapshot, POOLER_ADMIN_USER)
-        poolers = [pod.ip for pod in snapshot.pods_of(names.POOLER) if pod.ip]
+        poolers = _reachable_poolers(snapshot)
         for pooler, why in (await pgbouncer.leave(self._http, poolers, replica, login=login)).items():
             logger.info("readers at pooler %s may see an error: %s", pooler, why)
 
@@ -586,6 +584,15 @@ def _changed(before: Any, after: Any, path: str = "") -> Iterator[str]:
 
 def _leader(snapshot: Snapshot) -> str | None:
     return snapshot.patroni.leader if snapshot.patroni is not None else None
+
+
+def _reachable_poolers(snapshot: Snapshot) -> list[str]:
+    """Addresses of those that may have connections: not of one that has ended, nor on a node that is dead."""
+    return [
+        pod.ip
+        for pod in snapshot.pods_of(names.POOLER)
+        if pod.ip and not pod.ended and not pod.is_lost(snapshot.now)
+    ]
 
 
 def _primary_host(snapshot: Snapshot) -> str:

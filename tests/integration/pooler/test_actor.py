@@ -341,3 +341,12 @@ async def test_it_waits_for_a_pooler_that_does_not_tell(played: Pods) -> None:
 async def test_it_gets_more_room_at_once(played: Pods) -> None:
     await patch(observed(), "400")
     assert played.asked == [f"/config {PRIMARY}"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"ended": True}, {"terminating": True, "gone_by": "2020-01-01T00:00:00Z"}]
+)
+async def test_it_waits_for_no_pooler_that_is_gone(played: Pods, change: dict[str, Any]) -> None:
+    played.needs = {POOLERS[0]: 200}
+    await patch(observed(hub_pooler_1=change), "200")
+    assert played.asked == [f"/config {PRIMARY}"]
