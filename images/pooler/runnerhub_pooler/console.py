@@ -9,7 +9,6 @@ Source: https://www.pgbouncer.org/usage.html#admin-console
 from __future__ import annotations
 
 import ipaddress
-import itertools
 import select
 import socket
 import time
@@ -27,6 +26,8 @@ CONNECT_SECONDS = 2
 RESUME_SECONDS = 2.0
 # A login to the server takes a few milliseconds.
 LOGIN_SECONDS = 0.003
+# A client that has its server for so long does what it does by intent.
+LONG_SECONDS = 10.0
 _POOL_SIZE = "default_pool_size"
 _REST = "client_idle_timeout"
 _OWN_DATABASE = "pgbouncer"
@@ -261,12 +262,20 @@ def ask(connection: psycopg.Connection, command: str, patience_seconds: float) -
 
 
 def _oldest_request(clients: Sequence[Mapping[str, str]]) -> float:
-    """Age in seconds of the oldest request under way; the console's own, made just now, tells the time."""
+    """Age in seconds of the oldest request under way; the console's own, made just now, tells the time.
+
+    A transaction that has been idle for long, or a long query, is left out: nobody waits for it.
+    """
     asked = [datetime.fromisoformat(row["request_time"][:19]) for row in clients]
-    waits = [bool(row["link"]) or row["state"].startswith("waiting") for row in clients]
-    if not any(waits):
-        return 0.0
-    return (max(asked) - min(itertools.compress(asked, waits))).total_seconds()
+    ages = [(max(asked) - at).total_seconds() for at in asked]
+    return max(
+        (
+            age
+            for row, age in zip(clients, ages, strict=True)
+            if row["state"].startswith("waiting") or (row["link"] and age < LONG_SECONDS)
+        ),
+        default=0.0,
+    )
 
 
 def _is_local(address: str) -> bool:
