@@ -8,6 +8,7 @@ from typing import Any
 from runnerhub_operator import names
 from runnerhub_operator.api import RunnerHubCluster, parse_cluster
 from runnerhub_operator.kube.compare import with_applied_hash
+from runnerhub_operator.plan.planner import Plan
 from runnerhub_operator.probes.patroni import PatroniCluster, PatroniMember
 from runnerhub_operator.probes.sentinel import ReplicaView, SentinelView
 from runnerhub_operator.resources.common import BuildContext
@@ -172,3 +173,15 @@ def snapshot(**changes: Any) -> Snapshot:
         "sentinels": sentinels(),
     } | changes
     return Snapshot(**{**values, "children": Children.of(values["children"].values())})
+
+
+def step(found: Plan) -> Any:
+    """The disruption that a plan makes, None for none."""
+    return found.rollout.step if found.rollout is not None else None
+
+
+def waits_for(found: Plan) -> str:
+    """What a plan waits for before its next disruption."""
+    assert found.rollout is not None
+    assert found.rollout.step is None
+    return found.rollout.waiting_for

@@ -15,7 +15,17 @@ from runnerhub_operator.plan.preview import preview
 from runnerhub_operator.probes.patroni import PatroniCluster, PatroniMember
 from runnerhub_operator.snapshot import Snapshot
 from tests.generate import IMAGES
-from tests.unit.plan.builders import NOW, children, cluster, pod, pods, snapshot, stateful_set
+from tests.unit.plan.builders import (
+    NOW,
+    children,
+    cluster,
+    pod,
+    pods,
+    snapshot,
+    stateful_set,
+    step,
+    waits_for,
+)
 
 SPEC: dict[str, Any] = {"postgres": {"instances": 3}}
 
@@ -60,16 +70,6 @@ def there(
 
 def plan(snap: Snapshot, spec: dict[str, Any] | None = None) -> Plan:
     return make_plan(cluster(spec or SPEC, {"phase": "Ready"}), snap, IMAGES, None)
-
-
-def step(found: Plan) -> Any:
-    return found.rollout.step if found.rollout is not None else None
-
-
-def waits_for(found: Plan) -> str:
-    assert found.rollout is not None
-    assert found.rollout.step is None
-    return found.rollout.waiting_for
 
 
 def replicas_written(found: Plan) -> list[int]:

@@ -15,7 +15,18 @@ from runnerhub_operator.plan.preview import preview
 from runnerhub_operator.probes.sentinel import ReplicaView, SentinelView
 from runnerhub_operator.snapshot import Snapshot
 from tests.generate import IMAGES
-from tests.unit.plan.builders import NOW, address, children, cluster, pod, pods, snapshot, stateful_set
+from tests.unit.plan.builders import (
+    NOW,
+    address,
+    children,
+    cluster,
+    pod,
+    pods,
+    snapshot,
+    stateful_set,
+    step,
+    waits_for,
+)
 
 SPEC: dict[str, Any] = {"redis": {"replicas": 3}}
 OLD = {"revision": "old"}
@@ -48,16 +59,6 @@ def there(
 
 def plan(snap: Snapshot, spec: dict[str, Any] | None = None) -> Plan:
     return make_plan(cluster(spec or SPEC, {"phase": "Ready"}), snap, IMAGES, None)
-
-
-def step(found: Plan) -> Any:
-    return found.rollout.step if found.rollout is not None else None
-
-
-def waits_for(found: Plan) -> str:
-    assert found.rollout is not None
-    assert found.rollout.step is None
-    return found.rollout.waiting_for
 
 
 def test_the_smaller_number_is_told_one_at_a_time() -> None:
