@@ -16,7 +16,6 @@ from runnerhub_orchestrator.http_api import Api
 from runnerhub_orchestrator.service import Service
 
 SECRET = "s3cr3t" * 8
-HEADERS = {"Authorization": "Bearer " + jwt.encode({"exp": int(time.time()) + 60}, SECRET, algorithm="HS256")}
 JOB = {"jobId": 7, "runId": 1, "repository": "a/b", "workflow": "ci", "labels": []}
 
 
@@ -72,7 +71,9 @@ async def served(unused_tcp_port_factory):
     service = SimpleNamespace(_settings=settings, _runners=[], _api=api)
     port = unused_tcp_port_factory()
     await Service._listen(service, api.application(), port, stops_abandoned=True)
-    async with ClientSession(f"http://127.0.0.1:{port}", headers=HEADERS) as client:
+    token = jwt.encode({"exp": int(time.time()) + 60}, SECRET, algorithm="HS256")
+    headers = {"Authorization": f"Bearer {token}"}
+    async with ClientSession(f"http://127.0.0.1:{port}", headers=headers) as client:
         yield SimpleNamespace(rows=rows, entries=entries, queue_works=hangs, client=client)
     await service._runners[0].cleanup()
 
@@ -86,7 +87,9 @@ async def given_up(ask, begun):
                 await asyncio.sleep(0.01)
             if begun():
                 break
-            (await request).release()
+            answer = await request
+            answer.release()
+            assert answer.status == 503
     request.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await request
