@@ -50,7 +50,7 @@ class Report:
 
     def resume(self, earlier: Mapping[str, Any], faults: Iterable[Fault[Any]]) -> bool:
         """Take over what an earlier suite found of these faults; False, and nothing, when it tried other versions."""
-        if earlier.get("versions") != self.versions:
+        if _but_commit(earlier.get("versions", {})) != _but_commit(self.versions):
             return False
         runs = {found["name"]: found["each_run"] for found in earlier["details"]}
         for fault in faults:
@@ -143,6 +143,10 @@ class Report:
         if strict and self.skipped:
             found.append(f"faults skipped: {', '.join(item['fault'] for item in self.skipped)}")
         return found
+
+
+def _but_commit(versions: Mapping[str, str]) -> dict[str, str]:
+    return {name: version for name, version in versions.items() if name != "commit"}
 
 
 def _faults_of_audit(audit: Mapping[str, Any]) -> list[str]:

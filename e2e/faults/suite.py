@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -25,6 +26,18 @@ from .run import FAILURES, run_once
 
 NAMESPACE = "runnerhub-faults"
 READY_DEADLINE_SECONDS = 420
+# What the figures depend on; documents and tests may change between two suites that belong together.
+TRIED = (
+    "operator",
+    "images",
+    "charts",
+    "crds",
+    "examples",
+    "requirements.lock",
+    "e2e/client",
+    "e2e/faults",
+    "e2e/lab",
+)
 # All that was written in hours is asked for again, one by one.
 AUDIT_SECONDS = 900
 # Then the next class is tried: further runs would only wait for the same state in vain.
@@ -142,9 +155,10 @@ class Suite(ABC, Generic[A]):
         return arena
 
     def _versions(self, hub: Hub) -> dict[str, str]:
-        describe = ["git", "-C", paths.REPOSITORY, "describe", "--always", "--dirty"]
+        git = ("git", "-C", str(paths.REPOSITORY))
         return {
-            "commit": output_of(describe).strip(),
+            "commit": output_of([*git, "describe", "--always", "--dirty"]).strip(),
+            "product": tried(git),
             "kubernetes": versions.KUBERNETES,
             **self.programs(hub),
         }
@@ -219,6 +233,18 @@ class Suite(ABC, Generic[A]):
                 found = {"fault": "control", "acknowledged": 0, "lost": 0, "problem": str(error)}
             self._report.control = found
             self._report.write()
+
+
+def tried(git: Sequence[str]) -> str:
+    """What the figures are of: one name for the committed content of all that is installed, breaks it or measures it.
+
+    `git` is the command up to its options. What is not committed makes another name, which no two suites share.
+    """
+    changed = output_of([*git, "status", "--porcelain", "--", *TRIED])
+    if changed.strip():
+        return f"not committed at {now()}"
+    trees = output_of([*git, "rev-parse", *(f"HEAD:{path}" for path in TRIED)])
+    return hashlib.sha256(trees.encode()).hexdigest()[:12]
 
 
 def first_line(hub: Hub, pod: str, container: str, *command: str) -> str:

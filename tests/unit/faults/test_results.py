@@ -1,4 +1,5 @@
 import json
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from e2e.faults.postgres.suite import PostgresSuite
 from e2e.faults.redis.suite import RedisSuite
 from e2e.faults.report import Report
 from e2e.faults.results import RunResult, details, entry, is_held, percentile
+from e2e.faults.suite import TRIED, tried
 
 FAULT = Fault("a", "something breaks", lambda *_: None, Primary.MOVES, Target(2.0, 5.0))
 
@@ -189,14 +191,40 @@ def test_each_fault_has_a_name_of_its_own_and_is_found_by_it(suite, count):
 
 def test_a_suite_that_was_cut_off_goes_on_with_the_runs_it_had():
     frozen, moved = PostgresSuite.fault("node-frozen"), PostgresSuite.fault("planned-switchover")
-    before = Report("postgres", {"postgres": "17"}, control={"lost": 3})
+    before = Report("postgres", {"commit": "a", "product": "p", "postgres": "17"}, control={"lost": 3})
     for fault in (moved, moved, frozen):
         before.add(fault, run(notes={"status_right_seconds": 1.5}, error_classes={"57P01": 2}))
     told = json.loads(json.dumps(before.content()))
-    again = Report("postgres", {"postgres": "17"})
+    again = Report("postgres", {"commit": "b", "product": "p", "postgres": "17"})
     assert again.resume(told, (moved, frozen))
     assert again.runs == before.runs
-    assert again.content() == before.content()
-    other = Report("postgres", {"postgres": "18"})
+    assert {**again.content(), "versions": before.versions} == before.content()
+    other = Report("postgres", {"commit": "a", "product": "q", "postgres": "17"})
     assert not other.resume(told, (moved, frozen))
     assert other.runs == {}
+
+
+def test_figures_are_of_one_product_until_something_that_they_depend_on_changes(tmp_path):
+    def git(*arguments):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True, capture_output=True)
+
+    def write(path):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        with (tmp_path / path).open("a") as file:
+            file.write("more\n")
+
+    def product():
+        git("add", ".")
+        git("commit", "-m", "more")
+        return tried(("git", "-C", str(tmp_path)))
+
+    git("init")
+    for path in TRIED:
+        write(path if "." in path else f"{path}/file")
+    first = product()
+    write("docs/page.md")
+    assert product() == first
+    write("operator/file")
+    assert "not committed" in tried(("git", "-C", str(tmp_path)))
+    assert product() != first
