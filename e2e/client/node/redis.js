@@ -1,11 +1,14 @@
 // How ioredis finds the master, by Sentinel, and logs in by passwords that change.
 
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 
 // As long as orchestrators give the former one; every server lets in by it until after that.
 const CHANGE_MILLISECONDS = 180_000;
 
-/** A password in a file that Kubernetes renews: for a while after a change the one before is given. */
+/**
+ * A password in a file that Kubernetes renews: for a while after a change the one before is given. When it changed the
+ * file itself tells, for a client whose connections go on may not look at it for days.
+ */
 export class PasswordFile {
   #path;
   #fixed;
@@ -14,7 +17,7 @@ export class PasswordFile {
   #former;
   #changedAt = 0;
 
-  constructor(path, fixed, clock = () => performance.now()) {
+  constructor(path, fixed, clock = Date.now) {
     this.#path = path;
     this.#fixed = fixed;
     this.#clock = clock;
@@ -23,10 +26,10 @@ export class PasswordFile {
 
   give() {
     const found = this.#read();
-    if (found && found !== this.#current) {
+    if (found && found.word !== this.#current) {
       this.#former = this.#current;
-      this.#current = found;
-      this.#changedAt = this.#clock();
+      this.#current = found.word;
+      this.#changedAt = Math.min(found.writtenAt, this.#clock());
     }
     if (this.#clock() - this.#changedAt >= CHANGE_MILLISECONDS) {
       this.#former = undefined;
@@ -36,7 +39,8 @@ export class PasswordFile {
 
   #read() {
     try {
-      return this.#path && readFileSync(this.#path, "utf8").replace(/[\r\n]+$/, "");
+      const word = this.#path && readFileSync(this.#path, "utf8").replace(/[\r\n]+$/, "");
+      return word ? { word, writtenAt: statSync(this.#path).mtimeMs } : undefined;
     } catch {
       return undefined;
     }
@@ -63,6 +67,11 @@ export function connectionOptions(environment, silenceMilliseconds) {
     environment.REDIS_SENTINEL_PASSWORD_FILE,
     environment.REDIS_SENTINEL_PASSWORD || undefined,
   );
+  // ioredis calls both strategies as methods of the options that it is about to connect by.
+  const renew = (options) => {
+    options.password = password.give();
+    options.sentinelPassword = sentinelPassword.give();
+  };
   return {
     sentinels,
     name: environment.REDIS_MASTER_NAME ?? "github-runnerhub-redis",
@@ -74,12 +83,14 @@ export function connectionOptions(environment, silenceMilliseconds) {
     socketTimeout: silenceMilliseconds,
     // A master that has become a replica refuses writes; 2: connect anew and send the command again.
     reconnectOnError: (error) => (/READONLY|NOREPLICAS|MASTERDOWN|UNBLOCKED/.test(error.message) ? 2 : false),
-    // ioredis calls it as a method of the options that it is about to connect by.
     retryStrategy(times) {
-      this.password = password.give();
-      this.sentinelPassword = sentinelPassword.give();
+      renew(this);
       return Math.min(times * 100, 1000);
     },
-    sentinelRetryStrategy: (times) => Math.min(times * 100, 1000),
+    // When no Sentinel answered, or none let in.
+    sentinelRetryStrategy(times) {
+      renew(this);
+      return Math.min(times * 100, 1000);
+    },
   };
 }

@@ -28,7 +28,7 @@ from runnerhub_redis.settings import PORT_REDIS, PORT_SENTINEL, Paths
 
 def lets_in(port, user, word):
     try:
-        with Connection("127.0.0.1", port, Login(user, word), deadline_seconds=5) as connection:
+        with Connection("127.0.0.1", port, Login(user, (word,)), deadline_seconds=5) as connection:
             connection.call("PING")
     except RespError as error:
         return error.code not in ("WRONGPASS", "NOAUTH")
