@@ -73,14 +73,18 @@ async def _ask(sentinel: redis.Redis, service_name: str) -> SentinelView:
         # The socket's timeouts bound the exchange, this one also the lookup of the name.
         async with asyncio.timeout(options["socket_timeout"] * 2):
             state = await sentinel.execute_command("SENTINEL MASTER", service_name)  # type: ignore[no-untyped-call]
+            # While it fails over it names the promoted replica here, and the former master above until all follow.
+            address: Any = await sentinel.sentinel_get_master_addr_by_name(service_name)
     except (RedisError, OSError, TimeoutError) as error:
         return SentinelView(sentinel=name, error=f"{type(error).__name__}: {error}")
     flags = set(str(state["flags"]).split(",")) if isinstance(state["flags"], str) else set(state["flags"])
+    former = (str(state["ip"]), int(state["port"]))
+    master = (str(address[0]), int(address[1])) if address else former
     return SentinelView(
         sentinel=name,
-        master=(str(state["ip"]), int(state["port"])),
+        master=master,
         epoch=int(state.get("config-epoch", 0)),
-        healthy="master" in flags and not flags & {"s_down", "o_down", "disconnected"},
+        healthy=master != former or ("master" in flags and not flags & {"s_down", "o_down", "disconnected"}),
         replicas=int(state.get("num-slaves", 0)),
     )
 

@@ -41,7 +41,7 @@ def promotes_one_of(whole: Collection[str], offset: int, replicas: Sequence[Mapp
     """Whether a Sentinel to which the replicas look like this (SENTINEL REPLICAS) promotes one that is `whole`.
 
     Those, told by address, have everything up to `offset`, and the others less. Sentinel takes the highest offset of
-    the lowest priority, by what each replica told it, which is up to ten seconds old. One that it has seen at `offset`
+    the lowest priority, by what each replica told it, which is a second old or more. One that it has seen at `offset`
     is not outdone by what it learns of the others before it decides.
     """
     promotable = [replica for replica in replicas if replica["slave-priority"] != "0"]

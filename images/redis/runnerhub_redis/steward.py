@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 
-from .handover import INFO_PERIOD
+from .handover import INFO_PERIOD, INFO_PERIOD_NOW
 from .log import log
 from .network import LOCAL, NO_ANSWER
 from .resp import Connection, Reply, pairs
@@ -28,7 +28,7 @@ def watch(settings: Settings) -> None:
         time.sleep(LOOK_SECONDS)
         try:
             watches = correct(settings.today())
-            hurried = unhurry(settings, hurried=hurried)
+            hurried = pace(settings, hurried=hurried)
         except NO_ANSWER:
             # Sentinel starts or ends, and its probes tell when it hangs; or the settings are just being replaced.
             continue
@@ -72,18 +72,19 @@ def corrections(masters: Sequence[Mapping[str, str]], settings: Settings) -> lis
     return found
 
 
-def unhurry(settings: Settings, *, hurried: bool) -> bool:
-    """Whether Sentinel asks the replicas more often than it should; it is set right if it did at the look before, too.
+def pace(settings: Settings, *, hurried: bool) -> bool:
+    """Whether Sentinel hurries; it is given its pace, unless it hurries and did not at the look before.
 
-    A hand-over makes it hurry for a moment, and may end before it takes that back. Raises one of NO_ANSWER.
+    A hand-over makes it hurry for a moment, and may end before it takes that back. Sentinel forgets its pace when it
+    starts. Raises one of NO_ANSWER.
     """
     with Connection(
         LOCAL, PORT_SENTINEL, settings.sentinel_login, deadline_seconds=CALL_SECONDS
     ) as connection:
         period = pairs(connection.call("SENTINEL", "DEBUG"))["INFO-PERIOD"]
-        hurries = period != str(INFO_PERIOD)
-        if hurries and hurried:
-            log("Sentinel asks the replicas as often as before", milliseconds=period)
+        hurries = period == str(INFO_PERIOD_NOW)
+        if period != str(INFO_PERIOD) and (hurried or not hurries):
+            log("Sentinel is given its pace", info_period=INFO_PERIOD, before=period)
             connection.call("SENTINEL", "DEBUG", "INFO-PERIOD", str(INFO_PERIOD))
     return hurries
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -11,6 +12,7 @@ import pytest
 import redis
 
 from images.redis.runnerhub_redis import handover, standing
+from runnerhub_orchestrator.redis_link import EpochSentinel
 from tests.integration.redis.conftest import ADDRESSES, AT_ONCE, NAME, Pods, wait_until
 
 
@@ -66,6 +68,42 @@ def test_a_master_that_started_among_fewer_or_more_pods_hands_over(
     assert not noted.was_master, "the next life has nothing to save"
 
 
+def test_the_sentinel_that_promoted_names_the_successor_in_all_its_answers_when_the_hand_over_is_done(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py goes by SENTINEL MASTERS, which names the former master until all replicas were seen to follow."""
+    pods.start_all()
+    monkeypatch.setattr(handover, "LOCAL", ADDRESSES[0])
+    handover.hand_over(pods.settings(), ADDRESSES)
+    # It is asked first.
+    told = pods.sentinel(1).sentinel_masters()[NAME]
+    assert is_master(pods, [*ADDRESSES.values()].index(told["ip"]))
+    assert told["ip"] != ADDRESSES[0]
+    assert told["failover-timeout"] == pods.settings().failover_timeout_milliseconds
+
+
+def test_whoever_asks_while_a_failover_waits_for_its_replicas_is_told_the_new_master(pods: Pods) -> None:
+    """Orchestrators ask this way."""
+    pods.start_all()
+    sentinel = pods.sentinel(1)
+    sentinel.execute_command("SENTINEL", "FAILOVER", NAME)
+    wait_until(lambda: sentinel.sentinel_get_master_addr_by_name(NAME)[0] != ADDRESSES[0])
+    assert sentinel.sentinel_masters()[NAME]["ip"] == ADDRESSES[0]
+
+    async def found() -> tuple[str, int]:
+        options = {"socket_timeout": 5, "decode_responses": True}
+        asked = EpochSentinel([(ADDRESSES[1], pods.sentinel_port)], sentinel_kwargs=options)
+        try:
+            return await asked.discover_master(NAME)
+        finally:
+            for client in asked.sentinels:
+                await client.aclose()
+
+    address, _ = asyncio.run(found())
+    assert address != ADDRESSES[0]
+    assert is_master(pods, [*ADDRESSES.values()].index(address))
+
+
 def test_nobody_but_members_is_asked_whoever_the_sentinels_name(
     pods: Pods, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +148,7 @@ def leave_behind(pods: Pods, priority: int) -> int:
 def test_a_replica_that_lacks_something_is_not_made_master(
     pods: Pods, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What Sentinel knows of the offsets is up to ten seconds old."""
+    """What Sentinel knows of the offsets may be old."""
     monkeypatch.setattr(handover, "LOCAL", ADDRESSES[0])
     pods.start_all()
     written = leave_behind(pods, 100)

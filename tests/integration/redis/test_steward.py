@@ -41,15 +41,22 @@ def test_a_master_that_loads_for_long_is_given_up_after_the_time_of_today(pods: 
     assert f"sentinel master-reboot-down-after-period {NAME} 2000" in written
 
 
-def test_a_sentinel_that_a_hand_over_left_in_a_hurry_slows_down(pods: Pods) -> None:
+def test_a_sentinel_is_given_its_pace_and_one_that_a_hand_over_left_in_a_hurry_slows_down(pods: Pods) -> None:
     pods.start_redis(0)
     pods.start_sentinel(0, ADDRESSES[0])
-    assert not steward.unhurry(pods.settings(), hurried=True)
+
+    def period() -> int:
+        return int(pods.sentinel(0).execute_command("SENTINEL", "DEBUG")["INFO-PERIOD"])
+
+    assert not steward.pace(pods.settings(), hurried=False)
+    assert period() == handover.INFO_PERIOD
     pods.sentinel(0).execute_command("SENTINEL", "DEBUG", "INFO-PERIOD", handover.INFO_PERIOD_NOW)
     # That may be a hand-over which goes on.
-    assert steward.unhurry(pods.settings(), hurried=False)
-    assert steward.unhurry(pods.settings(), hurried=True)
-    assert not steward.unhurry(pods.settings(), hurried=True)
+    assert steward.pace(pods.settings(), hurried=False)
+    assert period() == handover.INFO_PERIOD_NOW
+    assert steward.pace(pods.settings(), hurried=True)
+    assert period() == handover.INFO_PERIOD
+    assert not steward.pace(pods.settings(), hurried=True)
 
 
 def test_a_sentinel_that_watches_another_name_is_told(pods: Pods) -> None:
