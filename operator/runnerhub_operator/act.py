@@ -29,7 +29,7 @@ from .errors import (
 )
 from .kube.client import KubeClient, ObjectRef
 from .kube.compare import needs_apply
-from .kube.events import EventNote, event_manifest
+from .kube.events import EventNote, Involved, event_manifest
 from .probes import patroni, pgbouncer, runners
 from .probes.http import Login
 from .resources.common import Manifest
@@ -302,7 +302,7 @@ class Actor:
         written: str = answer["metadata"]["resourceVersion"]
         return written
 
-    async def emit(self, cluster: RunnerHubCluster, note: EventNote, now: datetime) -> None:
+    async def emit(self, cluster: RunnerHubCluster | Involved, note: EventNote, now: datetime) -> None:
         """Record an Event; the same one within a minute is recorded once.
 
         One that cannot be recorded is logged: what was done must still be remembered, and what is to be done goes on.

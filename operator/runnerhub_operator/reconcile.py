@@ -39,7 +39,7 @@ from .errors import (
 )
 from .gateways import Gateways
 from .kube.client import KubeClient
-from .kube.events import EventNote
+from .kube.events import EventNote, Involved
 from .observe import observe
 from .plan import (
     ClusterMemory,
@@ -463,8 +463,15 @@ class Reconciler:
         before = written.status if known and written is not None else parse_status(body)
         generation = int(metadata.get("generation", 0))
         status = rejected_status(before, ConditionReason.INVALID_SPEC, message, generation, datetime.now(UTC))
-        told = await self._write_status(key, body, status)
-        return REJECTED_REQUEUE_SECONDS if told else BUSY_SECONDS
+        if not await self._write_status(key, body, status):
+            return BUSY_SECONDS
+        if not any(
+            item.type == ConditionType.ACCEPTED and item.message == message for item in before.conditions
+        ):
+            logger.warning("%s", message, extra={"cluster": f"{key[0]}/{key[1]}", "generation": generation})
+            note = EventNote("Warning", ConditionReason.INVALID_SPEC, message)
+            await self._actor.emit(Involved(*key, metadata["uid"]), note, datetime.now(UTC))
+        return REJECTED_REQUEUE_SECONDS
 
     def _rejection(
         self, key: Key, error: ForeignObjectError | RefusedError | UnavailableError

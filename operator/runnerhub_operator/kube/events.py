@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from .. import names
 from ..api import ConditionReason, EventReason, RunnerHubCluster
@@ -22,8 +22,16 @@ class EventNote:
     message: str
 
 
+class Involved(NamedTuple):
+    """A RunnerHubCluster whose spec is not understood."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
 def event_manifest(
-    cluster: RunnerHubCluster, note: EventNote, reporter: str, now: datetime
+    cluster: RunnerHubCluster | Involved, note: EventNote, reporter: str, now: datetime
 ) -> dict[str, Any]:
     """The Event object; the same note within a minute has the same name, so that repetitions do not pile up.
 
