@@ -14,7 +14,8 @@ _INTRODUCTION = """\
 # Reference: what a cluster asks for
 
 Made by `make generate` from what the operator would make of [the minimal example](../../examples/minimal.yaml). These
-are requests, what Kubernetes reserves on nodes. No limits are set unless the spec has some.
+are requests, what Kubernetes reserves on nodes. No limits are set unless the spec has some,
+but for the ha-agent's 256Mi of memory.
 """
 
 _REST = """\

@@ -164,8 +164,8 @@ EVENTS: Final[Mapping[EventReason, EventMeaning]] = {
     ),
     "VolumeFull": EventMeaning(
         "Warning",
-        "A volume is 95 % full or more. No member is renewed or restarted any more, and none with such a volume is "
-        "switched to.",
+        "A volume is 95 % full or more. No rolling change renews or restarts a member any more, and none with such a "
+        "volume is switched to.",
         "As with VolumeNearlyFull.",
         "Raise the field that the message names now; what waited goes on by itself.",
     ),

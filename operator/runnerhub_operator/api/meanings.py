@@ -19,7 +19,7 @@ CONDITIONS: Final[Mapping[ConditionType, str]] = {
     ConditionType.POSTGRES: "A primary accepts writes behind at least one pooler.",
     ConditionType.REDIS: "A majority of Sentinels agrees on a master that takes writes, with the replicas to do so.",
     ConditionType.ORCHESTRATORS: "At least one orchestrator serves.",
-    ConditionType.LOAD_BALANCER: "At least one HAProxy serves.",
+    ConditionType.LOAD_BALANCER: "At least one HAProxy serves, and a request through it is answered.",
     ConditionType.INGRESS: (
         "The Ingress has an address, or every Gateway has taken the HTTPRoute, or neither is asked for. Ready does not "
         "wait for it."
@@ -147,7 +147,8 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
     ),
     ConditionReason.ROUTE_NOT_ACCEPTED: Meaning(
         "IngressReady",
-        "A Gateway has not taken the HTTPRoute, or does not find the Service behind it.",
+        "A Gateway has not taken the HTTPRoute, has not answered to it yet, or does not find the Service behind "
+        "it.",
         "The message; `kubectl describe httproute NAME`; the listeners of the Gateway.",
         "See the message, which has the Gateway's own words; check the names in spec.ingress.gateway.parentRefs, and "
         "whether the Gateway's listener allows routes from the namespace.",

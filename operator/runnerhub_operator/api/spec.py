@@ -1088,8 +1088,9 @@ class RunnerHubClusterSpec(ApiModel):
     paused: Boolean = Field(
         default=False,
         description=(
-            "While true the operator changes nothing but the status: it goes on observing and telling, failovers go "
-            "on without it, and a rolling change stops after the step that is under way."
+            "While true the operator changes nothing but the status, its Leases, and keys and tokens by which the pods "
+            "know each other: it goes on observing and telling, failovers go on without it, and a rolling change "
+            "stops after the step that is under way."
         ),
     )
     update_policy: UpdatePolicy = Field(

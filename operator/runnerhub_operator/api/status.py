@@ -188,8 +188,8 @@ class RedisReplicaStatus(StatusModel):
     )
     silent_seconds: Count | None = Field(
         default=None,
-        description="Seconds since it confirmed anything, in steps of five; the master refuses writes when no replica "
-        "has confirmed for some seconds.",
+        description="Seconds since it confirmed anything, in steps of five; the master refuses writes when fewer "
+        "than half of the replicas, one of two, have for some seconds.",
     )
 
 
@@ -341,7 +341,7 @@ class RunnerHubClusterStatus(StatusModel):
         default="Pending",
         description=(
             "One word for people, derived from the conditions: Pending, Creating, Ready, Updating, Degraded, "
-            "Unavailable or Invalid. Programs read the conditions."
+            "Unavailable, Paused or Invalid. Programs read the conditions."
         ),
     )
     conditions: tuple[Condition, ...] = Field(
