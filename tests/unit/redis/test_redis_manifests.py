@@ -70,8 +70,7 @@ def test_quorum_is_a_majority(replicas: int, quorum: int) -> None:
 
 @pytest.mark.parametrize(("down_after", "lag"), [(1000, 1), (3000, 1), (5000, 3), (30000, 10)])
 def test_a_lonely_master_stops_before_another_is_elected(down_after: int, lag: int) -> None:
-    spec = context(downAfterMilliseconds=down_after).cluster.spec.redis
-    conf = directives(redis.redis_configuration(spec))
+    conf = directives(redis.redis_configuration(context(downAfterMilliseconds=down_after)))
     assert int(conf["min-replicas-max-lag"]) == lag
     # A replica confirms each second and the master looks each second.
     assert down_after < 3000 or lag + 2 <= down_after / 1000
@@ -79,7 +78,7 @@ def test_a_lonely_master_stops_before_another_is_elected(down_after: int, lag: i
 
 @pytest.mark.parametrize("replicas", [3, 5, 7, 9])
 def test_a_master_takes_writes_only_together_with_a_majority(replicas: int) -> None:
-    conf = directives(redis.redis_configuration(context(replicas=replicas).cluster.spec.redis))
+    conf = directives(redis.redis_configuration(context(replicas=replicas)))
     confirming = 1 + int(conf["min-replicas-to-write"])
     others = replicas - confirming
     assert confirming == replicas // 2 + 1
@@ -88,8 +87,8 @@ def test_a_master_takes_writes_only_together_with_a_majority(replicas: int) -> N
 
 @pytest.mark.parametrize(("limit", "size"), [(None, 64 * 2**20), ("2Gi", 64 * 2**20), ("128Mi", 8 * 2**20)])
 def test_the_backlog_leaves_a_small_memory_to_the_data(limit: str | None, size: int) -> None:
-    spec = context(**({"resources": {"limits": {"memory": limit}}} if limit else {})).cluster.spec.redis
-    assert directives(redis.redis_configuration(spec))["repl-backlog-size"] == str(size)
+    limited = context(**({"resources": {"limits": {"memory": limit}}} if limit else {}))
+    assert directives(redis.redis_configuration(limited))["repl-backlog-size"] == str(size)
 
 
 def test_memory_is_limited_below_the_containers_limit() -> None:
@@ -103,7 +102,7 @@ def test_memory_is_limited_below_the_containers_limit() -> None:
 
     assert limit() == "0"
     assert limit(resources={"limits": {"memory": "1Gi"}}) == str(int(2**30 * 0.7))
-    conf = directives(redis.redis_configuration(context().cluster.spec.redis))
+    conf = directives(redis.redis_configuration(context()))
     assert conf["maxmemory-policy"] == "noeviction"
 
 
@@ -111,7 +110,7 @@ def test_without_a_limit_memory_is_bounded_by_what_the_volume_holds() -> None:
     """That follows a volume that grows, and renews no pod."""
 
     def bound(size: str) -> dict[str, str]:
-        return directives(redis.redis_configuration(context(storage={"size": size}).cluster.spec.redis))
+        return directives(redis.redis_configuration(context(storage={"size": size})))
 
     def template(size: str) -> Manifest:
         manifests = redis.redis_manifests(context(storage={"size": size}))

@@ -27,7 +27,9 @@ from images.redis.runnerhub_redis.decision import (
 )
 
 ADDRESSES = {0: "10.0.0.10", 1: "10.0.0.11", 2: "10.0.0.12"}
-SECOND_LIFE = Situation(ordinal=0, replicas=3, addresses=ADDRESSES, volume=Volume.COMPLETE, bootstrapped=True)
+SECOND_LIFE = Situation(
+    ordinal=0, replicas=3, majority=2, addresses=ADDRESSES, volume=Volume.COMPLETE, bootstrapped=True
+)
 FIRST_START = replace(SECOND_LIFE, volume=Volume.BLANK, bootstrapped=False)
 
 
@@ -270,6 +272,7 @@ situations = st.builds(
     Situation,
     ordinal=st.just(0),
     replicas=st.just(3),
+    majority=st.just(2),
     addresses=st.just(ADDRESSES),
     volume=volumes,
     bootstrapped=st.booleans(),

@@ -10,7 +10,7 @@ import pytest
 
 from runnerhub_operator.actions import RestartPod, ShrinkRedis
 from runnerhub_operator.api import ConditionType
-from runnerhub_operator.plan import Plan, make_plan, shrink_redis
+from runnerhub_operator.plan import Plan, make_plan, resize_redis
 from runnerhub_operator.plan.preview import preview
 from runnerhub_operator.probes.sentinel import ReplicaView, SentinelView
 from runnerhub_operator.snapshot import Snapshot
@@ -183,7 +183,7 @@ def test_at_the_end_those_that_stay_are_renewed_and_forget() -> None:
     snap = there(3, counted=4, p0=OLD, p1=OLD, p2=OLD)
     assert step(plan(snap)) == RestartPod(member(1), f"uid-{member(1)}", "new pod template")
     assert step(plan(there(3))) is None
-    assert shrink_redis.of_now(cluster(SPEC), there(3)) == cluster(SPEC)
+    assert resize_redis.of_now(cluster(SPEC), there(3)) == cluster(SPEC)
 
 
 def test_more_pods_come_at_once() -> None:
