@@ -1,18 +1,22 @@
-"""Fewer Redis pods: one at a time, and those that stay can always elect a master."""
+"""More or fewer Redis pods: one at a time, and those that are there can always elect a master, and never two."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from runnerhub_operator.actions import RestartPod, ShrinkRedis
+from runnerhub_operator.actions import GrowRedis, RenewDeployment, RestartPod, ShrinkRedis
 from runnerhub_operator.api import ConditionType
-from runnerhub_operator.plan import Plan, make_plan, resize_redis
+from runnerhub_operator.plan import Plan, make_plan, resize_redis, settings_in_use
 from runnerhub_operator.plan.preview import preview
+from runnerhub_operator.probes.redis_pod import RedisPodState
 from runnerhub_operator.probes.sentinel import ReplicaView, SentinelView
+from runnerhub_operator.resources.common import config_hash
 from runnerhub_operator.snapshot import Snapshot
 from tests.generate import IMAGES
 from tests.unit.plan.builders import (
@@ -22,6 +26,7 @@ from tests.unit.plan.builders import (
     cluster,
     pod,
     pods,
+    settled_deployment,
     snapshot,
     stateful_set,
     step,
@@ -186,13 +191,212 @@ def test_at_the_end_those_that_stay_are_renewed_and_forget() -> None:
     assert resize_redis.of_now(cluster(SPEC), there(3)) == cluster(SPEC)
 
 
-def test_more_pods_come_at_once() -> None:
-    found = plan(there(3), {"redis": {"replicas": 5}})
-    written = [item for item in found.objects if item["metadata"]["name"] == "hub-redis"]
-    assert [item["spec"]["replicas"] for item in written if item["kind"] == "StatefulSet"] == [5]
-
-
 def test_what_is_told_beforehand_is_the_end_of_it() -> None:
     found = preview(cluster(SPEC), there(7), IMAGES)
     change = next(item for item in found.changes if item.kind == "StatefulSet")
     assert "spec.replicas" in change.paths
+
+
+# --- More ---
+
+
+class Growing:
+    """A queue of three pods that shall have more; `never`: ordinals of pods that do not come to run."""
+
+    def __init__(self, wanted: int, never: Collection[int] = ()) -> None:
+        self.spec: dict[str, Any] = {"redis": {"replicas": wanted}}
+        self.never = never
+        self.children = children(spec=SPEC)
+        self.children["StatefulSet", "hub-redis"]["status"]["updateRevision"] = self.revision()
+        # Templates of the pods that are there, and those whose Redis follows the master.
+        self.pods = dict.fromkeys(range(3), self.revision())
+        self.linked = {0, 1, 2}
+        self.behind: set[int] = set()
+        self.sizes = [3]
+
+    def revision(self) -> str:
+        return config_hash(self.children["StatefulSet", "hub-redis"]["spec"]["template"])
+
+    def settings(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.configuration()["settings.json"])
+        return found
+
+    def configuration(self) -> dict[str, str]:
+        found: dict[str, str] = self.children["ConfigMap", "hub-redis"]["data"]
+        return found
+
+    def to_write(self) -> int:
+        return int(self.configuration()["redis.conf"].split("min-replicas-to-write ")[1].split()[0])
+
+    def snapshot(self) -> Snapshot:
+        running = [ordinal for ordinal in self.pods if ordinal not in self.never]
+        replicas = tuple(
+            ReplicaView(address(i), i in self.linked, 100, frozenset()) for i in running if i != 0
+        )
+        digest = settings_in_use.digest(
+            self.configuration()["redis.conf"], self.configuration()["settings.json"]
+        )
+        unscheduled = {"ready": False, "waiting_reason": "Unschedulable"}
+        others = [item for item in pods() if item.component != "redis"]
+        members = [
+            pod(
+                member(i),
+                "redis",
+                revision=revision,
+                **(unscheduled if i in self.never else {"ready": i in self.linked}),
+            )
+            for i, revision in self.pods.items()
+        ]
+        return snapshot(
+            children=self.children,
+            pods=(*others, *members),
+            sentinels=tuple(
+                SentinelView(member(i), address(0), 0, True, replicas, len(running), frozenset())
+                for i in running
+            ),
+            redis_pods=tuple(
+                RedisPodState(member(i), configuration="old" if i in self.behind else digest) for i in running
+            ),
+        )
+
+    def visit(self) -> Plan:
+        """One visit: what it writes is there, and the pod that it renews."""
+        found = plan(self.snapshot(), self.spec)
+        for item in found.objects:
+            key = item["kind"], item["metadata"]["name"]
+            live = self.children.get(key, {"metadata": {}})
+            self.children[key] = {**live, **item, "metadata": {**live["metadata"], **item["metadata"]}}
+        for ordinal in range(9):
+            if service := self.children.get(("Service", member(ordinal))):
+                service["spec"] = {**service["spec"], "clusterIP": address(ordinal)}
+        queue = self.children["StatefulSet", "hub-redis"]
+        queue["status"] = {**queue["status"], "updateRevision": self.revision()}
+        if isinstance(made := step(found), GrowRedis):
+            assert made.pod == member(made.replicas - 1)
+            queue["spec"] = {**queue["spec"], "replicas": made.replicas}
+        if isinstance(made, RenewDeployment):
+            item = settled_deployment(dict(made.manifest))
+            self.children["Deployment", item["metadata"]["name"]] = item
+        if isinstance(made, RestartPod):
+            self.pods[int(made.pod[-1])] = self.revision()
+        if queue["spec"]["replicas"] != self.sizes[-1]:
+            self.sizes.append(queue["spec"]["replicas"])
+        return found
+
+    def visit_until_it_waits(self) -> Plan:
+        for _ in range(20):
+            before = json.dumps(list(self.children.values()), sort_keys=True)
+            found = self.visit()
+            self.check()
+            if step(found) is None and before == json.dumps(list(self.children.values()), sort_keys=True):
+                return found
+        raise AssertionError("it does not come to rest")
+
+    def check(self) -> None:
+        """What holds at each moment: one pod may fail, and whoever is cut off with the master alone loses nothing."""
+        needed, quorum = self.to_write(), self.settings()["quorum"]
+        # Each Sentinel that runs has a vote, whether its Redis follows yet or not.
+        voters = len([ordinal for ordinal in self.pods if ordinal not in self.never])
+        assert needed <= len(self.linked) - 2, "a replica that stops would stop the writes"
+        assert quorum <= voters - 1, "without the master's Sentinel nobody could be elected"
+        assert voters - (needed + 1) < voters // 2 + 1, "others could elect beside a master that takes writes"
+        assert self.children["StatefulSet", "hub-redis"]["spec"]["replicas"] <= len(self.linked) + 1
+
+
+@pytest.mark.parametrize("wanted", [5, 7, 9])
+def test_more_pods_come_one_at_a_time_and_only_old_ones_are_renewed(wanted: int) -> None:
+    world = Growing(wanted)
+    for ordinal in range(3, wanted):
+        world.visit_until_it_waits()
+        assert world.sizes == list(range(3, ordinal + 2))
+        # Its Sentinel votes before its Redis follows.
+        world.pods[ordinal] = world.revision()
+        found = world.visit_until_it_waits()
+        assert f"{member(ordinal)} to become healthy" in waits_for(found)
+        world.linked.add(ordinal)
+    renewed = []
+    while isinstance(made := step(world.visit()), RestartPod):
+        renewed.append(made.pod)
+        world.check()
+    assert renewed == [member(1), member(2), member(0)]
+    assert (world.to_write(), world.settings()["quorum"]) == (wanted // 2, wanted // 2 + 1)
+    found = world.visit_until_it_waits()
+    assert (found.rollout, found.objects, found.marks) == (None, (), ())
+
+
+@pytest.mark.parametrize("wanted", [5, 7])
+@pytest.mark.parametrize("stuck", [3, 4])
+def test_a_pod_that_cannot_run_takes_nothing_away_and_holds_nobody_up(wanted: int, stuck: int) -> None:
+    world = Growing(wanted, never=[stuck])
+    for ordinal in range(3, stuck + 1):
+        world.visit_until_it_waits()
+        world.pods[ordinal] = world.revision()
+        world.linked |= {ordinal} - {stuck}
+    found = world.visit_until_it_waits()
+    assert world.sizes[-1] == stuck + 1
+    assert (world.to_write(), world.settings()["quorum"]) == (stuck // 2, stuck // 2 + 1)
+    ready = next(item for item in found.status.conditions if item.type == ConditionType.REDIS)
+    assert ready.status == "True"
+    assert "takes no writes" not in ready.message
+    assert f"{member(stuck)} to become healthy" in waits_for(found)
+    # Looked at again, nothing changes.
+    again = make_plan(cluster(world.spec, found.status.model_dump(by_alias=True)), world.snapshot(), IMAGES, None)
+    assert (again.objects, again.events) == ((), ())
+    world.spec = {**world.spec, "orchestrator": {"image": "example.test/other:2"}}
+    assert isinstance(step(world.visit()), RenewDeployment)
+
+
+def test_the_next_pod_waits_for_what_the_last_one_has_changed() -> None:
+    world = Growing(7)
+    world.visit_until_it_waits()
+    world.pods[3] = world.revision()
+    world.linked.add(3)
+    world.behind = {1}
+    found = world.visit_until_it_waits()
+    assert waits_for(found) == f"new settings to take effect in {member(1)}, before {member(4)} can come"
+    world.behind = set()
+    snap = world.snapshot()
+    strange = replace(snap, sentinels=tuple(replace(view, sentinels_count=3) for view in snap.sentinels))
+    assert "the Sentinels to know each other" in waits_for(plan(strange, world.spec))
+    silent = replace(snap, redis_pods=snap.redis_pods[1:])
+    assert f"new settings to take effect in {member(0)}" in waits_for(plan(silent, world.spec))
+    assert step(plan(snap, world.spec)) == GrowRedis(member(4), 5)
+
+
+def test_pods_that_count_count_on_while_they_are_away() -> None:
+    world = Growing(5)
+    for ordinal in (3, 4):
+        world.visit_until_it_waits()
+        world.pods[ordinal] = world.revision()
+        world.linked.add(ordinal)
+    world.visit_until_it_waits()
+    world.linked -= {3, 4}
+    found = plan(world.snapshot(), world.spec)
+    assert not [item for item in found.objects if item["kind"] in ("ConfigMap", "StatefulSet")]
+    assert resize_redis.counted(cluster(world.spec), world.snapshot()) == 5
+
+
+def test_an_old_pod_that_is_not_well_holds_the_next_one_and_others_up() -> None:
+    world = Growing(5)
+    world.visit_until_it_waits()
+    world.pods[3] = world.revision()
+    world.linked -= {1, 2}
+    found = plan(world.snapshot(), world.spec)
+    assert found.rollout is not None
+    assert found.rollout.holds_up
+
+
+def test_whoever_wants_fewer_again_gets_them() -> None:
+    world = Growing(7, never=[3])
+    world.visit_until_it_waits()
+    world.pods[3] = world.revision()
+    world.visit_until_it_waits()
+    assert step(plan(world.snapshot(), SPEC)) == ShrinkRedis(member(3), 3)
+
+
+def test_pods_that_somebody_else_let_go_come_back_at_once() -> None:
+    world = Growing(3)
+    queue = world.children["StatefulSet", "hub-redis"]
+    queue["spec"] = {**queue["spec"], "replicas": 1}
+    world.visit()
+    assert world.sizes[-1] == 3
