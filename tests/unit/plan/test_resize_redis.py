@@ -340,7 +340,9 @@ def test_a_pod_that_cannot_run_takes_nothing_away_and_holds_nobody_up(wanted: in
     assert "takes no writes" not in ready.message
     assert f"{member(stuck)} to become healthy" in waits_for(found)
     # Looked at again, nothing changes.
-    again = make_plan(cluster(world.spec, found.status.model_dump(by_alias=True)), world.snapshot(), IMAGES, None)
+    again = make_plan(
+        cluster(world.spec, found.status.model_dump(by_alias=True)), world.snapshot(), IMAGES, None
+    )
     assert (again.objects, again.events) == ((), ())
     world.spec = {**world.spec, "orchestrator": {"image": "example.test/other:2"}}
     assert isinstance(step(world.visit()), RenewDeployment)

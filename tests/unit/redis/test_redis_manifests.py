@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,6 +125,29 @@ def test_without_a_limit_memory_is_bounded_by_what_the_volume_holds() -> None:
     assert small["maxmemory"] == str(128 * 2**20)
     # Used memory has the backlog in it, and the file is rewritten before it fills the volume.
     assert small["repl-backlog-size"] == small["auto-aof-rewrite-min-size"] == str(16 * 2**20)
+
+
+def test_what_follows_the_volume_follows_the_smallest() -> None:
+    asked = context(storage={"size": "40Gi"})
+    conf = directives(redis.redis_configuration(replace(asked, redis_volume_bytes=256 * 2**20)))
+    small = directives(redis.redis_configuration(context(storage={"size": "256Mi"})))
+    assert conf == small
+    larger = replace(asked, redis_volume_bytes=2**40)
+    assert redis.redis_configuration(larger) == redis.redis_configuration(asked)
+
+
+def test_pods_that_have_yet_to_come_have_services_and_do_not_count() -> None:
+    asked = context(replicas=7)
+    manifests = redis.redis_manifests(replace(asked, redis_pods=4, redis_counted=3))
+    data = one(manifests, "ConfigMap")["data"]
+    assert directives(data["redis.conf"])["min-replicas-to-write"] == "1"
+    told = json.loads(data["settings.json"])
+    assert (told["quorum"], told["majorityOf"], told["replicas"]) == (2, 3, 7)
+    assert one(manifests, "Service", "hub-redis-6")
+    queue = one(manifests, "StatefulSet")["spec"]
+    assert queue["replicas"] == 4
+    # So that those that come are not renewed at the end.
+    assert queue["template"] == one(redis.redis_manifests(asked), "StatefulSet")["spec"]["template"]
 
 
 def test_the_bootstrap_flag_restarts_no_pod() -> None:

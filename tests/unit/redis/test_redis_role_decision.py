@@ -154,6 +154,14 @@ def test_the_higher_epoch_outweighs_the_number_of_answers() -> None:
     assert decision.master == ADDRESSES[1]
 
 
+def test_a_majority_is_of_the_pods_that_are_there_while_more_have_yet_to_come() -> None:
+    named = (naming(0), naming(0))
+    more = ADDRESSES | {3: "10.0.0.13", 4: "10.0.0.14"}
+    growing = replace(SECOND_LIFE, replicas=5, addresses=more, sentinels=named)
+    assert role(decide(growing)) == "StartMaster"
+    assert role(decide(replace(growing, majority=3))) == "Wait"
+
+
 def test_waits_a_while_for_a_majority_before_it_follows_a_minority() -> None:
     situation = replace(SECOND_LIFE, sentinels=(naming(1),))
     assert role(decide(situation)) == "Wait"
