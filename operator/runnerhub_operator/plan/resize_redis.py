@@ -32,8 +32,11 @@ FEWEST: Final = 3
 
 def replicas(cluster: RunnerHubCluster, snapshot: Snapshot) -> int:
     """How many pods there are to be now: as many as there are, or have counted; as the spec says at the beginning."""
-    counted_before, wanted = _counted_before(cluster, snapshot), cluster.spec.redis.replicas
-    least = wanted if counted_before is None else min(wanted, counted_before)
+    least = wanted = cluster.spec.redis.replicas
+    if (before := _counted_before(cluster, snapshot)) is not None:
+        least = min(wanted, before)
+    elif snapshot.child("StatefulSet", names.child(cluster.name, names.REDIS)) is not None:
+        least = FEWEST
     return shrink.there(cluster, snapshot, names.REDIS, least)
 
 
@@ -104,10 +107,10 @@ def _can_spare(cluster: RunnerHubCluster, snapshot: Snapshot, wanted: int, now: 
     One more than that, so that another may fail; which cannot be had where three are left, whatever they count.
     """
     staying = _members(cluster, 0, wanted)
-    counted = max(
+    known = max(
         (view.sentinels_count for view in snapshot.sentinels if view.sentinel in staying), default=now
     )
-    left, majority = now - 1, max(counted, now) // 2 + 1
+    left, majority = now - 1, max(known, now) // 2 + 1
     return left > majority or left == majority == FEWEST
 
 
@@ -125,7 +128,7 @@ def _more(
     if unsettled or redis.master is None:
         obstacle = f"{', '.join(unsettled) or 'a master'} to become healthy"
     elif count < now:
-        obstacle = f"a majority of {now} pods to be the measure"
+        obstacle = f"the majority to be of {now} pods"
     elif late := _with_other_settings(cluster, snapshot, now):
         obstacle = f"new settings to take effect in {', '.join(late)}"
     elif not _are_acquainted(cluster, snapshot, now):
@@ -156,10 +159,11 @@ def _counted_before(cluster: RunnerHubCluster, snapshot: Snapshot) -> int | None
     """Of how many pods the majorities are by the settings that the pods read; None where none are told."""
     live = snapshot.child("ConfigMap", names.child(cluster.name, names.REDIS)) or {}
     try:
-        told = json.loads((live.get("data") or {}).get("settings.json", "{}")).get(MAJORITY_OF)
-    except (ValueError, AttributeError):
+        settings = json.loads(live["data"]["settings.json"])
+        # Earlier operators told the quorum alone.
+        return max(FEWEST, int(settings.get(MAJORITY_OF) or 2 * settings["quorum"] - 1))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return max(FEWEST, told) if isinstance(told, int) else None
 
 
 def _members(cluster: RunnerHubCluster, first: int, end: int) -> frozenset[str]:

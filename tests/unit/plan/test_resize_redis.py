@@ -281,6 +281,8 @@ class Growing:
             self.pods[int(made.pod[-1])] = self.revision()
         if queue["spec"]["replicas"] != self.sizes[-1]:
             self.sizes.append(queue["spec"]["replicas"])
+        told = next(item for item in found.status.conditions if item.type == ConditionType.PROGRESSING)
+        assert told.status == ("False" if found.settled else "True")
         return found
 
     def visit_until_it_waits(self) -> Plan:
@@ -394,6 +396,25 @@ def test_whoever_wants_fewer_again_gets_them() -> None:
     world.pods[3] = world.revision()
     world.visit_until_it_waits()
     assert step(plan(world.snapshot(), SPEC)) == ShrinkRedis(member(3), 3)
+
+
+def test_an_operator_of_before_has_told_the_quorum_alone() -> None:
+    world = Growing(7)
+    data = world.configuration()
+    told = {name: value for name, value in world.settings().items() if name != "majorityOf"}
+    data["settings.json"] = json.dumps(told)
+    world.visit_until_it_waits()
+    assert world.sizes == [3, 4]
+
+
+def test_lost_settings_let_nobody_come_at_once() -> None:
+    world = Growing(7)
+    world.visit_until_it_waits()
+    for text in ("broken", "[]", "{}"):
+        world.configuration()["settings.json"] = text
+        assert resize_redis.replicas(cluster(world.spec), world.snapshot()) == 4
+    del world.children["ConfigMap", "hub-redis"]
+    assert resize_redis.replicas(cluster(world.spec), snapshot(children=world.children)) == 4
 
 
 def test_pods_that_somebody_else_let_go_come_back_at_once() -> None:
