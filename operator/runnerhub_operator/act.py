@@ -370,9 +370,9 @@ class Actor:
             case actions.RestartPostgres():
                 await self._restart_postgres(cluster, snapshot, step)
             case actions.ShrinkPostgres(_, instances):
-                await self._shrink(cluster, snapshot, names.POSTGRES, instances)
-            case actions.ShrinkRedis(_, replicas):
-                await self._shrink(cluster, snapshot, names.REDIS, replicas)
+                await self._resize(cluster, snapshot, names.POSTGRES, instances)
+            case actions.GrowRedis(_, replicas) | actions.ShrinkRedis(_, replicas):
+                await self._resize(cluster, snapshot, names.REDIS, replicas)
             case actions.ReinitializePostgres(member, _):
                 await self._reinitialize(cluster, snapshot, member)
         return None
@@ -409,10 +409,10 @@ class Actor:
             self._http, _primary_host(snapshot), hosts, deadline_seconds=MEMBER_DEADLINE_SECONDS
         )
 
-    async def _shrink(
+    async def _resize(
         self, cluster: RunnerHubCluster, snapshot: Snapshot, component: str, replicas: int
     ) -> None:
-        """Tell a StatefulSet how many pods stay."""
+        """Tell a StatefulSet how many pods there are to be."""
         name = names.child(cluster.name, component)
         live = snapshot.children.live("StatefulSet", name)
         if live is None:

@@ -77,6 +77,17 @@ class ShrinkPostgres:
 
 
 @dataclass(frozen=True, slots=True)
+class GrowRedis:
+    """Let another Redis pod come: its StatefulSet is told `replicas`, one more than before."""
+
+    pod: str
+    replicas: int
+
+    def __str__(self) -> str:
+        return f"let {self.pod} come: {self.replicas} pods of the queue"
+
+
+@dataclass(frozen=True, slots=True)
 class ShrinkRedis:
     """Let the highest Redis pod go: its StatefulSet is told `replicas`, one less than before.
 
@@ -193,6 +204,7 @@ Disruption = (
     | SwitchPostgres
     | RestartPostgres
     | ShrinkPostgres
+    | GrowRedis
     | ShrinkRedis
     | ReinitializePostgres
     | RenewDeployment

@@ -77,7 +77,9 @@ def names_of(hub: Kubectl, kind: str) -> list[str]:
     ]
 
 
-def test_pods_of_the_queue_go_one_at_a_time_and_those_that_stay_are_renewed_at_the_end(hub: Kubectl) -> None:
+def test_pods_of_the_queue_come_and_go_one_at_a_time_and_those_that_stay_are_renewed_at_the_end(
+    hub: Kubectl,
+) -> None:
     def scale(replicas: int) -> None:
         hub(
             "patch",
@@ -95,19 +97,23 @@ def test_pods_of_the_queue_go_one_at_a_time_and_those_that_stay_are_renewed_at_t
     def settled(replicas: int) -> bool:
         return len(pods()) == replicas and status(hub).get("phase") == "Ready"
 
-    scale(5)
-    wait_for("five pods", lambda: settled(5), 180)
-    before, seen = pods(), [5]
-    scale(3)
+    def size() -> int:
+        replicas: int = (hub.get("statefulset", "hub-redis") or {})["spec"]["replicas"]
+        return replicas
 
-    def done() -> bool:
-        live = hub.get("statefulset", "hub-redis") or {}
-        if live["spec"]["replicas"] != seen[-1]:
-            seen.append(live["spec"]["replicas"])
+    def is_renewed(replicas: int, before: dict[str, str]) -> bool:
+        if size() != seen[-1]:
+            seen.append(size())
         now = pods()
-        return len(now) == 3 and not set(now.values()) & set(before.values()) and settled(3)
+        return len(now) == replicas and not set(now.values()) & set(before.values()) and settled(replicas)
 
-    wait_for("three pods, renewed", done, 240)
+    three, seen = pods(), [3]
+    scale(5)
+    wait_for("five pods, three of them renewed", lambda: is_renewed(5, three), 240)
+    assert seen == [3, 4, 5]
+    five, seen = pods(), [5]
+    scale(3)
+    wait_for("three pods, renewed", lambda: is_renewed(3, five), 240)
     assert seen == [5, 4, 3]
     services = {
         item["metadata"]["name"] for item in hub.items("service", "app.kubernetes.io/component=redis")

@@ -76,10 +76,14 @@ class PeerState:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """All that a pod knows when it decides. Addresses are literal; `addresses` has the pod's own too."""
+    """All that a pod knows when it decides. Addresses are literal; `addresses` has the pod's own too.
+
+    `replicas`: pods that there are to be. `majority`: Sentinels that make one of those that are there by now.
+    """
 
     ordinal: int
     replicas: int
+    majority: int
     addresses: Mapping[int, str]
     volume: Volume
     bootstrapped: bool
@@ -92,11 +96,6 @@ class Situation:
     def own_address(self) -> str:
         """Address of this pod's Service."""
         return self.addresses[self.ordinal]
-
-    @property
-    def majority(self) -> int:
-        """Sentinels that make a majority."""
-        return self.replicas // 2 + 1
 
     @property
     def heirs(self) -> list[int]:

@@ -131,8 +131,7 @@ class Watch:
         everybody = {**addresses, self._settings.ordinal: self._local}
         answers = list(ask_sentinels(self._settings, everybody).values())
         known = known_master(answers, frozenset(addresses.values()))
-        majority = self._settings.replicas // 2 + 1
-        return known if known is not None and known.votes >= majority else None
+        return known if known is not None and known.votes >= self._settings.quorum else None
 
     def _connect(self, seconds: float = CALL_SECONDS) -> Connection:
         return Connection(self._local, PORT_REDIS, self._settings.redis_login, deadline_seconds=seconds)

@@ -55,7 +55,8 @@ class Resolver:
             return found
         if time.monotonic() - self._started < DNS_PATIENCE_SECONDS:
             return found
-        return remembered_addresses(path) | found
+        remembered = remembered_addresses(path)
+        return {n: remembered[n] for n in range(self._settings.replicas) if n in remembered} | found
 
     def looked_up(self) -> dict[int, str]:
         """Literal addresses by ordinal, of those alone that DNS has told since this start."""

@@ -55,7 +55,7 @@ class Watch:
         self._used = found
 
     def _tell(self, found: Mapping[int, str]) -> None:
-        today = {old: found[ordinal] for ordinal, old in self._used.items()}
+        today = {old: found[ordinal] for ordinal, old in self._used.items() if ordinal in found}
         own = found[self._settings.ordinal]
         login = self._settings.redis_login
         with Connection(self._local, PORT_REDIS, login, deadline_seconds=CALL_SECONDS) as redis:

@@ -37,6 +37,7 @@ def gather(settings: Settings, addresses: Mapping[int, str], *, own_redis: bool,
     return Situation(
         ordinal=settings.ordinal,
         replicas=settings.replicas,
+        majority=settings.quorum,
         addresses=addresses,
         volume=volume.inspect(settings.paths),
         bootstrapped=settings.bootstrapped(),

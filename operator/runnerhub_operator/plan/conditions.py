@@ -29,7 +29,7 @@ from ..probes.haproxy import configuration_digest
 from ..probes.sentinel import can_fail_over
 from ..resources.redis import min_replicas_to_write
 from ..snapshot import Pod, Scaled, Snapshot
-from . import fullness, shrink_redis
+from . import fullness, resize_redis
 from .fullness import FULL_PERCENT, fullest
 from .migration import Migration
 from .volumes import Growth
@@ -196,13 +196,13 @@ def redis_verdict(
 
     `refusal`: the master's answer to a write that it refuses.
     """
-    redis = shrink_redis.of_now(cluster, snapshot).spec.redis
-    wanted = redis.replicas
+    now, counted = resize_redis.replicas(cluster, snapshot), resize_redis.counted(cluster, snapshot)
+    wanted = max(now, cluster.spec.redis.replicas)
     pods = snapshot.pods_of(names.REDIS)
     linked = sum(replica.link == "ok" for replica in status.replicas)
     sentinels = status.sentinels or 0
-    majority = wanted // 2 + 1
-    needed = min_replicas_to_write(redis)
+    majority = counted // 2 + 1
+    needed = min_replicas_to_write(counted)
     followed = linked >= needed
     serves = status.master is not None and followed and not refusal
     full = serves and linked >= wanted - 1 and sentinels >= wanted and _ready(pods) >= wanted
@@ -211,7 +211,7 @@ def redis_verdict(
         f"{master}, {_ready(pods)} of {wanted} pods ready, {linked} of {wanted - 1} replicas linked, "
         f"{sentinels} of {wanted} sentinels agree"
     )
-    if serves and (sentinels < majority or not can_fail_over(snapshot.sentinels, wanted)):
+    if serves and (sentinels < majority or not can_fail_over(snapshot.sentinels, now)):
         detail += "; no majority of sentinels: a failover is not possible now"
         if tilted := sum(view.tilt for view in snapshot.sentinels):
             detail += f" ({tilted} stood still and do nothing for half a minute)"

@@ -15,7 +15,7 @@ from ..resources.redis import ADDRESS_PREFIX, state_config_map_name
 from ..resources.runners import shared_manifests
 from ..resources.storage import claim_name, storage_manifests
 from ..snapshot import Scaled, Snapshot
-from . import credentials, layout, shrink, shrink_redis, volumes
+from . import credentials, layout, resize_redis, shrink, volumes
 from .migration import Migration, stays
 
 _PRUNED_KINDS = frozenset(
@@ -66,15 +66,19 @@ def context_of(
     images: Images,
     *,
     redis_bootstrapped: bool,
+    redis_counted: int,
     scaled: Mapping[str, Scaled],
 ) -> BuildContext:
     """All that the builders need. Its cluster has the number of Redis pods of now, while some have yet to go."""
-    today = shrink_redis.of_now(cluster, snapshot)
+    today = resize_redis.of_now(cluster, snapshot)
     return BuildContext(
         today,
         images,
         redis_bootstrapped=redis_bootstrapped or _had_redis_master(cluster, snapshot),
         redis_addresses=_redis_addresses(today, snapshot),
+        redis_pods=resize_redis.replicas(cluster, snapshot),
+        redis_counted=redis_counted,
+        redis_volume_bytes=volumes.smallest_redis_volume(today, snapshot),
         credentials_hash=credentials.credentials_hash(cluster, snapshot),
         scaled={component: size.replicas for component, size in scaled.items() if size.left_alone},
         autoscaled=next((size.replicas for size in scaled.values() if size.asked_for), None),

@@ -45,6 +45,7 @@ from . import (
     objects,
     pools,
     repair,
+    resize_redis,
     rotation,
     runners,
     settings_in_use,
@@ -351,6 +352,7 @@ def _changes(
     sections: _Sections,
     memory: ClusterMemory,
 ) -> _Changes:
+    redis_counted = resize_redis.counted(cluster, snapshot, sections.seen_redis)
     # Building and comparing forty objects is most of a visit's work; as long as neither the spec nor any object
     # changed there is still nothing to write.
     inputs = (
@@ -359,7 +361,9 @@ def _changes(
         snapshot.children.revision,
         snapshot.http_routes,
         sections.redis.bootstrapped,
+        redis_counted,
         volumes.smallest_postgres_volume(cluster, snapshot),
+        volumes.smallest_redis_volume(resize_redis.of_now(cluster, snapshot), snapshot),
         # What runners share stays for as long as there is one.
         bool(snapshot.pods_of(names.RUNNER)),
     )
@@ -372,7 +376,12 @@ def _changes(
             matches=memory.matches,
         )
     context = objects.context_of(
-        cluster, snapshot, images, redis_bootstrapped=sections.redis.bootstrapped, scaled=sections.scaled
+        cluster,
+        snapshot,
+        images,
+        redis_bootstrapped=sections.redis.bootstrapped,
+        redis_counted=redis_counted,
+        scaled=sections.scaled,
     )
     desired = objects.desired(context, snapshot)
     serves = sections.postgres.primary is not None and any(

@@ -51,10 +51,15 @@ def preview(cluster: RunnerHubCluster, snapshot: Snapshot, images: Images) -> Pr
     status = cluster.status
     scaled = objects.scaled(cluster, snapshot)
     context = objects.context_of(
-        cluster, snapshot, images, redis_bootstrapped=status.redis.bootstrapped, scaled=scaled
+        cluster,
+        snapshot,
+        images,
+        redis_bootstrapped=status.redis.bootstrapped,
+        redis_counted=cluster.spec.redis.replicas,
+        scaled=scaled,
     )
-    # Where there are to be fewer members they go one at a time; what is told is the end of that.
-    context = replace(context, cluster=cluster, postgres_instances=None)
+    # Where there are to be more or fewer pods they come and go one at a time; what is told is the end of that.
+    context = replace(context, cluster=cluster, postgres_instances=None, redis_pods=None)
     desired = objects.desired(context, snapshot)
     secrets = tuple(
         Change("create", "Secret", secret.manifest["metadata"]["name"])

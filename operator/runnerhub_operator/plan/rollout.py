@@ -27,7 +27,7 @@ from ..api import RedisStatus, RunnerHubCluster
 from ..probes.sentinel import can_fail_over
 from ..resources.common import Manifest
 from ..snapshot import LiveObject, Pod, Snapshot
-from . import shrink, shrink_redis
+from . import resize_redis, shrink
 from .fullness import FULL_PERCENT, fullest
 
 # Patroni tells the end of a restart at its next loop, two seconds later.
@@ -327,7 +327,8 @@ def _redis(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus) ->
         return None
     master = redis.master
     replicas = {replica.name: replica for replica in redis.replicas}
-    expected = [names.member(cluster.name, names.REDIS, i) for i in range(cluster.spec.redis.replicas)]
+    staying = min(cluster.spec.redis.replicas, resize_redis.replicas(cluster, snapshot))
+    expected = [names.member(cluster.name, names.REDIS, i) for i in range(staying)]
     # Those that are to go are not renewed first.
     outdated = tuple(pod for pod in found if pod.name in expected)
     unsettled = []
@@ -339,13 +340,13 @@ def _redis(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus) ->
     mendable = _mendable(outdated, unsettled, master)
     if mendable is not None:
         return _renew(names.REDIS, mendable, mends=True)
-    fewer = shrink_redis.look(cluster, snapshot, redis, unsettled, renewing=bool(outdated))
-    if fewer is not None or not outdated:
-        return fewer
+    resizing = resize_redis.look(cluster, snapshot, redis, unsettled, renewing=bool(outdated))
+    if resizing is not None or not outdated:
+        return resizing
     if unsettled or master is None:
         return Rollout(names.REDIS, None, f"{', '.join(unsettled) or 'a master'} to become healthy")
     # Sentinels that do nothing take no role over from a master that stops.
-    if not can_fail_over(snapshot.sentinels, shrink_redis.replicas(cluster, snapshot)):
+    if not can_fail_over(snapshot.sentinels, resize_redis.replicas(cluster, snapshot)):
         return Rollout(names.REDIS, None, "a majority of Sentinels that can take part in a failover")
     if crowded := fullest(redis.instances, FULL_PERCENT):
         return Rollout(names.REDIS, None, f"room on the volume of {', '.join(crowded)}", holds_up=False)

@@ -26,14 +26,17 @@ class InUse:
 
 def look(cluster: RunnerHubCluster, snapshot: Snapshot, marked: str) -> InUse:
     """Compare what the pods tell with the ConfigMap that they read."""
-    found = (snapshot.child("ConfigMap", names.child(cluster.name, names.REDIS)) or {}).get("data", {})
-    wanted = digest(found.get("redis.conf", ""), found.get("settings.json", ""))
-    behind = tuple(
-        pod.pod for pod in snapshot.redis_pods if pod.configuration and pod.configuration != wanted
-    )
-    if not behind or marked == wanted:
+    now = wanted(cluster, snapshot)
+    behind = tuple(pod.pod for pod in snapshot.redis_pods if pod.configuration and pod.configuration != now)
+    if not behind or marked == now:
         return InUse(behind, None, marked)
-    return InUse(behind, MarkPods(behind, f"settings-{wanted}"), wanted)
+    return InUse(behind, MarkPods(behind, f"settings-{now}"), now)
+
+
+def wanted(cluster: RunnerHubCluster, snapshot: Snapshot) -> str:
+    """Hash of the settings in the ConfigMap that the pods read."""
+    found = (snapshot.child("ConfigMap", names.child(cluster.name, names.REDIS)) or {}).get("data", {})
+    return digest(found.get("redis.conf", ""), found.get("settings.json", ""))
 
 
 def digest(configuration: str, settings: str) -> str:

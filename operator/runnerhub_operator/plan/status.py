@@ -23,7 +23,7 @@ from ..probes.sentinel import agreed_master
 from ..resources.loadbalancer import inside_url
 from ..resources.patroni import MAX_REPLICA_LAG_BYTES
 from ..snapshot import Snapshot
-from . import fullness, shrink_redis
+from . import fullness, resize_redis
 from .conditions import stamp
 from .failovers import Silence
 
@@ -104,7 +104,7 @@ def _lag_seconds(member: PatroniMember) -> int | None:
 def redis_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> RedisStatus:
     """The queue; without an agreement of the Sentinels there is no master."""
     before = cluster.status.redis
-    agreed = agreed_master(snapshot.sentinels, shrink_redis.replicas(cluster, snapshot))
+    agreed = agreed_master(snapshot.sentinels, resize_redis.counted(cluster, snapshot))
     if agreed is None or not agreed.majority:
         return before.model_copy(update={"master": None, "sentinels": agreed.votes if agreed else 0})
     views = [view for view in snapshot.sentinels if view.master_ip == agreed.ip]

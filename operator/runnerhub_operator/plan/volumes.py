@@ -119,8 +119,16 @@ def small_claims(cluster: RunnerHubCluster, snapshot: Snapshot) -> list[str]:
 
 def smallest_postgres_volume(cluster: RunnerHubCluster, snapshot: Snapshot) -> int | None:
     """Size in bytes of the smallest volume of a Postgres member; None while there is none."""
-    names_ = (names.claim(cluster.name, names.POSTGRES, i) for i in range(cluster.spec.postgres.instances))
-    volumes = (snapshot.volume(name) for name in names_)
+    return _smallest(cluster, snapshot, names.POSTGRES, cluster.spec.postgres.instances)
+
+
+def smallest_redis_volume(cluster: RunnerHubCluster, snapshot: Snapshot) -> int | None:
+    """The same of a Redis pod."""
+    return _smallest(cluster, snapshot, names.REDIS, cluster.spec.redis.replicas)
+
+
+def _smallest(cluster: RunnerHubCluster, snapshot: Snapshot, component: str, count: int) -> int | None:
+    volumes = (snapshot.volume(names.claim(cluster.name, component, ordinal)) for ordinal in range(count))
     return min((item.capacity for item in volumes if item is not None and item.capacity), default=None)
 
 

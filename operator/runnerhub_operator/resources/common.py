@@ -43,6 +43,9 @@ class BuildContext:
 
     `redis_bootstrapped`: a Redis master was seen once, so an empty pod must not start as master any more.
     `redis_addresses`: ClusterIP of each Redis pod's own Service, by name, once it is known.
+    `redis_pods`: pods of the queue now, while more have yet to come; None: as the spec says.
+    `redis_counted`: of how many of them the majorities are; None: of all.
+    `redis_volume_bytes`: the smallest volume of a Redis pod; None while there is none.
     `credentials_hash`: of the credentials that orchestrators read only when they start; None while they are not known.
     `scaled`: replicas of the Deployments that somebody else scales, such as a HorizontalPodAutoscaler, by component.
     `autoscaled`: replicas that the orchestrators' Deployment has now, where an autoscaler of the spec sets them.
@@ -56,6 +59,9 @@ class BuildContext:
     images: Images
     redis_bootstrapped: bool = False
     redis_addresses: Mapping[str, str] = field(default_factory=dict)
+    redis_pods: int | None = None
+    redis_counted: int | None = None
+    redis_volume_bytes: int | None = None
     credentials_hash: str | None = None
     scaled: Mapping[str, int] = field(default_factory=dict)
     autoscaled: int | None = None

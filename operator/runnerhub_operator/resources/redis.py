@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from .. import names
-from ..api import RedisSpec, RunnerHubClusterSpec
+from ..api import RedisSpec
 from ..quantities import quantity
 from .additions import node_placement
 from .common import (
@@ -55,6 +55,8 @@ REWRITE_VOLUME_SHARE: Final = Decimal("0.0625")
 
 # Keys of the state ConfigMap that hold the addresses of the pods' own Services.
 ADDRESS_PREFIX: Final = "address."
+# Setting of the pods: of how many a majority is, fewer than there are to be while some have yet to come.
+MAJORITY_OF: Final = "majorityOf"
 
 
 def state_config_map_name(cluster: str) -> str:
@@ -86,8 +88,9 @@ def redis_manifests(context: BuildContext) -> list[Manifest]:
     ]
 
 
-def redis_configuration(spec: RedisSpec) -> str:
+def redis_configuration(context: BuildContext) -> str:
     """The part of redis.conf that is the same for all pods; each line is one that CONFIG SET takes as well."""
+    spec, volume_bytes = context.cluster.spec.redis, _volume_bytes(context)
     lines = [
         # Passwords protect it; protected mode would refuse every other pod.
         "protected-mode no",
@@ -100,7 +103,7 @@ def redis_configuration(spec: RedisSpec) -> str:
         "aof-use-rdb-preamble yes",
         "aof-load-truncated yes",
         "auto-aof-rewrite-percentage 100",
-        f"auto-aof-rewrite-min-size {min(REWRITE_BYTES, int(_volume(spec) * REWRITE_VOLUME_SHARE))}",
+        f"auto-aof-rewrite-min-size {min(REWRITE_BYTES, int(volume_bytes * REWRITE_VOLUME_SHARE))}",
         # A master whose volume is full refuses writes. A replica would end by default, and end again when it is
         # started; so it goes on in memory, and writes down what it could not when there is room.
         "replica-ignore-disk-write-errors yes",
@@ -112,11 +115,11 @@ def redis_configuration(spec: RedisSpec) -> str:
         "shutdown-timeout 10",
         # With the master they are a majority: one that is cut off with a minority must not go on confirming what the
         # master that the others elect has not.
-        f"min-replicas-to-write {min_replicas_to_write(spec)}",
+        f"min-replicas-to-write {min_replicas_to_write(_counted(context))}",
         f"min-replicas-max-lag {replica_max_lag_seconds(spec)}",
         "repl-diskless-sync yes",
         "repl-diskless-sync-delay 0",
-        f"repl-backlog-size {backlog_bytes(spec)}",
+        f"repl-backlog-size {_backlog_bytes(spec, volume_bytes)}",
         # Sentinel's failover re-points replicas; this bounds a link that dies without a sign otherwise.
         "repl-ping-replica-period 3",
         "repl-timeout 20",
@@ -125,7 +128,7 @@ def redis_configuration(spec: RedisSpec) -> str:
         "maxmemory-policy noeviction",
     ]
     if _memory_limit(spec) is None:
-        lines.append(f"maxmemory {int(_volume(spec) * MAXMEMORY_VOLUME_SHARE)}")
+        lines.append(f"maxmemory {int(volume_bytes * MAXMEMORY_VOLUME_SHARE)}")
     return "\n".join(lines) + "\n"
 
 
@@ -139,10 +142,10 @@ def max_memory_bytes(spec: RedisSpec) -> int:
     return int(limit * MAXMEMORY_SHARE) if limit is not None else 0
 
 
-def backlog_bytes(spec: RedisSpec) -> int:
+def _backlog_bytes(spec: RedisSpec, volume_bytes: int) -> int:
     """Memory for the writes that replicas may still ask for."""
     limit = _memory_limit(spec)
-    return min(BACKLOG_BYTES, int((_volume(spec) if limit is None else limit) * BACKLOG_SHARE))
+    return min(BACKLOG_BYTES, int((volume_bytes if limit is None else limit) * BACKLOG_SHARE))
 
 
 def _memory_limit(spec: RedisSpec) -> Decimal | None:
@@ -150,13 +153,21 @@ def _memory_limit(spec: RedisSpec) -> Decimal | None:
     return quantity(limit) if limit is not None else None
 
 
-def _volume(spec: RedisSpec) -> Decimal:
-    return quantity(spec.storage.size)
+def _volume_bytes(context: BuildContext) -> int:
+    """Size of the pods' volumes: what the spec says, or less as long as one of them has not grown so far."""
+    wanted = int(quantity(context.cluster.spec.redis.storage.size))
+    smallest = context.redis_volume_bytes
+    return wanted if smallest is None else min(wanted, smallest)
 
 
-def min_replicas_to_write(spec: RedisSpec) -> int:
-    """How many replicas must follow the master for it to take writes."""
-    return spec.replicas // 2
+def _counted(context: BuildContext) -> int:
+    told = context.redis_counted
+    return context.cluster.spec.redis.replicas if told is None else told
+
+
+def min_replicas_to_write(counted: int) -> int:
+    """How many replicas must follow the master for it to take writes, where a majority is of so many pods."""
+    return counted // 2
 
 
 def replica_max_lag_seconds(spec: RedisSpec) -> int:
@@ -169,14 +180,16 @@ def replica_max_lag_seconds(spec: RedisSpec) -> int:
     return max(1, min(10, spec.down_after_milliseconds // 1000 - 2))
 
 
-def settings(cluster: RunnerHubClusterSpec) -> dict[str, int | str | bool]:
+def settings(context: BuildContext) -> dict[str, int | str | bool]:
     """What the start program of the pods reads."""
+    cluster, counted = context.cluster.spec, _counted(context)
     spec = cluster.redis
     nameless = spec.nameless_clients
     return {
         "masterName": names.REDIS_MASTER_NAME,
         "replicas": spec.replicas,
-        "quorum": spec.replicas // 2 + 1,
+        MAJORITY_OF: counted,
+        "quorum": counted // 2 + 1,
         "downAfterMilliseconds": spec.down_after_milliseconds,
         "failoverTimeoutMilliseconds": FAILOVER_TIMEOUT_MILLISECONDS,
         "parallelSyncs": 1,
@@ -288,7 +301,7 @@ def stateful_set(context: BuildContext) -> Manifest:
         "kind": "StatefulSet",
         "metadata": metadata(context, names.child(context.name, names.REDIS), names.REDIS),
         "spec": {
-            "replicas": spec.replicas,
+            "replicas": spec.replicas if context.redis_pods is None else context.redis_pods,
             "serviceName": pods_service_name(context.name),
             "podManagementPolicy": "Parallel",
             "updateStrategy": {"type": "OnDelete"},
@@ -319,10 +332,9 @@ def stateful_set(context: BuildContext) -> Manifest:
 
 
 def _configuration_data(context: BuildContext) -> dict[str, str]:
-    spec = context.cluster.spec.redis
     return {
-        "redis.conf": redis_configuration(spec),
-        "settings.json": json.dumps(settings(context.cluster.spec), indent=2, sort_keys=True) + "\n",
+        "redis.conf": redis_configuration(context),
+        "settings.json": json.dumps(settings(context), indent=2, sort_keys=True) + "\n",
     }
 
 

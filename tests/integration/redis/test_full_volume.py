@@ -40,7 +40,7 @@ def test_what_was_acknowledged_outlives_a_full_volume(pods: Pods, small_volumes:
     replica = pods.start_redis(1, "--appendonly", "yes", "--replicaof", ADDRESSES[0], str(pods.port))
     wait_until(lambda: replica.info("replication")["master_link_status"] == "up")
     wait_until(lambda: replica.info("persistence")["aof_rewrite_in_progress"] == 0)
-    settings = live.directives(builders.redis_configuration(context().cluster.spec.redis))
+    settings = live.directives(builders.redis_configuration(context()))
     for client in (master, replica):
         for name, value in settings.items():
             if name != "bind":

@@ -277,7 +277,7 @@ def test_redis_is_ready_while_as_many_replicas_follow_as_the_master_wants_for_wr
 
     def verdict(linked: int, refusal: str = "") -> Verdict:
         views = tuple(replace(view, replicas=view.replicas[:linked]) for view in sentinels())
-        seen = snapshot(sentinels=views)
+        seen = snapshot(sentinels=views, children=children(spec={"redis": {"replicas": 5}}))
         return redis_verdict(hub, seen, redis_status(hub, seen), creating=False, refusal=refusal)
 
     assert (verdict(2).status, verdict(1).status) == ("True", "False")

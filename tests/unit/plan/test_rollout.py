@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from runnerhub_operator.actions import (
     Disruption,
+    GrowRedis,
     ReinitializePostgres,
     RenewDeployment,
     RestartPod,
@@ -261,7 +262,11 @@ def test_the_role_of_whom_a_step_stops_was_moved_by_that_step() -> None:
         ShrinkPostgres("hub-postgres-2", 2): "hub-postgres-2",
         ShrinkRedis("hub-redis-4", 4): "hub-redis-4",
     }
-    others = ReinitializePostgres("hub-postgres-1", "broken"), RenewDeployment({}, "new pod template")
+    others = (
+        GrowRedis("hub-redis-3", 4),
+        ReinitializePostgres("hub-postgres-1", "broken"),
+        RenewDeployment({}, "new pod template"),
+    )
     assert {type(step) for step in (*stops, *others)} == set(get_args(Disruption))
     for step, holder in stops.items():
         assert LastStep.done(step, NOW, None).has_moved(holder, NOW)

@@ -372,6 +372,27 @@ def test_a_visit_notices_a_volume_that_grew_although_no_object_changed() -> None
     assert parameters == ["1024MB", "2048MB"]
 
 
+def test_redis_uses_more_memory_when_the_last_volume_has_grown() -> None:
+    """Not before, as where the StorageClass refuses: what does not fit on a volume cannot be taken back."""
+    asked, done = {"redis": {"storage": {"size": "40Gi"}}}, {"requested": 40 * GI, "capacity": 40 * GI}
+    key = "ConfigMap", "hub-redis"
+
+    def bounds(found: Plan) -> list[str]:
+        written = [item for item in found.objects if (item["kind"], item["metadata"]["name"]) == key]
+        lines = "".join(item["data"]["redis.conf"] for item in written).splitlines()
+        names_ = ("maxmemory ", "auto-aof-rewrite-min-size ", "repl-backlog-size ")
+        return [line for line in lines if line.startswith(names_) and str(64 * 2**20) not in line]
+
+    small = plan(asked, children=children(spec=asked), volumes=volumes(redis_0=done, redis_1=done))
+    assert bounds(small) == [f"maxmemory {5 * GI // 2}"]
+    # Nor is it overlooked when no object has changed.
+    there = {**children(spec=asked), key: next(item for item in small.objects if item["kind"] == key[0])}
+    settled = plan(asked, children=there, volumes=volumes(redis_0=done, redis_1=done))
+    assert (bounds(settled), settled.memory.unchanged is None) == ([], False)
+    grown = volumes(redis_0=done, redis_1=done, redis_2=done)
+    assert bounds(plan(asked, settled.memory, children=there, volumes=grown)) == [f"maxmemory {20 * GI}"]
+
+
 def test_a_plan_tells_the_claims_and_that_no_pod_restarts() -> None:
     found = preview(cluster(GROWN), snapshot(volumes=volumes(postgres_0=DONE)), IMAGES)
     claims = [change for change in found.changes if change.kind == "PersistentVolumeClaim"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,8 +71,7 @@ def test_quorum_is_a_majority(replicas: int, quorum: int) -> None:
 
 @pytest.mark.parametrize(("down_after", "lag"), [(1000, 1), (3000, 1), (5000, 3), (30000, 10)])
 def test_a_lonely_master_stops_before_another_is_elected(down_after: int, lag: int) -> None:
-    spec = context(downAfterMilliseconds=down_after).cluster.spec.redis
-    conf = directives(redis.redis_configuration(spec))
+    conf = directives(redis.redis_configuration(context(downAfterMilliseconds=down_after)))
     assert int(conf["min-replicas-max-lag"]) == lag
     # A replica confirms each second and the master looks each second.
     assert down_after < 3000 or lag + 2 <= down_after / 1000
@@ -79,7 +79,7 @@ def test_a_lonely_master_stops_before_another_is_elected(down_after: int, lag: i
 
 @pytest.mark.parametrize("replicas", [3, 5, 7, 9])
 def test_a_master_takes_writes_only_together_with_a_majority(replicas: int) -> None:
-    conf = directives(redis.redis_configuration(context(replicas=replicas).cluster.spec.redis))
+    conf = directives(redis.redis_configuration(context(replicas=replicas)))
     confirming = 1 + int(conf["min-replicas-to-write"])
     others = replicas - confirming
     assert confirming == replicas // 2 + 1
@@ -88,8 +88,8 @@ def test_a_master_takes_writes_only_together_with_a_majority(replicas: int) -> N
 
 @pytest.mark.parametrize(("limit", "size"), [(None, 64 * 2**20), ("2Gi", 64 * 2**20), ("128Mi", 8 * 2**20)])
 def test_the_backlog_leaves_a_small_memory_to_the_data(limit: str | None, size: int) -> None:
-    spec = context(**({"resources": {"limits": {"memory": limit}}} if limit else {})).cluster.spec.redis
-    assert directives(redis.redis_configuration(spec))["repl-backlog-size"] == str(size)
+    limited = context(**({"resources": {"limits": {"memory": limit}}} if limit else {}))
+    assert directives(redis.redis_configuration(limited))["repl-backlog-size"] == str(size)
 
 
 def test_memory_is_limited_below_the_containers_limit() -> None:
@@ -103,7 +103,7 @@ def test_memory_is_limited_below_the_containers_limit() -> None:
 
     assert limit() == "0"
     assert limit(resources={"limits": {"memory": "1Gi"}}) == str(int(2**30 * 0.7))
-    conf = directives(redis.redis_configuration(context().cluster.spec.redis))
+    conf = directives(redis.redis_configuration(context()))
     assert conf["maxmemory-policy"] == "noeviction"
 
 
@@ -111,7 +111,7 @@ def test_without_a_limit_memory_is_bounded_by_what_the_volume_holds() -> None:
     """That follows a volume that grows, and renews no pod."""
 
     def bound(size: str) -> dict[str, str]:
-        return directives(redis.redis_configuration(context(storage={"size": size}).cluster.spec.redis))
+        return directives(redis.redis_configuration(context(storage={"size": size})))
 
     def template(size: str) -> Manifest:
         manifests = redis.redis_manifests(context(storage={"size": size}))
@@ -125,6 +125,29 @@ def test_without_a_limit_memory_is_bounded_by_what_the_volume_holds() -> None:
     assert small["maxmemory"] == str(128 * 2**20)
     # Used memory has the backlog in it, and the file is rewritten before it fills the volume.
     assert small["repl-backlog-size"] == small["auto-aof-rewrite-min-size"] == str(16 * 2**20)
+
+
+def test_what_follows_the_volume_follows_the_smallest() -> None:
+    asked = context(storage={"size": "40Gi"})
+    conf = directives(redis.redis_configuration(replace(asked, redis_volume_bytes=256 * 2**20)))
+    small = directives(redis.redis_configuration(context(storage={"size": "256Mi"})))
+    assert conf == small
+    larger = replace(asked, redis_volume_bytes=2**40)
+    assert redis.redis_configuration(larger) == redis.redis_configuration(asked)
+
+
+def test_pods_that_have_yet_to_come_have_services_and_do_not_count() -> None:
+    asked = context(replicas=7)
+    manifests = redis.redis_manifests(replace(asked, redis_pods=4, redis_counted=3))
+    data = one(manifests, "ConfigMap")["data"]
+    assert directives(data["redis.conf"])["min-replicas-to-write"] == "1"
+    told = json.loads(data["settings.json"])
+    assert (told["quorum"], told["majorityOf"], told["replicas"]) == (2, 3, 7)
+    assert one(manifests, "Service", "hub-redis-6")
+    queue = one(manifests, "StatefulSet")["spec"]
+    assert queue["replicas"] == 4
+    # So that those that come are not renewed at the end.
+    assert queue["template"] == one(redis.redis_manifests(asked), "StatefulSet")["spec"]["template"]
 
 
 def test_the_bootstrap_flag_restarts_no_pod() -> None:

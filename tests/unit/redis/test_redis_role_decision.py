@@ -27,7 +27,9 @@ from images.redis.runnerhub_redis.decision import (
 )
 
 ADDRESSES = {0: "10.0.0.10", 1: "10.0.0.11", 2: "10.0.0.12"}
-SECOND_LIFE = Situation(ordinal=0, replicas=3, addresses=ADDRESSES, volume=Volume.COMPLETE, bootstrapped=True)
+SECOND_LIFE = Situation(
+    ordinal=0, replicas=3, majority=2, addresses=ADDRESSES, volume=Volume.COMPLETE, bootstrapped=True
+)
 FIRST_START = replace(SECOND_LIFE, volume=Volume.BLANK, bootstrapped=False)
 
 
@@ -152,6 +154,14 @@ def test_the_higher_epoch_outweighs_the_number_of_answers() -> None:
     assert decision.master == ADDRESSES[1]
 
 
+def test_a_majority_is_of_the_pods_that_are_there_while_more_have_yet_to_come() -> None:
+    named = (naming(0), naming(0))
+    more = ADDRESSES | {3: "10.0.0.13", 4: "10.0.0.14"}
+    growing = replace(SECOND_LIFE, replicas=5, addresses=more, sentinels=named)
+    assert role(decide(growing)) == "StartMaster"
+    assert role(decide(replace(growing, majority=3))) == "Wait"
+
+
 def test_waits_a_while_for_a_majority_before_it_follows_a_minority() -> None:
     situation = replace(SECOND_LIFE, sentinels=(naming(1),))
     assert role(decide(situation)) == "Wait"
@@ -270,6 +280,7 @@ situations = st.builds(
     Situation,
     ordinal=st.just(0),
     replicas=st.just(3),
+    majority=st.just(2),
     addresses=st.just(ADDRESSES),
     volume=volumes,
     bootstrapped=st.booleans(),
