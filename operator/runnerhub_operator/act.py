@@ -489,7 +489,8 @@ class Actor:
         """
         host = _primary_host(snapshot)
         await self._check_candidate(snapshot, step)
-        if step.candidate is not None:
+        # Without another replica its readers would go to the primary, and be there when that stops.
+        if step.candidate is not None and _has_other_replica(snapshot, step.primary, step.candidate):
             await self._leave(cluster, snapshot, step.candidate)
         async with (
             self._held_back(cluster, snapshot, step.primary, "switchover") if step.pause else nullcontext()
@@ -596,6 +597,11 @@ def _reachable_poolers(snapshot: Snapshot) -> list[str]:
         for pod in snapshot.pods_of(names.POOLER)
         if pod.ip and not pod.ended and not pod.is_lost(snapshot.now)
     ]
+
+
+def _has_other_replica(snapshot: Snapshot, *members: str) -> bool:
+    """Whether readers find a member of the database besides these."""
+    return any(pod.ready and pod.name not in members for pod in snapshot.pods_of(names.POSTGRES))
 
 
 def _primary_host(snapshot: Snapshot) -> str:

@@ -160,6 +160,12 @@ async def test_every_pooler_is_paused_before_the_role_moves_and_opens_by_itself(
     assert played.logins >= {"/pause pgbouncer:x", "/switchover patroni:x"}
 
 
+async def test_readers_stay_at_the_candidate_when_they_would_find_the_primary_alone(played: Pods) -> None:
+    await switch(observed(hub_postgres_2={"ready": False}))
+    assert played.left == []
+    assert played.asked_for("/switchover") == {PRIMARY}
+
+
 async def test_nothing_moves_while_clients_of_one_pooler_cannot_be_held_back(played: Pods) -> None:
     played.statuses[f"/pause {POOLERS[1]}"] = 409
     with pytest.raises(SwitchoverPostponedError, match="a sentence"):
