@@ -325,13 +325,15 @@ class Actor:
     ) -> None:
         """Change Patroni's dynamic configuration, by the primary or, without one, by any member. Raises ProbeError.
 
-        max_connections is made smaller when the poolers have smaller pools, at a later visit if need be.
+        max_connections is made smaller when the poolers have smaller pools, at a later visit if need be; until then the
+        API server is not asked for anything.
         """
         patch = action.patch
-        if (room := _smaller_room(patch, snapshot)) and not await self._poolers_fit(snapshot, room):
+        room = _smaller_room(patch, snapshot)
+        if room and not await self._poolers_fit(snapshot, room, renews_poolers=action.renews_poolers):
             patch = _without_room(patch)
-            if not patch:
-                return
+        if not patch or not await self.is_current(cluster):
+            return
         login, leader = _patroni_login(cluster, snapshot), _leader(snapshot)
         pods = [pod for pod in snapshot.pods_of(names.POSTGRES) if pod.ip and leader in (pod.name, None)]
         error = ProbeError("Patroni has no member that could be asked")
@@ -345,14 +347,15 @@ class Actor:
             raise error
         logger.info("changed Patroni's configuration: %s", ", ".join(sorted(patch)))
 
-    async def _poolers_fit(self, snapshot: Snapshot, room: int) -> bool:
+    async def _poolers_fit(self, snapshot: Snapshot, room: int, *, renews_poolers: bool) -> bool:
         """Whether so many connections are enough for all poolers, by the settings that they have in effect."""
         try:
             needed = await pgbouncer.needed_connections(self._http, _reachable_poolers(snapshot))
         except ProbeError as error:
             logger.info("max_connections stays larger for now: %s", error)
             return False
-        return needed <= room
+        # Those that do not know have the settings of their pods.
+        return all(need <= room if need is not None else not renews_poolers for need in needed.values())
 
     async def disrupt(
         self, cluster: RunnerHubCluster, snapshot: Snapshot, step: actions.Disruption
@@ -486,7 +489,8 @@ class Actor:
         """
         host = _primary_host(snapshot)
         await self._check_candidate(snapshot, step)
-        if step.candidate is not None:
+        # Without another replica its readers would go to the primary, and be there when that stops.
+        if step.candidate is not None and _has_other_replica(snapshot, step.primary, step.candidate):
             await self._leave(cluster, snapshot, step.candidate)
         async with (
             self._held_back(cluster, snapshot, step.primary, "switchover") if step.pause else nullcontext()
@@ -593,6 +597,11 @@ def _reachable_poolers(snapshot: Snapshot) -> list[str]:
         for pod in snapshot.pods_of(names.POOLER)
         if pod.ip and not pod.ended and not pod.is_lost(snapshot.now)
     ]
+
+
+def _has_other_replica(snapshot: Snapshot, *members: str) -> bool:
+    """Whether readers find a member of the database besides these."""
+    return any(pod.ready and pod.name not in members for pod in snapshot.pods_of(names.POSTGRES))
 
 
 def _primary_host(snapshot: Snapshot) -> str:

@@ -9,9 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class PatchPatroniConfig:
-    """Change Patroni's dynamic configuration; Patroni applies it to all members."""
+    """Change Patroni's dynamic configuration; Patroni applies it to all members.
+
+    `renews_poolers`: some poolers still have to make way for new pods, which have other settings.
+    """
 
     patch: Mapping[str, Any]
+    renews_poolers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

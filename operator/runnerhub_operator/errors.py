@@ -37,6 +37,10 @@ class UnauthorizedProbeError(ProbeError):
     """A program answers, but does not know the key with which it was asked, maybe not yet."""
 
 
+class UnknownPathError(ProbeError):
+    """A program answers, but does not know what it is asked, as one of an older image."""
+
+
 class SwitchoverPostponedError(ProbeError):
     """A planned switchover did not take place: clients could not be held back, or Patroni refused."""
 

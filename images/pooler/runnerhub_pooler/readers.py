@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from .console import Console
-from .haproxy import REPLICAS, Proxy, ProxyError
+from .haproxy import REPLICAS, Proxy, ProxyError, Server
 from .log import log
 
 # How long running transactions may take to end; the pod of the replica waits meanwhile.
 PATIENCE_SECONDS = 2.0
 # A replica that was left and still runs then does not stop.
 AVOIDED_SECONDS = 30.0
+# One that stops is seen to be down by then; one that is up has come back, so the next can be left for it.
+STOPPED_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 
 
@@ -30,7 +32,8 @@ class Readers:
         self._console = console
         self._proxy = proxy
         self._clock = clock
-        self._until: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._left: dict[str, float] = {}
         self._avoids = threading.Event()
         # A process before this one may have left some.
         self._avoids.set()
@@ -40,22 +43,37 @@ class Readers:
 
         Fine when nobody is sent there anyway.
         """
-        if not any(server.name == member and server.is_up for server in self._proxy.servers(REPLICAS)):
-            return
-        self._until[member] = self._clock() + AVOIDED_SECONDS
-        self._avoids.set()
-        self._proxy.set_state(member, "drain")
+        with self._lock:
+            servers = self._proxy.servers(REPLICAS)
+            if not any(server.name == member and server.is_up for server in servers):
+                return
+            self._let_back((server for server in servers if server.name != member), STOPPED_SECONDS)
+            self._left[member] = self._clock()
+            self._avoids.set()
+            self._proxy.set_state(member, "drain")
         is_left = self._console().reconnect(PATIENCE_SECONDS)
         log("left", replica=member, transactions_ended=is_left)
 
     def tick(self) -> None:
         """Let members that were left be used again, once their checks say so. Raises ProxyError."""
-        for server in self._proxy.servers(REPLICAS):
-            if server.is_drained and not (server.is_up and self._clock() < self._until.get(server.name, 0.0)):
+        with self._lock:
+            self._let_back(self._proxy.servers(REPLICAS), AVOIDED_SECONDS)
+            # HAProxy may never have heard of some, or have forgotten them.
+            self._left = {
+                name: at for name, at in self._left.items() if self._is_recent(name, AVOIDED_SECONDS)
+            }
+            if not self._left:
+                self._avoids.clear()
+
+    def _let_back(self, servers: Iterable[Server], seconds: float) -> None:
+        """Those that have gone down, or were left so many seconds ago."""
+        for server in servers:
+            if server.is_drained and not (server.is_up and self._is_recent(server.name, seconds)):
                 self._proxy.set_state(server.name, "ready")
-                self._until.pop(server.name, None)
-        if not self._until:
-            self._avoids.clear()
+                self._left.pop(server.name, None)
+
+    def _is_recent(self, member: str, seconds: float) -> bool:
+        return member in self._left and self._clock() - self._left[member] < seconds
 
     def watch(self) -> None:
         """Look again and again while one is left; never ends."""

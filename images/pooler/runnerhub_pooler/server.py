@@ -21,6 +21,7 @@ import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import psycopg
 
@@ -124,15 +125,21 @@ def authorization(password: str) -> str:
 
 def parse_pause(body: bytes) -> tuple[str, float]:
     """Primary and seconds of a request. Raises ValueError with a sentence."""
-    given = json.loads(body)
-    primary, seconds = (given.get("primary"), given.get("seconds")) if isinstance(given, dict) else ("", 0)
-    is_name = isinstance(primary, str) and primary != ""
+    primary, given = _named(body, "primary")
+    seconds = given.get("seconds")
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not is_name:
-        raise ValueError("primary is no name")
     if not is_number or not 0 < seconds <= MAX_PAUSE_SECONDS:
         raise ValueError(f"seconds is no number above 0 and up to {MAX_PAUSE_SECONDS:g}")
     return primary, float(seconds)
+
+
+def _named(body: bytes, key: str) -> tuple[str, dict[str, Any]]:
+    """The name that a request has under a key, and the whole request. Raises ValueError with a sentence."""
+    given = json.loads(body)
+    name = given.get(key) if isinstance(given, dict) else None
+    if not isinstance(name, str) or name == "":
+        raise ValueError(f"{key} is no name")
+    return name, given
 
 
 def _pause(gate: Gate, body: bytes) -> Answer:
@@ -153,19 +160,9 @@ def _resume(gate: Gate) -> Answer:
     return (503, "PgBouncer does not answer, tried again soon") if gate.is_closed else (200, "resumed")
 
 
-def parse_leave(body: bytes) -> str:
-    """The member of a request. Raises ValueError with a sentence."""
-    given = json.loads(body)
-    member = given.get("member") if isinstance(given, dict) else None
-    is_name = isinstance(member, str) and member != ""
-    if not is_name:
-        raise ValueError("member is no name")
-    return str(member)
-
-
 def _leave(leave: Callable[[str], None], body: bytes) -> Answer:
     try:
-        member = parse_leave(body)
+        member, _ = _named(body, "member")
     except ValueError as error:
         return 400, str(error)
     try:

@@ -55,7 +55,7 @@ from . import (
 )
 from .objects import Matches
 from .patience import Patience, Told, calm_lags, deaf_queues, told
-from .rollout import LastStep, plan_rollout
+from .rollout import LastStep, has_old_pods, plan_rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,10 @@ class Plan:
 
     @property
     def writes(self) -> bool:
-        """Whether anything beyond the status is to be changed."""
+        """Whether anything beyond the status is to be changed, apart from Patroni's configuration.
+
+        That may have to wait for long while all else is settled, and looks for itself whether the cluster is current.
+        """
         step = self.rollout.step if self.rollout is not None else None
         return bool(
             self.secrets
@@ -135,7 +138,6 @@ class Plan:
             or self.orphan
             or self.growth
             or self.runners
-            or self.patroni_patch
             or self.disruption_lease is not None
             or step is not None
         )
@@ -289,7 +291,7 @@ def make_plan(
         orphan=orphan,
         growth=() if paused else growth.steps,
         runners=RunnerSteps() if paused else crew.steps,
-        patroni_patch=None if paused else _patroni_patch(changes.patroni, snapshot),
+        patroni_patch=None if paused else _patroni_patch(cluster, snapshot, changes),
         rollout=None if paused else rollout,
         disruption_lease=_disruption_lease(context, snapshot, None if paused else rollout),
         status=new_status,
@@ -660,12 +662,25 @@ def _replacement_event(action: OrphanPods) -> EventNote:
     return EventNote("Normal", "StatefulSetReplaced", message)
 
 
-def _patroni_patch(wanted: Mapping[str, Any], snapshot: Snapshot) -> PatchPatroniConfig | None:
+def _patroni_patch(
+    cluster: RunnerHubCluster, snapshot: Snapshot, changes: _Changes
+) -> PatchPatroniConfig | None:
     # Also without a primary: what no server starts with can be corrected.
     if snapshot.patroni_config is None or snapshot.patroni is None:
         return None
-    patch = dynamic_config_patch(wanted, snapshot.patroni_config)
-    return PatchPatroniConfig(patch) if patch else None
+    patch = dynamic_config_patch(changes.patroni, snapshot.patroni_config)
+    return PatchPatroniConfig(patch, _renews_poolers(cluster, snapshot, changes)) if patch else None
+
+
+def _renews_poolers(cluster: RunnerHubCluster, snapshot: Snapshot, changes: _Changes) -> bool:
+    name = names.child(cluster.name, names.POOLER)
+    live = snapshot.children.live("Deployment", name)
+    return (
+        live is None
+        or has_old_pods(live)
+        or any(item["metadata"]["name"] == name for item in changes.renewals)
+        or any(pod.terminating for pod in snapshot.pods_of(names.POOLER) if not pod.is_lost(snapshot.now))
+    )
 
 
 def _disruption_lease(context: BuildContext, snapshot: Snapshot, rollout: Rollout | None) -> Manifest | None:

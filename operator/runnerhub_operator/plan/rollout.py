@@ -222,14 +222,19 @@ def _deployments_under_way(
         live = snapshot.children.live("Deployment", names.child(cluster.name, component))
         if live is None:
             continue
+        if not has_old_pods(live):
+            continue
         status = live.status()
         updated, total = status.get("updatedReplicas", 0), status.get("replicas", 0)
-        # A pod that is missing is no change under way; one of the old template is.
-        if updated >= total and live.is_observed():
-            continue
         found = Rollout(component, None, f"its new pods: {updated} of {total} are there")
         (stuck if _is_stuck(component, status, snapshot) else moving).append(found)
     return moving, stuck
+
+
+def has_old_pods(live: LiveObject) -> bool:
+    """Whether a Deployment has, or may have, pods of an older template; one that is missing is no change under way."""
+    status = live.status()
+    return status.get("updatedReplicas", 0) < status.get("replicas", 0) or not live.is_observed()
 
 
 def _is_stuck(component: str, status: Mapping[str, Any], snapshot: Snapshot) -> bool:

@@ -9,7 +9,9 @@ from typing import Any
 
 import aiohttp
 
-from ..errors import ProbeError, UnauthorizedProbeError
+from ..errors import ProbeError, UnauthorizedProbeError, UnknownPathError
+
+_KINDS: Mapping[int, type[ProbeError]] = {401: UnauthorizedProbeError, 404: UnknownPathError}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Program:
             reason = f"{type(error).__name__}: {error}"
             raise ProbeError(f"{self.name} at {host} does not answer {path}: {reason}") from error
         if response.status >= 300:
-            kind = UnauthorizedProbeError if response.status == 401 else ProbeError
+            kind = _KINDS.get(response.status, ProbeError)
             raise kind(f"{self.name} at {host} answered {response.status} to {path}: {_sentence(text)}")
         return text
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import aiohttp
 
 from .. import names
-from ..errors import ProbeError
+from ..errors import ProbeError, UnknownPathError
 from .http import Login, Program
 
 # How long clients are held back at most (an agent allows 15). A switchover takes about three seconds; one that takes
@@ -94,20 +94,26 @@ async def needed_connections(
     *,
     deadline_seconds: float = NEEDS_DEADLINE_SECONDS,
     port: int = names.PORT_POOLER_AGENT,
-) -> int:
-    """The most max_connections that the settings in effect in one of the poolers need; 0 without poolers.
+) -> Mapping[str, int | None]:
+    """The max_connections that the settings in effect in each pooler need, by host.
 
-    Raises ProbeError when one does not tell.
+    None: its image is of before settings were read while it runs, so it has those that it was started with. Raises
+    ProbeError when one does not tell.
     """
 
-    async def ask(host: str) -> int:
-        answer = await _agent(port).call(session, "GET", host, "/needs", deadline_seconds=deadline_seconds)
+    async def ask(host: str) -> int | None:
+        try:
+            answer = await _agent(port).call(
+                session, "GET", host, "/needs", deadline_seconds=deadline_seconds
+            )
+        except UnknownPathError:
+            return None
         try:
             return int(json.loads(answer)["message"])
         except (ValueError, KeyError, TypeError) as error:
             raise ProbeError(f"the pooler at {host} answered /needs with {answer[:100]!r}") from error
 
-    return max(await asyncio.gather(*map(ask, hosts)), default=0)
+    return dict(zip(hosts, await asyncio.gather(*map(ask, hosts)), strict=True))
 
 
 def _agent(port: int) -> Program:

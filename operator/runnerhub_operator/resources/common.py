@@ -19,7 +19,8 @@ Manifest = dict[str, Any]
 
 
 # Version of what the builders make of an unchanged spec. Raise it with each change of a pod template or of what its
-# containers read, and keep building the older ones down to OLDEST_LAYOUT: an operator upgrade restarts no pod.
+# containers read, and keep building the older ones down to OLDEST_LAYOUT: an operator upgrade restarts no pod. Held by
+# tests/unit/plan/layouts.yaml. Builds of before the first release are not upgraded from.
 LAYOUT: Final = 1
 OLDEST_LAYOUT: Final = 1
 

@@ -55,6 +55,7 @@ class Pods:
     silent: set[str] = field(default_factory=set)
     left: list[tuple[str, int]] = field(default_factory=list)
     needs: dict[str, int] = field(default_factory=dict)
+    old: set[str] = field(default_factory=set)
     delay_seconds: float = 0.0
     switching: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -63,8 +64,8 @@ class Pods:
         if request.path == "/patroni":
             return await self.own_words(host)
         if request.path == "/needs":
-            known = host in self.needs
-            return web.json_response({"message": str(self.needs.get(host))}, status=200 if known else 503)
+            status = 404 if host in self.old else 200 if host in self.needs else 503
+            return web.json_response({"message": str(self.needs.get(host))}, status=status)
         if request.path == "/leave":
             self.left.append(((await request.json())["member"], len(self.asked)))
             return web.json_response({"message": "left"})
@@ -157,6 +158,12 @@ async def test_every_pooler_is_paused_before_the_role_moves_and_opens_by_itself(
     assert played.bodies[1] == {"primary": "hub-postgres-0", "seconds": pgbouncer.HELD_BACK_SECONDS}
     assert played.bodies[3] == {"leader": "hub-postgres-0", "candidate": "hub-postgres-1"}
     assert played.logins >= {"/pause pgbouncer:x", "/switchover patroni:x"}
+
+
+async def test_readers_stay_at_the_candidate_when_they_would_find_the_primary_alone(played: Pods) -> None:
+    await switch(observed(hub_postgres_2={"ready": False}))
+    assert played.left == []
+    assert played.asked_for("/switchover") == {PRIMARY}
 
 
 async def test_nothing_moves_while_clients_of_one_pooler_cannot_be_held_back(played: Pods) -> None:
@@ -313,18 +320,34 @@ async def test_clients_go_on_when_the_pod_to_restart_is_another_one_by_now(
 # --- max_connections and the pools ---
 
 
-async def patch(seen: Snapshot, max_connections: str, **parameters: str) -> None:
+@pytest.fixture
+def kube(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the API server was asked."""
+    asked = []
+
+    async def is_current(_actor: Actor, _cluster: object) -> bool:
+        asked.append("is_current")
+        return True
+
+    monkeypatch.setattr(Actor, "is_current", is_current)
+    return asked
+
+
+async def patch(
+    seen: Snapshot, max_connections: str, *, renews_poolers: bool = False, **parameters: str
+) -> None:
     config = {"postgresql": {"parameters": {"max_connections": "300"}}}
     wanted = {"postgresql": {"parameters": {"max_connections": max_connections, **parameters}}}
     async with aiohttp.ClientSession() as http:
         actor = Actor(KubeClient.__new__(KubeClient), http, "a test")
-        await actor.patch_patroni(cluster(), replace(seen, patroni_config=config), PatchPatroniConfig(wanted))
+        action = PatchPatroniConfig(wanted, renews_poolers)
+        await actor.patch_patroni(cluster(), replace(seen, patroni_config=config), action)
 
 
-async def test_postgres_gets_less_room_when_all_pools_fit(played: Pods) -> None:
+async def test_postgres_gets_less_room_when_all_pools_fit(played: Pods, kube: list[str]) -> None:
     played.needs = {POOLERS[0]: 200, POOLERS[1]: 300}
     await patch(observed(), "200")
-    assert played.asked == []
+    assert (played.asked, kube) == ([], [])
     await patch(observed(), "200", work_mem="8MB")
     assert played.bodies == [{"postgresql": {"parameters": {"work_mem": "8MB"}}}]
     played.needs[POOLERS[1]] = 200
@@ -332,17 +355,47 @@ async def test_postgres_gets_less_room_when_all_pools_fit(played: Pods) -> None:
     assert played.bodies[1:] == [{"postgresql": {"parameters": {"max_connections": "200"}}}]
 
 
-async def test_it_waits_for_a_pooler_that_does_not_tell(played: Pods) -> None:
+async def test_it_waits_for_a_pooler_that_does_not_tell(played: Pods, kube: list[str]) -> None:
     played.needs = {POOLERS[0]: 200}
     await patch(observed(), "200")
+    assert (played.asked, kube) == ([], [])
+
+
+async def test_poolers_of_an_older_image_have_the_settings_of_their_pods(
+    played: Pods, kube: list[str]
+) -> None:
+    played.old, played.needs = {POOLERS[0]}, {POOLERS[1]: 200}
+    await patch(observed(), "200", renews_poolers=True)
+    assert (played.asked, kube) == ([], [])
+    await patch(observed(), "200")
+    assert (played.asked, kube) == ([f"/config {PRIMARY}"], ["is_current"])
+
+
+@pytest.mark.usefixtures("kube")
+async def test_poolers_that_tell_need_no_new_pods(played: Pods) -> None:
+    played.needs = dict.fromkeys(POOLERS, 200)
+    await patch(observed(), "200", renews_poolers=True)
+    assert played.asked == [f"/config {PRIMARY}"]
+
+
+async def test_a_cluster_that_is_not_as_it_was_read_is_left_alone(
+    played: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def is_current(_actor: Actor, _cluster: object) -> bool:
+        return False
+
+    monkeypatch.setattr(Actor, "is_current", is_current)
+    await patch(observed(), "400")
     assert played.asked == []
 
 
+@pytest.mark.usefixtures("kube")
 async def test_it_gets_more_room_at_once(played: Pods) -> None:
     await patch(observed(), "400")
     assert played.asked == [f"/config {PRIMARY}"]
 
 
+@pytest.mark.usefixtures("kube")
 @pytest.mark.parametrize(
     "change", [{"ended": True}, {"terminating": True, "gone_by": "2020-01-01T00:00:00Z"}]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from collections.abc import Mapping
 
 import aiohttp
 import pytest
@@ -64,18 +65,18 @@ def test_larger_pools_wait_for_room_in_postgres(bench: Bench) -> None:
 
 
 async def test_the_operator_asks_what_the_pools_in_effect_need(bench: Bench) -> None:
-    async def needed(*hosts: str) -> int:
+    async def needed(*hosts: str) -> Mapping[str, int | None]:
         async with aiohttp.ClientSession() as http:
             return await pgbouncer.needed_connections(http, hosts, port=bench.agent_port)
 
-    assert await needed() == 0
+    assert await needed() == {}
     # The read-only route is of the default, which waits.
     with pytest.raises(ProbeError, match="not known yet"):
         await needed("127.0.0.1")
     for route in range(2):
         write(bench, route, needs=ROOM - route, default_pool_size=10)
     wait_until("both to follow", lambda: (bench.home / "agent.log").read_text().count("is in effect") == 2)
-    assert await needed("127.0.0.1") == ROOM
+    assert await needed("127.0.0.1") == {"127.0.0.1": ROOM}
 
 
 def test_nothing_is_read_again_while_clients_are_held_back(bench: Bench) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from runnerhub_operator import names
 from runnerhub_operator.actions import RenewDeployment
 from runnerhub_operator.plan import Plan, layout, make_plan
-from runnerhub_operator.resources.common import LAYOUT, Images
-from tests.generate import IMAGES
+from runnerhub_operator.resources import runners
+from runnerhub_operator.resources.common import LAYOUT, OLDEST_LAYOUT, Images
+from tests.generate import IMAGES, context, example
 from tests.unit.plan.builders import children, cluster, snapshot
 
 NEWER = Images(
@@ -103,3 +106,24 @@ def test_a_record_that_cannot_be_read_leads_to_todays_layout(recorded: str) -> N
     found = plan(children=children(odd))
     assert "hub-redis" in workloads(found)
     assert names.REDIS not in found.status.pending_updates
+
+
+LAYOUTS = Path(__file__).with_name("layouts.yaml")
+WHAT_TO_DO = """not the pod templates of layout {version}: an upgrade would renew pods that nobody asked to renew.
+Raise LAYOUT in resources/common.py, let the builder make the former template while `context.layout` is {version}, and
+write the hashes of both to layouts.yaml. Before the first release there is nothing to upgrade from: then write there
+{found}"""
+
+
+@pytest.mark.parametrize("version", range(OLDEST_LAYOUT, LAYOUT + 1))
+def test_a_layout_gives_the_pod_templates_that_it_has_always_given(version: int) -> None:
+    """By a file that `make generate` does not write: in the golden files this change looks like any other."""
+    spec = {**example("minimal")["spec"], "runnerPools": [{"name": "pool", "labels": ["linux"]}]}
+    built = replace(context("hub", spec), layout=version)
+    found = {item.name: layout.template_hash(item.build(built)) for item in layout.COMPONENTS}
+    (pool,) = built.cluster.spec.runner_pools
+    found[names.RUNNER] = runners.template_hash(built, pool)
+    told = yaml.safe_dump({version: found}, sort_keys=False)
+    assert yaml.safe_load(LAYOUTS.read_text()).get(version) == found, WHAT_TO_DO.format(
+        version=version, found=told
+    )

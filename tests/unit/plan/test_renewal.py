@@ -168,6 +168,37 @@ def test_a_paused_cluster_is_told_but_not_changed(spec: dict[str, Any]) -> None:
     assert found.status.phase == "Paused"
 
 
+OLDER_POOLER = {"postgres": {"pooler": {"image": "example.test/older-pooler:1"}}}
+FEWER = {"postgres": {"pooler": {"image": "example.test/older-pooler:1", "poolSize": 10}}}
+
+
+@pytest.mark.parametrize(
+    ("seen", "renews"),
+    [
+        ({"children": children(spec=FEWER)}, False),
+        ({"children": children(spec=OLDER_POOLER)}, True),
+        ({"children": children(deployment("pooler", updatedReplicas=1), spec=FEWER)}, True),
+        ({"children": children(deployment("pooler", observedGeneration=0), spec=FEWER)}, True),
+        ({"children": children(spec=FEWER), "pods": pods(hub_pooler_0={"terminating": True})}, True),
+    ],
+    ids=["all are there", "one is to be written", "old pods", "not seen yet", "one goes"],
+)
+def test_patroni_hears_whether_poolers_have_yet_to_make_way_for_others(
+    seen: dict[str, Any], renews: bool
+) -> None:
+    found = plan(FEWER, patroni_config={}, **seen)
+    assert found.patroni_patch is not None
+    assert found.patroni_patch.renews_poolers is renews
+
+
+def test_what_patroni_may_hear_of_later_keeps_a_settled_cluster_at_rest() -> None:
+    told = plan(FEWER, children=children(spec=FEWER)).objects
+    found = plan(FEWER, patroni_config={}, children=children(*told, spec=FEWER))
+    assert found.patroni_patch is not None
+    assert found.settled
+    assert not found.writes, "which would ask the API server at each visit"
+
+
 def test_a_pause_gives_the_disruption_lease_back() -> None:
     lease = {
         "kind": "Lease",
