@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,9 +18,20 @@ import yaml
 
 from apiserver import ApiServer
 from e2e.lab.kubectl import Kubectl, wait_for
+from e2e.stage import stage as stages
 from kindbed import gotools, paths
+from tests import share
+from tests.share import free_port
 
 SYSTEM = "runnerhub-system"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_networks() -> Iterator[None]:
+    """Pods of a stage have fixed ports at addresses of loopback, which a stage of another process must not give too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "_POD_NETWORKS", share.own(stages._POD_NETWORKS))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -64,13 +73,6 @@ def namespace(admin: Kubectl, request: pytest.FixtureRequest) -> Kubectl:
     name = f"t{abs(hash(request.node.nodeid)) % 10**10}"
     admin("create", "namespace", name)
     return admin.in_namespace(name)
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass(slots=True)

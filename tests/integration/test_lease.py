@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from runnerhub_operator.kube.client import KubeClient, ObjectRef
 from runnerhub_operator.kube.election import ClientLeaseApi, LeaseElector
 from runnerhub_operator.kube.lease import ElectionTiming
 from runnerhub_operator.resources.orchestrator import agent_rules
+from tests.share import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 SHORT = ElectionTiming(5.0, 3.0, 1.0, absent_wait_seconds=0)
@@ -193,13 +193,6 @@ class AgentProcess:
             return error.code, json.load(error)
         except OSError:
             return 0, {}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def mount_token(api_server: Any, namespace: str, folder: Path) -> Path:

@@ -35,7 +35,7 @@ from runnerhub_operator import names
 from runnerhub_operator.probes.haproxy import configuration_digest
 from runnerhub_operator.resources.loadbalancer import configuration
 from tests.generate import context
-from tests.integration.pooler.bench import free_port
+from tests.share import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 HOST = "hub.example.com"

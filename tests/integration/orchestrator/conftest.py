@@ -19,14 +19,9 @@ from runnerhub_orchestrator.jobs import JobRepository
 from runnerhub_orchestrator.migrate import migrate_until_done
 from runnerhub_orchestrator.redis_link import RedisLink
 from runnerhub_orchestrator.settings import DatabaseSettings, RedisSettings
+from tests.share import free_port
 
 LEASE_SECONDS = 30.0
-
-
-def free_port():
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until_listening(port, process, seconds=60):

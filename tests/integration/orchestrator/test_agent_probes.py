@@ -22,7 +22,8 @@ from runnerhub_operator.agent.queues import (
 )
 from runnerhub_operator.agent.settings import RedisSettings
 from runnerhub_operator.errors import ProbeError
-from tests.integration.orchestrator.conftest import free_port, running
+from tests.integration.orchestrator.conftest import running
+from tests.share import free_port
 
 NODE = "hub-orchestrator-a"
 

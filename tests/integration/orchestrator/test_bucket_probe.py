@@ -12,7 +12,8 @@ from kindbed import gotools
 from runnerhub_operator.agent.bucket import PROBE_FOLDER, BucketProbe
 from runnerhub_operator.agent.settings import BucketSettings
 from runnerhub_operator.errors import ProbeError
-from tests.integration.orchestrator.conftest import free_port, running
+from tests.integration.orchestrator.conftest import running
+from tests.share import free_port
 
 NODE, BUCKET = "hub-orchestrator-a", "runnerhub"
 ACCESS, SECRET = "anaccesskey", "open sesame"

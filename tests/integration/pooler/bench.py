@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import pwd
-import random
 import re
 import select
 import shutil
@@ -34,6 +33,7 @@ import psycopg
 from images.pooler.runnerhub_pooler.configuration import IN_EFFECT
 from runnerhub_operator.resources.pooler import pooler_configuration
 from tests.generate import context
+from tests.share import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 MEMBERS = tuple(f"hub-postgres-{ordinal}" for ordinal in range(9))
@@ -68,18 +68,6 @@ def pgbouncer_version() -> tuple[int, int]:
     found = re.search(r"PgBouncer (\d+)\.(\d+)", output)
     assert found is not None
     return int(found[1]), int(found[2])
-
-
-# Below those that the kernel gives to connections: the many that are made here would take one that is free for now.
-_PORTS = iter(random.sample(range(20000, 32000), 2000))
-
-
-def free_port() -> int:
-    for port in _PORTS:
-        with contextlib.suppress(OSError), contextlib.closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")
 
 
 def wait_until(what: str, condition: Any, seconds: float = 20) -> None:
