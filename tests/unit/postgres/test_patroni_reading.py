@@ -20,7 +20,7 @@ from runnerhub_operator.probes import patroni
 from runnerhub_operator.snapshot import Children, Observed
 from tests.unit.plan import builders
 
-HOSTS = ("127.91.0.1", "127.91.0.2", "127.91.0.3")
+HOSTS = ("127.33.0.1", "127.33.0.2", "127.33.0.3")
 
 
 def cluster(leader: str, broken: tuple[str, ...] = ()) -> dict[str, Any]:
