@@ -142,6 +142,7 @@ class Bench:
         self.credentials = home / "credentials"
         self.passwords = dict(PASSWORDS)
         self.former_password: str | None = None
+        self.switch_seconds = 0.0
 
     # --- Starting ---
 
@@ -375,13 +376,13 @@ class Bench:
             password=self.passwords["restapi-password"], autocommit=True, cursor_factory=psycopg.ClientCursor,
         )  # fmt: skip
 
-    def is_paused(self) -> bool:
-        """Whether a client waits. PgBouncer itself tells it from 1.19 on only."""
+    def is_paused(self, seconds: float = 0.5) -> bool:
+        """Whether a client waits for so long. PgBouncer itself tells it from 1.19 on only."""
         with contextlib.closing(self.connect()) as client:
             link = client.pgconn
             link.send_query(b"SELECT 1")
             link.flush()
-            answered, _, _ = select.select([link.socket], [], [], 0.5)
+            answered, _, _ = select.select([link.socket], [], [], seconds)
         return not answered
 
     # --- The database ---
@@ -412,6 +413,7 @@ class Bench:
 
     def switch(self) -> None:
         """Move the primary: Patroni stops the old one, waits a second, gives the role up, and promotes the other."""
+        started = time.monotonic()
         self.primary.control("-m", "fast", "stop")
         time.sleep(1)
         self.primary.leads = False
@@ -419,6 +421,7 @@ class Bench:
         self.replica.leads = True
         time.sleep(0.3)
         self.replica.control("promote")
+        self.switch_seconds = time.monotonic() - started
 
     def marks(self, member: Member) -> set[int]:
         """What has been written."""
