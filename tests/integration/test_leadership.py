@@ -24,9 +24,9 @@ from tests.integration.chaos import Call, ChaosProxy, LoopThread, work
 from tests.integration.conftest import SYSTEM, Operator, Start, wait_until_time_passed
 from tests.integration.test_reconcile import created, manifest
 
-LEASE_SECONDS: Final = 8.0
-RETRY_SECONDS: Final = 1.0
-TIMES: Final = {"LEASE_DURATION": LEASE_SECONDS, "RENEW_DEADLINE": 6.0, "RETRY_PERIOD": RETRY_SECONDS}
+LEASE_SECONDS: Final = 8
+RETRY_SECONDS: Final = 1
+TIMES: Final = {"LEASE_DURATION": LEASE_SECONDS, "RENEW_DEADLINE": 6, "RETRY_PERIOD": RETRY_SECONDS}
 # Soonest after the death of a leader that somebody else may take over; who was given the Lease does it before.
 SOONEST_SECONDS: Final = LEASE_SECONDS - 2 * RETRY_SECONDS
 GRACEFUL_SECONDS: Final = SOONEST_SECONDS - 1

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 from runnerhub_operator import names
-from tests.integration.loadbalancer.bench import HOST, Bench, Load, trusting_all, wait_until
+from tests.integration.loadbalancer.bench import CLIENT_SECONDS, HOST, Bench, Load, trusting_all, wait_until
 
 TLS = {"tls": {"secretName": "hub-tls"}}
 MANY = [f"10.{number}.0.0/16" for number in range(48)] + ["2001:db8::/32", "::1/128"]
@@ -327,7 +327,7 @@ async def test_an_orchestrator_that_stands_still_costs_no_client_its_answer(benc
         async with client.post(url, json={"jobId": number}) as response:
             return response.status
 
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as client:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CLIENT_SECONDS)) as client:
         found = await asyncio.gather(
             *(post(client, number) for number in range(6)),
             *(_status(bench, "/api/jobs/1") for _ in range(6)),
@@ -362,7 +362,7 @@ async def test_what_exceeds_the_limit_of_the_orchestrators_waits_and_no_longer_t
     bench: Bench,
 ) -> None:
     await bench.start(
-        {"maxConnectionsPerOrchestrator": 1, "slowStartSeconds": 0, "timeouts": {"queueSeconds": 2}}
+        {"maxConnectionsPerOrchestrator": 1, "slowStartSeconds": 0, "timeouts": {"queueSeconds": 4}}
     )
 
     async def answers_of(seconds: float) -> list[int]:
@@ -373,7 +373,7 @@ async def test_what_exceeds_the_limit_of_the_orchestrators_waits_and_no_longer_t
     async with _websockets(bench):
         assert await answers_of(1) == [200] * 6
         assert await bench.longest_queues() != {}
-        assert await answers_of(3.5) == [200] * 3 + [503] * 3
+        assert await answers_of(7) == [200] * 3 + [503] * 3
 
 
 async def _status(bench: Bench, path: str) -> int:
