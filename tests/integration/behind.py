@@ -15,7 +15,7 @@ from e2e.stage.api import Api, ApiError
 from kindbed.paths import REPOSITORY
 from runnerhub_operator import names
 from tests.integration.chaos import ChaosProxy, LoopThread
-from tests.integration.conftest import free_port
+from tests.share import free_port
 
 _LOOKED_AT: Final = {
     "deployment": ("apis/apps/v1", "deployments"),

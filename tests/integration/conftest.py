@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import pytest
 import yaml
 
 from apiserver import ApiServer
 from e2e.lab.kubectl import Kubectl, wait_for
+from e2e.stage import stage as stages
 from kindbed import gotools, paths
+from tests import share
+from tests.share import free_port
 
 SYSTEM = "runnerhub-system"
+# Of an operator on a stage. A busy machine must not cost it its Lease: it ends then, and nobody starts it anew there.
+PATIENT: Final = {"lease_duration_seconds": "90", "renew_deadline_seconds": "80"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_networks() -> Iterator[None]:
+    """Pods of a stage have fixed ports at addresses of loopback, which a stage of another process must not give too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "_POD_NETWORKS", share.own(stages._POD_NETWORKS))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +65,7 @@ def admin(server: ApiServer) -> Kubectl:
     )
     wanted = [item for item in yaml.safe_load_all(rendered) if item and item["kind"] in kinds]
     kubectl.in_namespace(SYSTEM)("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(wanted))
-    wait_for("the CRD to be served", lambda: kubectl("get", "rhc", "-A") is not None, 20)
+    wait_for("the CRD to be served", lambda: kubectl("get", "rhc", "-A") is not None, 60)
     return kubectl
 
 
@@ -64,13 +75,6 @@ def namespace(admin: Kubectl, request: pytest.FixtureRequest) -> Kubectl:
     name = f"t{abs(hash(request.node.nodeid)) % 10**10}"
     admin("create", "namespace", name)
     return admin.in_namespace(name)
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass(slots=True)
@@ -109,7 +113,10 @@ class Start(Protocol):
 
 @pytest.fixture
 def start_operator(admin: Kubectl, server: ApiServer, tmp_path: Path) -> Iterator[Start]:
-    """Starts operator processes that log in as the chart's ServiceAccount."""
+    """Starts operator processes that log in as the chart's ServiceAccount.
+
+    A busy machine must not cost them their Lease: they end then, and nobody starts them anew here.
+    """
     token = admin.in_namespace(SYSTEM)("create", "token", "runnerhub-operator", "--duration=1h").strip()
     config = yaml.safe_load(server.kubeconfig.read_text())
     config["users"][0]["user"] = {"token": token}
@@ -127,8 +134,8 @@ def start_operator(admin: Kubectl, server: ApiServer, tmp_path: Path) -> Iterato
             "POD_NAMESPACE": SYSTEM,
             "RUNNERHUB_METRICS_PORT": str(metrics_port),
             "RUNNERHUB_HEALTH_PORT": str(health_port),
-            "RUNNERHUB_LEASE_DURATION_SECONDS": "6",
-            "RUNNERHUB_RENEW_DEADLINE_SECONDS": "4",
+            "RUNNERHUB_LEASE_DURATION_SECONDS": "30",
+            "RUNNERHUB_RENEW_DEADLINE_SECONDS": "25",
             "RUNNERHUB_RETRY_PERIOD_SECONDS": "1",
             **more,
         }
@@ -171,7 +178,7 @@ def until_it_leads(operator: Operator) -> Operator:
         except OSError:
             return False
 
-    wait_for("the operator to lead", leading, 40)
+    wait_for("the operator to lead", leading, 90)
     return operator
 
 

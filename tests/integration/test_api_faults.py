@@ -39,7 +39,7 @@ SHORT_LEASE: Final = {
     "RUNNERHUB_RENEW_DEADLINE_SECONDS": "4",
     "RUNNERHUB_RETRY_PERIOD_SECONDS": "1",
 }
-FEW_SECONDS: Final = 5.0
+FEW_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +252,7 @@ def assert_quiet(report: dict[str, Any]) -> None:
 def test_an_error_in_the_middle_of_a_watch_is_survived(
     stage: Stage, proxy: ChaosProxy, server: Server
 ) -> None:
-    pod = Pod(stage, proxy, "operator-error", **SHORT_LEASE)
+    pod = Pod(stage, proxy, "operator-error", **LONG_LEASE)
     try:
         pod.wait_leading(60)
         hub = ready(Hub(new_namespace(stage, server, "error"), "hub"), SMALL)

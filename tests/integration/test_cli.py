@@ -23,6 +23,7 @@ from e2e.stage import Stage
 from kindbed import gotools, paths
 from runnerhub_cli.entry import run
 from runnerhub_operator import names
+from tests.integration.conftest import PATIENT
 
 MEMBERS = {"hub-postgres-0", "hub-postgres-1"}
 CLUSTER: dict[str, Any] = {
@@ -86,7 +87,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plugin]:
     program.chmod(0o755)
     with Stage() as stage:
         stage.create_namespaces("seen", "empty")
-        stage.start_operator("operator-0")
+        stage.start_operator("operator-0", **PATIENT)
         kubectl = stage.kubectl.in_namespace("seen")
         kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(CLUSTER))
         wait_for("the cluster to be Ready", lambda: _status(kubectl).get("phase") == "Ready", 180)

@@ -74,11 +74,11 @@ def test_a_route_follows_the_definitions_of_the_gateway_api(
     gateway = {"apiVersion": f"{GROUP}/v1", "kind": "Gateway", "metadata": {"name": "public"}, "spec": {}}
     for definition in (GATEWAY_DEFINITION, DEFINITION):
         admin("apply", "--server-side", "-f", "-", stdin=json.dumps(definition))
-    wait_for("Gateways to be served", lambda: admin("get", "gateways", "-A") is not None, 30)
+    wait_for("Gateways to be served", lambda: admin("get", "gateways", "-A") is not None, 60)
     namespace.apply(gateway)
     wait_for("the HTTPRoute", lambda: route(namespace) is not None, 60)
     assert route(namespace)["spec"]["hostnames"] == ["hub.example.com"]
-    wait_for("nobody's answer", lambda: hub.condition("IngressReady")["reason"] == "RouteNotAccepted", 20)
+    wait_for("nobody's answer", lambda: hub.condition("IngressReady")["reason"] == "RouteNotAccepted", 60)
     conditions = [
         {"type": kind, "status": "True", "reason": "x", "message": ""}
         for kind in ("Accepted", "ResolvedRefs")
@@ -86,18 +86,18 @@ def test_a_route_follows_the_definitions_of_the_gateway_api(
     parents = [{"parentRef": {"name": "public"}, "conditions": conditions}]
     patch = json.dumps({"status": {"parents": parents}})
     namespace("patch", "httproute", "hub-ingress", "--subresource=status", "--type=merge", "-p", patch)
-    wait_for("the Gateway's silence", lambda: hub.condition("IngressReady")["reason"] == "NoAddress", 10)
+    wait_for("the Gateway's silence", lambda: hub.condition("IngressReady")["reason"] == "NoAddress", 30)
     programmed = {"type": "Programmed", "status": "True", "reason": "x", "message": ""}
     status = {"conditions": [programmed], "addresses": [{"value": "192.0.2.1"}]}
     patch = json.dumps({"status": status})
     namespace("patch", "gateway", "public", "--subresource=status", "--type=merge", "-p", patch)
-    wait_for("the Gateway's yes", lambda: hub.condition("IngressReady")["status"] == "True", 20)
+    wait_for("the Gateway's yes", lambda: hub.condition("IngressReady")["status"] == "True", 60)
     assert "at 192.0.2.1" in hub.condition("IngressReady")["message"]
 
     admin("delete", "crd", f"httproutes.{GROUP}", "--wait=true")
     wait_for("the reason", lambda: hub.condition("IngressReady")["reason"] == "GatewayApiMissing", 60)
     namespace.apply(manifest("hub", {"ingress": {"host": "hub.example.com"}}))
-    wait_for("the Ingress", lambda: namespace.get("ingress", "hub-ingress") is not None, 40)
+    wait_for("the Ingress", lambda: namespace.get("ingress", "hub-ingress") is not None, 90)
 
 
 def route(kubectl: Kubectl) -> Any:

@@ -117,7 +117,7 @@ def apply(server: ApiServer, admin: Kubectl) -> Iterator[Applier]:
 def space(admin: Kubectl) -> str:
     admin("create", "namespace", "hostile")
     admin("apply", "--server-side", "-f", "-", stdin=json.dumps(DEFINITION))
-    wait_for("HTTPRoutes to be served", lambda: admin("get", "httproutes", "-A") is not None, 30)
+    wait_for("HTTPRoutes to be served", lambda: admin("get", "httproutes", "-A") is not None, 60)
     return "hostile"
 
 

@@ -66,7 +66,7 @@ def test_applying_a_cluster_again_would_change_nothing(operator: Operator, names
     apply = ("apply", "--server-side", "--field-manager=argocd-controller", "-o", "json", "-f", "-")
     namespace(*apply, stdin=manifest)
     hub = Hub(namespace, "hub")
-    wait_for("a status", lambda: hub.status().get("conditions"), 20)
+    wait_for("a status", lambda: hub.status().get("conditions"), 60)
 
     # What Argo CD's ServerSideDiff compares. Status, version and times of what was not applied are left out by it.
     again = json.loads(namespace(*apply, "--dry-run=server", stdin=manifest))
@@ -89,7 +89,7 @@ def test_applying_a_cluster_again_would_change_nothing(operator: Operator, names
 def test_the_charts_pods_are_admitted_where_the_restricted_standard_is_enforced(admin: Kubectl) -> None:
     admin("label", "namespace", SYSTEM, "pod-security.kubernetes.io/enforce=restricted", "--overwrite")
     inside = admin.in_namespace(SYSTEM)
-    wait_for("the ServiceAccount", lambda: inside.get("serviceaccount", "runnerhub-operator"), 20)
+    wait_for("the ServiceAccount", lambda: inside.get("serviceaccount", "runnerhub-operator"), 60)
     rendered = charts.render(charts.OPERATOR)
     (deployment,) = [item for item in rendered if item["kind"] == "Deployment"]
     (test,) = [item for item in rendered if item["kind"] == "Pod"]

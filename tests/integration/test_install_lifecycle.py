@@ -88,7 +88,7 @@ def test_uninstalling_the_operator_keeps_definition_and_clusters_and_it_can_come
 ) -> None:
     inside = ("--namespace", SYSTEM)
     helm("install", "op", charts.OPERATOR, *inside, "--create-namespace")
-    wait_for("the definition to be served", lambda: kubectl("get", "rhc", "-A") is not None, 20)
+    wait_for("the definition to be served", lambda: kubectl("get", "rhc", "-A") is not None, 60)
     helm("install", "hub", charts.CLUSTER, "--namespace", "team", "--create-namespace")
     cluster = kubectl.get("rhc", "hub")
     assert cluster is not None
@@ -115,13 +115,13 @@ def test_without_keep_the_definition_goes_and_the_clusters_with_it(helm: Helm, k
     helm("install", "op", charts.OPERATOR, *inside, "--create-namespace")
     helm("upgrade", "op", charts.OPERATOR, *inside, "--set", "crds.keep=false")
     helm("uninstall", "op", *inside)
-    wait_for("the definition to be gone", lambda: kubectl.get("crd", DEFINITION) is None, 20)
+    wait_for("the definition to be gone", lambda: kubectl.get("crd", DEFINITION) is None, 60)
 
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_cluster_stays_after_its_release_only_on_demand(helm: Helm, kubectl: Kubectl, keep: bool) -> None:
     helm("install", "op", charts.OPERATOR, "--namespace", SYSTEM, "--create-namespace")
-    wait_for("the definition to be served", lambda: kubectl("get", "rhc", "-A") is not None, 20)
+    wait_for("the definition to be served", lambda: kubectl("get", "rhc", "-A") is not None, 60)
     chosen = ("--namespace", "team", "--set", f"keep={str(keep).lower()}")
     helm("install", "hub", charts.CLUSTER, "--create-namespace", *chosen)
     helm("upgrade", "hub", charts.CLUSTER, *chosen, "--set", "spec.orchestrator.replicas=4")
@@ -147,4 +147,4 @@ def test_the_manifest_installs_with_kubectl_alone_and_again_changes_nothing(
         assert (inside.get("crd", DEFINITION), inside.get("deployment", "runnerhub-operator")) == before
     finally:
         inside("delete", "-f", str(file), "--wait=false")
-    wait_for("the definition to be gone", lambda: kubectl.get("crd", DEFINITION) is None, 20)
+    wait_for("the definition to be gone", lambda: kubectl.get("crd", DEFINITION) is None, 60)

@@ -84,10 +84,10 @@ def test_a_deleted_child_comes_back_and_a_changed_one_is_put_right(
 ) -> None:
     created(namespace)
     namespace("delete", "service", "hub-redis-1")
-    wait_for("the Service", lambda: namespace.get("service", "hub-redis-1"), 10)
+    wait_for("the Service", lambda: namespace.get("service", "hub-redis-1"), 30)
     namespace("patch", "deployment", "hub-pooler", "--type=merge", "-p", '{"spec":{"replicas":7}}')
     wait_for(
-        "2 poolers", lambda: (namespace.get("deployment", "hub-pooler") or {})["spec"]["replicas"] == 2, 10
+        "2 poolers", lambda: (namespace.get("deployment", "hub-pooler") or {})["spec"]["replicas"] == 2, 30
     )
 
 
@@ -101,10 +101,10 @@ def test_an_edit_reaches_the_children_and_a_removed_section_goes(
     wait_for(
         "5 orchestrators",
         lambda: (namespace.get("deployment", "hub-orchestrator") or {})["spec"]["replicas"] == 5,
-        10,
+        30,
     )
-    wait_for("the Ingress to go", lambda: namespace.get("ingress", "hub-ingress") is None, 10)
-    wait_for("the status", lambda: hub.status()["observedGeneration"] == 2, 10)
+    wait_for("the Ingress to go", lambda: namespace.get("ingress", "hub-ingress") is None, 30)
+    wait_for("the status", lambda: hub.status()["observedGeneration"] == 2, 30)
 
 
 def migration_jobs(kubectl: Kubectl) -> list[dict[str, Any]]:
@@ -135,7 +135,7 @@ def test_no_orchestrator_starts_before_its_migration_has_ended_well(
     def told(words: str) -> bool:
         return words in hub.condition("OrchestratorsReady").get("message", "")
 
-    wait_for("the wait for the database", lambda: told("waits for the database"), 40)
+    wait_for("the wait for the database", lambda: told("waits for the database"), 90)
     assert migration_jobs(namespace) == []
     # Without a database the operator starts no migration, so its Job is made here as the operator would.
     uid = (namespace.get("rhc", "hub") or {})["metadata"]["uid"]
@@ -143,16 +143,16 @@ def test_no_orchestrator_starts_before_its_migration_has_ended_well(
     job = migration_job(BuildContext(parse_cluster({**body, "spec": wanted}), IMAGES))
     name = job["metadata"]["name"]
     namespace("apply", "--server-side", "-f", "-", stdin=json.dumps(job))
-    wait_for("the migration to be told", lambda: told(f"Job {name} migrates the database"), 20)
+    wait_for("the migration to be told", lambda: told(f"Job {name} migrates the database"), 60)
     ended(namespace, name, "Failed")
-    wait_for("the failure", lambda: told("failed, so its pods are not started: Played: by a test"), 20)
+    wait_for("the failure", lambda: told("failed, so its pods are not started: Played: by a test"), 60)
     assert hub.condition("Accepted")["status"] == "True"
     namespace("delete", "job", name)
-    wait_for("the next try", lambda: told("waits for the database"), 20)
+    wait_for("the next try", lambda: told("waits for the database"), 60)
     assert namespace.get("deployment", "hub-orchestrator") is None
     namespace("apply", "--server-side", "-f", "-", stdin=json.dumps(job))
     ended(namespace, name, "Complete")
-    wait_for("the orchestrators", lambda: namespace.get("deployment", "hub-orchestrator"), 20)
+    wait_for("the orchestrators", lambda: namespace.get("deployment", "hub-orchestrator"), 60)
     wait_until_time_passed(3)
     assert [item["metadata"]["name"] for item in migration_jobs(namespace)] == [name], "it is the record"
 
@@ -165,7 +165,7 @@ def test_passwords_are_made_once(operator: Operator, namespace: Kubectl) -> None
     wait_for(
         "2 orchestrators",
         lambda: (namespace.get("deployment", "hub-orchestrator") or {})["spec"]["replicas"] == 2,
-        10,
+        30,
     )
     assert {item["metadata"]["name"]: item["data"] for item in namespace.items("secret")} == before
 
@@ -174,18 +174,18 @@ def test_a_lost_password_secret_is_told_and_not_made_anew(operator: Operator, na
     hub = created(namespace)
     namespace("delete", "secret", "hub-postgres-credentials")
     wait_for(
-        "it to be told", lambda: hub.condition("PostgresReady").get("reason") == "CredentialsMissing", 10
+        "it to be told", lambda: hub.condition("PostgresReady").get("reason") == "CredentialsMissing", 30
     )
     assert namespace.get("secret", "hub-postgres-credentials") is None
     namespace("delete", "secret", "hub-orchestrator-credentials")
-    wait_for("the token secret", lambda: namespace.get("secret", "hub-orchestrator-credentials"), 10)
+    wait_for("the token secret", lambda: namespace.get("secret", "hub-orchestrator-credentials"), 30)
 
 
 def test_an_object_of_somebody_else_is_never_touched(operator: Operator, namespace: Kubectl) -> None:
     namespace("create", "configmap", "hub-redis", "--from-literal=mine=1")
     namespace.apply(manifest())
     hub = Hub(namespace, "hub")
-    wait_for("the refusal", lambda: hub.condition("Accepted").get("reason") == "NameTaken", 20)
+    wait_for("the refusal", lambda: hub.condition("Accepted").get("reason") == "NameTaken", 60)
     assert "ConfigMap" in hub.condition("Accepted")["message"]
     found = namespace.get("configmap", "hub-redis")
     assert found is not None

@@ -63,10 +63,10 @@ def course(hub: Hub) -> None:
     hub.wait_settled(120)
     primary = hub.role_holder("postgres")
     member = damage(hub)
-    wait_for("the member to be missed", lambda: hub.status()["phase"] == "Degraded", 20)
-    wait_for("the member to be made anew", lambda: told(hub, "MemberReinitialized", member), 30)
-    wait_for("it to be told that it is back", lambda: told(hub, "MemberRecovered", member), 20)
-    hub.wait_settled(30)
+    wait_for("the member to be missed", lambda: hub.status()["phase"] == "Degraded", 60)
+    wait_for("the member to be made anew", lambda: told(hub, "MemberReinitialized", member), 60)
+    wait_for("it to be told that it is back", lambda: told(hub, "MemberRecovered", member), 60)
+    hub.wait_settled(60)
     assert len(told(hub, "MemberReinitialized", member)) == 1
     assert "does not start since" in told(hub, "MemberReinitialized", member)[0]
     assert hub.role_holder("postgres") == primary
@@ -76,7 +76,7 @@ def course(hub: Hub) -> None:
         spec = lease.get("spec", {})
         return bool(spec.get("leaseTransitions")) and not spec.get("holderIdentity")
 
-    wait_for("the Lease to be given back", free, 20)
+    wait_for("the Lease to be given back", free, 60)
 
 
 async def test_a_replica_that_does_not_start_is_made_anew_once(

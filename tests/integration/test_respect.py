@@ -38,23 +38,23 @@ def replicas(kubectl: Kubectl, name: str = "hub-orchestrator") -> int:
 def test_a_paused_cluster_is_left_alone_until_it_goes_on(operator: Operator, namespace: Kubectl) -> None:
     hub = created(namespace)
     edit(namespace, {"paused": True})
-    wait_for("the pause", lambda: hub.condition("Progressing").get("reason") == "Paused", 10)
+    wait_for("the pause", lambda: hub.condition("Progressing").get("reason") == "Paused", 30)
     edit(namespace, {"orchestrator": {"replicas": 5}, "ingress": {"host": "hub.example.com"}})
     namespace("delete", "service", "hub-redis-1")
-    wait_for("it to be told", lambda: "objects differ" in hub.condition("Progressing")["message"], 10)
+    wait_for("it to be told", lambda: "objects differ" in hub.condition("Progressing")["message"], 30)
     wait_until_time_passed(3)
     assert replicas(namespace) == 3
     assert namespace.get("ingress", "hub-ingress") is None
     assert namespace.get("service", "hub-redis-1") is None
     edit(namespace, {"paused": False})
-    wait_for("5 orchestrators", lambda: replicas(namespace) == 5, 10)
-    wait_for("the Service", lambda: namespace.get("service", "hub-redis-1"), 10)
+    wait_for("5 orchestrators", lambda: replicas(namespace) == 5, 30)
+    wait_for("the Service", lambda: namespace.get("service", "hub-redis-1"), 30)
 
 
 def test_a_size_set_by_an_autoscaler_is_not_fought_over(operator: Operator, namespace: Kubectl) -> None:
     hub = created(namespace)
     namespace("scale", "deployment", "hub-orchestrator", "--replicas=5")
-    wait_for("it to be told", lambda: "scaled by" in hub.condition("OrchestratorsReady")["message"], 10)
+    wait_for("it to be told", lambda: "scaled by" in hub.condition("OrchestratorsReady")["message"], 30)
     namespace("annotate", "service", "hub", "runnerhub.io/applied-hash=0", "--overwrite")
     wait_until_time_passed(3)
     assert replicas(namespace) == 5
@@ -66,13 +66,13 @@ def test_a_size_set_by_an_autoscaler_is_not_fought_over(operator: Operator, name
 
 def test_a_status_that_somebody_scribbled_on_is_written_anew(operator: Operator, namespace: Kubectl) -> None:
     hub = created(namespace)
-    wait_for("a status", lambda: hub.status()["phase"] == "Creating", 10)
+    wait_for("a status", lambda: hub.status()["phase"] == "Creating", 30)
     scribble = {
         "status": {"phase": "Fine", "postgres": {"primary": "mine"}, "failovers": [], "conditions": []}
     }
     namespace("patch", "rhc", "hub", "--subresource=status", "--type=merge", "-p", json.dumps(scribble))
-    wait_for("the real phase", lambda: hub.status()["phase"] == "Creating", 10)
-    wait_for("the conditions", lambda: len(hub.status()["conditions"]) == 10, 10)
+    wait_for("the real phase", lambda: hub.status()["phase"] == "Creating", 30)
+    wait_for("the conditions", lambda: len(hub.status()["conditions"]) == 10, 30)
     assert "primary" not in hub.status().get("postgres", {})
 
 
@@ -87,7 +87,7 @@ def test_a_child_without_its_labels_is_found_again(operator: Operator, namespace
         labels = (namespace.get("service", "hub-redis-0") or {})["metadata"]["labels"]
         return bool(labels.get("runnerhub.io/cluster") == "hub")
 
-    wait_for("the labels", labelled, 10)
+    wait_for("the labels", labelled, 30)
 
 
 def test_a_share_whose_claim_was_deleted_is_offered_again_and_not_written_all_the_time(
@@ -99,7 +99,7 @@ def test_a_share_whose_claim_was_deleted_is_offered_again_and_not_written_all_th
         "--serviceaccount=runnerhub-system:runnerhub-operator",
     )  # fmt: skip
     created(namespace, {"sharedStorage": {"nfs": {"server": "nfs.example.com", "path": "/exports"}}})
-    (share,) = wait_for("the volume", lambda: admin.items("persistentvolume"), 20)
+    (share,) = wait_for("the volume", lambda: admin.items("persistentvolume"), 60)
     name = share["metadata"]["name"]
     # As Kubernetes' controller leaves it when the claim has been deleted.
     stale = {"spec": {"claimRef": {"uid": "former"}}}
@@ -113,7 +113,7 @@ def test_a_share_whose_claim_was_deleted_is_offered_again_and_not_written_all_th
         found: dict[str, Any] = (admin.get("persistentvolume", name) or {})["spec"]["claimRef"]
         return found
 
-    wait_for("the volume to be free", lambda: "uid" not in reference(), 30)
+    wait_for("the volume to be free", lambda: "uid" not in reference(), 60)
     assert (reference()["namespace"], reference()["name"]) == (
         share["spec"]["claimRef"]["namespace"],
         share["spec"]["claimRef"]["name"],
@@ -135,7 +135,7 @@ def test_a_share_whose_claim_was_deleted_is_offered_again_and_not_written_all_th
 def test_another_operator_version_restarts_nothing(start_operator: Start, namespace: Kubectl) -> None:
     first = start_operator("operator-old")
     hub = created(namespace)
-    wait_for("the orchestrators", lambda: namespace.get("deployment", "hub-orchestrator"), 10)
+    wait_for("the orchestrators", lambda: namespace.get("deployment", "hub-orchestrator"), 30)
     wait_until_time_passed(2)
     kinds = ("deployment", "statefulset")
     before = {item["metadata"]["name"]: item["spec"] for kind in kinds for item in namespace.items(kind)}
@@ -148,7 +148,7 @@ def test_another_operator_version_restarts_nothing(start_operator: Start, namesp
     wait_for(
         "it to be told",
         lambda: hub.status().get("pendingUpdates") == ["postgres", "redis", "orchestrator"],
-        30,
+        60,
     )
     wait_until_time_passed(2)
     assert {
@@ -160,8 +160,8 @@ def test_another_operator_version_restarts_nothing(start_operator: Start, namesp
         found: str = namespace.items("statefulset")[0]["spec"]["template"]["spec"]["containers"][0]["image"]
         return found
 
-    wait_for("the new image", lambda: image() == "example.test/postgres:9", 10)
-    wait_for("nothing to wait for", lambda: not hub.status().get("pendingUpdates"), 10)
+    wait_for("the new image", lambda: image() == "example.test/postgres:9", 30)
+    wait_for("nothing to wait for", lambda: not hub.status().get("pendingUpdates"), 30)
 
 
 def plan(kubeconfig: Path, kubectl: Kubectl, spec: dict[str, Any]) -> subprocess.CompletedProcess[str]:
@@ -219,12 +219,12 @@ def test_the_autoscaler_of_the_spec_takes_the_size_over_and_gives_it_back(
 ) -> None:
     created(namespace)
     edit(namespace, {"orchestrator": {"autoscaling": {"minReplicas": 2, "maxReplicas": 9}}})
-    wait_for("the autoscaler", lambda: namespace.get("hpa", "hub-orchestrator"), 20)
+    wait_for("the autoscaler", lambda: namespace.get("hpa", "hub-orchestrator"), 60)
     wait_until_time_passed(3)
     assert replicas(namespace) == 3, "nothing was lost on the way"
     namespace("scale", "deployment", "hub-orchestrator", "--replicas=6")
     wait_until_time_passed(3)
     assert replicas(namespace) == 6
     edit(namespace, {"orchestrator": {"autoscaling": None, "replicas": 4}})
-    wait_for("the size of the spec", lambda: replicas(namespace) == 4, 20)
-    wait_for("the autoscaler to go", lambda: namespace.get("hpa", "hub-orchestrator") is None, 20)
+    wait_for("the size of the spec", lambda: replicas(namespace) == 4, 60)
+    wait_for("the autoscaler to go", lambda: namespace.get("hpa", "hub-orchestrator") is None, 60)

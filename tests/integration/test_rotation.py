@@ -12,6 +12,7 @@ import yaml
 from e2e.lab.kubectl import Kubectl, wait_for
 from e2e.stage import Stage
 from runnerhub_operator import names
+from tests.integration.conftest import PATIENT
 
 SECRET = "hub-postgres-credentials"
 MARK = names.ANNOTATION_MOUNTED
@@ -22,7 +23,7 @@ def hub() -> Iterator[Kubectl]:
     """kubectl in the namespace of a cluster that is Ready, with an operator at work."""
     with Stage() as stage:
         stage.create_namespaces("rotated")
-        stage.start_operator("operator-0")
+        stage.start_operator("operator-0", **PATIENT)
         kubectl = stage.kubectl.in_namespace("rotated")
         body = {
             "apiVersion": f"{names.API_GROUP}/{names.API_VERSION}",
@@ -68,7 +69,7 @@ def test_an_annotation_makes_one_password_anew_and_tells_the_pods(hub: Kubectl) 
     before, pods = passwords(hub), uids(hub)
     assert marks(hub, names.POSTGRES) == {None}, "pods start with what there is"
     hub("annotate", "secret", SECRET, f"{names.ANNOTATION_ROTATE}=app-password")
-    wait_for("a new password", lambda: passwords(hub)["app-password"] != before["app-password"], 20)
+    wait_for("a new password", lambda: passwords(hub)["app-password"] != before["app-password"], 60)
     after = passwords(hub)
     assert len(after["app-password"]) == 32
     assert {key: word for key, word in after.items() if key != "app-password"} == {
@@ -77,9 +78,9 @@ def test_an_annotation_makes_one_password_anew_and_tells_the_pods(hub: Kubectl) 
     assert names.ANNOTATION_ROTATE not in secret(hub)["metadata"].get("annotations", {})
     version = f"postgres-{secret(hub)['metadata']['resourceVersion']}"
     for component in (names.POSTGRES, names.POOLER, names.ORCHESTRATOR):
-        wait_for(f"the marks on {component}", lambda of=component: marks(hub, of) == {version}, 20)
+        wait_for(f"the marks on {component}", lambda of=component: marks(hub, of) == {version}, 60)
     assert marks(hub, names.REDIS) == {None}
-    wait_for("the Event", lambda: "PasswordsChanged" in reasons(hub), 10)
+    wait_for("the Event", lambda: "PasswordsChanged" in reasons(hub), 30)
     assert uids(hub) == pods, "nothing restarts"
 
 
@@ -87,7 +88,7 @@ def test_a_value_that_a_person_writes_is_told_to_the_pods(hub: Kubectl) -> None:
     word = base64.b64encode(b"chosen").decode()
     hub("patch", "secret", SECRET, "-p", f'{{"data": {{"monitoring-password": "{word}"}}}}')
     version = f"postgres-{secret(hub)['metadata']['resourceVersion']}"
-    wait_for("the marks", lambda: marks(hub, names.POOLER) == {version}, 20)
+    wait_for("the marks", lambda: marks(hub, names.POOLER) == {version}, 60)
     assert passwords(hub)["monitoring-password"] == "chosen"
 
 
@@ -95,10 +96,10 @@ def test_what_cannot_be_made_is_refused(hub: Kubectl) -> None:
     queue = "hub-redis-credentials"
     before = secret(hub, queue)["data"]
     hub("annotate", "secret", queue, f"{names.ANNOTATION_ROTATE}=root-password")
-    wait_for("the Event", lambda: "RotationRefused" in reasons(hub), 20)
+    wait_for("the Event", lambda: "RotationRefused" in reasons(hub), 60)
     wait_for(
         "the annotation to go",
         lambda: names.ANNOTATION_ROTATE not in secret(hub, queue)["metadata"].get("annotations", {}),
-        20,
+        60,
     )
     assert secret(hub, queue)["data"] == before

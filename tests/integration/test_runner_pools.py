@@ -14,7 +14,7 @@ import yaml
 from e2e.lab.kubectl import Kubectl, KubectlError, wait_for
 from e2e.stage import Stage
 from runnerhub_operator import names
-from tests.integration.conftest import wait_until_time_passed
+from tests.integration.conftest import PATIENT, wait_until_time_passed
 
 LINUX: dict[str, Any] = {
     "name": "linux",
@@ -48,13 +48,7 @@ def apply(kubectl: Kubectl, *pools: dict[str, Any]) -> None:
 def stage() -> Iterator[Stage]:
     with Stage() as running:
         running.create_namespaces("pools")
-        # A busy machine must not cost the operator its Lease: it ends then, and nobody starts it anew here.
-        running.start_operator(
-            "operator-0",
-            probe_interval_seconds="1",
-            lease_duration_seconds="90",
-            renew_deadline_seconds="80",
-        )
+        running.start_operator("operator-0", probe_interval_seconds="1", **PATIENT)
         yield running
 
 

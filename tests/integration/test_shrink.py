@@ -12,6 +12,7 @@ import yaml
 from e2e.lab.kubectl import Kubectl, wait_for
 from e2e.stage import Stage
 from runnerhub_operator import names
+from tests.integration.conftest import PATIENT
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def hub() -> Iterator[Kubectl]:
     """kubectl in the namespace of a cluster of four members that is Ready, with an operator at work."""
     with Stage() as stage:
         stage.create_namespaces("fewer")
-        stage.start_operator("operator-0")
+        stage.start_operator("operator-0", **PATIENT)
         kubectl = stage.kubectl.in_namespace("fewer")
         body = {
             "apiVersion": f"{names.API_GROUP}/{names.API_VERSION}",

@@ -11,6 +11,7 @@ import yaml
 from e2e.lab.kubectl import Kubectl, wait_for
 from e2e.stage import Stage
 from runnerhub_operator import names
+from tests.integration.conftest import PATIENT
 
 SPEC: dict[str, Any] = {"postgres": {"instances": 2}}
 MEMBERS = {"hub-postgres-0", "hub-postgres-1"}
@@ -21,7 +22,7 @@ def hub() -> Iterator[Kubectl]:
     """kubectl in the namespace of a cluster that is Ready, with an operator at work."""
     with Stage() as stage:
         stage.create_namespaces("asked")
-        stage.start_operator("operator-0")
+        stage.start_operator("operator-0", **PATIENT)
         kubectl = stage.kubectl.in_namespace("asked")
         body = {
             "apiVersion": f"{names.API_GROUP}/{names.API_VERSION}",
@@ -58,7 +59,7 @@ def reasons(kubectl: Kubectl) -> set[str]:
 def test_the_wanted_member_becomes_primary_and_the_disruption_lease_is_given_back(hub: Kubectl) -> None:
     (replica,) = MEMBERS - {status(hub)["postgres"]["primary"]}
     ask(hub, replica)
-    wait_for("the request to be done", lambda: result(hub, replica) == "Done", 30)
+    wait_for("the request to be done", lambda: result(hub, replica) == "Done", 60)
     found = status(hub)
     assert found["postgres"]["primary"] == replica
     assert found["failovers"][0]["cause"] == "Requested"
@@ -68,15 +69,15 @@ def test_the_wanted_member_becomes_primary_and_the_disruption_lease_is_given_bac
         lease = hub.get("lease", "hub-disruption") or {}
         return lease.get("spec", {}).get("holderIdentity") in (None, "")
 
-    wait_for("the Lease to be free", free, 20)
+    wait_for("the Lease to be free", free, 60)
     body = hub.get("runnerhubcluster", "hub") or {}
     assert body["metadata"]["annotations"] == {names.ANNOTATION_SWITCH_PRIMARY: replica}
 
 
 def test_a_member_that_there_is_not_is_refused(hub: Kubectl) -> None:
     ask(hub, "hub-postgres-7")
-    wait_for("the request to be refused", lambda: result(hub, "hub-postgres-7") == "Refused", 20)
-    wait_for("the Event", lambda: "SwitchoverRefused" in reasons(hub), 10)
+    wait_for("the request to be refused", lambda: result(hub, "hub-postgres-7") == "Refused", 60)
+    wait_for("the Event", lambda: "SwitchoverRefused" in reasons(hub), 30)
     assert status(hub)["phase"] == "Ready"
     hub("annotate", "runnerhubcluster", "hub", f"{names.ANNOTATION_SWITCH_PRIMARY}-")
-    wait_for("the request to be forgotten", lambda: "switchover" not in status(hub)["postgres"], 20)
+    wait_for("the request to be forgotten", lambda: "switchover" not in status(hub)["postgres"], 60)

@@ -14,6 +14,7 @@ from e2e.lab.kubectl import Kubectl, KubectlError, wait_for
 from e2e.stage import OperatorProcess, Stage
 from e2e.stage.volumes import FIXED, SLOW
 from runnerhub_operator import names
+from tests.integration.conftest import PATIENT
 
 SETS = ("hub-postgres", "hub-redis")
 
@@ -26,7 +27,7 @@ def stage() -> Iterator[Stage]:
 
 @pytest.fixture(scope="module")
 def operator(stage: Stage) -> OperatorProcess:
-    return stage.start_operator("operator-0")
+    return stage.start_operator("operator-0", **PATIENT)
 
 
 def made(stage: Stage, namespace: str, storage_class: str | None = None) -> Hub:
@@ -116,8 +117,8 @@ def test_volumes_grow_and_no_pod_restarts(stage: Stage, operator: OperatorProces
     # A StatefulSet that has taken its pods over replaces one that is lost, as ever.
     hub.kubectl("delete", "pod", "hub-postgres-1", "--wait=false")
     before = {pods["hub-postgres-1"], None}
-    wait_for("another pod", lambda: uids(hub, "pod").get("hub-postgres-1") not in before, 30)
-    wait_for("the cluster to be Ready", hub.is_settled, 30)
+    wait_for("another pod", lambda: uids(hub, "pod").get("hub-postgres-1") not in before, 60)
+    wait_for("the cluster to be Ready", hub.is_settled, 60)
 
 
 def test_one_volume_grows_after_the_other_and_it_is_told_which(
@@ -133,7 +134,7 @@ def test_one_volume_grows_after_the_other_and_it_is_told_which(
         return str(told["message"]) if told["reason"] == "VolumesGrowing" else ""
 
     for number, pod in enumerate((replica, primary)):
-        wait_for(f"{pod} to grow", lambda pod=pod: f"{pod} waits for its node" in progress(), 30)  # type: ignore[misc]
+        wait_for(f"{pod} to grow", lambda pod=pod: f"{pod} waits for its node" in progress(), 60)  # type: ignore[misc]
         assert f"{number} of 2 done" in progress()
         assert list(asked(hub).values()).count("3Gi") == number + 1
         done = json.dumps({"status": {"capacity": {"storage": "3Gi"}, "conditions": None}})
@@ -146,7 +147,7 @@ def test_one_volume_grows_after_the_other_and_it_is_told_which(
             "-p",
             done,
         )
-    wait_for("the end", lambda: is_in_effect(hub), 30)
+    wait_for("the end", lambda: is_in_effect(hub), 60)
 
 
 def test_a_class_that_cannot_grow_is_told_and_holds_nothing_else_up(
@@ -155,16 +156,16 @@ def test_a_class_that_cannot_grow_is_told_and_holds_nothing_else_up(
     hub = made(stage, "fixed", FIXED)
     members = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in hub.pods("postgres")}
     grow(hub, "2Gi", "postgres")
-    wait_for("the refusal", lambda: hub.condition("Progressing").get("reason") == "VolumeGrowthRefused", 30)
+    wait_for("the refusal", lambda: hub.condition("Progressing").get("reason") == "VolumeGrowthRefused", 60)
     message = hub.condition("Progressing")["message"]
     assert "cannot grow to 2Gi: StorageClass fixed does not let volumes grow" in message
     assert "VolumeGrowthRefused" in reasons(hub)
     assert hub.condition("Accepted")["status"] == "True"
     edit(hub, {"orchestrator": {"replicas": 4}, "postgres": {"instances": 3}})
-    wait_for("4 orchestrators", lambda: len(hub.pods("orchestrator")) == 4, 30)
+    wait_for("4 orchestrators", lambda: len(hub.pods("orchestrator")) == 4, 60)
     # A new member gets a volume of the new size.
-    wait_for("the third member", lambda: asked(hub).get("data-hub-postgres-2") == "2Gi", 30)
-    wait_for("the cluster to be Ready", hub.is_settled, 30)
+    wait_for("the third member", lambda: asked(hub).get("data-hub-postgres-2") == "2Gi", 60)
+    wait_for("the cluster to be Ready", hub.is_settled, 60)
     assert members.items() <= uids(hub, "pod").items()
     assert asked(hub)["data-hub-postgres-0"] == "1Gi"
     hub.kubectl(
@@ -214,8 +215,8 @@ def test_an_operator_that_finds_pods_without_a_statefulset_keeps_them(
     operator.stop()
     hub.kubectl("delete", "statefulset", *SETS, "--cascade=orphan")
     newer = {f"image_{name}": f"example.test/{name}:9" for name in ("postgres", "redis")}
-    stage.start_operator("operator-1", **newer)
+    stage.start_operator("operator-1", **newer, **PATIENT)
     wait_for("both to be there", lambda: set(uids(hub, "statefulset")) == set(SETS), 60)
-    wait_for("the old layout to be told", lambda: len(hub.status().get("pendingUpdates", ())) == 2, 30)
-    wait_for("the cluster to be Ready", lambda: is_in_effect(hub) and hub.is_settled(), 30)
+    wait_for("the old layout to be told", lambda: len(hub.status().get("pendingUpdates", ())) == 2, 60)
+    wait_for("the cluster to be Ready", lambda: is_in_effect(hub) and hub.is_settled(), 60)
     assert uids(hub, "pod") == pods

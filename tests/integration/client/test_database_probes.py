@@ -80,7 +80,8 @@ async def test_a_locked_table_ends_tries_after_the_timeout_and_nothing_of_them_i
     def lock():
         with psycopg.connect(targets.database_url) as other:
             other.execute("LOCK TABLE oracle_transactions")
-            other.execute("SELECT pg_sleep(2.5)")
+            # Longer than all that has begun by then may take.
+            other.execute("SELECT pg_sleep(5)")
 
     await write_while(targets, tmp_path, lock)
     verdict = await judge(targets, tmp_path)

@@ -15,7 +15,8 @@ from runnerhub_client.probes.queue import COUNTER, SETS
 from runnerhub_client.run import run
 from runnerhub_client.settings import Load, Targets
 from runnerhub_client.verify import gaps, verify
-from tests.integration.orchestrator.conftest import free_port, wait_until_listening
+from tests.integration.orchestrator.conftest import wait_until_listening
+from tests.share import free_port
 
 MASTER = "queue"
 LOAD = Load(

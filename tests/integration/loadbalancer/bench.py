@@ -35,10 +35,12 @@ from runnerhub_operator import names
 from runnerhub_operator.probes.haproxy import configuration_digest
 from runnerhub_operator.resources.loadbalancer import configuration
 from tests.generate import context
-from tests.integration.pooler.bench import free_port
+from tests.share import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 HOST = "hub.example.com"
+# How long clients have patience.
+CLIENT_SECONDS = 15
 
 
 def missing() -> str:
@@ -354,7 +356,7 @@ class Bench:
     ) -> tuple[int, Any, dict[str, str]]:
         """One request on a connection of its own: status, body, headers."""
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as client,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CLIENT_SECONDS)) as client,
             client.get(
                 self.url(port, path, scheme), headers=headers, ssl=trusting_all(), allow_redirects=False
             ) as response,
@@ -484,7 +486,7 @@ class Load:
     async def _one(self, client: aiohttp.ClientSession, url: str, method: str, number: int) -> None:
         body = {"json": {"jobId": number}} if method == "POST" else {}
         try:
-            timeout = aiohttp.ClientTimeout(total=5)
+            timeout = aiohttp.ClientTimeout(total=CLIENT_SECONDS)
             async with client.request(method, url, timeout=timeout, **body) as response:
                 await response.read()
                 if response.status != 200:

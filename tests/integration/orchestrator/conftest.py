@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from runnerhub_orchestrator.database import Database
@@ -19,14 +20,9 @@ from runnerhub_orchestrator.jobs import JobRepository
 from runnerhub_orchestrator.migrate import migrate_until_done
 from runnerhub_orchestrator.redis_link import RedisLink
 from runnerhub_orchestrator.settings import DatabaseSettings, RedisSettings
+from tests.share import free_port
 
 LEASE_SECONDS = 30.0
-
-
-def free_port():
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until_listening(port, process, seconds=60):
@@ -37,6 +33,20 @@ def wait_until_listening(port, process, seconds=60):
         assert process.poll() is None, f"{process.args[0]} ended with {process.returncode}"
         time.sleep(0.05)
     raise AssertionError(f"{process.args[0]} does not listen after {seconds} s")
+
+
+def wait_until_open(url, seconds=60):
+    """A server listens some time before it lets anybody in."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 @contextlib.contextmanager
@@ -79,7 +89,9 @@ def postgres_url():
             "fsync=off",
         ]
         with running([folder / "postgres", "-D", data, "-p", str(port), *options], port, user=user, cwd=home):
-            yield f"postgresql://app@127.0.0.1:{port}/postgres"
+            url = f"postgresql://app@127.0.0.1:{port}/postgres"
+            wait_until_open(url)
+            yield url
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from kindbed import gotools
 from runnerhub_operator.agent.bucket import PROBE_FOLDER, BucketProbe
 from runnerhub_operator.agent.settings import BucketSettings
 from runnerhub_operator.errors import ProbeError
-from tests.integration.orchestrator.conftest import free_port, running
+from tests.integration.orchestrator.conftest import running
+from tests.share import free_port
 
 NODE, BUCKET = "hub-orchestrator-a", "runnerhub"
 ACCESS, SECRET = "anaccesskey", "open sesame"
@@ -116,7 +117,8 @@ async def test_what_is_wrong_is_told_in_words_without_keys(store):
         )
         store.give(ACCESS, SECRET)
         assert "another region" in await failure(store.probe(region="eu-central-1"))
-        nowhere = store.probe(endpoint=f"http://no-such-host.invalid:{store.port}")
+        # A name server that is away takes its time.
+        nowhere = store.probe(endpoint=f"http://no-such-host.invalid:{store.port}", timeout_seconds=60)
         assert "its name has no address" in await failure(nowhere)
     assert "the connection is refused" in await failure(store.probe())
 
@@ -162,9 +164,9 @@ async def test_a_store_that_hangs_is_given_up_in_time_and_does_not_block_the_loo
 
     ticking = asyncio.create_task(tick())
     started = time.monotonic()
-    assert "it does not answer in time" in await failure(store.probe(timeout_seconds=1))
-    assert 0.9 < time.monotonic() - started < 3
-    assert longest < 0.5
+    assert "it does not answer in time" in await failure(store.probe(timeout_seconds=3))
+    assert 2.9 < time.monotonic() - started < 15
+    assert longest < 2
     ticking.cancel()
     server.close()
 
@@ -174,8 +176,10 @@ async def test_an_answer_can_be_cancelled(store):
         await asyncio.Event().wait()
 
     server = await asyncio.start_server(never_answer, "127.0.0.1", store.port)
+    started = time.monotonic()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(store.probe(timeout_seconds=60)(), 0.3)
+    assert time.monotonic() - started < 30
     server.close()
 
 

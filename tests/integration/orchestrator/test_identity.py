@@ -8,7 +8,8 @@ import aiohttp
 
 from runnerhub_operator import names
 from runnerhub_orchestrator.http_api import CLUSTER_HEADER
-from tests.integration.orchestrator.conftest import free_port, running
+from tests.integration.orchestrator.conftest import running
+from tests.share import free_port
 
 
 async def test_requests_that_are_meant_for_another_cluster_are_refused(tmp_path):

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,20 +30,8 @@ def migrate(url, **more):
     )
 
 
-def administrator(url, seconds=20):
-    """A connection to a server that may still be starting."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return psycopg.connect(url, autocommit=True)
-        except psycopg.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-
-
 def test_it_migrates_once_and_then_finds_nothing_to_do(postgres_url):
-    with administrator(postgres_url) as connection:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("DROP DATABASE IF EXISTS migrated")
         connection.execute("CREATE DATABASE migrated")
     url = urlsplit(postgres_url)._replace(path="/migrated").geturl()
@@ -56,7 +43,7 @@ def test_it_migrates_once_and_then_finds_nothing_to_do(postgres_url):
 
 
 def test_what_waiting_does_not_mend_ends_it_with_a_word(postgres_url):
-    with administrator(postgres_url) as connection:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("DROP DATABASE IF EXISTS refused")
         connection.execute("CREATE DATABASE refused")
         connection.execute("DROP ROLE IF EXISTS reader")

@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import pwd
-import random
 import re
 import select
 import shutil
@@ -34,6 +33,7 @@ import psycopg
 from images.pooler.runnerhub_pooler.configuration import IN_EFFECT
 from runnerhub_operator.resources.pooler import pooler_configuration
 from tests.generate import context
+from tests.share import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 MEMBERS = tuple(f"hub-postgres-{ordinal}" for ordinal in range(9))
@@ -68,18 +68,6 @@ def pgbouncer_version() -> tuple[int, int]:
     found = re.search(r"PgBouncer (\d+)\.(\d+)", output)
     assert found is not None
     return int(found[1]), int(found[2])
-
-
-# Below those that the kernel gives to connections: the many that are made here would take one that is free for now.
-_PORTS = iter(random.sample(range(20000, 32000), 2000))
-
-
-def free_port() -> int:
-    for port in _PORTS:
-        with contextlib.suppress(OSError), contextlib.closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")
 
 
 def wait_until(what: str, condition: Any, seconds: float = 20) -> None:
@@ -154,6 +142,7 @@ class Bench:
         self.credentials = home / "credentials"
         self.passwords = dict(PASSWORDS)
         self.former_password: str | None = None
+        self.switch_seconds = 0.0
 
     # --- Starting ---
 
@@ -387,13 +376,13 @@ class Bench:
             password=self.passwords["restapi-password"], autocommit=True, cursor_factory=psycopg.ClientCursor,
         )  # fmt: skip
 
-    def is_paused(self) -> bool:
-        """Whether a client waits. PgBouncer itself tells it from 1.19 on only."""
+    def is_paused(self, seconds: float = 0.5) -> bool:
+        """Whether a client waits for so long. PgBouncer itself tells it from 1.19 on only."""
         with contextlib.closing(self.connect()) as client:
             link = client.pgconn
             link.send_query(b"SELECT 1")
             link.flush()
-            answered, _, _ = select.select([link.socket], [], [], 0.5)
+            answered, _, _ = select.select([link.socket], [], [], seconds)
         return not answered
 
     # --- The database ---
@@ -424,6 +413,7 @@ class Bench:
 
     def switch(self) -> None:
         """Move the primary: Patroni stops the old one, waits a second, gives the role up, and promotes the other."""
+        started = time.monotonic()
         self.primary.control("-m", "fast", "stop")
         time.sleep(1)
         self.primary.leads = False
@@ -431,6 +421,7 @@ class Bench:
         self.replica.leads = True
         time.sleep(0.3)
         self.replica.control("promote")
+        self.switch_seconds = time.monotonic() - started
 
     def marks(self, member: Member) -> set[int]:
         """What has been written."""

@@ -80,7 +80,7 @@ async def test_the_operator_asks_what_the_pools_in_effect_need(bench: Bench) -> 
 
 
 def test_nothing_is_read_again_while_clients_are_held_back(bench: Bench) -> None:
-    assert bench.pause(seconds=3) == 200
+    assert bench.pause(seconds=8) == 200
     write(bench, needs=ROOM, default_pool_size=7)
     time.sleep(1.5)
     assert setting(bench, "default_pool_size") == "20"

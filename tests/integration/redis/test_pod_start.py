@@ -103,13 +103,13 @@ def test_a_copy_that_is_in_memory_only_does_not_count_as_a_whole_data_set(
     paths.standing.unlink()
     paths.complete_marker.unlink()
     with (paths.configuration / "redis.conf").open("a") as file:
-        file.write("rdb-key-save-delay 3000000\n")
+        file.write("rdb-key-save-delay 8000000\n")
     start(pods)
     client = pods.redis(0)
     wait_until(lambda: client.config_get("replica-priority") == {"replica-priority": "100"})
     assert client.info("persistence")["aof_rewrite_in_progress"] == 1
     assert volume.inspect(paths) is Volume.UNSYNCED
-    wait_until(lambda: volume.inspect(paths) is Volume.COMPLETE)
+    wait_until(lambda: volume.inspect(paths) is Volume.COMPLETE, 60)
     assert client.info("persistence")["aof_rewrite_in_progress"] == 0
 
 

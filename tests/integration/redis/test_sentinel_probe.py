@@ -12,7 +12,7 @@ import pytest
 
 from runnerhub_operator import names
 from runnerhub_operator.probes.sentinel import SentinelView, can_fail_over, read_sentinels
-from tests.integration.redis.conftest import ADDRESSES, Pods, wait_until
+from tests.integration.redis.conftest import ADDRESSES, NAME, Pods, wait_until
 
 Ask = Callable[[], dict[str, SentinelView]]
 
@@ -52,6 +52,9 @@ def test_a_sentinel_without_the_others_tells_that_it_has_no_quorum(pods: Pods, a
 
 
 def test_sentinels_tell_when_they_last_heard_from_a_master_that_hangs(pods: Pods, ask: Ask) -> None:
+    # So long that the moment of the stop and that of a look are apart on a busy machine too.
+    for ordinal in ADDRESSES:
+        pods.sentinel(ordinal).execute_command("SENTINEL", "SET", NAME, "down-after-milliseconds", 5000)
     pods.processes["redis", 0].send_signal(signal.SIGSTOP)
     stopped = datetime.now(UTC)
     told: list[float] = []
@@ -65,8 +68,8 @@ def test_sentinels_tell_when_they_last_heard_from_a_master_that_hangs(pods: Pods
         )
         return bool(views) and all(view.master_ip != ADDRESSES[0] for view in views)
 
-    wait_until(moved)
+    wait_until(moved, 40)
     assert told, "it was asked while the master was taken for dead"
     # They ask it once a second.
-    assert all(-2 < seconds < 0.5 for seconds in told), told
+    assert all(-4 < seconds < 2.5 for seconds in told), told
     wait_until(lambda: all(view.heard_at is not None and view.heard_at > stopped for view in ask().values()))

@@ -20,11 +20,11 @@ from runnerhub_client.github import Github
 from tests.integration.orchestrator.conftest import (  # noqa: F401 - fixtures
     database,
     database_settings,
-    free_port,
     postgres_url,
     redis_link,
     redis_port,
 )
+from tests.share import free_port
 
 SECRET = "s" * 40
 CONTROL_KEY = "control"

@@ -90,7 +90,7 @@ async def test_an_idle_runner_ends_at_once_when_it_is_told_to(start_runner: Star
     runner = await start_runner()
     await runner.tells(ready=True)
     runner.terminate()
-    assert await runner.ends(8) == 0
+    assert await runner.ends() == 0
     assert github.runners == {}
 
 
@@ -291,4 +291,4 @@ async def test_jobs_that_no_runner_can_take_hold_others_up_for_moments_only(
     await runner.tells(ready=True)
     for number in range(1001, 1004):
         await hub.delegate(number, "linux")
-        await hub.job_is(number, "completed", 8)
+        await hub.job_is(number, "completed")

@@ -83,7 +83,7 @@ async def test_a_probe_that_hangs_and_ignores_cancellation_costs_its_deadline_on
     try:
         for _ in range(5):
             await check.once()
-        assert loop.time() - begin < 1
+        assert loop.time() - begin < 10
         assert check.state.status is Status.DOWN
         assert started == 2, "hanging probes do not pile up"
     finally:

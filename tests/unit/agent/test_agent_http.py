@@ -113,7 +113,7 @@ async def serving(agent: AgentUnderTest) -> AsyncIterator[Http]:
         yield client
 
 
-async def until(condition: Callable[[], bool], seconds: float = 3) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(seconds):
         # Conditions are of many kinds, few of them events.

@@ -100,7 +100,7 @@ async def make_context(server, tmp_path):
         yield make
 
 
-async def until(check, seconds=10.0):
+async def until(check, seconds=20.0):
     async with asyncio.timeout(seconds):
         while not check():  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0.02)
@@ -163,14 +163,14 @@ async def test_a_socket_that_is_cut_is_counted_and_timed_and_each_is_a_client_of
 ):
     context = make_context(websockets=2, timeout_seconds=2)
     async with running(context, websocket.run(context)):
-        await until(lambda: len(server.sockets) == 2)
-        await asyncio.sleep(0.3)
+        await until(lambda: sum(r.kind == "connect" for r in read(context.directory, "websocket")) == 2)
+        await asyncio.sleep(0.5)
         await server.sockets[0].close(code=WSCloseCode.GOING_AWAY)
         await until(lambda: len(server.sockets) == 3)
         await until(lambda: any(r.kind == "disconnect" for r in read(context.directory, "websocket")))
     found = oracle.judge_websockets(read(context.directory, "websocket"), EVER)
     assert (found["dropped"], found["never_back"], found["errors"]) == (1, 0, 0)
-    assert 0.4 < found["reconnect_seconds"]["max"] < 3
+    assert 0.4 < found["reconnect_seconds"]["max"] < 10
     assert found["away_seconds"]["max"] >= found["reconnect_seconds"]["max"] + 0.2
     assert len(server.forwarded) == 2
 
@@ -203,14 +203,14 @@ async def test_only_who_says_that_it_leads_is_written_down_whatever_the_status(s
     assert first.asked <= first.answered
 
 
-async def test_all_addresses_of_a_name_are_looked_up_and_none_where_there_is_no_name(make_context):
+async def test_all_addresses_of_a_name_are_looked_up_and_none_where_there_is_no_name(make_context, nowhere):
     assert "127.0.0.1" in await leaders.addresses("localhost")
-    assert await leaders.addresses("no-such-host.invalid") == set()
+    assert await leaders.addresses(nowhere) == set()
 
 
-async def test_looking_goes_on_where_nobody_answers_and_tells_so(make_context, monkeypatch):
+async def test_looking_goes_on_where_nobody_answers_and_tells_so(make_context, monkeypatch, nowhere):
     monkeypatch.setattr(leaders, "LOOK_UP_SECONDS", 0.3)
-    context = make_context(leaders="no-such-host.invalid")
+    context = make_context(leaders=nowhere)
     async with running(context, leaders.run(context)):
         await until(lambda: len(list(read(context.directory, "leaders"))) >= 2)
     found = terms.judge(read(context.directory, "leaders"), EVER)

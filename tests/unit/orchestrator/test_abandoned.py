@@ -25,7 +25,7 @@ class Rows:
     def __init__(self):
         self.stuck, self.asked, self.marked = False, 0, False
         self.job = SimpleNamespace(job_id=7, delegation_id=uuid.uuid4(), status="pending")
-        self.exists = False
+        self.exists, self.answers = False, asyncio.Event()
 
     async def accept(self, _new):
         self.asked += 1
@@ -41,7 +41,7 @@ class Rows:
 
     async def claimed_before(self, _claim):
         self.asked += 1
-        await asyncio.sleep(0.3)
+        await self.answers.wait()
         self.marked = True
         raise web.HTTPConflict
 
@@ -121,6 +121,10 @@ async def test_a_claim_that_was_given_up_ends_what_it_has_begun(served):
     await given_up(
         lambda: served.client.post("/api/runners/claim", json=claim), lambda: served.rows.asked == 1
     )
+    # The server has noticed by then.
+    await asyncio.sleep(0.3)
     assert not served.rows.marked
-    await asyncio.sleep(0.6)
-    assert served.rows.marked
+    served.rows.answers.set()
+    async with asyncio.timeout(10):
+        while not served.rows.marked:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)

@@ -24,7 +24,7 @@ def impatient(monkeypatch):
 
 
 async def until(condition):
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - conditions of many kinds
             await asyncio.sleep(0.005)
 
@@ -88,7 +88,7 @@ async def test_a_dispatcher_that_crashed_dispatches_again():
 
     dispatcher = Dispatcher(Queue())
     dispatcher.start()
-    assert (await dispatcher.next_entry(frozenset(), 2)).job_id == 7
+    assert (await dispatcher.next_entry(frozenset(), 20)).job_id == 7
     await dispatcher.close()
 
 

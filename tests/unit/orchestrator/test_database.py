@@ -8,7 +8,7 @@ from runnerhub_orchestrator.database import Database, describe, is_retryable, le
 from runnerhub_orchestrator.errors import DatabaseUnavailableError, NotReplicatedError
 from runnerhub_orchestrator.settings import DatabaseSettings
 
-SETTINGS = DatabaseSettings("postgresql://unused", 2, 1.0, 1.0, 0.5)
+SETTINGS = DatabaseSettings("postgresql://unused", 2, 1.0, 1.0, 3.0)
 
 
 class Scripted(Database):
@@ -42,7 +42,7 @@ async def test_patience_ends_at_the_deadline():
     started = asyncio.get_running_loop().time()
     with pytest.raises(DatabaseUnavailableError):
         await database.run(None)
-    assert asyncio.get_running_loop().time() - started < 1
+    assert asyncio.get_running_loop().time() - started < 10
     assert database.attempts > 2
 
 

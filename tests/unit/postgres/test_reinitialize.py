@@ -16,7 +16,7 @@ from runnerhub_operator.errors import ProbeError
 from runnerhub_operator.kube.client import KubeClient
 from tests.unit.plan.builders import cluster, pods, snapshot
 
-HOST = "127.92.0.1"
+HOST = "127.34.0.1"
 
 
 class Patroni:

@@ -121,7 +121,7 @@ async def test_a_silent_server_is_a_probe_error_within_the_deadline(monkeypatch:
         started = loop.time()
         with pytest.raises(ProbeError):
             await read_sentinel("a", "127.0.0.1", "secretpassword", 0.2)
-        assert loop.time() - started < 2
+        assert loop.time() - started < 10
 
 
 async def test_a_dead_sentinel_is_left_out_and_the_error_names_no_password(

@@ -54,7 +54,7 @@ def test_processor_time_is_that_of_the_process() -> None:
     try:
         started = time.monotonic()
         while processor_seconds(busy.pid) < 0.2:
-            assert time.monotonic() - started < 20
+            assert time.monotonic() - started < 60
             time.sleep(0.02)
     finally:
         busy.kill()
@@ -67,7 +67,7 @@ def test_what_spins_is_started_anew_and_what_rests_is_stopped_when_told(tmp_path
     starts = tmp_path / "starts"
     keeper = subprocess.Popen([sys.executable, "-c", _KEEPER, _PROGRAM, str(starts)], cwd=REPOSITORY)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not starts.exists() or starts.read_text() != "xx":
             assert time.monotonic() < deadline, "not started anew"
             assert keeper.poll() is None
