@@ -122,6 +122,14 @@ def space(admin: Kubectl) -> str:
 
 
 @pytest.fixture(scope="module")
+def living(admin: Kubectl) -> str:
+    """Namespace of a cluster that is there; elsewhere its name stays free."""
+    admin("create", "namespace", "hostile-living")
+    admin.in_namespace("hostile-living")("apply", "-f", str(paths.REPOSITORY / "examples" / "minimal.yaml"))
+    return "hostile-living"
+
+
+@pytest.fixture(scope="module")
 def tally() -> Iterator[Tally]:
     found = Tally()
     started = time.monotonic()
@@ -266,15 +274,12 @@ def test_the_examples_are_accepted_and_written_once(
         assert not needs_apply(manifest, apply(manifest)), manifest
 
 
-def test_every_status_that_is_written_holds_the_schema(
-    requests: Requests, space: str, tally: Tally, admin: Kubectl
-) -> None:
-    admin.in_namespace(space)("apply", "-f", str(paths.REPOSITORY / "examples" / "minimal.yaml"))
-    ref = ObjectRef(f"{names.API_GROUP}/{names.API_VERSION}", names.KIND, space, "hub")
+def test_every_status_that_is_written_holds_the_schema(requests: Requests, living: str, tally: Tally) -> None:
+    ref = ObjectRef(f"{names.API_GROUP}/{names.API_VERSION}", names.KIND, living, "hub")
     path = f"{path_of(ref)}/status?dryRun=All&fieldValidation=Strict"
 
     def write(status: Any, changes: list[Happening]) -> None:
-        metadata = {"name": "hub", "namespace": space, "uid": "0000", "generation": 1}
+        metadata = {"name": "hub", "namespace": living, "uid": "0000", "generation": 1}
         cluster = parse_cluster({"metadata": metadata, "status": status})
         world = peaceful(cluster)
         for happen in changes:
@@ -288,11 +293,8 @@ def test_every_status_that_is_written_holds_the_schema(
     try_all(write, valid(STATUS), st.lists(happenings("hub"), max_size=8), short=30, full=1000)
 
 
-def test_hostile_sizes_are_refused_by_the_scale_subresource(
-    requests: Requests, space: str, admin: Kubectl
-) -> None:
-    admin.in_namespace(space)("apply", "-f", str(paths.REPOSITORY / "examples" / "minimal.yaml"))
-    ref = ObjectRef(f"{names.API_GROUP}/{names.API_VERSION}", names.KIND, space, "hub")
+def test_hostile_sizes_are_refused_by_the_scale_subresource(requests: Requests, living: str) -> None:
+    ref = ObjectRef(f"{names.API_GROUP}/{names.API_VERSION}", names.KIND, living, "hub")
     path = f"{path_of(ref)}/scale?dryRun=All"
 
     def scale(replicas: Any) -> None:

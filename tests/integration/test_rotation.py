@@ -38,6 +38,7 @@ def hub() -> Iterator[Kubectl]:
             return bool(found.get("status", {}).get("phase") == "Ready")
 
         wait_for("the cluster to be Ready", is_ready, 90)
+        assert marks(kubectl, names.POSTGRES) == {None}, "pods start with what there is"
         yield kubectl
 
 
@@ -67,7 +68,6 @@ def uids(hub: Kubectl) -> set[str]:
 
 def test_an_annotation_makes_one_password_anew_and_tells_the_pods(hub: Kubectl) -> None:
     before, pods = passwords(hub), uids(hub)
-    assert marks(hub, names.POSTGRES) == {None}, "pods start with what there is"
     hub("annotate", "secret", SECRET, f"{names.ANNOTATION_ROTATE}=app-password")
     wait_for("a new password", lambda: passwords(hub)["app-password"] != before["app-password"], 60)
     after = passwords(hub)
