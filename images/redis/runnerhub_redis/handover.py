@@ -94,7 +94,8 @@ def request_failover(settings: Settings, addresses: Mapping[int, str]) -> None:
             continue
         if named is None:
             log("failover requested", sentinel=ordinal)
-            _elected(settings, host, {*addresses.values()} - {own}, time.monotonic() + FAILOVER_SECONDS)
+            others = {*addresses.values()} - {own}
+            _elected(settings, addresses, host, others, time.monotonic() + FAILOVER_SECONDS)
             return
         log("a Sentinel names another master", sentinel=ordinal, master=named)
 
@@ -137,7 +138,6 @@ def hand_over(settings: Settings, addresses: Mapping[int, str]) -> None:
             else:
                 log("THE SUCCESSOR HAS NOT EVERYTHING", successor=successor)
             return
-        _bring_along(settings, addresses, successor)
         _follow(settings, local, successor, ends)
         with contextlib.suppress(OSError):
             # The successor has it all: the next life need not look what this one had of its own.
@@ -188,18 +188,21 @@ def _promote(
             log("a Sentinel did not hand over", sentinel=ordinal, error=str(error))
             continue
         if named is None:
-            return True, _elected(settings, host, others, ends)
+            return True, _elected(settings, addresses, host, others, ends)
         log("a Sentinel names another master", sentinel=ordinal, master=named)
         if named in others and replication_of(settings, named).get("role") == "master":
             # This pod was replaced and did not know it, as after a freeze.
+            _bring_along(settings, addresses, named)
             return True, named
     return False, None
 
 
-def _elected(settings: Settings, host: str, others: Collection[str], ends: float) -> str | None:
-    """The other member that a Sentinel names master instead of this pod, and from now on in all its answers.
+def _elected(
+    settings: Settings, addresses: Mapping[int, str], host: str, others: Collection[str], ends: float
+) -> str | None:
+    """The other member that a Sentinel names master instead of this pod; None when it names none by then.
 
-    None when it names none by then.
+    The other replicas follow it then, and the Sentinel names it in all its answers.
     """
     successor: list[str] = []
 
@@ -213,6 +216,7 @@ def _elected(settings: Settings, host: str, others: Collection[str], ends: float
     try:
         with _connect(host, PORT_SENTINEL, settings.sentinel_login, seconds) as watch:
             if _poll(elected, ends):
+                _bring_along(settings, addresses, successor[0])
                 _conclude(settings, watch, successor[0])
     except NO_ANSWER as error:
         log("a Sentinel that began a failover does not answer", error=str(error))
@@ -222,8 +226,8 @@ def _elected(settings: Settings, host: str, others: Collection[str], ends: float
 def _conclude(settings: Settings, sentinel: Connection, successor: str) -> None:
     """Have a Sentinel end its failover, now that another is master, without waiting until all replicas follow that one.
 
-    SENTINEL MASTERS names the former master until then, a second or two, and clients like redis-py go by that. The
-    end by timeout has replicas that were not told yet follow all the same (sentinelFailoverDetectEnd in sentinel.c).
+    SENTINEL MASTERS names the former master until then, a second or two, and clients like redis-py go by that. Sentinel
+    may drop its connections to the replicas before it has told them whom to follow, so they must have been told.
     """
 
     def concluded() -> bool:
