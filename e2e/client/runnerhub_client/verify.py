@@ -19,6 +19,8 @@ from .settings import Targets
 POLL_SECONDS = 1.0
 # What BullMQ needs to begin a job again whose worker was lost; the stores may have used up all other patience.
 WORKERS_SECONDS = 20.0
+# When no missing job was worked on for so long, none will be.
+STUCK_SECONDS = 30.0
 # By so much a job may be executed before its client hears that it was accepted.
 EARLIER_SECONDS = 60.0
 
@@ -92,11 +94,15 @@ def _sums(verdicts: Sequence[Verdict]) -> dict[str, int]:
 async def wait_for_workers(
     directory: Path, probe: str, window: Window, writes: Writes, *, wait_seconds: float
 ) -> Counter[str]:
-    """How often each job was worked on, once all acknowledged ones were or the wait is over."""
+    """How often each job was worked on, once all acknowledged ones were, no more will be, or the wait is over."""
     deadline = time.monotonic() + wait_seconds
+    fewest, since = len(writes.acknowledged) + 1, time.monotonic()
     while True:
         processed = oracle.count_processed(read(directory, f"{probe}-worker", window.since))
-        if not writes.acknowledged - processed.keys() or time.monotonic() >= deadline:
+        missing, now = len(writes.acknowledged - processed.keys()), time.monotonic()
+        if missing < fewest:
+            fewest, since = missing, now
+        if not missing or now >= min(deadline, since + STUCK_SECONDS):
             return processed
         await asyncio.sleep(POLL_SECONDS)
 
