@@ -145,6 +145,9 @@ def track(
     if holder == role.holder:
         kept_by_a_new_pod = sign == "PodReplaced" and holder_pod is not None and holder_pod.ready
         if sign is None or kept_by_a_new_pod:
+            if role.silence.looks and role.heard_at is None:
+                # Who comes when it is silent already does not know since when.
+                uid = role.holder_uid
             return replace(role, holder_uid=uid, failing_since=None, cause=None), None
         return role, None
     current = Role(holder=holder, holder_uid=uid, looked_at=now)

@@ -588,6 +588,8 @@ def _track_roles(
     answered = {names.POSTGRES: snapshot.patroni is not None, names.REDIS: bool(snapshot.sentinels)}
     for component, holder in _holders(sections).items():
         known = memory.roles.get(component, failovers.Role())
+        if component == names.POSTGRES:
+            known = replace(known, silence=sections.silence)
         role, failover = failovers.track(
             component,
             known,

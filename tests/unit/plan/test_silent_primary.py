@@ -56,6 +56,18 @@ def test_a_frozen_primary_is_timed_from_its_own_last_word_and_named_no_more_when
     assert (found.from_, found.to, found.duration_seconds, found.cause) == (OLD, NEW, 22.0, "RoleLost")
 
 
+def test_an_operator_that_comes_when_the_primary_is_silent_already_does_not_know_how_long_it_took() -> None:
+    """The node that froze had the leading operator as well."""
+    plan = replace(settled(), memory=None)
+    for seconds in (14, 16, 18):
+        plan = visit(seconds, plan, last_words())
+    for seconds in (20, 21):
+        plan = visit(seconds, plan, last_words(leader=None, **ALONE))
+    plan = visit(22, plan, patroni(NEW, timeline=2))
+    (found,) = plan.failovers
+    assert (found.from_, found.to, found.duration_seconds, found.cause) == (OLD, NEW, None, "RoleLost")
+
+
 def test_one_whose_failure_no_look_shows_is_timed_as_well() -> None:
     (found,) = visit(4, settled(), patroni(NEW, timeline=2)).failovers
     assert (found.duration_seconds, found.cause) == (4.0, "Elected")
