@@ -95,7 +95,7 @@ def request_failover(settings: Settings, addresses: Mapping[int, str]) -> None:
         if named is None:
             log("failover requested", sentinel=ordinal)
             others = {*addresses.values()} - {own}
-            _elected(settings, addresses, host, others, time.monotonic() + FAILOVER_SECONDS)
+            _see_through(settings, addresses, host, others, time.monotonic() + FAILOVER_SECONDS)
             return
         log("a Sentinel names another master", sentinel=ordinal, master=named)
 
@@ -188,7 +188,7 @@ def _promote(
             log("a Sentinel did not hand over", sentinel=ordinal, error=str(error))
             continue
         if named is None:
-            return True, _elected(settings, addresses, host, others, ends)
+            return True, _see_through(settings, addresses, host, others, ends)
         log("a Sentinel names another master", sentinel=ordinal, master=named)
         if named in others and replication_of(settings, named).get("role") == "master":
             # This pod was replaced and did not know it, as after a freeze.
@@ -197,10 +197,10 @@ def _promote(
     return False, None
 
 
-def _elected(
+def _see_through(
     settings: Settings, addresses: Mapping[int, str], host: str, others: Collection[str], ends: float
 ) -> str | None:
-    """The other member that a Sentinel names master instead of this pod; None when it names none by then.
+    """Wait for the other member that a Sentinel names master instead of this pod, and return it; None: none by then.
 
     The other replicas follow it then, and the Sentinel names it in all its answers.
     """
