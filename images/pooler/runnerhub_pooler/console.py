@@ -68,7 +68,12 @@ class Console:
         deadline = time.monotonic() + patience_seconds
         try:
             self._spare = self._connect()
-            with closing(self._connect()) as connection, self._without_logins(self._spare, deadline):
+            with (
+                closing(self._connect()) as connection,
+                _without_logins(self._spare, deadline) as is_settled,
+            ):
+                if not is_settled:
+                    raise ConsoleError("PgBouncer cannot log in to the primary")
                 # Who is held back counts as resting since it asked, and would be told to leave as soon as it has its
                 # answer, perhaps when it asks for the next thing.
                 ask(connection, f"SET {_REST} = 0", RESUME_SECONDS)
@@ -77,24 +82,6 @@ class Console:
             raise StillBusyError(f"transactions did not end within {patience_seconds:g} s") from error
         except NO_ANSWER as error:
             raise self._failure(f"PgBouncer cannot be paused: {error}".strip()) from error
-
-    @contextmanager
-    def _without_logins(self, connection: psycopg.Connection, deadline: float) -> Iterator[None]:
-        """A moment in which no connection to the server is logging in.
-
-        PgBouncer ends one that is when a pause comes, counts it as a failed login, and turns new clients away for that
-        as long as the pause lasts. A pool that may not grow begins no login.
-        """
-        size = _pool_size(connection)
-        ask(connection, f"SET {_POOL_SIZE} = 1", RESUME_SECONDS)
-        try:
-            while any(row["sv_login"] != "0" for row in ask(connection, "SHOW POOLS", RESUME_SECONDS)):
-                if time.monotonic() > deadline:
-                    raise ConsoleError("PgBouncer cannot log in to the primary")
-                time.sleep(LOGIN_SECONDS)
-            yield
-        finally:
-            ask(connection, f"SET {_POOL_SIZE} = {size}", RESUME_SECONDS)
 
     def resume(self) -> None:
         """Let the clients go on; fine when they were not held back.
@@ -138,11 +125,14 @@ class Console:
 
         Raises ConsoleError when PgBouncer refuses or does not answer.
         """
+        deadline = time.monotonic() + patience_seconds
         try:
             with closing(self._connect()) as connection:
-                ask(connection, "RECONNECT", RESUME_SECONDS)
+                # Where it cannot log in, connections that are made anew can only help.
+                with _without_logins(connection, deadline):
+                    ask(connection, "RECONNECT", RESUME_SECONDS)
                 try:
-                    ask(connection, "WAIT_CLOSE", patience_seconds)
+                    ask(connection, "WAIT_CLOSE", max(0.0, deadline - time.monotonic()))
                 except TimeoutError:
                     return False
         except NO_ANSWER as error:
@@ -196,6 +186,27 @@ class Console:
             connect_timeout=CONNECT_SECONDS,
             autocommit=True,
         )
+
+
+@contextmanager
+def _without_logins(connection: psycopg.Connection, deadline: float) -> Iterator[bool]:
+    """A moment in which no connection to the server is logging in; False where one still is at the deadline.
+
+    PgBouncer ends one that is when a pause or a reconnection comes, counts it as a failed login, and turns clients away
+    for that as long as it has no other connection. A pool that may not grow begins no login.
+    """
+    size = _pool_size(connection)
+    ask(connection, f"SET {_POOL_SIZE} = 1", RESUME_SECONDS)
+    try:
+        while (is_logging_in := _is_logging_in(connection)) and time.monotonic() < deadline:
+            time.sleep(LOGIN_SECONDS)
+        yield not is_logging_in
+    finally:
+        ask(connection, f"SET {_POOL_SIZE} = {size}", RESUME_SECONDS)
+
+
+def _is_logging_in(connection: psycopg.Connection) -> bool:
+    return any(row["sv_login"] != "0" for row in ask(connection, "SHOW POOLS", RESUME_SECONDS))
 
 
 def _log_in(connection: psycopg.Connection) -> None:

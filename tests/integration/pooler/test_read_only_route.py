@@ -107,6 +107,15 @@ def test_readers_of_a_replica_that_stops_see_no_error(bench: Bench) -> None:
     wait_for_route(bench, standby=True)
 
 
+def test_readers_whose_connections_are_being_made_see_no_error(bench: Bench) -> None:
+    wait_for_route(bench, standby=True)
+    with readers(bench) as errors:
+        # Each comes while some of what the one before had made anew still logs in.
+        for _ in range(100):
+            assert bench.call("/leave", {"member": MEMBERS[1]}) == 200
+    assert errors == []
+
+
 def test_a_replica_does_not_wait_for_a_long_read(bench: Bench) -> None:
     wait_for_route(bench, standby=True)
     with contextlib.closing(bench.connect_read_only()) as client:
