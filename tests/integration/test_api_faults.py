@@ -188,11 +188,11 @@ def survives_an_outage(proxy: ChaosProxy, pod: Pod, hub: Hub, seconds: float) ->
     after = proxy.mark()
     hub.kubectl("delete", "service", f"{hub.name}-redis-1")
     replicas = 5 - size(hub)
-    edited = an_edit_arrives(hub, replicas, 30)
+    edited = an_edit_arrives(hub, replicas, 60)
     returned = elapsed(
-        "the Service", lambda: hub.kubectl.get("service", f"{hub.name}-redis-1") is not None, 30
+        "the Service", lambda: hub.kubectl.get("service", f"{hub.name}-redis-1") is not None, 60
     )
-    wait_for("it to settle", hub.is_settled, 30)
+    wait_for("it to settle", hub.is_settled, 60)
     events = proxy.since(after, lambda call: call.resource == "events" and call.writes)
     return {
         "seconds": seconds,

@@ -301,7 +301,7 @@ class Bench:
                 start_new_session=True,
             )
 
-    async def exit_code(self, seconds: float = 20) -> int:
+    async def exit_code(self, seconds: float = 40) -> int:
         """Wait for the program's end."""
         program = self.program
         assert program is not None

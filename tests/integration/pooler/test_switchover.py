@@ -224,7 +224,9 @@ def test_a_primary_that_stops_hands_over_without_the_poolers_too(
     monkeypatch.setenv("POOLER_PODS", "nobody.invalid")
     told: list[str] = []
     assert "Successfully" in hook.hand_over(MEMBERS[0], told.append)
-    assert len(told) == 1
+    # A name server that takes long is asked twice.
+    assert told
+    assert all(line.startswith("lookup of the poolers: ") for line in told)
     monkeypatch.delenv("POOLER_AGENT_PORT")
     poolers = hook.Poolers(told.append)
     poolers.pause(MEMBERS[0])
