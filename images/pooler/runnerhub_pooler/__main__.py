@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
 
 from . import drain
 from .configuration import Configuration
 from .console import Console
-from .credentials import Credentials, Renewal, in_effect
+from .credentials import Credentials, Renewal, coming, in_effect
 from .database import Database
 from .gate import Gate
 from .haproxy import REPLICAS, Proxy
@@ -26,7 +25,7 @@ def main() -> int:
     """Run until told to stop; clients that are stopped then go on."""
     try:
         settings = load()
-        credentials = Credentials(in_effect(settings))
+        credentials = Credentials(in_effect(settings), coming(settings))
     except (OSError, KeyError, ValueError) as error:
         log("the pod is set up wrongly", error=f"{type(error).__name__}: {error}")
         return 2
@@ -36,20 +35,19 @@ def main() -> int:
     proxy = Proxy(settings.proxy_port)
     database = Database(settings, credentials)
     scout = Scout(database, proxy)
-    gate = Gate(Console(settings.pooler_port, credentials.admins), scout)
-    readers = Readers(lambda: Console(settings.read_only_port, credentials.admins), proxy)
-    reloads = threading.Lock()
+    locks = {port: threading.Lock() for _, port, _ in settings.routes}
+    consoles = {port: Console(port, credentials.admins, lock) for port, lock in locks.items()}
+    gate = Gate(consoles[settings.pooler_port], scout)
+    readers = Readers(consoles[settings.read_only_port], proxy)
 
-    def reload(port: int, passwords: Callable[[], Sequence[str]], *, log_in: bool) -> None:
-        # Logging in has PgBouncer go by other settings for a moment, which nobody else may end.
-        with reloads:
-            Console(port, passwords).reload(log_in=log_in)
+    def reload(port: int, *, log_in: bool) -> None:
+        consoles[port].reload(log_in=log_in, is_held_back=lambda: gate.is_closed)
 
     renewal = Renewal(
         settings,
         credentials,
         lambda user, password: database.lets_in(proxy.servers(), user, password),
-        lambda port, passwords: reload(port, lambda: passwords, log_in=True),
+        lambda port: reload(port, log_in=True),
         lambda: gate.is_closed,
     )
     configuration = Configuration(
@@ -58,7 +56,7 @@ def main() -> int:
             for (_, port, users), mounted in zip(settings.routes, settings.configurations, strict=False)
         },
         lambda: database.room((*proxy.servers(), *proxy.servers(REPLICAS))),
-        lambda port: reload(port, credentials.admins, log_in=False),
+        lambda port: reload(port, log_in=False),
         lambda: gate.is_closed,
     )
     threads = [
@@ -76,7 +74,7 @@ def main() -> int:
             name=f"drain of {route}",
             target=drain.watch,
             args=(
-                Console(port, credentials.admins),
+                consoles[port],
                 users.with_name(drain.REQUEST),
                 route,
                 lambda: gate.is_closed,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -24,6 +25,8 @@ from .settings import ADMIN_USER, LOCAL
 
 CONNECT_SECONDS = 2
 RESUME_SECONDS = 2.0
+# Longer than any of those who change a PgBouncer's settings for a moment may take.
+ALONE_SECONDS = 5.0
 # A login to the server takes a few milliseconds.
 LOGIN_SECONDS = 0.003
 # A client that has its server for so long does what it does by intent.
@@ -48,14 +51,18 @@ class StillBusyError(ConsoleError):
 
 
 class Console:
-    """The console of one PgBouncer of this pod. Not for several threads at once.
+    """The console of one PgBouncer of this pod. Only one thread at once may pause and resume by it.
 
-    `passwords`: those to try, in order.
+    `passwords`: those to try, in order. `lock`: the same for all who change this PgBouncer's settings for a moment,
+    which nobody else may end meanwhile.
     """
 
-    def __init__(self, port: int, passwords: Callable[[], Sequence[str]]) -> None:
+    def __init__(
+        self, port: int, passwords: Callable[[], Sequence[str]], lock: threading.Lock | None = None
+    ) -> None:
         self._port = port
         self._passwords = passwords
+        self._lock = lock or threading.Lock()
         # Kept from before a pause until it ends, so that a PgBouncer that is full of clients can still be resumed.
         self._spare: psycopg.Connection | None = None
 
@@ -67,17 +74,15 @@ class Console:
         """
         deadline = time.monotonic() + patience_seconds
         try:
-            self._spare = self._connect()
-            with (
-                closing(self._connect()) as connection,
-                _without_logins(self._spare, deadline) as is_settled,
-            ):
-                if not is_settled:
-                    raise ConsoleError("PgBouncer cannot log in to the primary")
+            with self._alone(patience_seconds), closing(self._connect()) as connection:
+                self._spare = self._connect()
                 # Who is held back counts as resting since it asked, and would be told to leave as soon as it has its
                 # answer, perhaps when it asks for the next thing.
                 ask(connection, f"SET {_REST} = 0", RESUME_SECONDS)
-                ask(connection, "PAUSE", deadline - time.monotonic())
+                with _without_logins(self._spare, deadline) as is_settled:
+                    if not is_settled:
+                        raise ConsoleError("PgBouncer cannot log in to the primary")
+                    ask(connection, "PAUSE", deadline - time.monotonic())
         except TimeoutError as error:
             raise StillBusyError(f"transactions did not end within {patience_seconds:g} s") from error
         except NO_ANSWER as error:
@@ -91,10 +96,12 @@ class Console:
         spare, self._spare = self._spare, None
         try:
             if spare is None or not self._resume_by(spare):
-                with closing(self._connect()) as connection:
-                    # Whoever paused may have been cut off before it gave the pool its size back.
-                    ask(connection, "RELOAD", RESUME_SECONDS)
-                    ask(connection, "RESUME", RESUME_SECONDS)
+                with self._alone(ALONE_SECONDS), closing(self._connect()) as connection:
+                    try:
+                        # Whoever paused may have been cut off before it gave the pool its size back.
+                        ask(connection, "RELOAD", RESUME_SECONDS)
+                    finally:
+                        ask(connection, "RESUME", RESUME_SECONDS)
         except NO_ANSWER as error:
             raise self._failure(f"PgBouncer cannot be resumed: {error}".strip()) from error
         except ConsoleError as error:
@@ -110,10 +117,15 @@ class Console:
                 return False
         return True
 
-    def reload(self, *, log_in: bool = True) -> None:
-        """Have the files be read again, and log in to the server by what is in them. Raises ConsoleError."""
+    def reload(self, *, log_in: bool = True, is_held_back: Callable[[], bool] = lambda: False) -> None:
+        """Have the files be read again, and log in to the server by what is in them. Raises ConsoleError.
+
+        `is_held_back`: whether clients are by then, which reading the files would undo in part: an error, too.
+        """
         try:
-            with closing(self._connect()) as connection:
+            with self._alone(ALONE_SECONDS), closing(self._connect()) as connection:
+                if is_held_back():
+                    raise ConsoleError("clients are held back")
                 ask(connection, "RELOAD", RESUME_SECONDS)
                 if log_in:
                     _log_in(connection)
@@ -123,11 +135,11 @@ class Console:
     def reconnect(self, patience_seconds: float) -> bool:
         """Have all connections to the server be made anew, each when its transaction has ended; whether all are.
 
-        Raises ConsoleError when PgBouncer refuses or does not answer.
+        Raises ConsoleError when PgBouncer refuses or does not answer; its pool may be small then, until a `reload`.
         """
         deadline = time.monotonic() + patience_seconds
         try:
-            with closing(self._connect()) as connection:
+            with self._alone(patience_seconds), closing(self._connect()) as connection:
                 # Where it cannot log in, connections that are made anew can only help.
                 with _without_logins(connection, deadline):
                     ask(connection, "RECONNECT", RESUME_SECONDS)
@@ -154,6 +166,15 @@ class Console:
         except (*NO_ANSWER, KeyError, ValueError) as error:
             raise ConsoleError(f"PgBouncer does not tell its clients: {error}".strip()) from error
         return sum(row["database"] != _OWN_DATABASE and not _is_local(row["addr"]) for row in clients)
+
+    @contextmanager
+    def _alone(self, patience_seconds: float) -> Iterator[None]:
+        if not self._lock.acquire(timeout=patience_seconds):
+            raise ConsoleError("PgBouncer is being changed by another")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _failure(self, message: str) -> ConsoleError:
         """What it means that there was no answer."""
@@ -266,6 +287,11 @@ def ask(connection: psycopg.Connection, command: str, patience_seconds: float) -
     while (result := link.get_result()) is not None:
         if result.status == ExecStatus.FATAL_ERROR:
             refusals.append(result.error_message.decode(errors="replace").strip())
+        elif result.status == ExecStatus.COMMAND_OK and not _name(result).startswith(
+            command.partition(" ")[0]
+        ):
+            # PgBouncer answers all who wait when one of them has what it waits for.
+            refusals.append(f"{command}: answered as {_name(result)}")
         rows += [_row(result, number) for number in range(result.ntuples)]
     if refusals:
         raise ConsoleError("; ".join(refusals))
@@ -295,6 +321,11 @@ def _is_local(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return True
+
+
+def _name(result: PGresult) -> str:
+    """Of the command that this answers."""
+    return (result.command_status or b"").decode(errors="replace")
 
 
 def _row(result: PGresult, number: int) -> dict[str, str]:

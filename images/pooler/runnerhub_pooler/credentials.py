@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,25 +67,42 @@ def _usable(value: bytes) -> str | None:
 
 
 class Credentials:
-    """The passwords in effect, for all threads."""
+    """The passwords in effect, for all threads. `coming`: those that some PgBouncer may go by already."""
 
-    def __init__(self, current: Passwords, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        current: Passwords,
+        coming: Passwords | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.current = current
+        self._coming = coming
         self._clock = clock
         self._former: tuple[str, float] | None = None
+
+    def expect(self, passwords: Passwords) -> None:
+        """Have others in effect soon: from now on a PgBouncer may know them only."""
+        self._coming = passwords
 
     def renew(self, passwords: Passwords) -> None:
         """Put others in effect."""
         if passwords.admin != self.current.admin:
             self._former = self.current.admin, self._clock() + FORMER_SECONDS
         self.current = passwords
+        self._coming = None
 
     def admins(self) -> tuple[str, ...]:
-        """Passwords by which this program may be steered: the one in effect, and for a while the one before."""
-        former = self._former
-        if former is None or self._clock() > former[1]:
-            return (self.current.admin,)
-        return (self.current.admin, former[0])
+        """Passwords by which this program may be steered, and a PgBouncer by it.
+
+        The one in effect, the one that is coming into effect, and for a while the one before.
+        """
+        former, coming = self._former, self._coming
+        found = [self.current.admin]
+        if coming is not None:
+            found.append(coming.admin)
+        if former is not None and self._clock() <= former[1]:
+            found.append(former[0])
+        return tuple(dict.fromkeys(found))
 
 
 def in_effect(settings: Settings) -> Passwords:
@@ -97,6 +114,14 @@ def in_effect(settings: Settings) -> Passwords:
         with contextlib.suppress(FileNotFoundError):
             return parse_user_list(path.read_text(encoding="utf-8"))
     return read_passwords(settings.credentials_folder)
+
+
+def coming(settings: Settings) -> Passwords | None:
+    """What an earlier process was putting into effect when it ended, if anything. Raises OSError or ValueError."""
+    for path in settings.user_lists:
+        if _former(path).exists():
+            return parse_user_list(path.read_text(encoding="utf-8"))
+    return None
 
 
 def parse_user_list(text: str) -> Passwords:
@@ -122,8 +147,7 @@ class Renewal:
     """Watches the Secret, and puts what is new into effect in the PgBouncers beside.
 
     `lets_in`: whether the primary lets a user in by a password. `reload`: has the PgBouncer at a port read its
-    files, given the passwords of which one opens its console; raises ConsoleError. `is_busy`: whether clients are held
-    back, which a PgBouncer that reads its files would undo in part.
+    files; raises ConsoleError. `is_busy`: whether clients are held back, which that would undo in part.
     """
 
     def __init__(
@@ -131,7 +155,7 @@ class Renewal:
         settings: Settings,
         credentials: Credentials,
         lets_in: Callable[[str, str], bool],
-        reload: Callable[[int, Sequence[str]], None],
+        reload: Callable[[int], None],
         is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
@@ -168,11 +192,12 @@ class Renewal:
                 ):
                     self._tell(f"the primary does not let {user} in by the new password yet")
                     return True
+            self._credentials.expect(wanted)
             for path in self._settings.user_lists:
                 write_as(_former(path), user_list(current), path)
                 write_as(path, user_list(wanted), path)
             for port in (self._settings.pooler_port, self._settings.read_only_port):
-                self._reload(port, (wanted.admin, current.admin))
+                self._reload(port)
             for path in self._settings.user_lists:
                 _former(path).unlink()
         except (OSError, ConsoleError, ProxyError) as error:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from .console import Console
+from .console import Console, ConsoleError
 from .haproxy import REPLICAS, Proxy, ProxyError, Server
 from .log import log
 
@@ -26,17 +26,16 @@ LOOK_SECONDS = 1.0
 class Readers:
     """Safe for several threads. `watch` must run in one of its own."""
 
-    def __init__(
-        self, console: Callable[[], Console], proxy: Proxy, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, console: Console, proxy: Proxy, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._proxy = proxy
         self._clock = clock
         self._lock = threading.Lock()
         self._left: dict[str, float] = {}
         self._avoids = threading.Event()
-        # A process before this one may have left some.
+        # A process before this one may have left some, and PgBouncer's pool small.
         self._avoids.set()
+        self._is_small = True
 
     def leave(self, member: str) -> None:
         """Have no reader be at a member, or wait no longer than one may. Raises ProxyError, ConsoleError.
@@ -51,19 +50,31 @@ class Readers:
             self._left[member] = self._clock()
             self._avoids.set()
             self._proxy.set_state(member, "drain")
-        is_left = self._console().reconnect(PATIENCE_SECONDS)
+        try:
+            is_left = self._console.reconnect(PATIENCE_SECONDS)
+        except ConsoleError:
+            self._is_small = True
+            self._avoids.set()
+            raise
         log("left", replica=member, transactions_ended=is_left)
 
     def tick(self) -> None:
-        """Let members that were left be used again, once their checks say so. Raises ProxyError."""
+        """Let members that were left be used again, once their checks say so. Raises ProxyError, ConsoleError."""
         with self._lock:
             self._let_back(self._proxy.servers(REPLICAS), AVOIDED_SECONDS)
             # HAProxy may never have heard of some, or have forgotten them.
             self._left = {
                 name: at for name, at in self._left.items() if self._is_recent(name, AVOIDED_SECONDS)
             }
-            if not self._left:
+            if not self._left and not self._is_small:
                 self._avoids.clear()
+        if self._is_small:
+            self._is_small = False
+            try:
+                self._console.reload(log_in=False)
+            except ConsoleError:
+                self._is_small = True
+                raise
 
     def _let_back(self, servers: Iterable[Server], seconds: float) -> None:
         """Those that have gone down, or were left so many seconds ago."""
@@ -82,6 +93,6 @@ class Readers:
             time.sleep(LOOK_SECONDS)
             try:
                 self.tick()
-            except ProxyError:
-                # It forgets by itself when it starts anew.
+            except (ProxyError, ConsoleError):
+                # They forget by themselves when they start anew.
                 continue

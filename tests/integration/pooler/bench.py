@@ -280,12 +280,13 @@ class Bench:
         path.write_text(text)
         return path
 
-    def _user_list(self, port: int) -> Path:
+    def user_list(self, port: int) -> Path:
+        """Of the PgBouncer at a port."""
         # In a folder for each, as in the pod.
         return self.home / ("" if port == self.pooler_port else "ro") / "userlist.txt"
 
     def _pgbouncer_file(self, name: str, text: str, port: int) -> Path:
-        users = self._user_list(port)
+        users = self.user_list(port)
         users.parent.mkdir(exist_ok=True)
         logins = {
             "app": "app-password",
@@ -332,7 +333,7 @@ class Bench:
             "POOLER_PORT": str(self.pooler_port),
             "POOLER_READ_ONLY_PORT": str(self.read_only_port),
             "POOLER_USER_LISTS": ":".join(
-                str(self._user_list(port)) for port in (self.pooler_port, self.read_only_port)
+                str(self.user_list(port)) for port in (self.pooler_port, self.read_only_port)
             ),
             "POOLER_PROXY_PORT": str(self.proxy_runtime_port),
             "POOLER_CONFIGURATIONS": ":".join(str(self.home / name) for name in CONFIGURATIONS),

@@ -12,6 +12,8 @@ import time
 import psycopg
 from psycopg.pq import ExecStatus
 
+from images.pooler.runnerhub_pooler.console import Console
+from images.pooler.runnerhub_pooler.credentials import Passwords, user_list, write_as
 from images.postgres.runnerhub_postgres.passwords import ROLE_KEYS, renew_roles
 from tests.integration.pooler.bench import (
     DATABASE,
@@ -154,3 +156,24 @@ def test_an_agent_that_is_killed_meanwhile_goes_on(bench: Bench) -> None:
     wait_until("the new password", lambda: lets_in(bench, "app", bench.passwords["app-password"]))
     new = bench.passwords["restapi-password"]
     wait_until("the agent", lambda: bench.call("/resume", password=new) == 200)
+
+
+def test_an_agent_that_is_killed_when_one_pgbouncer_knows_already_goes_on(bench: Bench) -> None:
+    bench.pause(seconds=0.1)
+    before = change(bench, "app-password", "restapi-password")
+    renew_in_postgres(bench)
+    former, new = (
+        Passwords(found["app-password"], found["monitoring-password"], found["restapi-password"])
+        for found in (before, bench.passwords)
+    )
+    assert bench.agent is not None
+    bench.agent.kill()
+    bench.agent.wait()
+    for port in (bench.pooler_port, bench.read_only_port):
+        path = bench.user_list(port)
+        write_as(path.with_name(f"{path.name}.former"), user_list(former), path)
+        write_as(path, user_list(new), path)
+    Console(bench.pooler_port, lambda: (former.admin,)).reload(log_in=False)
+    bench.start_agent()
+    wait_until("the change to be complete", lambda: not list(bench.home.rglob("*.former")))
+    assert bench.call("/pause", {"primary": bench.primary.name, "seconds": 1}, new.admin) == 200

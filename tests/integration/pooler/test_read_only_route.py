@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -23,13 +24,25 @@ def is_standby(bench: Bench) -> bool | None:
     return None
 
 
-def reconnect(bench: Bench) -> None:
-    """Have the read-only PgBouncer make its connections anew, as it does after `server_lifetime`."""
-    with psycopg.connect(
+def console(bench: Bench) -> psycopg.Connection:
+    """Of the read-only PgBouncer."""
+    return psycopg.connect(
         host="127.0.0.1", port=bench.read_only_port, user="pgbouncer", dbname="pgbouncer",
         password=bench.passwords["restapi-password"], autocommit=True, cursor_factory=psycopg.ClientCursor,
-    ) as console:  # fmt: skip
-        console.execute("RECONNECT")
+    )  # fmt: skip
+
+
+def reconnect(bench: Bench) -> None:
+    """Have the read-only PgBouncer make its connections anew, as it does after `server_lifetime`."""
+    with console(bench) as connection:
+        connection.execute("RECONNECT")
+
+
+def pool_size(bench: Bench) -> int:
+    """What the read-only PgBouncer goes by."""
+    with console(bench) as connection:
+        settings = {row[0]: row[1] for row in connection.execute("SHOW CONFIG")}
+    return int(settings["default_pool_size"])
 
 
 def wait_for_route(bench: Bench, standby: bool) -> None:
@@ -114,6 +127,34 @@ def test_readers_whose_connections_are_being_made_see_no_error(bench: Bench) -> 
         for _ in range(100):
             assert bench.call("/leave", {"member": MEMBERS[1]}) == 200
     assert errors == []
+
+
+def test_two_who_leave_at_once_leave_the_pool_as_large_as_it_was(bench: Bench) -> None:
+    wait_for_route(bench, standby=True)
+    size = pool_size(bench)
+
+    def leave() -> None:
+        for _ in range(20):
+            assert bench.call("/leave", {"member": MEMBERS[1]}) == 200
+
+    with readers(bench) as errors, ThreadPoolExecutor() as pool:
+        for done in [pool.submit(leave) for _ in range(4)]:
+            done.result()
+    assert errors == []
+    assert pool_size(bench) == size
+
+
+def test_a_pool_that_an_agent_left_small_is_made_large_again(bench: Bench) -> None:
+    size = pool_size(bench)
+    assert bench.agent is not None
+    bench.agent.kill()
+    bench.agent.wait()
+    with console(bench) as connection:
+        connection.execute("SET default_pool_size = 1")
+    # The files are not read again for another reason.
+    bench.replica.control("-m", "fast", "stop")
+    bench.start_agent()
+    wait_until("the pool to be as it was", lambda: pool_size(bench) == size)
 
 
 def test_a_replica_does_not_wait_for_a_long_read(bench: Bench) -> None:

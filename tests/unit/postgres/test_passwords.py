@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +16,7 @@ from images.pooler.runnerhub_pooler.credentials import (
     Credentials,
     Passwords,
     Renewal,
+    coming,
     in_effect,
     parse_user_list,
     read_passwords,
@@ -154,8 +154,11 @@ def test_a_user_list_is_read_as_it_was_written() -> None:
 
 def test_the_former_admin_is_let_in_for_a_while() -> None:
     now = [0.0]
-    found = Credentials(OLD, lambda: now[0])
-    found.renew(Passwords(app="b", monitoring="m", admin="s"))
+    found = Credentials(OLD, clock=lambda: now[0])
+    coming = Passwords(app="b", monitoring="m", admin="s")
+    found.expect(coming)
+    assert found.admins() == ("r", "s")
+    found.renew(coming)
     assert found.admins() == ("s", "r")
     assert is_admin(authorization("r"), found)
     assert is_admin(authorization("s"), found)
@@ -195,7 +198,7 @@ class Pod:
         self.turned_away += not found
         return found
 
-    def reload(self, port: int, _passwords: Sequence[str]) -> None:
+    def reload(self, port: int) -> None:
         if port in self.refuses:
             raise ConsoleError("not now")
         self.reloaded.append(port)
@@ -206,7 +209,7 @@ def pod(tmp_path: Path) -> Pod:
     return Pod(tmp_path)
 
 
-NEW = Passwords(app="b", monitoring='m"1', admin="r")
+NEW = Passwords(app="b", monitoring='m"1', admin="s")
 
 
 def test_without_a_change_nothing_is_read_again(pod: Pod) -> None:
@@ -244,12 +247,14 @@ def test_a_program_that_ends_before_pgbouncer_knows_goes_on_where_it_was(pod: Po
     pod.postgres_has = NEW
     pod.refuses = {5433}
     pod.renewal.look()
-    again = Credentials(in_effect(pod.settings))
+    again = Credentials(in_effect(pod.settings), coming(pod.settings))
     assert again.current == OLD
+    assert again.admins() == ("r", "s"), "one PgBouncer knows the new one only"
     pod.refuses = set()
     Renewal(pod.settings, again, pod.lets_in, pod.reload).look()
     assert again.current == NEW
     assert in_effect(pod.settings) == NEW
+    assert coming(pod.settings) is None
     assert [path.name for path in pod.lists[0].parent.glob("*.former")] == []
 
 

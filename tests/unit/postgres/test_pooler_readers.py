@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from images.pooler.runnerhub_pooler.console import ConsoleError
 from images.pooler.runnerhub_pooler.haproxy import ProxyError, Server
 from images.pooler.runnerhub_pooler.readers import AVOIDED_SECONDS, STOPPED_SECONDS, Readers
 
@@ -21,8 +22,9 @@ class Pod:
         self.now = 100.0
         self.replicas = {name: Server(name, "10.0.0.1", 5432, 8008, is_up=True) for name in (FIRST, SECOND)}
         self.error: ProxyError | None = None
-        self.reconnects = 0
-        self.readers = Readers(lambda: self, self, lambda: self.now)  # type: ignore[arg-type, return-value]
+        self.console_error: ConsoleError | None = None
+        self.reconnects = self.reloads = 0
+        self.readers = Readers(self, self, lambda: self.now)  # type: ignore[arg-type]
         self.readers.tick()
 
     def servers(self, _backend: str) -> tuple[Server, ...]:
@@ -35,7 +37,15 @@ class Pod:
 
     def reconnect(self, _patience_seconds: float) -> bool:
         self.reconnects += 1
+        if self.console_error is not None:
+            raise self.console_error
         return True
+
+    def reload(self, *, log_in: bool) -> None:
+        assert not log_in
+        if self.console_error is not None:
+            raise self.console_error
+        self.reloads += 1
 
     def look(self, *, after: float, **is_up: bool) -> None:
         """One look, some seconds later."""
@@ -130,3 +140,20 @@ def test_a_replica_that_is_left_twice_is_not_used_in_between(pod: Pod, monkeypat
     monkeypatch.setattr(pod, "set_state", lambda member, state: told.append(f"{member} {state}"))
     pod.readers.leave(FIRST)
     assert told == [f"{FIRST} drain"]
+
+
+def test_a_pool_that_may_be_small_is_made_large_again(pod: Pod) -> None:
+    assert pod.reloads == 1, "as a process before this one may have left it"
+    pod.look(after=1)
+    assert pod.reloads == 1
+    pod.console_error = ConsoleError("no answer")
+    with pytest.raises(ConsoleError):
+        pod.readers.leave(FIRST)
+    with pytest.raises(ConsoleError):
+        pod.look(after=AVOIDED_SECONDS)
+    assert (pod.drained, pod.is_watched) == (set(), True)
+    pod.console_error = None
+    pod.look(after=1)
+    assert (pod.reloads, pod.is_watched) == (2, True)
+    pod.look(after=1)
+    assert (pod.reloads, pod.is_watched) == (2, False)
