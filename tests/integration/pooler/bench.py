@@ -31,6 +31,7 @@ from typing import Any
 import psycopg
 
 from images.pooler.runnerhub_pooler.configuration import IN_EFFECT
+from images.pooler.runnerhub_pooler.haproxy import PRIMARY, REPLICAS, Proxy, ProxyError
 from runnerhub_operator.resources.pooler import pooler_configuration
 from tests.generate import context
 from tests.share import free_port
@@ -43,6 +44,8 @@ CONFIGURATIONS = ("pgbouncer-rw.ini", "pgbouncer-ro.ini")
 DATABASE = "github_runnerhub"
 PASSWORDS = {"app-password": "a", "monitoring-password": 'm"1', "restapi-password": "r"}
 SUPERUSER_PASSWORD = "s"
+# How long a client waits for a connection, or for a write; a machine that is busy may take seconds.
+CLIENT_TIMEOUT_SECONDS = 15.0
 # Postgres and PgBouncer refuse to run as root.
 USER = "postgres" if os.geteuid() == 0 else None
 
@@ -139,6 +142,7 @@ class Bench:
         self.members = tuple(Member(name, home / name) for name in MEMBERS)
         self.primary, self.replica = self.members[:2]
         self.agent: subprocess.Popen[bytes] | None = None
+        self.proxy_file = home / "haproxy.cfg"
         self.credentials = home / "credentials"
         self.passwords = dict(PASSWORDS)
         self.former_password: str | None = None
@@ -157,8 +161,8 @@ class Bench:
         self.credentials.mkdir()
         self.write_secret()
         files = pooler_configuration(context("hub", {}))
-        self.haproxy = self._run("haproxy", "-db", "-f", self._haproxy_file(files["haproxy.cfg"]))
-        wait_until("HAProxy", lambda: is_listening(self._proxy_port))
+        self._write_proxy_file(files["haproxy.cfg"])
+        self.start_proxy()
         routes = dict(zip(CONFIGURATIONS, (self.pooler_port, self.read_only_port), strict=True))
         self.poolers = {
             port: self._run(
@@ -172,6 +176,22 @@ class Bench:
         for port in routes.values():
             wait_until("PgBouncer", lambda port=port: is_listening(port))
         wait_until("the pooler to find the primary", self._serves)
+
+    def start_proxy(self) -> None:
+        """Start HAProxy, and wait until it has checked all: before, it takes each member for what it looks for."""
+        self.haproxy = self._run("haproxy", "-db", "-f", self.proxy_file)
+        wait_until("HAProxy", lambda: is_listening(self._proxy_port))
+        for backend, member in ((PRIMARY, self.primary), (REPLICAS, self.replica)):
+            wait_until(
+                "HAProxy's checks", lambda backend=backend, member=member: self.up(backend) == (member.name,)
+            )
+
+    def up(self, backend: str = PRIMARY) -> tuple[str, ...] | None:
+        """The members that HAProxy sends connections to, None when it does not answer."""
+        with contextlib.suppress(ProxyError):
+            servers = Proxy(self.proxy_runtime_port).servers(backend)
+            return tuple(server.name for server in servers if server.is_up)
+        return None
 
     def write_secret(self) -> None:
         """What Kubernetes has of the Secret."""
@@ -262,7 +282,7 @@ class Bench:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self._stack.callback(server.shutdown)
 
-    def _haproxy_file(self, text: str) -> Path:
+    def _write_proxy_file(self, text: str) -> None:
         ports = {
             6432: self._proxy_port,
             6433: self._read_only_proxy_port,
@@ -276,9 +296,7 @@ class Bench:
         for member in self.members:
             here = f"server {member.name} 127.0.0.1:{member.port} port {member.patroni_port}"
             text = re.sub(rf'server {member.name} "[^"]*"', here, text)
-        path = self.home / "haproxy.cfg"
-        path.write_text(text)
-        return path
+        self.proxy_file.write_text(text)
 
     def user_list(self, port: int) -> Path:
         """Of the PgBouncer at a port."""
@@ -354,20 +372,26 @@ class Bench:
             headers={"Authorization": f"Basic {login}"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 -- the same
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 -- the same
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
 
-    def pause(self, seconds: float = 10, primary: str = MEMBERS[0]) -> int:
-        """Ask for a pause; one that comes too early, before PgBouncer has been found, is asked for again."""
+    def pause(
+        self, seconds: float = 14, *, again: bool = True, password: str = PASSWORDS["restapi-password"]
+    ) -> int:
+        """Ask for a pause; one that comes too early, before PgBouncer has been found, is asked for again.
+
+        `again`: so is one that is refused as transactions do not end, as when the machine is busy.
+        """
         statuses: list[int] = []
 
         def answered() -> bool:
-            statuses.append(self.call("/pause", {"primary": primary, "seconds": seconds}))
-            return statuses[-1] != 503
+            body = {"primary": MEMBERS[0], "seconds": seconds}
+            statuses.append(self.call("/pause", body, password))
+            return statuses[-1] not in ((409, 503) if again else (503,))
 
-        wait_until("the agent to find PgBouncer", answered)
+        wait_until("the pause to begin", answered)
         return statuses[-1]
 
     def console(self) -> psycopg.Connection:
@@ -404,7 +428,7 @@ class Bench:
     def _connect(self, password: str, port: int | None = None) -> psycopg.Connection:
         return psycopg.connect(
             host="127.0.0.1", port=port or self.pooler_port, user="app", password=password,
-            dbname=DATABASE, autocommit=True, connect_timeout=5, prepare_threshold=None,
+            dbname=DATABASE, autocommit=True, connect_timeout=int(CLIENT_TIMEOUT_SECONDS), prepare_threshold=None,
         )  # fmt: skip
 
     def _serves(self) -> bool:
@@ -438,9 +462,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(5)
-
-
-CLIENT_TIMEOUT_SECONDS = 5.0
 
 
 # How often a client comes that was not there before.
