@@ -67,7 +67,7 @@ def test_larger_pools_wait_for_room_in_postgres(bench: Bench) -> None:
 async def test_the_operator_asks_what_the_pools_in_effect_need(bench: Bench) -> None:
     async def needed(*hosts: str) -> Mapping[str, int | None]:
         async with aiohttp.ClientSession() as http:
-            return await pgbouncer.needed_connections(http, hosts, port=bench.agent_port)
+            return await pgbouncer.needed_connections(http, hosts, deadline_seconds=15, port=bench.agent_port)
 
     assert await needed() == {}
     # The read-only route is of the default, which waits.

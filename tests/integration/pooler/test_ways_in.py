@@ -31,6 +31,11 @@ def ready(bench: Bench) -> tuple[int, str]:
         assert time.monotonic() - started < 2 * PROBE_SECONDS
 
 
+def is_ready(bench: Bench) -> bool:
+    """Whether one of a few answers says so, which a machine that is busy for a moment may delay."""
+    return any(ready(bench)[0] == 200 for _ in range(4))
+
+
 def hung(bench: Bench, which: str) -> tuple[subprocess.Popen[bytes], str]:
     """A process of the pod, and what is told of it."""
     if which == "haproxy":
@@ -46,12 +51,12 @@ def test_all_ways_in_are_asked_in_less_time_than_kubelet_has() -> None:
 @pytest.mark.parametrize("which", ["pgbouncer-rw", "pgbouncer-ro", "haproxy"])
 def test_a_pod_with_a_way_in_that_hangs_is_not_ready(bench: Bench, which: str) -> None:
     process, told = hung(bench, which)
-    assert ready(bench)[0] == 200
+    assert is_ready(bench)
     process.send_signal(signal.SIGSTOP)
-    status, why = ready(bench)
+    answers = [ready(bench) for _ in range(2)]
     process.send_signal(signal.SIGCONT)
-    assert status == 503
-    assert told in why
+    assert {status for status, _ in answers} == {503}
+    assert any(told in why for _, why in answers)
     wait_until("the pod to be ready again", lambda: ready(bench)[0] == 200)
 
 
@@ -62,16 +67,16 @@ def test_a_pgbouncer_that_takes_no_more_clients_in_is_not_ready(bench: Bench) ->
 
 
 def test_neither_a_pause_nor_a_missing_database_takes_the_pod_out(bench: Bench) -> None:
-    assert bench.pause(seconds=5) == 200
-    assert ready(bench)[0] == 200
-    assert bench.call("/resume") == 200
+    assert bench.pause() == 200
+    assert is_ready(bench)
+    wait_until("the end of the pause", lambda: bench.call("/resume") == 200)
     bench.primary.control("-m", "fast", "stop")
-    assert ready(bench)[0] == 200
+    assert is_ready(bench)
 
 
 def test_the_question_harms_no_client(bench: Bench) -> None:
     with Writers(bench) as writers:
         for _ in range(50):
-            assert ready(bench)[0] == 200
+            assert is_ready(bench)
         writers.wait_for(20)
     assert writers.errors == []
