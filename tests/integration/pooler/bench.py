@@ -73,7 +73,7 @@ def pgbouncer_version() -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def wait_until(what: str, condition: Any, seconds: float = 20) -> None:
+def wait_until(what: str, condition: Any, seconds: float = 40) -> None:
     """Poll for a state."""
     deadline = time.monotonic() + seconds
     while not condition():

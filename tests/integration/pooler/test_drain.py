@@ -30,8 +30,8 @@ from tests.integration.pooler.bench import DATABASE, PASSWORDS, REPOSITORY, Benc
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain_module, "REMOVAL_SECONDS", 0.2)
-    monkeypatch.setattr(drain_module, "RESTING_SECONDS", 0.5)
-    monkeypatch.setattr(drain_module, "BUSY_AFTER_SECONDS", 3.0)
+    monkeypatch.setattr(drain_module, "RESTING_SECONDS", 2.0)
+    monkeypatch.setattr(drain_module, "BUSY_AFTER_SECONDS", 2.5)
 
 
 @pytest.fixture
@@ -132,9 +132,12 @@ def test_a_pool_of_connections_that_rest_does_not_hold_the_pod(bench: Bench) -> 
 
 
 @pytest.mark.usefixtures("from_elsewhere")
-@pytest.mark.parametrize("pause_seconds", [0.8, 0.2])
+@pytest.mark.parametrize("pause_seconds", [4.0, 1.2])
 def test_clients_that_move_only_when_told_see_no_error(bench: Bench, pause_seconds: float) -> None:
-    """Those that rest in between, and those that hardly do, which are told later."""
+    """Those that rest in between, and those that hardly do, which are told later.
+
+    PgBouncer looks each third of a second who has rested: here long before they ask again, or long after.
+    """
     with Loyal(bench, pause_seconds) as clients:
         outcome, _ = drained(bench)
         wait_until("all to have moved", lambda: clients.moved + len(clients.errors) == 8)
@@ -148,22 +151,23 @@ def test_clients_that_were_held_back_are_not_told_to_leave_as_soon_as_they_have_
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a drained node, where the primary hands its role over while the pooler beside it stops."""
-    # A little less than the pause.
-    monkeypatch.setattr(drain_module, "RESTING_SECONDS", 1.2)
+    # Less than the pause, and far more than the clients rest.
+    monkeypatch.setattr(drain_module, "RESTING_SECONDS", 3.0)
     monkeypatch.setattr(drain_module, "BUSY_AFTER_SECONDS", 60.0)
     held_back = threading.Event()
     with Loyal(bench, 0.35, count=24, elsewhere=bench.pooler_port) as clients:
-        draining = threading.Thread(target=drained, args=(bench, 12.0, held_back.is_set))
+        draining = threading.Thread(target=drained, args=(bench, 20.0, held_back.is_set))
         draining.start()
         time.sleep(1)
         moved = clients.moved
         held_back.set()
         assert bench.pause() == 200
+        time.sleep(2)
         bench.switch()
         wait_until("the agent to open", lambda: not bench.is_paused())
         held_back.clear()
         # They rest for less than those may who are told so early, and for longer than PgBouncer looks away.
-        time.sleep(1)
+        time.sleep(1.5)
         assert clients.moved == moved
         draining.join()
     assert clients.errors == []
@@ -194,11 +198,12 @@ def in_transaction(bench: Bench) -> Iterator[psycopg.Connection]:
 @pytest.mark.usefixtures("from_elsewhere")
 def test_a_transaction_is_left_alone_until_it_ends(bench: Bench, in_transaction: psycopg.Connection) -> None:
     ending = threading.Timer(4.5, in_transaction.execute, ("COMMIT",))
+    started = time.monotonic()
     ending.start()
-    outcome, seconds = drained(bench)
+    outcome, _ = drained(bench)
+    assert time.monotonic() - started > 4
     ending.join()
     assert outcome == "no client is left"
-    assert seconds > 4
     assert bench.marks(bench.primary) == {-1}
 
 
@@ -216,7 +221,7 @@ def test_no_longer_than_it_may_and_with_no_more_server_connections_than_it_needs
     assert drained(bench, seconds=6)[0] == "clients are left"
     connected = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'"
     # One for the transaction, and one that PgBouncer keeps.
-    assert bench.primary.execute(connected)[0][0] <= 3
+    wait_until("the others to be closed", lambda: bench.primary.execute(connected)[0][0] <= 3)
     in_transaction.execute("COMMIT")
     assert bench.marks(bench.primary) == {-1}
 
