@@ -175,6 +175,26 @@ def test_clients_that_were_held_back_are_not_told_to_leave_as_soon_as_they_have_
 
 
 @pytest.mark.usefixtures("from_elsewhere")
+def test_clients_that_waited_for_the_database_are_not_told_as_soon_as_they_have_their_answer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when commits wait for a replica."""
+    # Less than the wait, and far more than the clients rest.
+    monkeypatch.setattr(drain_module, "RESTING_SECONDS", 3.0)
+    monkeypatch.setattr(drain_module, "BUSY_AFTER_SECONDS", 60.0)
+    with Loyal(bench, 0.35, elsewhere=bench.pooler_port) as clients:
+        draining = threading.Thread(target=drained, args=(bench, 12.0))
+        draining.start()
+        time.sleep(1)
+        bench.primary.execute("BEGIN", "LOCK TABLE app.marks", "SELECT pg_sleep(4)", database=DATABASE)
+        time.sleep(1.5)
+        assert clients.moved == 0
+        draining.join()
+    assert clients.errors == []
+    assert clients.acknowledged <= bench.marks(bench.primary)
+
+
+@pytest.mark.usefixtures("from_elsewhere")
 async def test_the_fault_suites_client_moves_when_told(bench: Bench) -> None:
     password = PASSWORDS["app-password"]
     postgres = Postgres(f"postgresql://app:{password}@127.0.0.1:{bench.pooler_port}/{DATABASE}", keep=1)
