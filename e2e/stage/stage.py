@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -48,6 +48,7 @@ _CONTROLLERS: Final = (
 )
 # 127.64.0.0/10 in parts of 65,000 addresses: stages that run at the same time rarely meet.
 _POD_NETWORKS: Final = range(64, 128)
+_PORTS: Final = range(10000, 20000)
 
 
 class Stage:
@@ -203,7 +204,9 @@ class Stage:
 
 
 def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Below those that the kernel gives to connections: the many that are made here would take one that is free."""
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with suppress(OSError), closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")

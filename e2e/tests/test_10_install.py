@@ -105,10 +105,14 @@ def test_a_settled_cluster_costs_no_api_calls_but_the_lease(bed: Bed, hub: Hub) 
         return {labels: float(count) for labels, count in found if 'kind="Lease"' not in labels}
 
     assert calls(), "the metric exists"
-    before, told_before = calls(), hub.status()
-    # Bounded observation of an absence: there is no state to poll for.
-    wait_for("30 s to pass", _elapsed(30), 40)
-    after, told = calls(), hub.status()
+    # A pod that answers late on a busy machine is a reason to write, but not each time.
+    for _ in range(3):
+        before, told_before = calls(), hub.status()
+        # Bounded observation of an absence: there is no state to poll for.
+        wait_for("30 s to pass", _elapsed(30), 40)
+        after, told = calls(), hub.status()
+        if after == before:
+            break
     assert after == before, [
         (told_before.get(key), value) for key, value in told.items() if value != told_before.get(key)
     ]

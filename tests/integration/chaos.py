@@ -25,6 +25,8 @@ import aiohttp
 import yaml
 from aiohttp import web
 
+from tests.share import free_port
+
 T = TypeVar("T")
 
 READS: Final = ("get", "list", "watch")
@@ -178,7 +180,8 @@ class ChaosProxy:
         self._server: web.Server
         self._runner: web.ServerRunner
         self._site: web.TCPSite | None = None
-        self._port = 0
+        # Its own for as long as it runs, also while it refuses.
+        self._port = free_port()
         self._watches: set[_Watch] = set()
         # Faults.
         self._speaks = asyncio.Event()
@@ -232,7 +235,7 @@ class ChaosProxy:
 
     def open_watches(self) -> Counter[str]:
         """Watches that are open now, by resource."""
-        return Counter(watch.call.resource for watch in self._watches)
+        return Counter(watch.call.resource for watch in list(self._watches))
 
     # --- Faults ---
 
@@ -356,7 +359,6 @@ class ChaosProxy:
     async def _listen(self) -> None:
         self._site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
         await self._site.start()
-        self._port = self._runner.addresses[0][1]
 
     async def _close(self) -> None:
         if self._site is not None:

@@ -35,11 +35,13 @@ LONG_LEASE: Final = {
     "RUNNERHUB_RETRY_PERIOD_SECONDS": "2",
 }
 SHORT_LEASE: Final = {
-    "RUNNERHUB_LEASE_DURATION_SECONDS": "6",
-    "RUNNERHUB_RENEW_DEADLINE_SECONDS": "4",
+    "RUNNERHUB_LEASE_DURATION_SECONDS": "10",
+    "RUNNERHUB_RENEW_DEADLINE_SECONDS": "8",
     "RUNNERHUB_RETRY_PERIOD_SECONDS": "1",
 }
 FEW_SECONDS: Final = 10.0
+# Of an operator that starts anew, or whose watches do, on a busy machine.
+RECOVERY_SECONDS: Final = 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,16 +185,23 @@ def writes_once(proxy: ChaosProxy, mark: int) -> Counter[str]:
 
 def survives_an_outage(proxy: ChaosProxy, pod: Pod, hub: Hub, seconds: float) -> dict[str, Any]:
     """The API server is away; then an edit and a deleted child are noticed soon and written once."""
+
+    def served(look: Callable[[], bool]) -> Callable[[], bool]:
+        def both() -> bool:
+            pod.kubelet()
+            return look()
+
+        return both
+
     mark, restarts = proxy.mark(), pod.restarts
     attempts = outage(proxy, pod, seconds)
     after = proxy.mark()
-    hub.kubectl("delete", "service", f"{hub.name}-redis-1")
-    replicas = 5 - size(hub)
-    edited = an_edit_arrives(hub, replicas, 60)
-    returned = elapsed(
-        "the Service", lambda: hub.kubectl.get("service", f"{hub.name}-redis-1") is not None, 60
-    )
-    wait_for("it to settle", hub.is_settled, 60)
+    service, replicas = f"{hub.name}-redis-1", 5 - size(hub)
+    hub.kubectl("delete", "service", service)
+    edit(hub, {"orchestrator": {"replicas": replicas}})
+    edited = elapsed("the edit to arrive", served(lambda: size(hub) == replicas), 90)
+    returned = elapsed("the Service", served(lambda: hub.kubectl.get("service", service) is not None), 90)
+    wait_for("it to settle", served(hub.is_settled), 90)
     events = proxy.since(after, lambda call: call.resource == "events" and call.writes)
     return {
         "seconds": seconds,
@@ -210,9 +219,9 @@ def test_an_outage_that_costs_the_lease_ends_the_operator_and_the_next_one_goes_
     stage: Stage, proxy: ChaosProxy, namespace: Kubectl, figures: dict[str, Any]
 ) -> None:
     report = outlived(stage, proxy, namespace, 20, SHORT_LEASE)
-    figures["outage of 20 s, Lease of 6 s"] = report
+    figures["outage of 20 s, Lease of 10 s"] = report
     # Whoever did not write the Lease itself has to see it unchanged for as long as it lasts.
-    assert report["edit_seconds"] < 6 + FEW_SECONDS
+    assert report["edit_seconds"] < 10 + RECOVERY_SECONDS
 
 
 @pytest.mark.full
@@ -221,7 +230,7 @@ def test_an_outage_of_ten_minutes_with_the_usual_lease(
 ) -> None:
     report = outlived(stage, proxy, namespace, 600, {})
     figures["outage of 600 s, Lease of 15 s"] = report
-    assert report["edit_seconds"] < 15 + FEW_SECONDS
+    assert report["edit_seconds"] < 15 + RECOVERY_SECONDS
 
 
 def outlived(
@@ -256,16 +265,17 @@ def test_an_error_in_the_middle_of_a_watch_is_survived(
     try:
         pod.wait_leading(60)
         hub = ready(Hub(new_namespace(stage, server, "error"), "hub"), SMALL)
+        wait_for("all watches", lambda: proxy.open_watches().total() >= 15, 60, every=0.2)
         wait_until_time_passed(KOPF_PROVEN_SECONDS)
         mark = proxy.mark()
         assert proxy.fail_watches(500) >= 15
         wait_for(
             "the watches again, or the end",
             lambda: len(proxy.since(mark, is_watch)) >= 13 or not pod.process.running,
-            20,
+            60,
             every=0.1,
         )
-        an_edit_arrives(hub, 3)
+        an_edit_arrives(hub, 3, RECOVERY_SECONDS)
         assert pod.restarts == 0
         assert pod.process.running
     finally:

@@ -32,7 +32,8 @@ from runnerhub_operator.resources.orchestrator import agent_rules
 from tests.share import free_port
 
 REPOSITORY = Path(__file__).parents[2]
-SHORT = ElectionTiming(5.0, 3.0, 1.0, absent_wait_seconds=0)
+# Long enough that a busy machine costs nobody the Lease.
+TIMING = ElectionTiming(40.0, 30.0, 1.0, absent_wait_seconds=0)
 LEASE = names.leader_lease("hub")
 
 
@@ -77,10 +78,12 @@ async def until(condition: Callable[[], bool], seconds: float) -> float:
 
 
 @contextlib.asynccontextmanager
-async def electors(client: KubeClient, namespace: str, count: int) -> AsyncIterator[list[LeaseElector]]:
+async def electors(
+    client: KubeClient, namespace: str, count: int, timing: ElectionTiming = TIMING
+) -> AsyncIterator[list[LeaseElector]]:
     """Electors over one Lease, ended afterwards."""
     found = [
-        LeaseElector(ClientLeaseApi(client), namespace, LEASE, f"elector-{number}", SHORT)
+        LeaseElector(ClientLeaseApi(client), namespace, LEASE, f"elector-{number}", timing)
         for number in range(count)
     ]
     tasks = [asyncio.ensure_future(elector.run()) for elector in found]
@@ -102,7 +105,7 @@ async def lease_of(client: KubeClient, namespace: str) -> dict[str, Any]:
 
 async def test_many_that_start_together_elect_one(client: KubeClient, namespace: str) -> None:
     async with electors(client, namespace, 6) as all_of_them:
-        await until(lambda: bool(leaders(all_of_them)), 10)
+        await until(lambda: bool(leaders(all_of_them)), 30)
         for _ in range(100):
             assert len(leaders(all_of_them)) == 1
             await asyncio.sleep(0.03)
@@ -114,13 +117,13 @@ async def test_many_that_start_together_elect_one(client: KubeClient, namespace:
 
 async def test_release_is_taken_over_and_the_token_grows(client: KubeClient, namespace: str) -> None:
     async with electors(client, namespace, 2) as both:
-        await until(lambda: bool(leaders(both)), 10)
+        await until(lambda: bool(leaders(both)), 30)
         (leader,) = leaders(both)
         await leader.release()
         with pytest.raises(LostLeadershipError):
             leader.ensure_leader()
-        took = await until(lambda: bool(leaders(both)), 10)
-        assert took < SHORT.lease_duration_seconds - SHORT.retry_period_seconds, "nobody waits for its end"
+        took = await until(lambda: bool(leaders(both)), 60)
+        assert took < TIMING.lease_duration_seconds - TIMING.retry_period_seconds, "nobody waits for its end"
         (successor,) = leaders(both)
         assert successor is not leader
         assert successor.fencing_token == 2
@@ -128,7 +131,7 @@ async def test_release_is_taken_over_and_the_token_grows(client: KubeClient, nam
 
 async def test_a_lease_deleted_by_hand_comes_back(client: KubeClient, namespace: str) -> None:
     async with electors(client, namespace, 2) as both:
-        await until(lambda: bool(leaders(both)), 10)
+        await until(lambda: bool(leaders(both)), 30)
         (leader,) = leaders(both)
         await client.delete(ObjectRef("coordination.k8s.io/v1", "Lease", namespace, LEASE))
         for _ in range(60):
@@ -138,14 +141,15 @@ async def test_a_lease_deleted_by_hand_comes_back(client: KubeClient, namespace:
 
 
 async def test_another_holder_written_by_hand_is_respected(client: KubeClient, namespace: str) -> None:
-    async with electors(client, namespace, 2) as both:
-        await until(lambda: bool(leaders(both)), 10)
+    # The longer of two durations counts.
+    async with electors(client, namespace, 2, ElectionTiming(10.0, 8.0, 1.0, absent_wait_seconds=0)) as both:
+        await until(lambda: bool(leaders(both)), 30)
         ref = ObjectRef("coordination.k8s.io/v1", "Lease", namespace, LEASE)
         written = time.monotonic()
-        await client.merge_patch(ref, {"spec": {"holderIdentity": "somebody", "leaseDurationSeconds": 7}})
-        await until(lambda: not leaders(both), 6)
-        await until(lambda: bool(leaders(both)), 20)
-        assert time.monotonic() - written >= 7
+        await client.merge_patch(ref, {"spec": {"holderIdentity": "somebody", "leaseDurationSeconds": 12}})
+        await until(lambda: not leaders(both), 20)
+        await until(lambda: bool(leaders(both)), 40)
+        assert time.monotonic() - written >= 12
         assert leaders(both)[0].fencing_token == 2
 
 

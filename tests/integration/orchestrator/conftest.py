@@ -111,7 +111,11 @@ def redis_port():
 @pytest.fixture
 def database_settings(postgres_url):
     return DatabaseSettings(
-        postgres_url, connections=5, connect_timeout_seconds=2, attempt_timeout_seconds=4, deadline_seconds=8
+        postgres_url,
+        connections=5,
+        connect_timeout_seconds=10,
+        attempt_timeout_seconds=10,
+        deadline_seconds=30,
     )
 
 

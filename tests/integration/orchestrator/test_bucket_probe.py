@@ -164,9 +164,9 @@ async def test_a_store_that_hangs_is_given_up_in_time_and_does_not_block_the_loo
 
     ticking = asyncio.create_task(tick())
     started = time.monotonic()
-    assert "it does not answer in time" in await failure(store.probe(timeout_seconds=3))
-    assert 2.9 < time.monotonic() - started < 15
-    assert longest < 2
+    assert "it does not answer in time" in await failure(store.probe(timeout_seconds=12))
+    assert 11.9 < time.monotonic() - started < 40
+    assert longest < 8
     ticking.cancel()
     server.close()
 

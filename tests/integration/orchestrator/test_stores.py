@@ -272,7 +272,7 @@ async def test_what_is_given_up_ends_at_once_and_costs_no_other_connection(datab
     await asyncio.gather(database.run(own_pid), database.run(own_pid))
     idle = len(database._idle)
     task = asyncio.create_task(database.run(hang))
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         while len(database._idle) == idle:  # noqa: ASYNC110 - nothing tells it
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.3)

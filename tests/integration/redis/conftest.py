@@ -22,11 +22,17 @@ from tests.share import free_port
 NAME = "github-runnerhub-redis"
 ADDRESSES = {ordinal: f"127.0.0.{ordinal + 1}" for ordinal in range(3)}
 
+# Nobody is taken for dead because a busy machine answers late. Tests that wait for an election make it quick.
+DOWN_AFTER_MILLISECONDS = 10000
+QUICK_MILLISECONDS = 1000
+# For an answer. Only who does not answer at all costs that much.
+ANSWER_SECONDS = 10.0
+
 # A wrong password counts as a broken connection to this library, which tries that for four seconds.
 AT_ONCE = Retry(NoBackoff(), 0)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 40) -> None:
     """Poll for a state."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -53,7 +59,7 @@ class Pods:
             replicas=3,
             master_name=NAME,
             quorum=2,
-            down_after_milliseconds=1000,
+            down_after_milliseconds=DOWN_AFTER_MILLISECONDS,
             failover_timeout_milliseconds=3000,
             parallel_syncs=1,
             paths=paths,
@@ -113,7 +119,7 @@ class Pods:
             f"port {self.sentinel_port}",
             f"dir {folder}",
             f"sentinel monitor {NAME} {master} {self.port} 2",
-            f"sentinel down-after-milliseconds {NAME} 1000",
+            f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MILLISECONDS}",
             f"sentinel failover-timeout {NAME} 3000",
             f"sentinel parallel-syncs {NAME} 1",
             f"sentinel announce-ip {ADDRESSES[ordinal]}",
@@ -142,6 +148,13 @@ class Pods:
 
     def sentinel(self, ordinal: int) -> redis.Redis:
         return redis.Redis(ADDRESSES[ordinal], self.sentinel_port, decode_responses=True, retry=AT_ONCE)
+
+    def take_for_dead_after(self, milliseconds: int) -> None:
+        """Have all Sentinels do so from now on."""
+        for ordinal in ADDRESSES:
+            self.sentinel(ordinal).execute_command(
+                "SENTINEL", "SET", NAME, "down-after-milliseconds", milliseconds
+            )
 
     def is_complete(self, ordinal: int) -> bool:
         """Whether a Sentinel knows all others and all replicas, and hears from them."""
@@ -192,4 +205,22 @@ def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pods]:
             monkeypatch.setattr(module, "PORT_REDIS", pods.port)
         for module in (handover, network, steward):
             monkeypatch.setattr(module, "PORT_SENTINEL", pods.sentinel_port)
+        be_patient(monkeypatch)
         yield pods
+
+
+def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give answers and hand-overs more time than they need on a machine that does nothing else."""
+    monkeypatch.setattr(network, "DEADLINE_SECONDS", ANSWER_SECONDS)
+    for module in (deposed, handover):
+        monkeypatch.setattr(module, "CALL_SECONDS", ANSWER_SECONDS)
+    # They have the constant as a default, which was taken when they were defined.
+    for connect in (deposed.Watch._connect, handover._connect):
+        monkeypatch.setattr(connect, "__defaults__", (ANSWER_SECONDS,))
+    for name, seconds in (
+        ("DEADLINE_SECONDS", 20.0),
+        ("FAILOVER_SECONDS", 15.0),
+        ("LOOK_AGAIN_SECONDS", 10.0),
+        ("CONCLUDE_SECONDS", 5.0),
+    ):
+        monkeypatch.setattr(handover, name, seconds)

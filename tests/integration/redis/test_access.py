@@ -16,7 +16,7 @@ from images.redis.runnerhub_redis import access, config, handover, live
 from images.redis.runnerhub_redis.config import SentinelState, redis_configuration, sentinel_configuration
 from images.redis.runnerhub_redis.settings import Settings
 from runnerhub_operator.resources import redis as builders
-from tests.integration.redis.conftest import ADDRESSES, AT_ONCE, NAME, Pods, wait_until
+from tests.integration.redis.conftest import ADDRESSES, AT_ONCE, NAME, QUICK_MILLISECONDS, Pods, wait_until
 from tests.unit.redis.test_redis_manifests import context
 from tests.unit.redis.test_redis_pod_configuration import write_passwords
 
@@ -96,6 +96,14 @@ class Guarded:
         return redis.Redis(
             ADDRESSES[ordinal], port, username=user, password=password, decode_responses=True, retry=AT_ONCE
         )
+
+    def kill_master(self, password: str) -> None:
+        """And have the operator's user tell the Sentinels to take it for dead soon."""
+        self.pods.processes["redis", 0].kill()
+        for ordinal in ADDRESSES:
+            self.client("operator", password, ordinal, sentinel=True).execute_command(
+                "SENTINEL", "SET", NAME, "down-after-milliseconds", QUICK_MILLISECONDS
+            )
 
     def lets_in(self, user: str, password: str, *, sentinel: bool = False) -> bool:
         """Whether all three do."""
@@ -232,7 +240,7 @@ def test_a_master_hands_over_with_these_users(guarded: Guarded, monkeypatch: pyt
 
 
 def test_a_crashed_master_is_replaced_with_these_users(guarded: Guarded) -> None:
-    guarded.pods.processes["redis", 0].kill()
+    guarded.kill_master("the-operator-password")
     watch = guarded.client("operator", "the-operator-password", 1, sentinel=True)
     wait_until(lambda: watch.sentinel_get_master_addr_by_name(NAME)[0] != ADDRESSES[0])
 
@@ -316,7 +324,7 @@ def test_all_passwords_change_under_load_without_a_failed_command_or_a_new_conne
             if found["user"] in ("replication", "sentinel"):
                 with contextlib.suppress(redis.RedisError):
                     other.client_kill_filter(_id=found["id"])
-    guarded.pods.processes["redis", 0].kill()
+    guarded.kill_master("new-operator-password")
     watch = guarded.client("operator", "new-operator-password", 1, sentinel=True)
     wait_until(lambda: watch.sentinel_get_master_addr_by_name(NAME)[0] != ADDRESSES[0])
     successor = watch.sentinel_get_master_addr_by_name(NAME)[0]

@@ -13,7 +13,7 @@ import redis
 
 from images.redis.runnerhub_redis import handover, standing
 from runnerhub_orchestrator.redis_link import EpochSentinel
-from tests.integration.redis.conftest import ADDRESSES, AT_ONCE, NAME, Pods, wait_until
+from tests.integration.redis.conftest import ADDRESSES, AT_ONCE, NAME, QUICK_MILLISECONDS, Pods, wait_until
 
 
 def test_a_replica_that_the_sentinels_take_for_dead_follows_the_successor_too(
@@ -31,9 +31,12 @@ def test_a_replica_that_the_sentinels_take_for_dead_follows_the_successor_too(
 
     cutting = threading.Thread(target=cut)
     cutting.start()
+    pods.take_for_dead_after(QUICK_MILLISECONDS)
     try:
         wait_until(lambda: "s_down" in flags_of(pods, 1) or "disconnected" in flags_of(pods, 1))
         monkeypatch.setattr(handover, "LOCAL", ADDRESSES[0])
+        # Before the Sentinels tell it after all, eight seconds later or more.
+        monkeypatch.setattr(handover, "DEADLINE_SECONDS", 8.0)
         handover.hand_over(pods.settings(), ADDRESSES)
         successor = pods.redis(1).info("replication")
         assert successor["role"] == "master"
@@ -85,7 +88,10 @@ def test_the_sentinel_that_promoted_names_the_successor_in_all_its_answers_when_
 def test_whoever_asks_while_a_failover_waits_for_its_replicas_is_told_the_new_master(pods: Pods) -> None:
     """Orchestrators ask this way."""
     pods.start_all()
+    # It cannot follow whoever is promoted, so that the failover waits for it.
+    leave_behind(pods, 0)
     sentinel = pods.sentinel(1)
+    sentinel.execute_command("SENTINEL", "SET", NAME, "failover-timeout", 60000)
     sentinel.execute_command("SENTINEL", "FAILOVER", NAME)
     wait_until(lambda: sentinel.sentinel_get_master_addr_by_name(NAME)[0] != ADDRESSES[0])
     assert sentinel.sentinel_masters()[NAME]["ip"] == ADDRESSES[0]
@@ -136,8 +142,6 @@ def leave_behind(pods: Pods, priority: int) -> int:
     for number in range(50):
         master.sadd("written", number)
     for ordinal in ADDRESSES:
-        # A busy machine answers late, and Sentinel connects anew after half of this.
-        pods.sentinel(ordinal).execute_command("SENTINEL", "SET", NAME, "down-after-milliseconds", 10000)
         pods.sentinel(ordinal).execute_command("SENTINEL", "DEBUG", "INFO-PERIOD", 100)
     wait_until(lambda: all(priority_of(pods, ordinal) == priority for ordinal in ADDRESSES))
     for ordinal in ADDRESSES:
@@ -150,6 +154,8 @@ def test_a_replica_that_lacks_something_is_not_made_master(
 ) -> None:
     """What Sentinel knows of the offsets may be old."""
     monkeypatch.setattr(handover, "LOCAL", ADDRESSES[0])
+    # The successor is waited for until the deadline: the other replica cannot follow it.
+    monkeypatch.setattr(handover, "DEADLINE_SECONDS", 8.0)
     pods.start_all()
     written = leave_behind(pods, 100)
     # Neither has the Sentinel been told of these by the replica that has them.
@@ -198,7 +204,7 @@ def test_the_pause_outlasts_a_failover_that_began_and_was_not_seen_to_end(
 ) -> None:
     """A write that the former master takes now may be confirmed by the third pod, and is lost."""
     monkeypatch.setattr(handover, "LOCAL", ADDRESSES[0])
-    monkeypatch.setattr(handover, "DEADLINE_SECONDS", 0.3)
+    monkeypatch.setattr(handover, "PAUSE_AFTER_SECONDS", 30.0)
     monkeypatch.setattr(handover, "_start_failover", lambda *_: None)
     pods.start_redis(0)
     pods.start_redis(1, "--replicaof", ADDRESSES[0], str(pods.port))

@@ -24,7 +24,7 @@ from tests.unit.redis.test_redis_pod_configuration import write_settings
 
 
 @pytest.fixture
-def states(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def states(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What the start program of pod 1 tells, which a test fills in; that of pod 2, the master, never answers."""
     told: dict[str, Any] = {}
 
@@ -39,6 +39,8 @@ def states(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     server = ThreadingHTTPServer((ADDRESSES[1], free_port()), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(network, "PORT_STATE", server.server_port)
+    # That one costs it each time.
+    monkeypatch.setattr(network, "DEADLINE_SECONDS", 1.0)
     with socket.create_server((ADDRESSES[2], server.server_port)):
         yield told
     server.shutdown()

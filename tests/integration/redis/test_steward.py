@@ -27,7 +27,12 @@ def test_a_wrong_quorum_wrong_times_and_a_strange_master_are_set_right(pods: Pod
     masters = sentinel.sentinel_masters()
     assert set(masters) == {NAME}
     found = masters[NAME]
-    assert (found["quorum"], found["down-after-milliseconds"], found["failover-timeout"]) == (2, 1000, 3000)
+    settings = pods.settings()
+    assert (found["quorum"], found["down-after-milliseconds"], found["failover-timeout"]) == (
+        settings.quorum,
+        settings.down_after_milliseconds,
+        settings.failover_timeout_milliseconds,
+    )
 
 
 def test_a_master_that_loads_for_long_is_given_up_after_the_time_of_today(pods: Pods) -> None:

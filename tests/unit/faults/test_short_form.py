@@ -1,6 +1,7 @@
 """How the tests on kind judge a single run."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,6 +9,7 @@ from e2e.faults.fault import Fault, Primary, Target
 from e2e.faults.hub.suite import HubSuite
 from e2e.faults.postgres.suite import PostgresSuite
 from e2e.faults.results import RunResult
+from e2e.tests import short_form
 from e2e.tests.short_form import shortcomings
 
 GOOD = RunResult("a", "x", "y", gap_seconds=1.0, acknowledged=10)
@@ -60,3 +62,35 @@ def test_a_gap_may_be_a_few_times_its_target():
 def test_planned_changes_may_cost_no_error(suite, name):
     result = replace(GOOD, gap_seconds=0.1, errors=1)
     assert any("1 errors" in text for text in shortcomings(suite.fault(name), result, 20.0))
+
+
+@pytest.mark.parametrize(
+    ("runs", "passes"),
+    [
+        ([{}], True),
+        ([{"gap_seconds": 20.1}, {}], True),
+        ([{"errors": 1}, {}], True),
+        ([{"gap_seconds": 20.1}, {"gap_seconds": 20.1}], False),
+        ([{"errors": 1}, {"lost": 1}], False),
+        ([{"gap_seconds": 20.1, "lost": 1}], False),
+        ([{"problem": "stuck"}], False),
+    ],
+)
+def test_only_a_run_that_was_slow_and_kept_its_promises_is_tried_once_more(monkeypatch, runs, passes):
+    left = [replace(GOOD, **changes) for changes in runs]
+    monkeypatch.setattr(short_form, "run_once", lambda *_: left.pop(0))
+    monkeypatch.setattr(short_form, "RESULTS", {})
+    monkeypatch.setattr(short_form.report, "write", lambda *_: None)
+    monkeypatch.setattr(short_form.mend, "mend", lambda _: None)
+    arena = SimpleNamespace(COMPONENT="any", bed=None)
+
+    def judge():
+        target = Target(8.0, 8.0, errors_allowed=False)
+        short_form.try_once(arena, fault(target), longest_gap_seconds=20.0)
+
+    if passes:
+        judge()
+    else:
+        with pytest.raises(AssertionError):
+            judge()
+    assert left == []

@@ -14,6 +14,7 @@ from aiohttp import ClientSession, web
 from runnerhub_orchestrator.auth import Authenticator
 from runnerhub_orchestrator.http_api import Api
 from runnerhub_orchestrator.service import Service
+from tests.share import free_port
 
 SECRET = "s3cr3t" * 8
 JOB = {"jobId": 7, "runId": 1, "repository": "a/b", "workflow": "ci", "labels": []}
@@ -47,7 +48,7 @@ class Rows:
 
 
 @pytest.fixture
-async def served(unused_tcp_port_factory):
+async def served():
     rows, entries, hangs = Rows(), [], asyncio.Event()
 
     async def add(job):
@@ -69,7 +70,7 @@ async def served(unused_tcp_port_factory):
         authenticator=Authenticator(SECRET),
     )
     service = SimpleNamespace(_settings=settings, _runners=[], _api=api)
-    port = unused_tcp_port_factory()
+    port = free_port()
     await Service._listen(service, api.application(), port, stops_abandoned=True)
     token = jwt.encode({"exp": int(time.time()) + 60}, SECRET, algorithm="HS256")
     headers = {"Authorization": f"Bearer {token}"}

@@ -10,7 +10,6 @@ import fcntl
 import runpy
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from kindbed.paths import REPOSITORY
+from tests.share import free_port
 
 SUPERVISOR = REPOSITORY / "images" / "postgres" / "bin" / "patroni-supervisor"
 # Arguments: supervisor, data directory, port, seconds that Patroni must have run, seconds to answer, Patroni's program.
@@ -76,8 +76,7 @@ class Member:
 
     def start_alone(self, healthy_seconds: float = 0.0, answer_seconds: float = 10.0) -> None:
         """Start the supervisor."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         settings = [str(self.port), str(healthy_seconds), str(answer_seconds)]
         self.supervisor = subprocess.Popen(
             [sys.executable, "-c", _RUN, str(SUPERVISOR), str(self.folder), *settings, _PATRONI],
