@@ -146,14 +146,18 @@ def test_clients_that_move_only_when_told_see_no_error(bench: Bench, pause_secon
     assert clients.acknowledged <= bench.marks(bench.primary)
 
 
-@pytest.mark.usefixtures("from_elsewhere")
-def test_clients_that_were_held_back_are_not_told_to_leave_as_soon_as_they_have_their_answer(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on a drained node, where the primary hands its role over while the pooler beside it stops."""
-    # Less than the pause, and far more than the clients rest.
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients rest for far less than those may who are told; what holds them back takes longer."""
     monkeypatch.setattr(drain_module, "RESTING_SECONDS", 3.0)
     monkeypatch.setattr(drain_module, "BUSY_AFTER_SECONDS", 60.0)
+
+
+@pytest.mark.usefixtures("from_elsewhere", "unhurried")
+def test_clients_that_were_held_back_are_not_told_to_leave_as_soon_as_they_have_their_answer(
+    bench: Bench,
+) -> None:
+    """As on a drained node, where the primary hands its role over while the pooler beside it stops."""
     held_back = threading.Event()
     with Loyal(bench, 0.35, count=24, elsewhere=bench.pooler_port) as clients:
         draining = threading.Thread(target=drained, args=(bench, 20.0, held_back.is_set))
@@ -174,14 +178,11 @@ def test_clients_that_were_held_back_are_not_told_to_leave_as_soon_as_they_have_
     assert clients.acknowledged <= bench.marks(bench.replica)
 
 
-@pytest.mark.usefixtures("from_elsewhere")
+@pytest.mark.usefixtures("from_elsewhere", "unhurried")
 def test_clients_that_waited_for_the_database_are_not_told_as_soon_as_they_have_their_answer(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
 ) -> None:
     """As when commits wait for a replica."""
-    # Less than the wait, and far more than the clients rest.
-    monkeypatch.setattr(drain_module, "RESTING_SECONDS", 3.0)
-    monkeypatch.setattr(drain_module, "BUSY_AFTER_SECONDS", 60.0)
     with Loyal(bench, 0.35, elsewhere=bench.pooler_port) as clients:
         draining = threading.Thread(target=drained, args=(bench, 12.0))
         draining.start()
