@@ -274,6 +274,19 @@ def _may_start_empty(situation: Situation) -> str | None:
     return None
 
 
+def replaceable(situation: Situation) -> str | None:
+    """Why this pod's Redis, a master that hangs, may be ended; None when nobody could take its place."""
+    known = known_master(situation.sentinels, frozenset(situation.addresses.values()))
+    if known is None or known.votes < situation.majority:
+        return None
+    if known.address == situation.own_address:
+        return f"pods {situation.heirs} hold its history" if situation.heirs else None
+    masters = {
+        situation.addresses.get(answer.ordinal) for answer in situation.redis if answer.role == "master"
+    }
+    return f"{known.votes} Sentinels name another master" if known.address in masters else None
+
+
 def is_last_resort(ordinal: int, replicas: int, peers: Sequence[PeerState], waited_seconds: float) -> bool:
     """Whether a replica that has waited for its master in vain may be promoted; `peers` has the pod itself too.
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from types import FrameType
 
-from . import aof, deposed, live, readdress, snapshots, standing, state_server, volume
+from . import aof, deposed, hang, live, readdress, snapshots, standing, state_server, volume
 from .config import PRIORITY_IN_STEP, PRIORITY_LAST_RESORT, redis_configuration
 from .decision import (
     LAST_RESORT_SECONDS,
@@ -116,7 +116,9 @@ class RedisPod:
             if master is not None:
                 threading.Thread(target=self._watch_promotability, args=(state,), daemon=True).start()
             moved = readdress.Watch(self._settings, self._resolver.addresses(), self._resolver.looked_up)
-            for watch in (self._mastership.run, self._configuration.run, users.run, moved.run):
+            hanging = hang.Watch(self._settings, self._resolver.addresses, self._server.kill)
+            watches = self._mastership.run, hanging.run, self._configuration.run, users.run, moved.run
+            for watch in watches:
                 threading.Thread(target=watch, args=(self._goes_on,), daemon=True).start()
             self._server.wait()
         finally:

@@ -15,7 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from images.redis.runnerhub_redis import deposed, handover, network, steward
+from images.redis.runnerhub_redis import deposed, handover, hang, network, steward
 from images.redis.runnerhub_redis.settings import Paths, Settings
 from tests.share import free_port
 
@@ -201,7 +201,7 @@ def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pods]:
         pytest.skip("no redis-server on this machine (apt-get install redis-server)")
     with contextlib.ExitStack() as stack:
         pods = Pods(tmp_path, stack)
-        for module in (deposed, handover, network):
+        for module in (deposed, handover, hang, network):
             monkeypatch.setattr(module, "PORT_REDIS", pods.port)
         for module in (handover, network, steward):
             monkeypatch.setattr(module, "PORT_SENTINEL", pods.sentinel_port)

@@ -23,6 +23,7 @@ from images.redis.runnerhub_redis.decision import (
     Wait,
     decide,
     known_master,
+    replaceable,
     sentinel_target,
 )
 
@@ -383,3 +384,34 @@ def test_a_damaged_volume_is_the_last_resort(peers: dict[str, Volume], decided: 
 def test_nobody_starts_empty_beside_a_damaged_volume() -> None:
     peers = states(pod1=Volume.DAMAGED, pod2=Volume.BLANK)
     assert role(decide(replace(FIRST_START, peers=peers))) == "Wait"
+
+
+# A master that hangs
+
+HEIR = RedisAnswer(1, "slave", ADDRESSES[0], offset=500)
+
+
+@pytest.mark.parametrize(
+    ("sentinels", "redis", "reason"),
+    [
+        ((naming(0), naming(0)), (HEIR,), "pods [1] hold its history"),
+        ((naming(0), naming(0), naming(0, flags="master,s_down")), (HEIR,), "pods [1] hold its history"),
+        ((naming(0), naming(0)), (), None),
+        ((naming(0), naming(0)), (replace(HEIR, offset=1),), None),
+        ((naming(0), naming(0)), (replace(HEIR, master=ADDRESSES[2]),), None),
+        ((naming(0),), (HEIR,), None),
+        ((naming(0), naming(0, live=False)), (HEIR,), None),
+        (
+            (naming(2, epoch=2), naming(2, epoch=2)),
+            (RedisAnswer(2, "master"),),
+            "2 Sentinels name another master",
+        ),
+        # It was promoted itself a moment ago, and they have not seen it yet.
+        ((naming(2, epoch=2), naming(2, epoch=2)), (HEIR,), None),
+        ((naming(2, epoch=2), naming(0)), (RedisAnswer(2, "master"), HEIR), None),
+    ],
+)
+def test_a_master_that_hangs_is_ended_only_when_another_can_take_its_place(
+    sentinels: tuple[SentinelAnswer, ...], redis: tuple[RedisAnswer, ...], reason: str | None
+) -> None:
+    assert replaceable(replace(SECOND_LIFE, sentinels=sentinels, redis=redis)) == reason
