@@ -48,7 +48,7 @@ def container_restarted(arena: RedisArena, before: Before) -> bool:
 
 @contextmanager
 def stop_redis(arena: RedisArena, before: Before) -> Break:
-    """SIGSTOP to the master's Redis, SIGCONT later: it comes back as a master that does not know of the other."""
+    """SIGSTOP to the master's Redis, SIGCONT later, should its own pod not have ended it."""
     victim = before.primary
     try:
         found = processes.of_container(arena.bed, victim.node, victim.container)

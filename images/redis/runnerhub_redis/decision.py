@@ -45,23 +45,31 @@ class Volume(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SentinelAnswer:
-    """What one Sentinel says of the master; `live` is False when it was read from its state file."""
+    """What one Sentinel says of the master; `live` is False when it was read from its state file.
+
+    `tilt`: it answers and does nothing, for half a minute, since time has leaped for it.
+    """
 
     master: str
     config_epoch: int
     flags: frozenset[str] = frozenset()
     live: bool = True
+    tilt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RedisAnswer:
-    """What a running Redis says of itself (INFO replication)."""
+    """What a running Redis says of itself (INFO replication).
+
+    `promotable`: a replica with a link to its master that a Sentinel may promote.
+    """
 
     ordinal: int
     role: str
     master: str | None = None
     offset: int = 0
     connected_replicas: int = 0
+    promotable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,17 +282,23 @@ def _may_start_empty(situation: Situation) -> str | None:
     return None
 
 
-def replaceable(situation: Situation) -> str | None:
+def replaceable(
+    ordinal: int,
+    majority: int,
+    addresses: Mapping[int, str],
+    sentinels: Sequence[SentinelAnswer],
+    redis: Sequence[RedisAnswer],
+) -> str | None:
     """Why this pod's Redis, a master that hangs, may be ended; None when nobody could take its place."""
-    known = known_master(situation.sentinels, frozenset(situation.addresses.values()))
-    if known is None or known.votes < situation.majority:
+    own = addresses[ordinal]
+    known = known_master([answer for answer in sentinels if not answer.tilt], frozenset(addresses.values()))
+    if known is None or known.votes < majority:
         return None
-    if known.address == situation.own_address:
-        return f"pods {situation.heirs} hold its history" if situation.heirs else None
-    masters = {
-        situation.addresses.get(answer.ordinal) for answer in situation.redis if answer.role == "master"
-    }
-    return f"{known.votes} Sentinels name another master" if known.address in masters else None
+    if known.address != own:
+        masters = {addresses.get(answer.ordinal) for answer in redis if answer.role == "master"}
+        return f"{known.votes} Sentinels name another master" if known.address in masters else None
+    heirs = [answer.ordinal for answer in redis if answer.master == own and answer.promotable]
+    return f"pods {heirs} are in step and can take its place" if heirs else None
 
 
 def is_last_resort(ordinal: int, replicas: int, peers: Sequence[PeerState], waited_seconds: float) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TypeVar
@@ -88,7 +89,8 @@ def ask_sentinels(settings: Settings, hosts: Mapping[int, str]) -> dict[int, Sen
         with Connection(
             host, PORT_SENTINEL, settings.sentinel_login, deadline_seconds=DEADLINE_SECONDS
         ) as connection:
-            return sentinel_answer(connection, settings.master_name)
+            answer = sentinel_answer(connection, settings.master_name)
+            return replace(answer, tilt=connection.info("sentinel")["sentinel_tilt"] != "0")
 
     return _ask_all(hosts, ask)
 
@@ -151,6 +153,7 @@ def redis_answer(ordinal: int, info: Mapping[str, str]) -> RedisAnswer:
         master=info.get("master_host"),
         offset=int(info.get("slave_repl_offset") or info["master_repl_offset"]),
         connected_replicas=int(info["connected_slaves"]),
+        promotable=info.get("master_link_status") == "up" and info.get("slave_priority") != "0",
     )
 
 

@@ -37,6 +37,7 @@ STOP_SECONDS = 15.0
 SAVE_AGAIN_SECONDS = 5.0
 ANSWER_SECONDS = 5.0
 GIVING_WAY_SECONDS = 5.0
+ENDED_SECONDS = 0.5
 
 
 class RedisPod:
@@ -48,6 +49,8 @@ class RedisPod:
         self._server: subprocess.Popen[bytes] | None = None
         self._wake = threading.Event()
         self._terminating = False
+        # Redis has ended, or was told to.
+        self._stopped = False
         self._configuration = live.Configuration(settings)
         self._mastership = deposed.Watch(settings, self._resolver.addresses, self._watch_return)
 
@@ -68,7 +71,7 @@ class RedisPod:
         if self._terminating:
             return self._stop(self._server)
         code = self._server.wait()
-        log("Redis ended by itself", code=code)
+        log("Redis has ended", code=code)
         self._last_will()
         return code if code > 0 else 1
 
@@ -117,11 +120,13 @@ class RedisPod:
                 threading.Thread(target=self._watch_promotability, args=(state,), daemon=True).start()
             moved = readdress.Watch(self._settings, self._resolver.addresses(), self._resolver.looked_up)
             hanging = hang.Watch(self._settings, self._resolver.addresses, self._server.kill)
-            watches = self._mastership.run, hanging.run, self._configuration.run, users.run, moved.run
-            for watch in watches:
+            for watch in (self._mastership.run, self._configuration.run, users.run, moved.run):
                 threading.Thread(target=watch, args=(self._goes_on,), daemon=True).start()
+            # Also while mastership is handed over.
+            threading.Thread(target=hanging.run, args=(lambda: not self._stopped,), daemon=True).start()
             self._server.wait()
         finally:
+            self._stopped = True
             self._wake.set()
 
     def _save_before(self, master: str, descriptor: int) -> None:
@@ -214,7 +219,12 @@ class RedisPod:
             hand_over(self._settings, self._resolver.addresses())
         except NO_ANSWER as error:
             log("stopping without a hand-over", error=str(error))
+            with suppress(subprocess.TimeoutExpired):
+                # It may have hung, and have been ended.
+                server.wait(ENDED_SECONDS)
+                self._last_will()
         finally:
+            self._stopped = True
             server.terminate()
         try:
             return server.wait(STOP_SECONDS)
