@@ -8,6 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from . import names
 from .api import RunnersStatus
+from .snapshot import Snapshot
 
 RECONCILE_SECONDS = Histogram(
     "runnerhub_operator_reconcile_seconds",
@@ -56,7 +57,18 @@ REINITIALIZATIONS = Counter(
     "Broken members of the database that the operator had copied anew.",
     ["namespace", "name", "member"],
 )
-
+VOLUME_USED = Gauge(
+    "runnerhub_cluster_volume_used_ratio",
+    "How full the volume of each pod of Postgres and Redis is, 0 to 1, in steps of 0.05 below 0.8; as last told while "
+    "the pod does not answer.",
+    ["namespace", "name", "component", "pod"],
+)
+MEMORY_USED = Gauge(
+    "runnerhub_cluster_memory_used_ratio",
+    "How much of its maxmemory each Redis pod has used: from 1 on the master refuses new jobs; as last told while the "
+    "pod does not answer.",
+    ["namespace", "name", "component", "pod"],
+)
 RUNNERS = Gauge(
     "runnerhub_cluster_runners",
     "Runners of each pool: desired, ready, busy; and queued, the jobs that it could take.",
@@ -79,6 +91,10 @@ _MOST_MEMBERS = 16
 _POOL_STATES = ("desired", "ready", "busy", "queued")
 # The pools whose series there are, by cluster.
 _POOLS: dict[tuple[str, str], set[str]] = {}
+# Gauge, component and pod.
+_Series = tuple[Gauge, str, str]
+# The series of volumes and memory that there are, by cluster.
+_FULLNESS: dict[tuple[str, str], set[_Series]] = {}
 
 
 def observe_api_call(verb: str, kind: str, status: int) -> None:
@@ -119,10 +135,39 @@ def _forget_pool(namespace: str, name: str, pool: str) -> None:
             counter.remove(namespace, name, pool)
 
 
+def set_fullness(namespace: str, name: str, snapshot: Snapshot) -> None:
+    """Set the gauges of a cluster's volumes and memory, and remove those of pods that are gone or cannot tell."""
+    told: dict[_Series, int | None] = {}
+    for member in snapshot.patroni.members if snapshot.patroni is not None else ():
+        told[VOLUME_USED, names.POSTGRES, member.name] = member.volume_used_percent
+    for state in snapshot.redis_pods:
+        told[VOLUME_USED, names.REDIS, state.pod] = state.volume_used_percent
+        told[MEMORY_USED, names.REDIS, state.pod] = state.memory_used_percent
+    there = {pod.name for pod in snapshot.pods}
+    known = {
+        series: percent for series, percent in told.items() if percent is not None and series[2] in there
+    }
+    before = _FULLNESS.get((namespace, name), set())
+    # A pod that does not answer this time keeps its own.
+    silent = {series for series in before if series[2] in there and series not in told}
+    _FULLNESS[namespace, name] = silent | set(known)
+    for gauge, component, pod in before - _FULLNESS[namespace, name]:
+        gauge.remove(namespace, name, component, pod)
+    for (gauge, component, pod), percent in known.items():
+        gauge.labels(namespace, name, component, pod).set(percent / 100)
+
+
+def forget_fullness(namespace: str, name: str) -> None:
+    """Remove the series of a cluster's volumes and memory."""
+    for gauge, component, pod in _FULLNESS.pop((namespace, name), set()):
+        gauge.remove(namespace, name, component, pod)
+
+
 def forget_cluster(namespace: str, name: str, condition_types: tuple[str, ...]) -> None:
     """Remove the series of a cluster that is gone."""
     for pool in _POOLS.pop((namespace, name), set()):
         _forget_pool(namespace, name, pool)
+    forget_fullness(namespace, name)
     for component in _ROLES:
         with contextlib.suppress(KeyError):
             FAILOVERS.remove(namespace, name, component)

@@ -180,6 +180,7 @@ class Reconciler:
                 self._gateways.of(cluster, objects.children), observe(cluster, objects, self._http)
             )
             snapshot = replace(snapshot, gateways=gateways)
+        metrics.set_fullness(*key, snapshot)
         uid, memory = self._memories.get(key, (cluster.uid, None))
         with metrics.PHASE_SECONDS.labels("plan").time():
             plan = make_plan(cluster, snapshot, self._images, memory if uid == cluster.uid else None)
@@ -457,6 +458,8 @@ class Reconciler:
         return True
 
     async def _reject(self, key: Key, body: Mapping[str, Any], message: str) -> float:
+        # Nothing is observed any more.
+        metrics.forget_fullness(*key)
         metadata = body["metadata"]
         written = self._written.get(key)
         known = written is not None and written.uid == metadata["uid"]
