@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from .. import names
 from ..actions import (
@@ -21,7 +21,6 @@ from ..api import (
     Condition,
     ConditionReason,
     ConditionType,
-    EventReason,
     Failover,
     OrchestratorStatus,
     PostgresStatus,
@@ -38,8 +37,8 @@ from . import (
     conditions,
     credentials,
     entrance,
+    events,
     failovers,
-    fullness,
     leases,
     migration,
     objects,
@@ -272,18 +271,11 @@ def make_plan(
         rollout=rollout,
         disruption_lease=_disruption_lease(context, snapshot, rollout),
         status=report.status,
-        events=(*report.events, *(_replacement_event(action) for action in orphan)),
+        events=(*report.events, *(events.of_replacement(action) for action in orphan)),
         failovers=report.moves,
         memory=_remember(memory, sections, changes, disruption, in_place, crew, report),
         settled=report.judgement.full and sections.calm and (paused or not under_way),
     )
-
-
-def _there(manifests: Iterable[Manifest], snapshot: Snapshot) -> Iterator[Manifest]:
-    """Those of which there is an object."""
-    for manifest in manifests:
-        if (manifest["kind"], manifest["metadata"]["name"]) in snapshot.children:
-            yield manifest
 
 
 def _sections(cluster: RunnerHubCluster, snapshot: Snapshot, memory: ClusterMemory) -> _Sections:
@@ -428,62 +420,6 @@ def _tokens(context: BuildContext, snapshot: Snapshot, crew: pools.Crew) -> tupl
     return objects.differing((*keys, *crew.secrets), snapshot)
 
 
-def _observed_leases(context: BuildContext, snapshot: Snapshot, sections: _Sections) -> tuple[Manifest, ...]:
-    """The Leases that tell who has a role, those that differ from what is there."""
-    wanted = leases.observed_leases(context, snapshot, sections.postgres, sections.redis)
-    return objects.differing(wanted, snapshot)
-
-
-def _is_under_way(
-    changes: _Changes,
-    disruption: _Disruption,
-    in_place: _InPlace,
-    crew: pools.Crew,
-    tokens: tuple[Manifest, ...],
-) -> bool:
-    """Whether anything is being done, whose end is to be seen soon."""
-    return bool(
-        disruption.rollout is not None
-        or changes.objects
-        or changes.secrets
-        or in_place.passwords.generate
-        or changes.prune
-        or changes.anew
-        or in_place.growth.steps
-        or in_place.settings.behind
-        or (changes.migration.holds and not changes.migration.failed)
-        or tokens
-        or crew.moving
-    )
-
-
-def _remember(
-    memory: ClusterMemory,
-    sections: _Sections,
-    changes: _Changes,
-    disruption: _Disruption,
-    in_place: _InPlace,
-    crew: pools.Crew,
-    report: _Report,
-) -> ClusterMemory:
-    return replace(
-        memory,
-        roles=report.roles,
-        patience=sections.patience,
-        lags_told=sections.lags_told,
-        deaf_queues=sections.deaf_queues,
-        since=report.judgement.since,
-        unchanged=changes.unchanged,
-        matches=changes.matches,
-        repair=disruption.mending.memory,
-        refusals=in_place.growth.refusals,
-        passwords=in_place.passwords.known,
-        marked_settings=in_place.settings.marked,
-        failed_migration=changes.migration.failed,
-        runners=crew.memory,
-    )
-
-
 def _report(
     cluster: RunnerHubCluster,
     snapshot: Snapshot,
@@ -509,16 +445,16 @@ def _report(
         pending_updates=(*changes.waiting, *crew.waiting),
         endpoints=status.endpoints(cluster, entrance.service_addresses(cluster, snapshot)),
     )
-    events = (
+    notes = (
         *request.events,
         *disruption.mending.events,
         *in_place.passwords.events,
-        *_fullness_events(before, sections),
-        *_migration_events(cluster, changes.migration, memory),
-        *(_failover_event(failover) for failover in moves),
-        *_condition_events(before.conditions, judgement.conditions),
+        *events.of_fullness(before, sections.postgres, sections.redis),
+        *(() if cluster.spec.paused else events.of_migration(changes.migration, memory.failed_migration)),
+        *(events.of_failover(failover) for failover in moves),
+        *events.of_conditions(before.conditions, judgement.conditions),
     )
-    return _Report(told, events, moves, judgement, roles)
+    return _Report(told, notes, moves, judgement, roles)
 
 
 def _judge(
@@ -708,58 +644,6 @@ def _track_roles(
     return roles, tuple(moves)
 
 
-def _fullness_events(before: RunnerHubClusterStatus, sections: _Sections) -> Iterator[EventNote]:
-    yield from fullness.events(before.postgres.instances, sections.postgres.instances, fullness.POSTGRES_SIZE)
-    yield from fullness.events(before.redis.instances, sections.redis.instances, fullness.REDIS_SIZE)
-    yield from fullness.queue_events(before.redis, sections.redis)
-
-
-def _migration_events(
-    cluster: RunnerHubCluster, migrating: migration.Migration, memory: ClusterMemory
-) -> Iterator[EventNote]:
-    if migrating.failed and migrating.failed != memory.failed_migration and not cluster.spec.paused:
-        yield EventNote("Warning", ConditionReason.MIGRATION_FAILED, migrating.told)
-
-
-_ROLE_WORDS: Final[Mapping[str, tuple[EventReason, str]]] = {
-    names.POSTGRES: ("PrimaryChanged", "Postgres primary"),
-    names.REDIS: ("MasterChanged", "Redis master"),
-    names.ORCHESTRATOR: ("LeaderChanged", "leading orchestrator"),
-}
-
-
-def _failover_event(failover: Failover) -> EventNote:
-    reason, role = _ROLE_WORDS[failover.component]
-    took = f" after {failover.duration_seconds} s" if failover.duration_seconds is not None else ""
-    return EventNote(
-        "Normal",
-        reason,
-        f"{role} moved from {failover.from_ or 'nobody'} to {failover.to}{took} ({failover.cause})",
-    )
-
-
-_ANNOUNCED = (ConditionType.READY, ConditionType.DEGRADED, ConditionType.ACCEPTED)
-
-
-def _condition_events(before: tuple[Condition, ...], after: tuple[Condition, ...]) -> Iterator[EventNote]:
-    old = {item.type: item.status for item in before}
-    if not before:
-        yield EventNote("Normal", "Creating", "creating database, queue, orchestrators, load balancer")
-    for item in after:
-        if item.type not in _ANNOUNCED or old.get(item.type) == item.status:
-            continue
-        if item.type == ConditionType.READY and item.status == "True":
-            yield EventNote("Normal", "Ready", item.message)
-        elif item.type == ConditionType.READY and old.get(item.type) == "True":
-            yield EventNote("Warning", "NotReady", item.message)
-        elif item.type == ConditionType.ACCEPTED and item.status == "False":
-            yield EventNote("Warning", ConditionReason(item.reason), item.message)
-        elif item.type == ConditionType.DEGRADED and item.status == "True":
-            yield EventNote("Warning", "Degraded", item.message)
-        elif item.type == ConditionType.DEGRADED and old.get(item.type) == "True":
-            yield EventNote("Normal", "Recovered", item.message)
-
-
 def _orphan(anew: tuple[Manifest, ...], snapshot: Snapshot) -> tuple[OrphanPods, ...]:
     """The live StatefulSets that are in the way of those to be made anew and are not going yet."""
     found = []
@@ -770,10 +654,40 @@ def _orphan(anew: tuple[Manifest, ...], snapshot: Snapshot) -> tuple[OrphanPods,
     return tuple(found)
 
 
-def _replacement_event(action: OrphanPods) -> EventNote:
-    name = action.stateful_set["metadata"]["name"]
-    message = f"StatefulSet {name} is made anew for larger volumes; its pods go on running"
-    return EventNote("Normal", "StatefulSetReplaced", message)
+def _is_under_way(
+    changes: _Changes,
+    disruption: _Disruption,
+    in_place: _InPlace,
+    crew: pools.Crew,
+    tokens: tuple[Manifest, ...],
+) -> bool:
+    """Whether anything is being done, whose end is to be seen soon."""
+    return bool(
+        disruption.rollout is not None
+        or changes.objects
+        or changes.secrets
+        or in_place.passwords.generate
+        or changes.prune
+        or changes.anew
+        or in_place.growth.steps
+        or in_place.settings.behind
+        or (changes.migration.holds and not changes.migration.failed)
+        or tokens
+        or crew.moving
+    )
+
+
+def _there(manifests: Iterable[Manifest], snapshot: Snapshot) -> Iterator[Manifest]:
+    """Those of which there is an object."""
+    for manifest in manifests:
+        if (manifest["kind"], manifest["metadata"]["name"]) in snapshot.children:
+            yield manifest
+
+
+def _observed_leases(context: BuildContext, snapshot: Snapshot, sections: _Sections) -> tuple[Manifest, ...]:
+    """The Leases that tell who has a role, those that differ from what is there."""
+    wanted = leases.observed_leases(context, snapshot, sections.postgres, sections.redis)
+    return objects.differing(wanted, snapshot)
 
 
 def _patroni_patch(
@@ -806,3 +720,30 @@ def _disruption_lease(context: BuildContext, snapshot: Snapshot, rollout: Rollou
     else:
         return None
     return next(iter(objects.differing([wanted], snapshot)), None)
+
+
+def _remember(
+    memory: ClusterMemory,
+    sections: _Sections,
+    changes: _Changes,
+    disruption: _Disruption,
+    in_place: _InPlace,
+    crew: pools.Crew,
+    report: _Report,
+) -> ClusterMemory:
+    return replace(
+        memory,
+        roles=report.roles,
+        patience=sections.patience,
+        lags_told=sections.lags_told,
+        deaf_queues=sections.deaf_queues,
+        since=report.judgement.since,
+        unchanged=changes.unchanged,
+        matches=changes.matches,
+        repair=disruption.mending.memory,
+        refusals=in_place.growth.refusals,
+        passwords=in_place.passwords.known,
+        marked_settings=in_place.settings.marked,
+        failed_migration=changes.migration.failed,
+        runners=crew.memory,
+    )
