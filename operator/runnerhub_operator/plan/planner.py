@@ -433,7 +433,7 @@ def _report(
     before, request = cluster.status, disruption.request
     judgement = _judge(cluster, snapshot, sections, changes, disruption, in_place, crew, memory)
     roles, moves = _track_roles(cluster, snapshot, sections, disruption, memory)
-    told = RunnerHubClusterStatus(
+    new_status = RunnerHubClusterStatus(
         observed_generation=cluster.generation,
         phase=_phase(judgement.conditions),
         conditions=judgement.conditions,
@@ -454,7 +454,7 @@ def _report(
         *(events.of_failover(failover) for failover in moves),
         *events.of_conditions(before.conditions, judgement.conditions),
     )
-    return _Report(told, notes, moves, judgement, roles)
+    return _Report(new_status, notes, moves, judgement, roles)
 
 
 def _judge(
