@@ -193,7 +193,7 @@ class Reconciler:
         # The objects come first, because whoever edits waits for them; people are told whatever becomes of that.
         current, rejection = True, None
         try:
-            current = not plan.writes or await self._actor.is_current(cluster)
+            current = not plan.writes or await self._actor.resource.is_current(cluster)
             if current:
                 await self._write_objects(cluster, snapshot, plan)
         except (ForeignObjectError, RefusedError, UnavailableError) as error:
@@ -238,18 +238,18 @@ class Reconciler:
             if kept:
                 self._echoes[cluster.key] = kept
         for secret in plan.secrets:
-            await self._actor.ensure_secret(cluster, secret)
+            await self._actor.credentials.ensure(cluster, secret)
         for asked in plan.passwords:
-            await self._actor.generate_passwords(cluster, asked)
+            await self._actor.credentials.generate(cluster, asked)
         for mark in plan.marks:
-            await self._actor.mark_pods(cluster, mark)
+            await self._actor.objects.mark_pods(cluster, mark)
         for manifest in plan.objects:
             await self._apply(cluster, snapshot, manifest)
         for surplus in plan.prune:
-            await self._actor.prune(surplus)
+            await self._actor.objects.prune(surplus)
         # Last: what keeps the layout of the pods in the meantime has been written by now.
         for action in plan.orphan:
-            await self._actor.orphan(cluster, snapshot, action)
+            await self._actor.objects.orphan(cluster, snapshot, action)
 
     async def _apply(self, cluster: RunnerHubCluster, snapshot: Snapshot, manifest: Manifest) -> None:
         """Write an object, unless it was just written and the watch has not told of that yet."""
@@ -259,7 +259,7 @@ class Reconciler:
         last, now = echoes.get(at), time.monotonic()
         if wanted and last is not None and last.wanted == wanted and now - last.at < ECHO_SECONDS:
             return
-        await self._actor.apply(cluster, manifest, snapshot.child(*at))
+        await self._actor.objects.apply(cluster, manifest, snapshot.child(*at))
         echoes[at] = _Echo(wanted, _version(snapshot, at), now)
 
     async def _grow(self, cluster: RunnerHubCluster, plan: Plan) -> Plan:
@@ -269,7 +269,7 @@ class Reconciler:
             now = datetime.now(UTC)
             note = EventNote("Normal", "VolumeGrows", f"asked for {step.size} for the volume of {step.pod}")
             try:
-                news = await self._actor.grow_volume(cluster, step)
+                news = await self._actor.objects.grow_volume(cluster, step)
             except RefusedError as error:
                 before = refusals.get(step.claim)
                 refusals[step.claim] = refusal_of(step, str(error), now)
@@ -277,7 +277,7 @@ class Reconciler:
                 note = EventNote("Warning", ConditionReason.VOLUME_GROWTH_REFUSED, text)
                 news = before is None or refusal_text(step.pod, before) != text
             if news:
-                await self._actor.emit(cluster, note, now)
+                await self._actor.resource.emit(cluster, note, now)
         grown = replace(plan, memory=replace(plan.memory, refusals=refusals))
         self._remember(cluster, grown.memory)
         return grown
@@ -301,7 +301,7 @@ class Reconciler:
             if pool in refused:
                 continue
             try:
-                started[pool] += await self._actor.create_runner(cluster, manifest)
+                started[pool] += await self._actor.runners.create(cluster, manifest)
             except (ForeignObjectError, RefusedError) as error:
                 logger.warning("%s", error, extra={"cluster": f"{cluster.namespace}/{cluster.name}"})
                 refused[pool] = (str(error), datetime.now(UTC))
@@ -311,21 +311,21 @@ class Reconciler:
             # One for all: where a policy closes the port, no runner answers.
             which = silent[0] + (f" and {len(silent) - 1} others" if silent[1:] else "")
             text = f"{which} cannot be asked whether there is a job, so it stays; asked again every minute"
-            await self._actor.emit(cluster, EventNote("Warning", "RunnerSilent", text), now)
+            await self._actor.resource.emit(cluster, EventNote("Warning", "RunnerSilent", text), now)
         for pool, count in started.items():
             if count:
                 metrics.RUNNERS_STARTED.labels(*cluster.key, pool).inc(count)
                 note = EventNote("Normal", "RunnersStarted", f"pool {pool}: {count} started")
-                await self._actor.emit(cluster, note, now)
+                await self._actor.resource.emit(cluster, note, now)
         for (pool, reason), count in stopped.items():
             metrics.RUNNERS_STOPPED.labels(*cluster.key, pool).inc(count)
             note = EventNote("Normal", "RunnersStopped", f"pool {pool}: {count} stopped, {reason}")
-            await self._actor.emit(cluster, note, now)
+            await self._actor.resource.emit(cluster, note, now)
         return plan
 
     async def _mark_runner(self, cluster: RunnerHubCluster, mark: MarkRunner) -> None:
         try:
-            await self._actor.mark_runner(cluster, mark)
+            await self._actor.runners.mark(cluster, mark)
         except RefusedError as error:
             logger.warning("%s", error, extra={"cluster": f"{cluster.namespace}/{cluster.name}"})
 
@@ -335,7 +335,7 @@ class Reconciler:
         """Whether it was stopped; None: it could not be asked."""
         told = {"cluster": f"{cluster.namespace}/{cluster.name}"}
         try:
-            return await self._actor.stop_runner(cluster, snapshot, step)
+            return await self._actor.runners.stop(cluster, snapshot, step)
         except RefusedError as error:
             logger.warning("%s", error, extra=told)
             return False
@@ -347,18 +347,18 @@ class Reconciler:
         """Patroni's configuration, then one step of a rolling change under the disruption Lease."""
         try:
             if plan.patroni_patch is not None:
-                await self._actor.patch_patroni(cluster, snapshot, plan.patroni_patch)
+                await self._actor.postgres.patch_config(cluster, snapshot, plan.patroni_patch)
             if plan.disruption_lease is not None:
                 name = plan.disruption_lease["metadata"]["name"]
                 live = snapshot.children.live("Lease", name)
-                await self._actor.take_lease(cluster, plan.disruption_lease, live)
+                await self._actor.objects.take_lease(cluster, plan.disruption_lease, live)
             if plan.rollout is not None and plan.rollout.step is not None:
                 memory = await self._step(cluster, snapshot, plan.rollout, plan.rollout.step, plan.memory)
                 self._remember(cluster, memory)
                 return replace(plan, memory=memory)
         except ProbeError as error:
             note = EventNote("Warning", "ChangeDelayed", str(error))
-            await self._actor.emit(cluster, note, snapshot.now)
+            await self._actor.resource.emit(cluster, note, snapshot.now)
         return plan
 
     async def _step(
@@ -373,13 +373,13 @@ class Reconciler:
         if isinstance(step, ReinitializePostgres):
             return await self._reinitialize(cluster, snapshot, step, memory)
         try:
-            await self._actor.check_members(snapshot, rollout.rests_on)
-            uid = await self._actor.disrupt(cluster, snapshot, step)
+            await self._actor.postgres.check_members(snapshot, rollout.rests_on)
+            uid = await self._actor.disruptions.carry_out(cluster, snapshot, step)
         except ProbeError as error:
             logger.info("%s", error, extra={"cluster": f"{cluster.namespace}/{cluster.name}"})
             postponed = isinstance(error, SwitchoverPostponedError)
             reason: EventReason = "SwitchoverPostponed" if postponed else "ChangeDelayed"
-            await self._actor.emit(cluster, EventNote("Warning", reason, str(error)), snapshot.now)
+            await self._actor.resource.emit(cluster, EventNote("Warning", reason, str(error)), snapshot.now)
             now, last = datetime.now(UTC), memory.last_step
             put_off = last.postponed(now) if postponed else last.refused(now, str(error))
             return replace(memory, last_step=put_off)
@@ -394,7 +394,7 @@ class Reconciler:
     ) -> ClusterMemory:
         """Have a member made anew; a refusal is no failure, because Patroni may be at work on it."""
         try:
-            await self._actor.disrupt(cluster, snapshot, step)
+            await self._actor.disruptions.carry_out(cluster, snapshot, step)
         except ProbeError as error:
             logger.info("%s", error, extra={"cluster": f"{cluster.namespace}/{cluster.name}"})
             refused = memory.repair.refused(step.member, str(error), datetime.now(UTC))
@@ -402,7 +402,7 @@ class Reconciler:
         now = datetime.now(UTC)
         metrics.REINITIALIZATIONS.labels(*cluster.key, step.member).inc()
         message = f"{step.member} throws its data away and copies the primary's: {step.reason}"
-        await self._actor.emit(cluster, EventNote("Warning", "MemberReinitialized", message), now)
+        await self._actor.resource.emit(cluster, EventNote("Warning", "MemberReinitialized", message), now)
         return replace(memory, last_step=LastStep(at=now), repair=memory.repair.tried(step.member, now))
 
     def _remember(self, cluster: RunnerHubCluster, memory: ClusterMemory) -> None:
@@ -425,7 +425,7 @@ class Reconciler:
             )
         now = datetime.now(UTC)
         for note in plan.events:
-            await self._actor.emit(cluster, note, now)
+            await self._actor.resource.emit(cluster, note, now)
 
     async def _write_status(self, key: Key, body: Mapping[str, Any], status: RunnerHubClusterStatus) -> bool:
         """Write the status when it differs; False: somebody changed the cluster meanwhile, look again."""
@@ -451,7 +451,7 @@ class Reconciler:
                 self._written[key] = _Written(metadata["uid"], status, read, read)
                 return True
         try:
-            version = await self._actor.write_status(key, version, previous, wanted)
+            version = await self._actor.resource.write_status(key, version, previous, wanted)
         except ConflictError:
             return False
         self._written[key] = _Written(metadata["uid"], status, read, version)
@@ -473,7 +473,7 @@ class Reconciler:
         ):
             logger.warning("%s", message, extra={"cluster": f"{key[0]}/{key[1]}", "generation": generation})
             note = EventNote("Warning", ConditionReason.INVALID_SPEC, message)
-            await self._actor.emit(Involved(*key, metadata["uid"]), note, datetime.now(UTC))
+            await self._actor.resource.emit(Involved(*key, metadata["uid"]), note, datetime.now(UTC))
         return REJECTED_REQUEUE_SECONDS
 
     def _rejection(

@@ -18,7 +18,9 @@ BODY: dict[str, Any] = {
 
 def operator(*, told: bool = True) -> Any:
     return SimpleNamespace(
-        _written={}, _write_status=AsyncMock(return_value=told), _actor=SimpleNamespace(emit=AsyncMock())
+        _written={},
+        _write_status=AsyncMock(return_value=told),
+        _actor=SimpleNamespace(resource=SimpleNamespace(emit=AsyncMock())),
     )
 
 
@@ -29,18 +31,18 @@ async def reject(operator: Any, body: dict[str, Any], message: str = "spec.redis
 async def test_it_is_told_by_an_event_of_the_cluster_once() -> None:
     this = operator()
     await reject(this, BODY)
-    [(involved, note, _)] = [call.args for call in this._actor.emit.await_args_list]
+    [(involved, note, _)] = [call.args for call in this._actor.resource.emit.await_args_list]
     assert (involved.namespace, involved.name, involved.uid) == ("ns", "hub", "u1")
     assert (note.type, note.reason, note.message) == ("Warning", "InvalidSpec", "spec.redis: no")
 
     status = this._write_status.await_args.args[2].model_dump(mode="json", by_alias=True, exclude_none=True)
     await reject(this, {**BODY, "status": status})
-    assert this._actor.emit.await_count == 1
+    assert this._actor.resource.emit.await_count == 1
     await reject(this, {**BODY, "status": status}, "spec.redis: no either")
-    assert this._actor.emit.await_count == 2
+    assert this._actor.resource.emit.await_count == 2
 
 
 async def test_a_status_that_could_not_be_written_is_told_at_the_next_visit() -> None:
     this = operator(told=False)
     assert await reject(this, BODY) == BUSY_SECONDS
-    this._actor.emit.assert_not_awaited()
+    this._actor.resource.emit.assert_not_awaited()

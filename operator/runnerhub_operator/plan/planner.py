@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from .. import names
 from ..actions import (
@@ -21,7 +21,6 @@ from ..api import (
     Condition,
     ConditionReason,
     ConditionType,
-    EventReason,
     Failover,
     OrchestratorStatus,
     PostgresStatus,
@@ -38,8 +37,8 @@ from . import (
     conditions,
     credentials,
     entrance,
+    events,
     failovers,
-    fullness,
     leases,
     migration,
     objects,
@@ -169,6 +168,11 @@ class _Sections:
         """The queue."""
         return self.told.redis
 
+    @property
+    def calm(self) -> bool:
+        """Whether nothing that was read has to last before it is told."""
+        return self.patience == Patience() and not self.silence.looks
+
 
 @dataclass(frozen=True, slots=True)
 class _Changes:
@@ -191,140 +195,87 @@ class _Changes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """Disruptions that follow from no change of the spec: the switchover of an annotation, the repair of a member."""
+class _Disruption:
+    """The deliberate disruption that is due, and what can ask for one without a change of the spec."""
 
-    switchover: Rollout | None
-    repair: Rollout | None
+    request: switchover.Request
+    mending: repair.Repair
+    rollout: Rollout | None
 
 
-@dataclass(slots=True)
-class _Notes:
-    events: list[EventNote] = field(default_factory=list)
-    failovers: list[Failover] = field(default_factory=list)
+@dataclass(frozen=True, slots=True)
+class _InPlace:
+    """What pods take over while they run: passwords, settings of the queue, larger volumes."""
+
+    passwords: rotation.Rotation
+    settings: settings_in_use.InUse
+    growth: volumes.Growth
+
+    @property
+    def marks(self) -> tuple[MarkPods, ...]:
+        """The pods that are to look at what they mount."""
+        return (*self.passwords.marks, *([self.settings.mark] if self.settings.mark is not None else ()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """The conditions; since when components have not been full, by condition type, and whether all are now."""
+
+    conditions: tuple[Condition, ...]
+    since: Mapping[str, str]
+    full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What people are told, and what it was made of, to be remembered."""
+
+    status: RunnerHubClusterStatus
+    events: tuple[EventNote, ...]
+    moves: tuple[Failover, ...]
+    judgement: _Judgement
+    roles: failovers.Memory
 
 
 def make_plan(
     cluster: RunnerHubCluster, snapshot: Snapshot, images: Images, memory: ClusterMemory | None
 ) -> Plan:
-    """Plan one visit."""
+    """Plan one visit. A paused cluster is told of as any other, and left as it is."""
     memory = memory or ClusterMemory(failovers.initial_memory(cluster.status))
+    context, paused = BuildContext(cluster, images), cluster.spec.paused
     sections = _sections(cluster, snapshot, memory)
     changes = _changes(cluster, snapshot, images, sections, memory)
-    refused = memory.last_step.refusal(snapshot.now)
-    request = switchover.follow(cluster, snapshot, sections.postgres.primary, refused)
-    mending = repair.look(cluster, snapshot, memory.repair)
-    asked = _Asked(request.rollout, mending.rollout)
-    rollout = _rollout(cluster, snapshot, sections, changes, memory.last_step, asked)
-    passwords = rotation.look(cluster, snapshot, memory.passwords)
-    in_use = settings_in_use.look(cluster, snapshot, memory.marked_settings)
-    growth = volumes.plan_growth(cluster, snapshot, _holders(sections), memory.refusals)
-    context = BuildContext(cluster, images)
+    disruption = _disruption(cluster, snapshot, sections, changes, memory)
+    in_place = _in_place(cluster, snapshot, sections, memory)
     crew = pools.look(context, snapshot, memory.runners)
-    verdicts, since, full = _verdicts(
-        cluster, snapshot, sections, changes, rollout, mending, growth, in_use.behind, memory
-    )
-    verdicts.append(pools.verdict(cluster, snapshot, crew, demand_lost=sections.told.demand_lost))
-    written = conditions.with_times(verdicts, cluster.status, cluster.generation, snapshot.now)
+    tokens = _tokens(context, snapshot, crew)
+    report = _report(cluster, snapshot, sections, changes, disruption, in_place, crew, memory)
 
-    notes = _Notes(events=[*request.events, *mending.events])
-    notes.events += () if cluster.spec.paused else passwords.events
-    notes.events += fullness.events(
-        cluster.status.postgres.instances, sections.postgres.instances, fullness.POSTGRES_SIZE
-    )
-    notes.events += fullness.events(
-        cluster.status.redis.instances, sections.redis.instances, fullness.REDIS_SIZE
-    )
-    notes.events += fullness.queue_events(cluster.status.redis, sections.redis)
-    causes = _own_causes(memory, rollout, snapshot.now)
-    if switchover.is_followed(cluster.status.postgres.switchover, request.status):
-        causes[names.POSTGRES] = "Requested"
-    failed = changes.migration.failed
-    if failed and failed != memory.failed_migration and not cluster.spec.paused:
-        notes.events.append(EventNote("Warning", ConditionReason.MIGRATION_FAILED, changes.migration.told))
-    roles = _track_roles(memory, snapshot, sections, causes, notes)
-    _condition_events(cluster.status.conditions, written, notes)
-    new_status = RunnerHubClusterStatus(
-        observed_generation=cluster.generation,
-        phase=_phase(written),
-        conditions=written,
-        postgres=sections.postgres.model_copy(update={"switchover": request.status}),
-        redis=sections.redis,
-        orchestrator=sections.orchestrator,
-        runners=pools.status(
-            cluster.status.runners, crew, snapshot.now, jobs_known=snapshot.demand is not None
-        ),
-        failovers=tuple([*reversed(notes.failovers), *cluster.status.failovers][: failovers.MAX_FAILOVERS]),
-        pending_updates=(*changes.waiting, *crew.waiting),
-        endpoints=status.endpoints(cluster, entrance.service_addresses(cluster, snapshot)),
-    )
-    told_leases = objects.differing(
-        leases.observed_leases(context, snapshot, sections.postgres, sections.redis), snapshot
-    )
-    keys = credentials.token_keys(context, snapshot, pools.runner_token(context, snapshot))
-    tokens = objects.differing((*keys, *crew.secrets), snapshot)
-    paused = cluster.spec.paused
+    rollout = None if paused else disruption.rollout
     orphan = () if paused else _orphan(changes.anew, snapshot)
-    notes.events += [_replacement_event(action) for action in orphan]
-    under_way = (
-        rollout is not None
-        or changes.objects
-        or changes.secrets
-        or passwords.generate
-        or changes.prune
-        or changes.anew
-        or growth.steps
-        or in_use.behind
-        or (changes.migration.holds and not failed)
-        or tokens
-        or crew.moving
-    )
+    under_way = _is_under_way(changes, disruption, in_place, crew, tokens)
     return Plan(
         secrets=() if paused else changes.secrets,
-        passwords=() if paused else passwords.generate,
-        marks=() if paused else (*passwords.marks, *([in_use.mark] if in_use.mark is not None else ())),
-        # Also of a paused cluster: a token that ran out would part the runners from the orchestrators.
-        objects=(*_there(tokens, snapshot), *told_leases)
-        if paused
-        else (*tokens, *changes.objects, *told_leases),
+        passwords=in_place.passwords.generate,
+        marks=in_place.marks,
+        objects=(
+            # Also of a paused cluster: a token that ran out would part the runners from the orchestrators.
+            *(_there(tokens, snapshot) if paused else (*tokens, *changes.objects)),
+            *_observed_leases(context, snapshot, sections),
+        ),
         prune=() if paused else (*changes.prune, *crew.prune),
         orphan=orphan,
-        growth=() if paused else growth.steps,
+        growth=in_place.growth.steps,
         runners=RunnerSteps() if paused else crew.steps,
         patroni_patch=None if paused else _patroni_patch(cluster, snapshot, changes),
-        rollout=None if paused else rollout,
-        disruption_lease=_disruption_lease(context, snapshot, None if paused else rollout),
-        status=new_status,
-        events=tuple(notes.events),
-        failovers=tuple(notes.failovers),
-        memory=replace(
-            memory,
-            roles=roles,
-            patience=sections.patience,
-            lags_told=sections.lags_told,
-            deaf_queues=sections.deaf_queues,
-            since=since,
-            unchanged=changes.unchanged,
-            matches=changes.matches,
-            repair=mending.memory,
-            refusals=growth.refusals,
-            passwords=memory.passwords if paused else passwords.known,
-            marked_settings=memory.marked_settings if paused else in_use.marked,
-            failed_migration=failed,
-            runners=crew.memory,
-        ),
-        settled=full
-        and sections.patience == Patience()
-        and not sections.silence.looks
-        and (paused or not under_way),
+        rollout=rollout,
+        disruption_lease=_disruption_lease(context, snapshot, rollout),
+        status=report.status,
+        events=(*report.events, *(events.of_replacement(action) for action in orphan)),
+        failovers=report.moves,
+        memory=_remember(memory, sections, changes, disruption, in_place, crew, report),
+        settled=report.judgement.full and sections.calm and (paused or not under_way),
     )
-
-
-def _there(manifests: Iterable[Manifest], snapshot: Snapshot) -> Iterator[Manifest]:
-    """Those of which there is an object."""
-    for manifest in manifests:
-        if (manifest["kind"], manifest["metadata"]["name"]) in snapshot.children:
-            yield manifest
 
 
 def _sections(cluster: RunnerHubCluster, snapshot: Snapshot, memory: ClusterMemory) -> _Sections:
@@ -423,40 +374,138 @@ def _without_held(manifests: Sequence[Manifest], migrating: migration.Migration)
             yield manifest
 
 
-def _rollout(
+def _disruption(
     cluster: RunnerHubCluster,
     snapshot: Snapshot,
     sections: _Sections,
     changes: _Changes,
-    last: LastStep,
-    asked: _Asked,
-) -> Rollout | None:
+    memory: ClusterMemory,
+) -> _Disruption:
+    refused = memory.last_step.refusal(snapshot.now)
+    request = switchover.follow(cluster, snapshot, sections.postgres.primary, refused)
+    mending = repair.look(cluster, snapshot, memory.repair)
     # A StatefulSet that is about to be written makes pods due that come before those of Deployments.
     first = any(item["kind"] == "StatefulSet" for item in (*changes.objects, *changes.anew))
     renewals = () if first else changes.renewals
     rollout = plan_rollout(
-        cluster, snapshot, sections.seen_redis, last, renewals, asked.switchover, asked.repair
+        cluster, snapshot, sections.seen_redis, memory.last_step, renewals, request.rollout, mending.rollout
     )
     if rollout is not None and (other := leases.held_by_other(cluster, snapshot)):
         waiting_for = f"{other}, which holds {names.disruption_lease(cluster.name)}"
-        return replace(rollout, step=None, waiting_for=waiting_for)
-    return rollout
+        rollout = replace(rollout, step=None, waiting_for=waiting_for)
+    return _Disruption(request, mending, rollout)
 
 
-def _verdicts(
+def _in_place(
+    cluster: RunnerHubCluster, snapshot: Snapshot, sections: _Sections, memory: ClusterMemory
+) -> _InPlace:
+    growth = volumes.plan_growth(cluster, snapshot, _holders(sections), memory.refusals)
+    if cluster.spec.paused:
+        # Nothing of it is done, and so none is remembered as done; how far volumes are is told all the same.
+        return _InPlace(
+            rotation.Rotation(known=memory.passwords),
+            settings_in_use.InUse(marked=memory.marked_settings),
+            replace(growth, steps=()),
+        )
+    return _InPlace(
+        rotation.look(cluster, snapshot, memory.passwords),
+        settings_in_use.look(cluster, snapshot, memory.marked_settings),
+        growth,
+    )
+
+
+def _tokens(context: BuildContext, snapshot: Snapshot, crew: pools.Crew) -> tuple[Manifest, ...]:
+    """The Secrets with the runners' token and the keys that judge it, those that differ from what is there."""
+    keys = credentials.token_keys(context, snapshot, pools.runner_token(context, snapshot))
+    return objects.differing((*keys, *crew.secrets), snapshot)
+
+
+def _report(
     cluster: RunnerHubCluster,
     snapshot: Snapshot,
     sections: _Sections,
     changes: _Changes,
-    rollout: Rollout | None,
-    mending: repair.Repair,
-    growth: volumes.Growth,
-    behind: Sequence[str],
+    disruption: _Disruption,
+    in_place: _InPlace,
+    crew: pools.Crew,
     memory: ClusterMemory,
-) -> tuple[list[conditions.Verdict], Mapping[str, str], bool]:
-    """All verdicts, since when components are not full, and whether all are."""
-    before = cluster.status
+) -> _Report:
+    before, request = cluster.status, disruption.request
+    judgement = _judge(cluster, snapshot, sections, changes, disruption, in_place, crew, memory)
+    roles, moves = _track_roles(cluster, snapshot, sections, disruption, memory)
+    new_status = RunnerHubClusterStatus(
+        observed_generation=cluster.generation,
+        phase=_phase(judgement.conditions),
+        conditions=judgement.conditions,
+        postgres=sections.postgres.model_copy(update={"switchover": request.status}),
+        redis=sections.redis,
+        orchestrator=sections.orchestrator,
+        runners=pools.status(before.runners, crew, snapshot.now, jobs_known=snapshot.demand is not None),
+        failovers=(*reversed(moves), *before.failovers)[: failovers.MAX_FAILOVERS],
+        pending_updates=(*changes.waiting, *crew.waiting),
+        endpoints=status.endpoints(cluster, entrance.service_addresses(cluster, snapshot)),
+    )
+    notes = (
+        *request.events,
+        *disruption.mending.events,
+        *in_place.passwords.events,
+        *events.of_fullness(before, sections.postgres, sections.redis),
+        *(() if cluster.spec.paused else events.of_migration(changes.migration, memory.failed_migration)),
+        *(events.of_failover(failover) for failover in moves),
+        *events.of_conditions(before.conditions, judgement.conditions),
+    )
+    return _Report(new_status, notes, moves, judgement, roles)
+
+
+def _judge(
+    cluster: RunnerHubCluster,
+    snapshot: Snapshot,
+    sections: _Sections,
+    changes: _Changes,
+    disruption: _Disruption,
+    in_place: _InPlace,
+    crew: pools.Crew,
+    memory: ClusterMemory,
+) -> _Judgement:
+    before, now = cluster.status, snapshot.now
     creating = before.phase in ("Pending", "Creating", "Invalid", "Paused") and not _was_ready(before)
+    components = _components(cluster, snapshot, sections, changes, disruption.mending, creating=creating)
+    creating = creating and any(verdict.status != "True" for verdict in components)
+    since: Mapping[str, str] = {}
+    if not creating:
+        since = conditions.reduced_since(components, memory.since, before, now)
+        components = conditions.with_since(components, since)
+    progressing = conditions.progressing_verdict(
+        components,
+        disruption.rollout,
+        in_place.growth,
+        changes.migration,
+        in_place.settings.behind,
+        paused=cluster.spec.paused,
+        creating=creating,
+        differing=len(changes.objects) + len(changes.renewals) + len(changes.anew),
+    )
+    verdicts = [
+        *conditions.overall_verdicts(components, creating, progressing),
+        _accepted(memory.rejection),
+        *components,
+        entrance.ingress_verdict(cluster, snapshot),
+        pools.verdict(cluster, snapshot, crew, demand_lost=sections.told.demand_lost),
+    ]
+    written = conditions.with_times(verdicts, before, cluster.generation, now)
+    return _Judgement(written, since, all(verdict.full for verdict in components))
+
+
+def _components(
+    cluster: RunnerHubCluster,
+    snapshot: Snapshot,
+    sections: _Sections,
+    changes: _Changes,
+    mending: repair.Repair,
+    *,
+    creating: bool,
+) -> list[conditions.Verdict]:
+    """The verdicts on the components that Ready rests on."""
     components = [
         conditions.postgres_verdict(
             cluster, snapshot, sections.postgres, creating, mending.told, mending.refused
@@ -480,29 +529,7 @@ def _verdicts(
             outside=entrance.service_addresses(cluster, snapshot),
         ),
     ]
-    components = credentials.with_lost_credentials(components, changes.lost)
-    creating = creating and any(verdict.status != "True" for verdict in components)
-    since: Mapping[str, str] = {}
-    if not creating:
-        since = conditions.reduced_since(components, memory.since, before, snapshot.now)
-        components = conditions.with_since(components, since)
-    progressing = conditions.progressing_verdict(
-        components,
-        rollout,
-        growth,
-        changes.migration,
-        behind,
-        paused=cluster.spec.paused,
-        creating=creating,
-        differing=len(changes.objects) + len(changes.renewals) + len(changes.anew),
-    )
-    verdicts = [
-        *conditions.overall_verdicts(components, creating, progressing),
-        _accepted(memory.rejection),
-        *components,
-        entrance.ingress_verdict(cluster, snapshot),
-    ]
-    return verdicts, since, all(verdict.full for verdict in components)
+    return credentials.with_lost_credentials(components, changes.lost)
 
 
 def _accepted(rejection: tuple[ConditionReason, str] | None) -> conditions.Verdict:
@@ -556,16 +583,21 @@ def _holders(sections: _Sections) -> dict[str, str | None]:
     }
 
 
-def _own_causes(memory: ClusterMemory, rollout: Rollout | None, now: datetime) -> dict[str, str]:
+def _causes(
+    cluster: RunnerHubCluster, snapshot: Snapshot, disruption: _Disruption, memory: ClusterMemory
+) -> dict[str, str]:
     """The roles that the operator itself moves now, each with what is told as the cause."""
     found = {
         component: "RollingChange"
         for component in (names.POSTGRES, names.REDIS)
-        if memory.last_step.has_moved(memory.roles.get(component, failovers.Role()).holder, now)
+        if memory.last_step.has_moved(memory.roles.get(component, failovers.Role()).holder, snapshot.now)
     }
     # Inside a Deployment Kubernetes takes the steps.
+    rollout = disruption.rollout
     if rollout is not None and rollout.component == names.ORCHESTRATOR:
         found[names.ORCHESTRATOR] = "RollingChange"
+    if switchover.is_followed(cluster.status.postgres.switchover, disruption.request.status):
+        found[names.POSTGRES] = "Requested"
     return found
 
 
@@ -582,9 +614,15 @@ def _last_heard(
 
 
 def _track_roles(
-    memory: ClusterMemory, snapshot: Snapshot, sections: _Sections, causes: Mapping[str, str], notes: _Notes
-) -> dict[str, failovers.Role]:
-    roles = {}
+    cluster: RunnerHubCluster,
+    snapshot: Snapshot,
+    sections: _Sections,
+    disruption: _Disruption,
+    memory: ClusterMemory,
+) -> tuple[dict[str, failovers.Role], tuple[Failover, ...]]:
+    """Who has which role now, and the moves since the last visit."""
+    causes = _causes(cluster, snapshot, disruption, memory)
+    roles, moves = {}, []
     answered = {names.POSTGRES: snapshot.patroni is not None, names.REDIS: bool(snapshot.sentinels)}
     for component, holder in _holders(sections).items():
         known = memory.roles.get(component, failovers.Role())
@@ -601,51 +639,9 @@ def _track_roles(
         )
         roles[component] = role
         if failover is not None:
-            notes.failovers.append(failover)
-            notes.events.append(_failover_event(failover))
+            moves.append(failover)
     roles[names.POSTGRES] = replace(roles[names.POSTGRES], silence=sections.silence)
-    return roles
-
-
-_ROLE_WORDS: Final[Mapping[str, tuple[EventReason, str]]] = {
-    names.POSTGRES: ("PrimaryChanged", "Postgres primary"),
-    names.REDIS: ("MasterChanged", "Redis master"),
-    names.ORCHESTRATOR: ("LeaderChanged", "leading orchestrator"),
-}
-
-
-def _failover_event(failover: Failover) -> EventNote:
-    reason, role = _ROLE_WORDS[failover.component]
-    took = f" after {failover.duration_seconds} s" if failover.duration_seconds is not None else ""
-    return EventNote(
-        "Normal",
-        reason,
-        f"{role} moved from {failover.from_ or 'nobody'} to {failover.to}{took} ({failover.cause})",
-    )
-
-
-_ANNOUNCED = (ConditionType.READY, ConditionType.DEGRADED, ConditionType.ACCEPTED)
-
-
-def _condition_events(before: tuple[Condition, ...], after: tuple[Condition, ...], notes: _Notes) -> None:
-    old = {item.type: item.status for item in before}
-    if not before:
-        notes.events.append(
-            EventNote("Normal", "Creating", "creating database, queue, orchestrators, load balancer")
-        )
-    for item in after:
-        if item.type not in _ANNOUNCED or old.get(item.type) == item.status:
-            continue
-        if item.type == ConditionType.READY and item.status == "True":
-            notes.events.append(EventNote("Normal", "Ready", item.message))
-        elif item.type == ConditionType.READY and old.get(item.type) == "True":
-            notes.events.append(EventNote("Warning", "NotReady", item.message))
-        elif item.type == ConditionType.ACCEPTED and item.status == "False":
-            notes.events.append(EventNote("Warning", ConditionReason(item.reason), item.message))
-        elif item.type == ConditionType.DEGRADED and item.status == "True":
-            notes.events.append(EventNote("Warning", "Degraded", item.message))
-        elif item.type == ConditionType.DEGRADED and old.get(item.type) == "True":
-            notes.events.append(EventNote("Normal", "Recovered", item.message))
+    return roles, tuple(moves)
 
 
 def _orphan(anew: tuple[Manifest, ...], snapshot: Snapshot) -> tuple[OrphanPods, ...]:
@@ -658,10 +654,40 @@ def _orphan(anew: tuple[Manifest, ...], snapshot: Snapshot) -> tuple[OrphanPods,
     return tuple(found)
 
 
-def _replacement_event(action: OrphanPods) -> EventNote:
-    name = action.stateful_set["metadata"]["name"]
-    message = f"StatefulSet {name} is made anew for larger volumes; its pods go on running"
-    return EventNote("Normal", "StatefulSetReplaced", message)
+def _is_under_way(
+    changes: _Changes,
+    disruption: _Disruption,
+    in_place: _InPlace,
+    crew: pools.Crew,
+    tokens: tuple[Manifest, ...],
+) -> bool:
+    """Whether anything is being done, whose end is to be seen soon."""
+    return bool(
+        disruption.rollout is not None
+        or changes.objects
+        or changes.secrets
+        or in_place.passwords.generate
+        or changes.prune
+        or changes.anew
+        or in_place.growth.steps
+        or in_place.settings.behind
+        or (changes.migration.holds and not changes.migration.failed)
+        or tokens
+        or crew.moving
+    )
+
+
+def _there(manifests: Iterable[Manifest], snapshot: Snapshot) -> Iterator[Manifest]:
+    """Those of which there is an object."""
+    for manifest in manifests:
+        if (manifest["kind"], manifest["metadata"]["name"]) in snapshot.children:
+            yield manifest
+
+
+def _observed_leases(context: BuildContext, snapshot: Snapshot, sections: _Sections) -> tuple[Manifest, ...]:
+    """The Leases that tell who has a role, those that differ from what is there."""
+    wanted = leases.observed_leases(context, snapshot, sections.postgres, sections.redis)
+    return objects.differing(wanted, snapshot)
 
 
 def _patroni_patch(
@@ -694,3 +720,30 @@ def _disruption_lease(context: BuildContext, snapshot: Snapshot, rollout: Rollou
     else:
         return None
     return next(iter(objects.differing([wanted], snapshot)), None)
+
+
+def _remember(
+    memory: ClusterMemory,
+    sections: _Sections,
+    changes: _Changes,
+    disruption: _Disruption,
+    in_place: _InPlace,
+    crew: pools.Crew,
+    report: _Report,
+) -> ClusterMemory:
+    return replace(
+        memory,
+        roles=report.roles,
+        patience=sections.patience,
+        lags_told=sections.lags_told,
+        deaf_queues=sections.deaf_queues,
+        since=report.judgement.since,
+        unchanged=changes.unchanged,
+        matches=changes.matches,
+        repair=disruption.mending.memory,
+        refusals=in_place.growth.refusals,
+        passwords=in_place.passwords.known,
+        marked_settings=in_place.settings.marked,
+        failed_migration=changes.migration.failed,
+        runners=crew.memory,
+    )

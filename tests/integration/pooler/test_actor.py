@@ -15,6 +15,7 @@ from aiohttp import web
 
 from runnerhub_operator import names
 from runnerhub_operator.act import Actor
+from runnerhub_operator.act.resource import ClusterResource
 from runnerhub_operator.actions import (
     Disruption,
     PatchPatroniConfig,
@@ -141,12 +142,13 @@ def observed(**changes: Any) -> Snapshot:
 async def switch(seen: Snapshot, step: Disruption = STEP) -> None:
     async with aiohttp.ClientSession() as http:
         actor = Actor(KubeClient.__new__(KubeClient), http, "a test")
-        await actor.disrupt(cluster(), seen, step)
+        await actor.disruptions.carry_out(cluster(), seen, step)
 
 
 async def check(*members: str) -> None:
     async with aiohttp.ClientSession() as http:
-        await Actor(KubeClient.__new__(KubeClient), http, "a test").check_members(observed(), members)
+        actor = Actor(KubeClient.__new__(KubeClient), http, "a test")
+        await actor.postgres.check_members(observed(), members)
 
 
 async def test_every_pooler_is_paused_before_the_role_moves_and_opens_by_itself(played: Pods) -> None:
@@ -325,11 +327,11 @@ def kube(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the API server was asked."""
     asked = []
 
-    async def is_current(_actor: Actor, _cluster: object) -> bool:
+    async def is_current(_resource: ClusterResource, _cluster: object) -> bool:
         asked.append("is_current")
         return True
 
-    monkeypatch.setattr(Actor, "is_current", is_current)
+    monkeypatch.setattr(ClusterResource, "is_current", is_current)
     return asked
 
 
@@ -341,7 +343,7 @@ async def patch(
     async with aiohttp.ClientSession() as http:
         actor = Actor(KubeClient.__new__(KubeClient), http, "a test")
         action = PatchPatroniConfig(wanted, renews_poolers)
-        await actor.patch_patroni(cluster(), replace(seen, patroni_config=config), action)
+        await actor.postgres.patch_config(cluster(), replace(seen, patroni_config=config), action)
 
 
 async def test_postgres_gets_less_room_when_all_pools_fit(played: Pods, kube: list[str]) -> None:
@@ -381,10 +383,10 @@ async def test_poolers_that_tell_need_no_new_pods(played: Pods) -> None:
 async def test_a_cluster_that_is_not_as_it_was_read_is_left_alone(
     played: Pods, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def is_current(_actor: Actor, _cluster: object) -> bool:
+    async def is_current(_resource: ClusterResource, _cluster: object) -> bool:
         return False
 
-    monkeypatch.setattr(Actor, "is_current", is_current)
+    monkeypatch.setattr(ClusterResource, "is_current", is_current)
     await patch(observed(), "400")
     assert played.asked == []
 

@@ -8,12 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock
 
-import aiohttp
 import pytest
 from prometheus_client import REGISTRY
 
 from runnerhub_operator import metrics, reconcile
-from runnerhub_operator.act import Actor
+from runnerhub_operator.act.resource import ClusterResource
 from runnerhub_operator.errors import KubeError, LostLeadershipError, RefusedError, UnavailableError
 from runnerhub_operator.kube.client import KubeClient
 from runnerhub_operator.kube.events import EventNote
@@ -37,10 +36,8 @@ class Refusing(KubeClient):
 
 
 async def emit(error: Exception) -> None:
-    async with aiohttp.ClientSession() as http:
-        await Actor(Refusing(error), http, "a test").emit(
-            cluster(), EventNote("Normal", "Ready", "it is"), NOW
-        )
+    resource = ClusterResource(Refusing(error), "a test")
+    await resource.emit(cluster(), EventNote("Normal", "Ready", "it is"), NOW)
 
 
 @pytest.mark.parametrize("error", [UnavailableError("etcd is away", 500), RefusedError("not you", 403)])
@@ -61,11 +58,9 @@ async def test_what_changes_in_a_status_is_logged_for_those_who_look(
         "orchestrator": {"ready": 1},
     }
     caplog.set_level("DEBUG")
-    async with aiohttp.ClientSession() as http:
-        with pytest.raises(UnavailableError):
-            await Actor(Refusing(UnavailableError("away")), http, "").write_status(
-                ("d", "hub"), "1", before, after
-            )
+    resource = ClusterResource(Refusing(UnavailableError("away")), "a test")
+    with pytest.raises(UnavailableError):
+        await resource.write_status(("d", "hub"), "1", before, after)
     assert "status of d/hub: redis.replicas[1].lagBytes, orchestrator" in caplog.text
 
 

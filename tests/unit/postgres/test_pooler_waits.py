@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from images.pooler.runnerhub_pooler import console, database, gate, readers
-from runnerhub_operator import act
+from runnerhub_operator.act.postgres import ROUTED_SECONDS
 from runnerhub_operator.probes import pgbouncer
 from runnerhub_operator.resources import postgres
 
@@ -47,8 +47,8 @@ def test_an_agent_answers_before_it_is_given_up() -> None:
 
 
 def test_a_replica_is_left_until_it_is_seen_to_stop_or_to_be_the_primary() -> None:
-    stops = pgbouncer.LEAVE_DEADLINE_SECONDS + act.ROUTED_SECONDS
-    assert max(HOOK.LEAVE_SECONDS + act.ROUTED_SECONDS, stops) <= readers.STOPPED_SECONDS
+    stops = pgbouncer.LEAVE_DEADLINE_SECONDS + ROUTED_SECONDS
+    assert max(HOOK.LEAVE_SECONDS + ROUTED_SECONDS, stops) <= readers.STOPPED_SECONDS
     takes_over = (
         pgbouncer.LEAVE_DEADLINE_SECONDS
         + pgbouncer.CHECKPOINT_DEADLINE_SECONDS

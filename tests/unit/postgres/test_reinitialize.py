@@ -48,7 +48,7 @@ async def reinitialize(member: str = "hub-postgres-2") -> None:
     async with aiohttp.ClientSession() as http:
         actor = Actor(KubeClient.__new__(KubeClient), http, "a test")
         seen = snapshot(pods=pods(hub_postgres_2={"ip": HOST}))
-        await actor.disrupt(cluster(), seen, ReinitializePostgres(member, "a test"))
+        await actor.disruptions.carry_out(cluster(), seen, ReinitializePostgres(member, "a test"))
 
 
 async def test_the_member_itself_is_asked_to_copy_the_primary_and_is_not_forced(patroni: Patroni) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import aiohttp
 import pytest
 
-from runnerhub_operator.act import Actor
+from runnerhub_operator.act.objects import ObjectWriter
 from runnerhub_operator.errors import NotFoundError, RefusedError
 from runnerhub_operator.kube.client import KubeClient, ObjectRef
 from runnerhub_operator.resources import redis
@@ -38,12 +37,11 @@ async def test_an_address_that_is_taken_is_given_up() -> None:
     known = replace(context(), redis_addresses={"hub-redis-0": "10.96.0.10"})
     wanted = redis.pod_service(known, 0)
     assert wanted["spec"]["clusterIP"] == "10.96.0.10"
-    async with aiohttp.ClientSession() as http:
-        actor = Actor(client, http, "a test")
-        await actor.apply(known.cluster, wanted, None)
-        (made,) = client.made
-        assert "clusterIP" not in made["spec"]
-        assert {**made["spec"], "clusterIP": "10.96.0.10"} == wanted["spec"]
-        # One that is there has its address, and a refusal has another reason.
-        with pytest.raises(RefusedError):
-            await actor.apply(known.cluster, wanted, {**wanted, "spec": {}})
+    writer = ObjectWriter(client)
+    await writer.apply(known.cluster, wanted, None)
+    (made,) = client.made
+    assert "clusterIP" not in made["spec"]
+    assert {**made["spec"], "clusterIP": "10.96.0.10"} == wanted["spec"]
+    # One that is there has its address, and a refusal has another reason.
+    with pytest.raises(RefusedError):
+        await writer.apply(known.cluster, wanted, {**wanted, "spec": {}})
