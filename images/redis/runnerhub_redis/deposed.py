@@ -38,7 +38,8 @@ _ORDERS = ("slaveof", "replicaof")
 class Watch:
     """Looks at one pod's Redis. `deposed` is called once it is a replica that may not be promoted yet.
 
-    `busy` is held while the pod gives way; whoever stops Redis waits for it.
+    `busy` is held while the pod gives way; whoever stops Redis waits for it. `on_disk`: whether a restart would find
+    all of the data, as far as that is known.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class Watch:
         self._lowered = False
         self._noted = -standing.NOTE_SECONDS
         # The connection to the master by which the data on disk has come.
-        self._on_disk: str | None = None
+        self._link: str | None = None
+        # Whether a restart would find all of the data; not yet known, or a copy is only in memory.
+        self.on_disk = False
         # History and offset that are saved already, or given up.
         self._settled: tuple[str, str] | None = None
 
@@ -76,7 +79,7 @@ class Watch:
     def _try_to_look(self) -> None:
         try:
             self.look()
-        except NO_ANSWER as error:
+        except (*NO_ANSWER, RuntimeError) as error:  # the latter for want of threads
             if self._fenced or self._lowered:
                 log("this former master does not answer", error=str(error))
 
@@ -98,9 +101,10 @@ class Watch:
             if info["master_link_status"] == "up" and self._is_time_to_note():
                 with self._connect() as redis:
                     link = standing.link_of(redis)
-                    if standing.is_on_disk(redis, copied=link != self._on_disk):
-                        self._on_disk = link
-                        self._note(info)
+                    self.on_disk = standing.is_on_disk(redis, copied=link != self._link)
+                if self.on_disk:
+                    self._link = link
+                    self._note(info)
             return
         known = self._known()
         if known is not None and known.address == self._own():
@@ -111,7 +115,11 @@ class Watch:
             return
         # What it has while too few follow it may be of its own.
         if followers(info) < self._settings.replicas_to_write or self._is_time_to_note():
-            self._note(info)
+            with self._connect() as redis:
+                # The copy of one that was promoted early may be in memory only.
+                self.on_disk = standing.is_on_disk(redis, copied=not self.on_disk)
+            if self.on_disk:
+                self._note(info)
 
     def _is_time_to_note(self) -> bool:
         return time.monotonic() - self._noted >= standing.NOTE_SECONDS

@@ -60,7 +60,9 @@ class RedisPod:
         signal.signal(signal.SIGTERM, self._terminate)
         signal.signal(signal.SIGINT, self._terminate)
         state_server.serve(
-            self._settings, lambda: self._server is not None, lambda: self._configuration.applied
+            self._settings,
+            lambda: self._server is not None,
+            lambda: {"configuration": self._configuration.applied, "onDisk": self._mastership.on_disk},
         )
         threading.Thread(target=self._start, daemon=True).start()
         self._wake.wait()
@@ -178,7 +180,7 @@ class RedisPod:
                             connection.call("CONFIG", "SET", "replica-priority", str(PRIORITY_IN_STEP))
                             log("in step with the master; this replica may be promoted")
                             in_step = True
-                        if is_master or standing.is_on_disk(connection):
+                        if standing.is_on_disk(connection):
                             volume.mark_complete(self._settings.paths)
                             return
                 # Another connection: to ask pods that do not answer takes as long as one may be used.
@@ -188,8 +190,8 @@ class RedisPod:
                         connection.call("CONFIG", "SET", "replica-priority", str(PRIORITY_LAST_RESORT))
                     last_resort = True
                     log("no master for long; this replica may be promoted as a last resort")
-            except NO_ANSWER:
-                # Redis is starting or loading, or the volume is full; it is asked again.
+            except (*NO_ANSWER, RuntimeError):
+                # Redis is starting or loading, the volume is full, or there are too few threads; it is asked again.
                 pass
             time.sleep(WATCH_SECONDS)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -34,8 +34,8 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
-def serve(settings: Settings, running: Callable[[], bool], configuration: Callable[[], str]) -> None:
-    """Serve in the background; `running` tells whether Redis has been started, with which `configuration`."""
+def serve(settings: Settings, running: Callable[[], bool], more: Callable[[], Mapping[str, Any]]) -> None:
+    """Serve in the background; `running` tells whether Redis has been started, `more` what else the state has."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 5
@@ -50,7 +50,7 @@ def serve(settings: Settings, running: Callable[[], bool], configuration: Callab
                     self._send(*_ready(settings, started=running()))
                 case "/state":
                     state = _state(settings, started=running())
-                    self._send(200, json.dumps({**state, "configuration": configuration()}))
+                    self._send(200, json.dumps({**state, **more()}))
                 case _:
                     self._send(404, "not found")
 

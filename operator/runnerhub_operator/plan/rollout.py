@@ -350,6 +350,12 @@ def _redis(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus) ->
         return resizing
     if unsettled or master is None:
         return Rollout(names.REDIS, None, f"{', '.join(unsettled) or 'a master'} to become healthy")
+    # Nobody stops beside one whose copy of the data is in memory only; that one itself may.
+    copies = {pod.pod for pod in snapshot.redis_pods if pod.pod in expected and not pod.on_disk}
+    outdated = tuple(pod for pod in outdated if copies <= {pod.name})
+    if not outdated:
+        waiting_for = f"the data of {', '.join(sorted(copies))} to be on the volume"
+        return Rollout(names.REDIS, None, waiting_for, holds_up=False)
     # Sentinels that do nothing take no role over from a master that stops.
     if not can_fail_over(snapshot.sentinels, resize_redis.replicas(cluster, snapshot)):
         return Rollout(names.REDIS, None, "a majority of Sentinels that can take part in a failover")

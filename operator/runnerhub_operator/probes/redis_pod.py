@@ -46,7 +46,7 @@ class RedisPodState:
     """What one pod tells. `lags` by the address that the replica announces, from the master alone.
 
     `configuration`: hash of the operator's part of redis.conf that is in effect; "" when it is not told.
-    `depth`: from the master alone.
+    `depth`: from the master alone. `on_disk`: whether it would find its data after a restart, as far as it tells.
     """
 
     pod: str
@@ -56,6 +56,7 @@ class RedisPodState:
     lags: Mapping[str, ReplicaLag] = field(default_factory=dict)
     configuration: str = ""
     depth: QueueDepth | None = None
+    on_disk: bool = True
 
 
 async def read_states(
@@ -93,6 +94,7 @@ def parse_state(pod: str, body: object) -> RedisPodState:
         lags=_lags(redis) if redis.get("role") == "master" else {},
         configuration=str(body.get("configuration") or "")[:_LONGEST_NAME],
         depth=_depth(redis),
+        on_disk=body.get("onDisk") is not False,
     )
 
 

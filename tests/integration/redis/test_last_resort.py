@@ -145,8 +145,13 @@ def test_a_replica_is_as_far_as_it_is_also_while_its_file_is_rewritten(
     wait_until(lambda: replica.info("replication")["master_link_status"] == "up")
     assert offset_noted() == last
     assert not is_on_disk(pods, 1), "what this is for"
+    # Promoted before its copy is on disk: the disk is as far as it was.
+    replica.replicaof("NO", "ONE")
+    assert offset_noted() == last
+    assert not watch.on_disk
     replica.config_set("rdb-key-save-delay", 0)
     wait_until(lambda: offset_noted() != last)
+    assert watch.on_disk
     assert is_on_disk(pods, 1)
 
 

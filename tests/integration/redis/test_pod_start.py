@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -95,8 +96,9 @@ def test_damaged_files_do_not_keep_it_from_following(pods: Pods, volume_of_a_mas
     assert (kept / volume_of_a_master.name).stat().st_size == len(raw)
 
 
+@pytest.mark.parametrize("promoted", [False, True])
 def test_a_copy_that_is_in_memory_only_does_not_count_as_a_whole_data_set(
-    pods: Pods, volume_of_a_master: Path
+    pods: Pods, volume_of_a_master: Path, promoted: bool
 ) -> None:
     """After a full copy Redis begins to write its append-only files anew; a start until then loads the old ones."""
     paths = pods.settings().paths
@@ -108,6 +110,9 @@ def test_a_copy_that_is_in_memory_only_does_not_count_as_a_whole_data_set(
     client = pods.redis(0)
     wait_until(lambda: client.config_get("replica-priority") == {"replica-priority": "100"})
     assert client.info("persistence")["aof_rewrite_in_progress"] == 1
+    if promoted:
+        client.replicaof("NO", "ONE")
+        time.sleep(1)
     assert volume.inspect(paths) is Volume.UNSYNCED
     wait_until(lambda: volume.inspect(paths) is Volume.COMPLETE, 60)
     assert client.info("persistence")["aof_rewrite_in_progress"] == 0

@@ -23,6 +23,7 @@ from runnerhub_operator.actions import (
 from runnerhub_operator.plan import LastStep, make_plan
 from runnerhub_operator.plan.rollout import plan_rollout
 from runnerhub_operator.plan.status import redis_status
+from runnerhub_operator.probes.redis_pod import RedisPodState
 from tests.generate import IMAGES
 from tests.unit.plan.builders import NOW, children, cluster, patroni, pods, sentinels, snapshot, stateful_set
 
@@ -172,6 +173,18 @@ def test_redis_replicas_come_before_the_master() -> None:
 def test_redis_waits_for_a_replica_that_is_not_linked() -> None:
     snap = snapshot(pods=pods(hub_redis_1=OLD, hub_redis_2={"ready": False}))
     assert rollout(snap).step is None
+
+
+def test_no_redis_pod_is_renewed_beside_one_whose_copy_is_in_memory_only() -> None:
+    def found(*outdated: str) -> Any:
+        told = tuple(RedisPodState(f"hub-redis-{i}", on_disk=i != 2) for i in range(3))
+        return rollout(snapshot(pods=pods(**dict.fromkeys(outdated, OLD)), redis_pods=told))
+
+    held = found("hub_redis_1")
+    assert (held.step, held.waiting_for) == (None, "the data of hub-redis-2 to be on the volume")
+    assert not held.holds_up
+    # It may be the change that makes it possible.
+    assert found("hub_redis_1", "hub_redis_2").step.pod == "hub-redis-2"
 
 
 def test_redis_waits_for_sentinels_that_can_elect_another_master() -> None:
