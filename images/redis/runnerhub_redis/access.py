@@ -95,7 +95,9 @@ class Credentials:
         self._words: dict[str, list[str]] = {}
         self._agreed_at: float | None = None
         self._remember()
-        self.refresh()
+        # On a full volume: the next life reads them again.
+        with suppress(OSError):
+            self.refresh()
         for key in ALL_KEYS:
             if not self._words.get(key):
                 raise OSError(f"the Secret has no usable {key}")

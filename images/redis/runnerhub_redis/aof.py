@@ -173,6 +173,10 @@ def _loads(base: Path) -> bool:
         # As by the kernel, for want of memory: that says nothing of the file.
         log("the append-only file is not checked", error=f"{command} was ended by signal {-done.returncode}")
         return True
+    if b"handle RDB format version" in done.stdout:
+        # It is whole, and Redis ends: nothing is put aside for an image that must not be used.
+        log("THE DATA WAS WRITTEN BY A LATER REDIS THAN THAT OF THIS IMAGE", file=base.name)
+        return True
     if done.returncode:
         log(
             "THE APPEND-ONLY FILE IS DAMAGED",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,12 @@ class Settings:
         Raises OSError, KeyError or ValueError when that cannot be read.
         """
         return replace(self, **_changing(_given(self.paths)))
+
+    def is_outgrown(self) -> bool:
+        """Whether the operator tells of another number of pods than when this program started."""
+        with suppress(OSError, KeyError, ValueError):  # it may just be being replaced
+            return int(_given(self.paths)["replicas"]) != self.replicas
+        return False
 
     def bootstrapped(self) -> bool:
         """Whether the operator has seen a master once; read anew each time, for it changes while pods run."""

@@ -102,7 +102,7 @@ def _until_clear(
 ) -> tuple[Result, str]:
     started = reported = time.monotonic()
     last_reason = ""
-    while True:
+    while not settings.is_outgrown():
         addresses = resolver.addresses()
         waited = time.monotonic() - started
         if settings.ordinal in addresses:
@@ -115,3 +115,5 @@ def _until_clear(
             last_reason, reported = reason, time.monotonic()
             log("waiting", reason=reason, waited_seconds=round(waited, 1))
         time.sleep(RETRY_SECONDS)
+    # It may have waited for pods that are not to be any more.
+    raise OSError("the number of pods has changed; this program starts anew")

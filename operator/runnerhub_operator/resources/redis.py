@@ -78,9 +78,10 @@ def redis_manifests(context: BuildContext) -> list[Manifest]:
     """All objects of the queue, in the order of their application."""
     return [
         service_account(context, names.REDIS),
+        # Before the pods are told how many they are: one that starts waits for the addresses of all.
+        *(pod_service(context, ordinal) for ordinal in range(context.cluster.spec.redis.replicas)),
         configuration_config_map(context),
         state_config_map(context),
-        *(pod_service(context, ordinal) for ordinal in range(context.cluster.spec.redis.replicas)),
         pods_service(context),
         sentinel_service(context),
         disruption_budget(context, names.REDIS),

@@ -100,6 +100,17 @@ def test_on_a_full_volume_a_former_password_is_dropped_all_the_same(pod, monkeyp
         pod.change("newer")
 
 
+def test_a_change_during_a_restart_on_a_full_volume_keeps_no_pod_from_starting(pod, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(access, "write_private", full)
+    (pod.folder / KEY).write_text("new")
+    pod.restart()
+    assert pod.credentials.accepted(KEY) == ("new", OLD)
+    assert pod.credentials.used(KEY) == OLD
+
+
 def test_a_change_that_is_taken_back_goes_back(pod):
     pod.change("mistake")
     pod.change(OLD)
