@@ -94,6 +94,20 @@ class LiveObject:
 _DROPPED: Final = ("managedFields", "creationTimestamp", "resourceVersion", "generation")
 
 
+def _is_on_a_silent_node(conditions: Mapping[str, Manifest]) -> bool:
+    """Whether somebody else than its kubelet says that a pod is not ready.
+
+    The node controller sets Ready to False when a kubelet has been silent for 40 seconds or so, and leaves the rest as
+    the kubelet wrote it last. A kubelet itself says so of containers that are ready only for the sake of readiness gates.
+    Source: https://github.com/kubernetes/kubernetes/blob/v1.35.4/pkg/controller/util/node/controller_utils.go
+    """
+    ready, containers = conditions.get("Ready", {}), conditions.get("ContainersReady", {})
+    if ready.get("status") == "Unknown":
+        return True
+    of_gates = ready.get("reason") == "ReadinessGatesNotReady"
+    return ready.get("status") == "False" and containers.get("status") == "True" and not of_gates
+
+
 def _scaled_by(managed_fields: Iterable[Manifest]) -> str:
     return next(
         (
@@ -159,9 +173,9 @@ class Children:
 class Pod:
     """The parts of a pod that decisions are made from; two that are equal give no reason to look again.
 
-    `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator. `gone_by`: when it is to be gone
-    at the latest, if it is being deleted. `ended`: the containers have
-    ended for good, as after an eviction; `last_words` is what one of them left that ended badly. Of runners: `pool`,
+    `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator. `ready_unknown`: its node is
+    silent. `gone_by`: when it is to be gone at the latest, if it is being deleted. `ended`: the containers have ended
+    for good, as after an eviction; `last_words` is what one of them left that ended badly. Of runners: `pool`,
     the `template` and `layout` that they were made from, `marked_busy`, the mark of those that have a job, and `since`
     when they have been ready or not, from their first start on.
     """
@@ -214,8 +228,7 @@ class Pod:
             ip=status.get("podIP", ""),
             node=sys.intern(body.get("spec", {}).get("nodeName", "")),
             ready=ready.get("status") == "True" and "deletionTimestamp" not in metadata,
-            # The node controller sets Unknown or NodeLost when the kubelet is silent.
-            ready_unknown=ready.get("status") == "Unknown" or status.get("reason") == "NodeLost",
+            ready_unknown=_is_on_a_silent_node(conditions),
             terminating="deletionTimestamp" in metadata,
             revision=sys.intern(labels.get("controller-revision-hash", "")),
             role=labels.get(names.LABEL_ROLE, ""),
