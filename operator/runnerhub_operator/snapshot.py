@@ -98,7 +98,7 @@ def _is_on_a_silent_node(conditions: Mapping[str, Manifest]) -> bool:
     """Whether somebody else than its kubelet says that a pod is not ready.
 
     The node controller sets Ready to False when a kubelet has been silent for 40 seconds or so, and leaves the rest as
-    the kubelet wrote it last. A kubelet itself says so of containers that are ready only for the sake of readiness gates.
+    the kubelet wrote it last. The kubelet says so while the containers are ready only for the sake of readiness gates.
     Source: https://github.com/kubernetes/kubernetes/blob/v1.35.4/pkg/controller/util/node/controller_utils.go
     """
     ready, containers = conditions.get("Ready", {}), conditions.get("ContainersReady", {})

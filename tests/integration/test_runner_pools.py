@@ -14,7 +14,7 @@ import yaml
 from e2e.lab.kubectl import Kubectl, KubectlError, wait_for
 from e2e.stage import Stage
 from runnerhub_operator import names
-from tests.integration.conftest import PATIENT, wait_until_time_passed
+from tests.integration.conftest import PATIENT, denial, wait_until_time_passed
 
 LINUX: dict[str, Any] = {
     "name": "linux",
@@ -223,43 +223,15 @@ def test_a_runner_that_cannot_be_asked_keeps_no_other_one_from_going(hub: Kubect
     assert told == [f"{quiet} cannot be asked whether there is a job, so it stays; asked again every minute"]
 
 
-DENIAL = [
-    {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicy",
-        "metadata": {"name": "runners-stay"},
-        "spec": {
-            "matchConstraints": {
-                "resourceRules": [
-                    {
-                        "apiGroups": [""],
-                        "apiVersions": ["v1"],
-                        "operations": ["UPDATE", "DELETE"],
-                        "resources": ["pods"],
-                    }
-                ]
-            },
-            "validations": [
-                {
-                    "expression": f"!('{names.LABEL_POOL}' in oldObject.metadata.labels)",
-                    "message": "runners stay as they are",
-                }
-            ],
-        },
-    },
-    {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": "runners-stay"},
-        "spec": {"policyName": "runners-stay", "validationActions": ["Deny"]},
-    },
-]
+RUNNERS_STAY = denial(
+    "runners-stay", f"!('{names.LABEL_POOL}' in oldObject.metadata.labels)", "runners stay as they are"
+)
 
 
 def test_runners_that_nobody_may_change_hold_no_rolling_change_up(hub: Kubectl) -> None:
     tell(hub, linux=3)
     wait_for("three runners", lambda: len(runners(hub)) == 3, 60)
-    hub("apply", "-f", "-", stdin=yaml.safe_dump_all(DENIAL))
+    hub("apply", "-f", "-", stdin=yaml.safe_dump_all(RUNNERS_STAY))
     (pod, *_) = sorted(runners(hub))
 
     def denied() -> bool:
@@ -285,6 +257,6 @@ def test_runners_that_nobody_may_change_hold_no_rolling_change_up(hub: Kubectl) 
         assert pod not in marked(hub)
         assert len(runners(hub)) == 3
     finally:
-        hub("delete", "--ignore-not-found", "-f", "-", stdin=yaml.safe_dump_all(DENIAL))
+        hub("delete", "--ignore-not-found", "-f", "-", stdin=yaml.safe_dump_all(RUNNERS_STAY))
     tell(hub)
     wait_for("one runner", lambda: len(runners(hub)) == 1, 60)
