@@ -5,7 +5,8 @@ leaves alone is data that no server starts from, a history that pg_rewind cannot
 piece of the log the primary no longer has. Those are waited for, and then copied: one at a time, only while a primary
 runs that can be copied from, and each after a longer time than before. The data of a server that does not start since
 its parameters changed is kept, and so is that of one which still replays what it has of the log: Postgres does that
-to the end before it connects to the primary.
+to the end before it connects to the primary. A member that the primary does not let in refuses to be made anew
+(images/postgres/bin/patroni-daemon).
 
 Source of the states: patroni/postgresql/misc.py of Patroni 4.1.
 """
