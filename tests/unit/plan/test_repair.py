@@ -371,6 +371,23 @@ def test_a_refusal_is_told_and_tried_again_soon() -> None:
     assert message(again) == message(found), "a status that says the same is not written"
 
 
+def test_a_change_that_waits_behind_a_refused_repair_is_told_all_the_while() -> None:
+    """A member that cannot be copied refuses for hours, and is asked again every few seconds."""
+    changes = {"patroni": FIRST, "pods": pods(hub_postgres_1={"revision": "old"})}
+    watch = Watch()
+    watch.hub = cluster(status={"phase": "Ready"})
+    watch.visit(**changes)
+    watch.stay(PATIENCE, **changes)
+    told = set()
+    for _ in range(20):
+        found = watch.visit(2, **changes)
+        if isinstance(step_of(found), ReinitializePostgres):
+            watch.refuse("hub-postgres-0 does not let it in for a copy: timeout expired")
+        told.add((found.status.phase, message(found, ConditionType.PROGRESSING)))
+    expected = f"rolling change of postgres, waiting for {BROKEN} to become healthy"
+    assert told == {("Updating", expected)}
+
+
 # --- Telling ---
 
 
