@@ -187,7 +187,7 @@ class Server:
 
     def __init__(self, home: str, programs: Path) -> None:
         self.home, self.data, self._programs = home, Path(home) / "data", programs
-        self._user = {"user": "postgres"} if os.geteuid() == 0 else {}
+        self._user: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}
         self.run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "--no-sync")
 
     def run(self, program: str, *words: str) -> str:
@@ -199,7 +199,8 @@ class Server:
             cwd=self.home,
             **self._user,
         )
-        return done.stdout
+        said: str = done.stdout
+        return said
 
     def ask(self, sql: str) -> str:
         return self.run("psql", "-h", self.home, "-U", "postgres", "-Atc", sql)
