@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from .. import names
@@ -202,11 +203,15 @@ class _Changes:
 
 @dataclass(frozen=True, slots=True)
 class _Disruption:
-    """The deliberate disruption that is due, and what can ask for one without a change of the spec."""
+    """The deliberate disruption that is due, and what can ask for one without a change of the spec.
+
+    `change`: the one that is due beside a repair, which comes before it.
+    """
 
     request: switchover.Request
     mending: repair.Repair
     rollout: Rollout | None
+    change: Rollout | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,13 +398,18 @@ def _disruption(
     # A StatefulSet that is about to be written makes pods due that come before those of Deployments.
     first = any(item["kind"] == "StatefulSet" for item in (*changes.objects, *changes.anew))
     renewals = () if first else changes.renewals
-    rollout = plan_rollout(
-        cluster, snapshot, sections.seen_redis, memory.last_step, renewals, request.rollout, mending.rollout
+    due = partial(
+        plan_rollout, cluster, snapshot, sections.seen_redis, memory.last_step, renewals, request.rollout
     )
-    if rollout is not None and (other := leases.held_by_other(cluster, snapshot)):
+    change = due()
+    rollout = due(mending.rollout) if mending.rollout is not None else change
+    if other := leases.held_by_other(cluster, snapshot):
         waiting_for = f"{other}, which holds {names.disruption_lease(cluster.name)}"
-        rollout = replace(rollout, step=None, waiting_for=waiting_for)
-    return _Disruption(request, mending, rollout)
+        change, rollout = (
+            replace(found, step=None, waiting_for=waiting_for) if found is not None else None
+            for found in (change, rollout)
+        )
+    return _Disruption(request, mending, rollout, change)
 
 
 def _in_place(
@@ -483,7 +493,7 @@ def _judge(
         components = conditions.with_since(components, since)
     progressing = conditions.progressing_verdict(
         components,
-        disruption.rollout,
+        disruption.change or disruption.rollout,
         in_place.growth,
         changes.migration,
         in_place.settings.behind,
