@@ -196,11 +196,15 @@ class _Changes:
 
 @dataclass(frozen=True, slots=True)
 class _Disruption:
-    """The deliberate disruption that is due, and what can ask for one without a change of the spec."""
+    """The deliberate disruption that is due, and what can ask for one without a change of the spec.
+
+    `change` is what people are told of: also while a repair goes first.
+    """
 
     request: switchover.Request
     mending: repair.Repair
     rollout: Rollout | None
+    change: Rollout | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,13 +391,21 @@ def _disruption(
     # A StatefulSet that is about to be written makes pods due that come before those of Deployments.
     first = any(item["kind"] == "StatefulSet" for item in (*changes.objects, *changes.anew))
     renewals = () if first else changes.renewals
-    rollout = plan_rollout(
-        cluster, snapshot, sections.seen_redis, memory.last_step, renewals, request.rollout, mending.rollout
-    )
-    if rollout is not None and (other := leases.held_by_other(cluster, snapshot)):
+    other = leases.held_by_other(cluster, snapshot)
+
+    def due(repairing: Rollout | None) -> Rollout | None:
+        found = plan_rollout(
+            cluster, snapshot, sections.seen_redis, memory.last_step, renewals, request.rollout, repairing
+        )
+        if found is None or other is None:
+            return found
         waiting_for = f"{other}, which holds {names.disruption_lease(cluster.name)}"
-        rollout = replace(rollout, step=None, waiting_for=waiting_for)
-    return _Disruption(request, mending, rollout)
+        return replace(found, step=None, waiting_for=waiting_for)
+
+    rollout = change = due(mending.rollout)
+    if mending.rollout is not None and mending.rollout.step is not None:
+        change = due(None) or rollout
+    return _Disruption(switchover.behind(request, change), mending, rollout, change)
 
 
 def _in_place(
@@ -477,7 +489,7 @@ def _judge(
         components = conditions.with_since(components, since)
     progressing = conditions.progressing_verdict(
         components,
-        disruption.rollout,
+        disruption.change,
         in_place.growth,
         changes.migration,
         in_place.settings.behind,
@@ -593,8 +605,8 @@ def _causes(
         if memory.last_step.has_moved(memory.roles.get(component, failovers.Role()).holder, snapshot.now)
     }
     # Inside a Deployment Kubernetes takes the steps.
-    rollout = disruption.rollout
-    if rollout is not None and rollout.component == names.ORCHESTRATOR:
+    live = snapshot.children.live("Deployment", names.child(cluster.name, names.ORCHESTRATOR))
+    if live is not None and has_old_pods(live):
         found[names.ORCHESTRATOR] = "RollingChange"
     if switchover.is_followed(cluster.status.postgres.switchover, disruption.request.status):
         found[names.POSTGRES] = "Requested"
