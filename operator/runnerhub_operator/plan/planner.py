@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from .. import names
@@ -94,12 +93,6 @@ class ClusterMemory:
     marked_settings: str = ""
     failed_migration: str = ""
     runners: runners.Memory = field(default_factory=runners.Memory)
-
-    def unmarked(self, before: ClusterMemory | None) -> ClusterMemory:
-        """As it is when pods could not be marked: what they were to be marked for is new to the next visit, too."""
-        if before is None:
-            return replace(self, passwords=rotation.Known(), marked_settings="")
-        return replace(self, passwords=before.passwords, marked_settings=before.marked_settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +198,7 @@ class _Changes:
 class _Disruption:
     """The deliberate disruption that is due, and what can ask for one without a change of the spec.
 
-    `change`: the one that is due beside a repair, which comes before it.
+    `change` is what people are told of: also while a repair goes first.
     """
 
     request: switchover.Request
@@ -398,18 +391,21 @@ def _disruption(
     # A StatefulSet that is about to be written makes pods due that come before those of Deployments.
     first = any(item["kind"] == "StatefulSet" for item in (*changes.objects, *changes.anew))
     renewals = () if first else changes.renewals
-    due = partial(
-        plan_rollout, cluster, snapshot, sections.seen_redis, memory.last_step, renewals, request.rollout
-    )
-    change = due()
-    rollout = due(mending.rollout) if mending.rollout is not None else change
-    if other := leases.held_by_other(cluster, snapshot):
-        waiting_for = f"{other}, which holds {names.disruption_lease(cluster.name)}"
-        change, rollout = (
-            replace(found, step=None, waiting_for=waiting_for) if found is not None else None
-            for found in (change, rollout)
+    other = leases.held_by_other(cluster, snapshot)
+
+    def due(repairing: Rollout | None) -> Rollout | None:
+        found = plan_rollout(
+            cluster, snapshot, sections.seen_redis, memory.last_step, renewals, request.rollout, repairing
         )
-    return _Disruption(request, mending, rollout, change)
+        if found is None or other is None:
+            return found
+        waiting_for = f"{other}, which holds {names.disruption_lease(cluster.name)}"
+        return replace(found, step=None, waiting_for=waiting_for)
+
+    rollout = change = due(mending.rollout)
+    if mending.rollout is not None and mending.rollout.step is not None:
+        change = due(None) or rollout
+    return _Disruption(switchover.behind(request, change), mending, rollout, change)
 
 
 def _in_place(
@@ -493,7 +489,7 @@ def _judge(
         components = conditions.with_since(components, since)
     progressing = conditions.progressing_verdict(
         components,
-        disruption.change or disruption.rollout,
+        disruption.change,
         in_place.growth,
         changes.migration,
         in_place.settings.behind,
@@ -609,8 +605,8 @@ def _causes(
         if memory.last_step.has_moved(memory.roles.get(component, failovers.Role()).holder, snapshot.now)
     }
     # Inside a Deployment Kubernetes takes the steps.
-    rollout = disruption.rollout
-    if rollout is not None and rollout.component == names.ORCHESTRATOR:
+    live = snapshot.children.live("Deployment", names.child(cluster.name, names.ORCHESTRATOR))
+    if live is not None and has_old_pods(live):
         found[names.ORCHESTRATOR] = "RollingChange"
     if switchover.is_followed(cluster.status.postgres.switchover, disruption.request.status):
         found[names.POSTGRES] = "Requested"

@@ -2,6 +2,11 @@
 
 The stateful components come first: replicas, hand over, old primary. Then Deployments, one after the other; what
 happens inside each is Kubernetes' own rolling update.
+
+Who needs a repair or asks for a switchover must not wait for something that never ends. A repair takes nothing away
+that works, so it goes first. A switchover rests on the other members of the database and on the poolers that hold
+clients back, so it waits for the database's own change, as long as that gets on, and for poolers that stop. What
+others do meanwhile takes neither a quorum nor the service away with it: a drained node switches over at any time too.
 """
 
 from __future__ import annotations
@@ -42,6 +47,8 @@ REFUSED_SECONDS: Final = 10.0
 SHOWN_SECONDS: Final = 60.0
 # Tries of another occasion do not count.
 FORGOTTEN_SECONDS: Final = 300.0
+# Who was stopped by a step is back by then, a fetched image included, or something else is wrong with it.
+BACK_SECONDS: Final = 300.0
 
 
 class Outcome(StrEnum):
@@ -143,7 +150,7 @@ def plan_rollout(
     `renewals` are the Deployments whose pod template is to change, in order. `requested` is the switchover that
     somebody asks for, `repair` that of a broken member of the database.
     """
-    rollout = _due(cluster, snapshot, redis, renewals, requested, repair)
+    rollout = _due(cluster, snapshot, redis, last, renewals, requested, repair)
     if rollout is None or rollout.step is None:
         return rollout
     if any(pod.uid == last.deleted_uid and not pod.terminating for pod in snapshot.pods):
@@ -177,6 +184,7 @@ def _due(
     cluster: RunnerHubCluster,
     snapshot: Snapshot,
     redis: RedisStatus,
+    last: LastStep,
     renewals: Sequence[Manifest],
     requested: Rollout | None,
     repair: Rollout | None,
@@ -196,15 +204,33 @@ def _due(
     superseded = {manifest["metadata"]["labels"][names.LABEL_COMPONENT] for manifest in renewals}
     # A template that is wrong is replaced without waiting for it.
     moving = [found for found in moving if found.component not in superseded]
-    ready = [requested] if requested is not None and requested.step is not None else []
-    # What waits for a broken member would wait for ever.
     repairing = [repair] if repair is not None and repair.step is not None else []
     # One that cannot take place now, or is under way for long, holds nothing else up.
     waiting = [found for found in (repair, requested) if found is not None and found.step is None]
     waiting += [found for found in stateful if not found.holds_up]
-    stateful = [found for found in stateful if found.holds_up]
+    changing = [*moving, *(found for found in stateful if found.holds_up)]
+    asked = [requested] if requested is not None and requested.step is not None else []
+    if changing and _holds_switchover_up(cluster, snapshot, changing[0], last):
+        asked = []
     renewing = [_renew_deployment(item) for item in renewals]
-    return next(iter([*moving, *repairing, *stateful, *ready, *renewing, *stuck, *waiting]), None)
+    return next(iter([*repairing, *asked, *changing, *renewing, *stuck, *waiting]), None)
+
+
+def _holds_switchover_up(
+    cluster: RunnerHubCluster, snapshot: Snapshot, change: Rollout, last: LastStep
+) -> bool:
+    """Whether a switchover that is asked for waits for what is changed now."""
+    if change.component == names.POSTGRES:
+        # At its end it takes the request along. Who is away for another reason than its last step may be for ever.
+        stopped = last.stopped if last.is_recent(snapshot.now, BACK_SECONDS) else None
+        coming_back = stopped is not None and not shrink.is_healthy(cluster, snapshot, stopped)
+        return change.step is not None or coming_back
+    if change.component == names.POOLER:
+        # The transactions that they wait for would be cut off.
+        return any(
+            pod.terminating and not pod.is_lost(snapshot.now) for pod in snapshot.pods_of(names.POOLER)
+        )
+    return False
 
 
 def _renew_deployment(manifest: Manifest) -> Rollout:

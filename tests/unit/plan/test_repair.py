@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runnerhub_operator import names
 from runnerhub_operator.actions import ReinitializePostgres, RestartPod
 from runnerhub_operator.api import ConditionType
 from runnerhub_operator.plan import ClusterMemory, Plan, make_plan, repair
@@ -281,6 +282,21 @@ def test_a_member_that_is_lost_with_its_node_holds_nobody_up() -> None:
 def test_a_rolling_change_of_the_database_waits_and_does_not_hold_the_repair_up() -> None:
     outdated = pods(hub_postgres_0={"revision": "old"}, hub_postgres_1={"revision": "old"})
     assert step_of(broken_for(PATIENCE, pods=outdated).found).member == BROKEN
+
+
+@pytest.mark.parametrize("component", [names.POOLER, names.ORCHESTRATOR, names.LOAD_BALANCER])
+def test_a_deployment_that_does_not_get_on_holds_no_repair_up_and_is_told_all_the_while(
+    component: str,
+) -> None:
+    status = {"observedGeneration": 1, "replicas": 3, "updatedReplicas": 1}
+    renewing = {"kind": "Deployment", "metadata": {"name": f"hub-{component}"}, "status": status}
+    changes: dict[str, Any] = {"patroni": FIRST, "children": children(renewing)}
+    watch = Watch()
+    watch.visit()
+    watch.visit(**changes)
+    found = watch.stay(PATIENCE, **changes)
+    assert step_of(found).member == BROKEN
+    assert message(found, ConditionType.PROGRESSING).startswith(f"rolling change of {component}")
 
 
 def test_a_new_template_goes_first_because_it_may_mend_the_member() -> None:
