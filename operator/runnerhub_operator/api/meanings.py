@@ -168,6 +168,16 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
         "Wait while orchestrators or the database are away. An orchestrator image of your own must answer GET "
         "/api/runners/demand for pools to follow the jobs.",
     ),
+    ConditionReason.REJECTED_BY_KUBELET: Meaning(
+        "RunnersReady",
+        "The scheduler gave runners to a node whose kubelet does not take them, as UnexpectedAdmissionError, "
+        "TopologyAffinityError, OutOfcpu or Evicted. Others are tried after ten seconds, then ever later, five minutes "
+        "at most; other pools take their jobs meanwhile where labels allow it.",
+        "The message, which has the node and the kubelet's words; `kubectl describe node`; the device plugin's pod on "
+        "that node.",
+        "Mend the node or its device plugin, or cordon the node; for TopologyAffinityError ask for less in the pool's "
+        "resources.",
+    ),
     ConditionReason.UNSCHEDULABLE: Meaning(
         "components, RunnersReady",
         "No node has room for a pod, or its volume cannot be made.",

@@ -166,6 +166,8 @@ def verdict(
     if crew.decision.unserved:
         detail += "; jobs wait whose labels no pool has"
     for pool in pools:
+        if pool.rejected and _trouble(pool) is None:
+            detail += f"; {pool.name}: {pool.rejected}"
         if pool.silent:
             detail += f"; {pool.name}: {pool.silent[0]} cannot be asked whether it has a job, so it stays"
     trouble = [(pool, *found) for pool in pools if (found := _trouble(pool)) is not None]
@@ -184,6 +186,8 @@ def _trouble(pool: PoolState) -> tuple[ConditionReason, str] | None:
     """Why a pool does not grow."""
     if pool.refused:
         return ConditionReason.REFUSED_BY_API_SERVER, pool.refused[:500]
+    if pool.rejected and (pool.blocked is not None or not pool.ready):
+        return ConditionReason.REJECTED_BY_KUBELET, pool.rejected
     if pool.blocked is None:
         return None
     return blocked_by((pool.blocked,)) or (
