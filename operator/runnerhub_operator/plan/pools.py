@@ -166,7 +166,7 @@ def verdict(
     if crew.decision.unserved:
         detail += "; jobs wait whose labels no pool has"
     for pool in pools:
-        if pool.rejected and _trouble(pool) is None:
+        if pool.rejected and not _is_held_up_by_kubelets(pool):
             detail += f"; {pool.name}: {pool.rejected}"
         if pool.silent:
             detail += f"; {pool.name}: {pool.silent[0]} cannot be asked whether it has a job, so it stays"
@@ -186,7 +186,7 @@ def _trouble(pool: PoolState) -> tuple[ConditionReason, str] | None:
     """Why a pool does not grow."""
     if pool.refused:
         return ConditionReason.REFUSED_BY_API_SERVER, pool.refused[:500]
-    if pool.rejected and (pool.blocked is not None or not pool.ready):
+    if _is_held_up_by_kubelets(pool):
         return ConditionReason.REJECTED_BY_KUBELET, pool.rejected
     if pool.blocked is None:
         return None
@@ -194,3 +194,9 @@ def _trouble(pool: PoolState) -> tuple[ConditionReason, str] | None:
         ConditionReason.UNAVAILABLE,
         f"pod {pool.blocked.name} is not ready for too long: read its last words with kubectl logs",
     )
+
+
+def _is_held_up_by_kubelets(pool: PoolState) -> bool:
+    """Also while others are tried in the place of those that were rejected."""
+    held_up = bool(pool.blocked.rejected) if pool.blocked is not None else not pool.ready
+    return bool(pool.rejected) and held_up

@@ -134,6 +134,9 @@ def test_runners_that_a_kubelet_rejects_are_told_and_also_while_others_are_tried
     taken = told(live_runner(wanted))
     assert (taken.status, why in taken.message) == ("True", True)
     assert told(memory=Memory()).status == "True"
+    waiting = live_runner(wanted, 1, node="", ready=False, waiting_reason="Unschedulable")
+    both = told(refused, waiting)
+    assert (both.reason, why in both.message) == ("Unschedulable", True)
 
 
 def test_jobs_that_no_pool_can_take_are_told() -> None:

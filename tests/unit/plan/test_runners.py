@@ -49,7 +49,9 @@ def jobs(**waiting: int) -> tuple[tuple[frozenset[str], int], ...]:
 
 
 def rejected(slot: int, of: str = "linux", **changes: Any) -> Pod:
-    return runner(slot, of, **{"ready": False, "ip": "", "ended": True, "rejected": "OutOfcpu: no cpu"} | changes)
+    return runner(
+        slot, of, **{"ready": False, "ip": "", "ended": True, "rejected": "OutOfcpu: no cpu"} | changes
+    )
 
 
 def demand(*busy: Pod, **waiting: int) -> Demand:
