@@ -273,6 +273,7 @@ def _runners(view: View) -> Iterator[Step]:
         return
     commands: Mapping[str, str] = {
         ConditionReason.REFUSED_BY_API_SERVER: "kubectl describe resourcequota",
+        ConditionReason.REJECTED_BY_KUBELET: "kubectl describe nodes",
         ConditionReason.DEMAND_UNKNOWN: "kubectl runnerhub logs orchestrator --since 10m",
     }
     command = commands.get(runners.reason, "kubectl runnerhub logs runner --since 10m")

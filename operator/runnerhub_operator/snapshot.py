@@ -176,8 +176,9 @@ class Pod:
     `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator. `ready_unknown`: its node is
     silent. `gone_by`: when it is to be gone at the latest, if it is being deleted. `ended`: the containers have ended
     for good, as after an eviction; `last_words` is what one of them left that ended badly. Of runners: `pool`,
-    the `template` and `layout` that they were made from, `marked_busy`, the mark of those that have a job, and `since`
-    when they have been ready or not, from their first start on.
+    the `template` and `layout` that they were made from, `marked_busy`, the mark of those that have a job, `since`
+    when they have been ready or not, from their first start on, and `rejected`, why the kubelet ended one before any
+    container of it had run.
     """
 
     name: str
@@ -201,6 +202,7 @@ class Pod:
     layout: str = ""
     marked_busy: bool = False
     since: str = ""
+    rejected: str = ""
 
     @classmethod
     def of(cls, body: Manifest) -> Pod:
@@ -250,6 +252,7 @@ class Pod:
             layout=sys.intern(annotations.get(names.ANNOTATION_LAYOUT, "")) if pool else "",
             marked_busy=labels.get(names.LABEL_BUSY) == "true",
             since=_since(body, ready) if pool else "",
+            rejected=_rejected(status) if pool else "",
         )
 
     def is_lost(self, now: datetime) -> bool:
@@ -274,6 +277,22 @@ def _since(body: Manifest, ready: Manifest) -> str:
     ]
     # All are written the same way, in UTC.
     return max(changed, *started) if started else changed
+
+
+def _rejected(status: Manifest) -> str:
+    """What the kubelet said of a pod that the scheduler gave to it, and that it does not take; "" when it took it.
+
+    It is Failed then, and no container of it has run.
+    Source: https://github.com/kubernetes/kubernetes/blob/v1.31.0/pkg/kubelet/kubelet.go, rejectPod
+    """
+    if status.get("phase") != "Failed" or any(map(_has_run, status.get("containerStatuses", ()))):
+        return ""
+    return ": ".join(str(status[key]) for key in ("reason", "message") if status.get(key)) or "Failed"
+
+
+def _has_run(container: Manifest) -> bool:
+    states = container.get("state", {}).values()
+    return bool(container.get("restartCount")) or any(state.get("startedAt") for state in states)
 
 
 # What a claim tells of its way to a new size, what went wrong first.

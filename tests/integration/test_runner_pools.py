@@ -31,6 +31,14 @@ GPU: dict[str, Any] = {
     "coolDownSeconds": 0,
     "nodeSelector": {"example.com/gpu": "true"},
 }
+# More than a node has: the kubelets of the stage reject such runners.
+LARGE: dict[str, Any] = {
+    "name": "large",
+    "labels": ["self-hosted", "linux", "large"],
+    "maxReplicas": 4,
+    "coolDownSeconds": 0,
+    "resources": {"requests": {"cpu": "2000"}},
+}
 OTHER = "example.test/runner:2"
 
 
@@ -135,6 +143,26 @@ def test_a_pool_follows_the_jobs_and_one_that_cannot_be_scheduled_holds_no_other
     tell(hub)
     wait_for("pools at their least number", lambda: len(runners(hub)) == 1, 60)
     assert condition(hub)["status"] == "True"
+
+
+def test_runners_that_kubelets_reject_are_not_made_anew_all_the_time_and_others_take_their_jobs(
+    hub: Kubectl,
+) -> None:
+    apply(hub, LINUX, LARGE)
+    tell(hub, large=2)
+    wait_for("it to be told", lambda: condition(hub)["reason"] == "RejectedByKubelet", 60)
+    assert "OutOfcpu: Pod was rejected" in condition(hub)["message"]
+    made: set[str] = set()
+    for _ in range(25):
+        made |= {pod["metadata"]["uid"] for pod in pods(hub, "large")}
+        assert condition(hub)["reason"] == "RejectedByKubelet", "also while others are tried"
+        wait_until_time_passed(1)
+    assert 2 < len(made) <= 8
+    tell(hub, large=2, linux=4)
+    wait_for("runners for the others", lambda: len(runners(hub, "linux")) == 4, 60)
+    tell(hub)
+    wait_for("pools at their least number", lambda: len(runners(hub)) == 1, 60)
+    wait_for("nothing to be told", lambda: condition(hub)["status"] == "True", 60)
 
 
 def test_busy_runners_are_protected_and_only_idle_ones_are_stopped(hub: Kubectl) -> None:

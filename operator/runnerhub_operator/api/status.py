@@ -62,6 +62,7 @@ class ConditionReason(StrEnum):
     ROUTE_NOT_ACCEPTED = "RouteNotAccepted"
     NOT_OBSERVED = "NotObserved"
     DEMAND_UNKNOWN = "DemandUnknown"
+    REJECTED_BY_KUBELET = "RejectedByKubelet"
     # Of a component whose pods cannot start, in the words of Kubernetes
     UNSCHEDULABLE = "Unschedulable"
     ERR_IMAGE_PULL = "ErrImagePull"

@@ -166,6 +166,8 @@ def verdict(
     if crew.decision.unserved:
         detail += "; jobs wait whose labels no pool has"
     for pool in pools:
+        if pool.rejected and not _is_held_up_by_kubelets(pool):
+            detail += f"; {pool.name}: {pool.rejected}"
         if pool.silent:
             detail += f"; {pool.name}: {pool.silent[0]} cannot be asked whether it has a job, so it stays"
     trouble = [(pool, *found) for pool in pools if (found := _trouble(pool)) is not None]
@@ -184,9 +186,17 @@ def _trouble(pool: PoolState) -> tuple[ConditionReason, str] | None:
     """Why a pool does not grow."""
     if pool.refused:
         return ConditionReason.REFUSED_BY_API_SERVER, pool.refused[:500]
+    if _is_held_up_by_kubelets(pool):
+        return ConditionReason.REJECTED_BY_KUBELET, pool.rejected
     if pool.blocked is None:
         return None
     return blocked_by((pool.blocked,)) or (
         ConditionReason.UNAVAILABLE,
         f"pod {pool.blocked.name} is not ready for too long: read its last words with kubectl logs",
     )
+
+
+def _is_held_up_by_kubelets(pool: PoolState) -> bool:
+    """Also while others are tried in the place of those that were rejected."""
+    held_up = bool(pool.blocked.rejected) if pool.blocked is not None else not pool.ready
+    return bool(pool.rejected) and held_up

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from .. import names
@@ -43,6 +43,9 @@ SILENT_SECONDS: Final = 60.0
 KNOWN_SECONDS: Final = 60.0
 # What a quota or a policy refused it may allow a little later.
 REFUSED_SECONDS: Final = 30.0
+# What a kubelet rejected is tried again after the first of these, then at intervals twice as long each time.
+REJECTED_SECONDS: Final = 10.0
+REJECTED_MOST_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +65,31 @@ class Silence:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejection:
+    """Kubelets have rejected runners of a pool `since` then, and some were there last `at`; these stay `until` then,
+    so that no others are made for the same nodes. `text`: which, where and why.
+    """
+
+    text: str
+    since: datetime
+    at: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """`known_since`: the demand has been known since then, but for short gaps, and last `known_at`.
 
-    `refused`: what the API server said when it refused a runner of a pool, and when. `silent`: by uid. `idle_since`:
-    by uid, of runners that were idle since then although they were needed. Losing all costs only time.
+    `refused`: what the API server said when it refused a runner of a pool, and when. `rejected`: by pool. `silent`: by
+    uid. `idle_since`: by uid, of runners that were idle since then although they were needed. Losing all costs only
+    time.
     """
 
     windows: Mapping[str, Window] = field(default_factory=dict)
     known_since: datetime | None = None
     known_at: datetime | None = None
     refused: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
+    rejected: Mapping[str, Rejection] = field(default_factory=dict)
     silent: Mapping[str, Silence] = field(default_factory=dict)
     idle_since: Mapping[str, datetime] = field(default_factory=dict)
 
@@ -88,7 +105,8 @@ class Memory:
 class PoolState:
     """What is told of a pool. `blocked`: a pod that cannot start, for whose sake the pool does not grow.
 
-    `silent`: names of pods that should go and could not be asked, more than once.
+    `rejected`: what a kubelet said that rejects pods of it, now or a moment ago, "" when none does. `silent`: names of
+    pods that should go and could not be asked, more than once.
     """
 
     name: str
@@ -99,6 +117,7 @@ class PoolState:
     queued: int
     blocked: Pod | None = None
     refused: str = ""
+    rejected: str = ""
     silent: tuple[str, ...] = ()
 
 
@@ -183,6 +202,11 @@ def plan_pools(
         for name, (text, at) in memory.refused.items()
         if (now - at).total_seconds() < REFUSED_SECONDS
     }
+    rejected = {
+        view.pool.name: found
+        for view in views
+        if (found := _hold_rejected(view, memory.rejected.get(view.pool.name), now)) is not None
+    }
     unserved = _assign(views, demand) if demand is not None else 0
     memory = _after(memory, demand, {pod.uid for pod in pods}, now)
     known_since = memory.known_since
@@ -197,7 +221,7 @@ def plan_pools(
     stop: list[StopRunner] = []
     for view in views:
         _fill_up(view)
-        stop += [_stop(pod, "it has ended", ask=False) for pod in view.ended]
+        stop += [_stop(pod, "it has ended") for pod in view.ended]
         if demand is not None and known_since is not None:
             window = _window(view, memory.windows.get(view.pool.name), now)
             if window is not None:
@@ -212,11 +236,11 @@ def plan_pools(
         create=create,
         stop=tuple(stop),
         mark=_marks([pod for pod in pods if pod.uid not in going], demand),
-        pools=tuple(_state(view, demand, refused, memory.silent) for view in views),
+        pools=tuple(_state(view, demand, refused, rejected, memory.silent) for view in views),
         waiting=sum(jobs for _, jobs in demand.waiting) if demand is not None else 0,
         unserved=unserved,
         moving=bool(create or stop or any(view.starting for view in views)),
-        memory=replace(memory, windows=windows, refused=refused),
+        memory=replace(memory, windows=windows, refused=refused, rejected=rejected),
     )
 
 
@@ -247,7 +271,7 @@ def _sorted(pool: RunnerPoolSpec, pods: list[Pod], demand: Demand | None, now: d
             if not busy:
                 (view.lost if pod.ready_unknown else view.going).append(pod)
         elif pod.ended:
-            view.ended.append(pod)
+            (view.sick if pod.rejected else view.ended).append(pod)
         elif busy:
             view.busy.append(pod)
         elif pod.ready:
@@ -264,6 +288,23 @@ def _sorted(pool: RunnerPoolSpec, pods: list[Pod], demand: Demand | None, now: d
         else:
             view.starting.append(pod)
     return view
+
+
+def _hold_rejected(view: _View, before: Rejection | None, now: datetime) -> Rejection | None:
+    """Count those that a kubelet rejected as ended only when it is time to try others."""
+    found = [pod for pod in view.sick if pod.rejected]
+    if not found:
+        # Those that are tried now may not have been judged yet.
+        return before if before is not None and _seconds(before.at, now) < GAP_SECONDS else None
+    text = f"node {found[0].node} rejected pod {found[0].name}: {found[0].rejected}"[:500]
+    if before is None:
+        return Rejection(text, now, now, now + timedelta(seconds=REJECTED_SECONDS))
+    if now < before.until:
+        return replace(before, text=text, at=now)
+    view.sick = [pod for pod in view.sick if not pod.rejected]
+    view.ended += found
+    wait = min(REJECTED_MOST_SECONDS, _seconds(before.since, now))
+    return Rejection(text, before.since, now, now + timedelta(seconds=wait))
 
 
 def _is_late(pod: Pod, now: datetime) -> bool:
@@ -427,7 +468,7 @@ def _stops(
         *(
             _stop(pod, "it was not ready for too long", force=True)
             for pod in sick
-            if _is_late(pod, now) and not pod.cannot_start
+            if _is_late(pod, now) and not pod.cannot_start and not pod.rejected
         ),
         *(
             _stop(pod, "it took no job for too long although one waited", force=True)
@@ -459,7 +500,8 @@ def _abandoned(
 
 
 def _stop(pod: Pod, reason: str, *, ask: bool = True, force: bool = False) -> StopRunner:
-    return StopRunner(pod.name, pod.uid, pod.pool, pod.ip, reason, ask=ask, force=force)
+    # Who has ended says nothing, and the address may be another's by now.
+    return StopRunner(pod.name, pod.uid, pod.pool, pod.ip, reason, ask=ask and not pod.ended, force=force)
 
 
 def _creations(
@@ -496,6 +538,7 @@ def _state(
     view: _View,
     demand: Demand | None,
     refused: Mapping[str, tuple[str, datetime]],
+    rejected: Mapping[str, Rejection],
     silent: Mapping[str, Silence],
 ) -> PoolState:
     pool = view.pool
@@ -509,6 +552,7 @@ def _state(
         queued=view.queued,
         blocked=view.blocked,
         refused=refused[pool.name][0] if pool.name in refused else "",
+        rejected=rejected[pool.name].text if pool.name in rejected else "",
         silent=tuple(
             pod.name for pod in view.pods if (quiet := silent.get(pod.uid)) and quiet.since < quiet.at
         ),
