@@ -64,7 +64,7 @@ class _HttpProtocol(_Protocol):
 
 
 class PoolerProtocol(_HttpProtocol):
-    """POST /pause, /resume, /checkpoint and /leave, GET /healthz and /needs: nobody is connected, so nobody has to wait."""
+    """POST /pause, /resume, /checkpoint and /leave, GET /healthz and /needs: nobody is connected, so nobody waits."""
 
     def _answer(self, method: str, path: str, _body: bytes) -> tuple[str, str]:
         if method == "POST" and path in ("/pause", "/resume", "/checkpoint", "/leave"):
