@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import logging
 import random
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -32,8 +34,15 @@ KEEP_FINISHED = 1000
 STALLED_LIMIT = 1_000_000
 # A master without replicas refuses writes and answers reads: it is well again when no write failed lately.
 CALM_SECONDS = 2.0
-PUT_BACK_SECONDS = (0.5, 2.0)
+# Jobs that no runner took that could: <...>:jobs:<their labels> holds them by age, and <...>:labels:<one of the labels>
+# all such sets of labels. What is in neither comes back by itself after its delay: as long as the job has waited, within
+# these bounds, so that however many of them cost little.
+PARKED = "runnerhub:parked"
+PARKED_SECONDS = (60.0, 3600.0)
+FORGET_PARKED_SECONDS = 7200
 ALIVE_STATES = ("waiting", "active", "delayed", "prioritized", "paused")
+# Of each state: more in one answer keep Redis from all others for long.
+IDS_PER_PAGE = 10_000
 # BullMQ reports a lost lock or a missing entry as TypeError; Scripts.finishedErrors in its scripts.py.
 _GONE = ("Missing key", "Missing lock", "Lock mismatch", "Job ")
 COUNTED_STATES = ("waiting", "active", "delayed", "completed", "failed")
@@ -47,6 +56,11 @@ class Entry:
     labels: frozenset[str]
     token: str
     handle: Any
+
+
+def folded(labels: Iterable[str]) -> frozenset[str]:
+    """GitHub's labels are the same in upper and lower case: `runs-on: [self-hosted, Linux]` finds a runner `linux`."""
+    return frozenset(label.casefold() for label in labels)
 
 
 class JobQueue:
@@ -121,14 +135,79 @@ class JobQueue:
             return None
         return entry
 
-    async def put_back(self, entry: Entry, *, at_once: bool = False) -> None:
-        """Let others have the entry, a moment later so that it does not come straight back here."""
-        milliseconds = 1 if at_once else int(random.uniform(*PUT_BACK_SECONDS) * 1000)  # noqa: S311 - jitter
+    async def put_back(self, entry: Entry) -> None:
+        """Let others have the entry at once."""
         await self._bounded(
             self._worker.backend.moveToDelayed(
-                entry.handle.id, round(time.time() * 1000), milliseconds, entry.token, {"skipAttempt": True}
+                entry.handle.id, round(time.time() * 1000), 1, entry.token, {"skipAttempt": True}
             )
         )
+
+    async def park(self, entry: Entry, labels: frozenset[str]) -> None:
+        """Put aside an entry that no runner here can take, until `unpark` finds it or its delay ends.
+
+        `labels`: those of all runners here, in one case.
+        """
+        asked = folded(entry.labels)
+        jobs = json.dumps(sorted(asked))
+        # Runners look by their own labels: under one that none of them has, it is in nobody's way.
+        label = min(asked - labels or asked, default="")
+        now, since = time.time(), entry.handle.timestamp
+        shortest, longest = PARKED_SECONDS
+        delay = min(max(now - since / 1000, shortest), longest) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+        scripts = self._worker.backend.scripts
+        keys, arguments = scripts.moveToDelayedArgs(
+            entry.handle.id, round(now * 1000), entry.token, int(delay * 1000), {"skipAttempt": True}
+        )
+        async with self._client.pipeline(transaction=True) as pipe:
+            pipe.zadd(f"{PARKED}:jobs:{jobs}", {entry.handle.id: since})
+            pipe.expire(f"{PARKED}:jobs:{jobs}", FORGET_PARKED_SECONDS)
+            pipe.zadd(f"{PARKED}:labels:{label}", {jobs: now})
+            pipe.zremrangebyscore(f"{PARKED}:labels:{label}", "-inf", now - FORGET_PARKED_SECONDS)
+            pipe.expire(f"{PARKED}:labels:{label}", FORGET_PARKED_SECONDS)
+            await scripts.commands["moveToDelayed"](keys=keys, args=arguments, client=pipe)
+            *_, code = await self._bounded(pipe.execute())
+        if code < 0:
+            raise EntryGoneError(f"entry {entry.handle.id} is not held under this token: {code}")
+
+    async def unpark(self, wanted: Mapping[frozenset[str], int]) -> None:
+        """Let entries wait again that runners here can take: so many for those with these labels, the oldest first."""
+        if not wanted:
+            return
+        async with self._client.pipeline(transaction=False) as pipe:
+            for label in frozenset({""}).union(*wanted):
+                pipe.zrange(f"{PARKED}:labels:{label}", 0, -1)
+            found = {
+                jobs: frozenset(json.loads(jobs))
+                for sets in await self._bounded(pipe.execute())
+                for jobs in sets
+            }
+        able = {jobs: asked for jobs, asked in found.items() if any(asked <= labels for labels in wanted)}
+        if not able:
+            return
+        async with self._client.pipeline(transaction=False) as pipe:
+            for jobs in able:
+                pipe.zrange(f"{PARKED}:jobs:{jobs}", 0, sum(wanted.values()) - 1, withscores=True)
+            ranges = await self._bounded(pipe.execute())
+        parked = sorted(
+            (since, identifier, jobs)
+            for jobs, entries in zip(able, ranges, strict=True)
+            for identifier, since in entries
+        )
+        chosen: dict[str, str] = {}
+        for labels, number in wanted.items():
+            fit = ((name, jobs) for _, name, jobs in parked if name not in chosen and able[jobs] <= labels)
+            chosen |= dict(itertools.islice(fit, number))
+        if not chosen:
+            return
+        scripts = self._queue.backend.scripts
+        async with self._client.pipeline(transaction=True) as pipe:
+            for identifier, jobs in chosen.items():
+                pipe.zrem(f"{PARKED}:jobs:{jobs}", identifier)
+                # Its answer is of no matter: one that is not delayed waits already, or somebody has it.
+                keys, arguments = scripts.promoteArgs(identifier)
+                await scripts.commands["promote"](keys=keys, args=arguments, client=pipe)
+            await self._bounded(pipe.execute())
 
     async def finish(self, entry_id: int, token: str, result: dict[str, Any]) -> None:
         """Show the job as completed. Best effort: an entry that stays is discarded by the next claim."""
@@ -156,9 +235,21 @@ class JobQueue:
         return stalled
 
     async def alive_job_ids(self) -> list[int]:
-        """Ids of all jobs that wait or are held, seen at one moment."""
-        ids: list[str] = await self._bounded(self._queue.backend.getRanges(list(ALIVE_STATES), 0, -1))
-        return [number for number in (_number(identifier, {}) for identifier in ids) if number]
+        """Ids of all jobs that wait or are held. Of very many it may miss some that move meanwhile: see `is_alive`."""
+        found: list[int] = []
+        for start in itertools.count(0, IDS_PER_PAGE):
+            ids: list[str] = await self._bounded(
+                self._queue.backend.getRanges(list(ALIVE_STATES), start, start + IDS_PER_PAGE - 1)
+            )
+            found += filter(None, (_number(identifier, {}) for identifier in ids))
+            if len(ids) < IDS_PER_PAGE:
+                break
+        return found
+
+    async def is_alive(self, job_id: int) -> bool:
+        """Whether the job waits or is held."""
+        state: str = await self._bounded(self._queue.backend.getState(f"{ID_PREFIX}{job_id}"))
+        return state in ALIVE_STATES
 
     async def counts(self) -> dict[str, int]:
         """Number of entries per state."""
