@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from bullmq import Queue, Worker
 from redis.exceptions import RedisError
@@ -34,12 +34,14 @@ KEEP_FINISHED = 1000
 STALLED_LIMIT = 1_000_000
 # A master without replicas refuses writes and answers reads: it is well again when no write failed lately.
 CALM_SECONDS = 2.0
-# Jobs that no runner took that could: <...>:jobs:<their labels> holds them by age, and <...>:labels:<one of the labels>
-# all such sets of labels. What is in neither comes back by itself after its delay: as long as the job has waited, within
-# these bounds, so that however many of them cost little.
+# Jobs that met only runners that cannot take them are delayed, and found by their labels when one comes that can:
+# <...>:jobs:<labels> has those that ask for these labels, by age, and <...>:labels:<label> such lists of labels.
 PARKED = "runnerhub:parked"
+# The delay is only for those that get lost there: as long as the job has waited already, within these bounds, so that
+# those that wait for weeks cost next to nothing.
 PARKED_SECONDS = (60.0, 3600.0)
 FORGET_PARKED_SECONDS = 7200
+SPARE_PARKED = 100
 ALIVE_STATES = ("waiting", "active", "delayed", "prioritized", "paused")
 # Of each state: more in one answer keep Redis from all others for long.
 IDS_PER_PAGE = 10_000
@@ -56,6 +58,15 @@ class Entry:
     labels: frozenset[str]
     token: str
     handle: Any
+
+
+class _Parked(NamedTuple):
+    """A job that is parked, or was: since when it is in the queue, its id, the key that has it, and its labels."""
+
+    since: float
+    name: str
+    key: str
+    asked: frozenset[str]
 
 
 def folded(labels: Iterable[str]) -> frozenset[str]:
@@ -159,6 +170,7 @@ class JobQueue:
         keys, arguments = scripts.moveToDelayedArgs(
             entry.handle.id, round(now * 1000), entry.token, int(delay * 1000), {"skipAttempt": True}
         )
+        # At one moment, so that none is delayed for long that nobody finds.
         async with self._client.pipeline(transaction=True) as pipe:
             pipe.zadd(f"{PARKED}:jobs:{jobs}", {entry.handle.id: since})
             pipe.expire(f"{PARKED}:jobs:{jobs}", FORGET_PARKED_SECONDS)
@@ -168,46 +180,60 @@ class JobQueue:
             await scripts.commands["moveToDelayed"](keys=keys, args=arguments, client=pipe)
             *_, code = await self._bounded(pipe.execute())
         if code < 0:
-            raise EntryGoneError(f"entry {entry.handle.id} is not held under this token: {code}")
+            raise EntryGoneError(f"entry {entry.handle.id} is not held under this token ({code})")
 
     async def unpark(self, wanted: Mapping[frozenset[str], int]) -> None:
-        """Let entries wait again that runners here can take: so many for those with these labels, the oldest first."""
-        if not wanted:
-            return
+        """Let parked entries wait again, the oldest first, as many as there are runners that can take them.
+
+        `wanted`: the number of runners by their labels in one case.
+        """
+        while wanted and await self._unpark(wanted):
+            pass
+
+    async def _unpark(self, wanted: Mapping[frozenset[str], int]) -> bool:
+        """One step; whether it found only what is parked no longer, so that there may be more behind it."""
+        parked = await self._parked(wanted)
+        if not parked:
+            return False
+        names = [entry.name for entry in parked]
+        scores = await self._bounded(self._client.zmscore(f"{PREFIX}:{QUEUE_NAME}:delayed", names))
+        delayed = {name for name, score in zip(names, scores, strict=True) if score is not None}
+        chosen: dict[str, str] = {}
+        for labels, runners in wanted.items():
+            left = runners
+            for entry in parked:
+                if left and entry.name not in chosen and entry.asked <= labels:
+                    chosen[entry.name] = entry.key
+                    left -= entry.name in delayed
+        scripts = self._queue.backend.scripts
+        async with self._client.pipeline(transaction=True) as pipe:
+            for name, key in chosen.items():
+                pipe.zrem(key, name)
+                # What is not delayed by now it leaves alone.
+                keys, arguments = scripts.promoteArgs(name)
+                await scripts.commands["promote"](keys=keys, args=arguments, client=pipe)
+            await self._bounded(pipe.execute())
+        return delayed.isdisjoint(chosen)
+
+    async def _parked(self, wanted: Mapping[frozenset[str], int]) -> list[_Parked]:
+        """The oldest of those that these runners can take, and some more for those that are parked no longer."""
         async with self._client.pipeline(transaction=False) as pipe:
             for label in frozenset({""}).union(*wanted):
                 pipe.zrange(f"{PARKED}:labels:{label}", 0, -1)
-            found = {
-                jobs: frozenset(json.loads(jobs))
-                for sets in await self._bounded(pipe.execute())
-                for jobs in sets
-            }
-        able = {jobs: asked for jobs, asked in found.items() if any(asked <= labels for labels in wanted)}
-        if not able:
-            return
+            known = set().union(*await self._bounded(pipe.execute()))
+        asked = {labels: frozenset(json.loads(labels)) for labels in known}
+        able = [labels for labels in known if any(asked[labels] <= runners for runners in wanted)]
         async with self._client.pipeline(transaction=False) as pipe:
-            for jobs in able:
-                pipe.zrange(f"{PARKED}:jobs:{jobs}", 0, sum(wanted.values()) - 1, withscores=True)
-            ranges = await self._bounded(pipe.execute())
-        parked = sorted(
-            (since, identifier, jobs)
-            for jobs, entries in zip(able, ranges, strict=True)
-            for identifier, since in entries
+            for labels in able:
+                pipe.zrange(
+                    f"{PARKED}:jobs:{labels}", 0, sum(wanted.values()) + SPARE_PARKED, withscores=True
+                )
+            found = await self._bounded(pipe.execute())
+        return sorted(
+            _Parked(since, name, f"{PARKED}:jobs:{labels}", asked[labels])
+            for labels, entries in zip(able, found, strict=True)
+            for name, since in entries
         )
-        chosen: dict[str, str] = {}
-        for labels, number in wanted.items():
-            fit = ((name, jobs) for _, name, jobs in parked if name not in chosen and able[jobs] <= labels)
-            chosen |= dict(itertools.islice(fit, number))
-        if not chosen:
-            return
-        scripts = self._queue.backend.scripts
-        async with self._client.pipeline(transaction=True) as pipe:
-            for identifier, jobs in chosen.items():
-                pipe.zrem(f"{PARKED}:jobs:{jobs}", identifier)
-                # Its answer is of no matter: one that is not delayed waits already, or somebody has it.
-                keys, arguments = scripts.promoteArgs(identifier)
-                await scripts.commands["promote"](keys=keys, args=arguments, client=pipe)
-            await self._bounded(pipe.execute())
 
     async def finish(self, entry_id: int, token: str, result: dict[str, Any]) -> None:
         """Show the job as completed. Best effort: an entry that stays is discarded by the next claim."""
