@@ -162,7 +162,7 @@ class JobQueue:
         asked = folded(entry.labels)
         jobs = json.dumps(sorted(asked))
         # Runners look by their own labels: under one that none of them has, it is in nobody's way.
-        label = min(asked - labels or asked, default="")
+        where = _where(min(asked - labels or asked, default=""))
         now, since = time.time(), entry.handle.timestamp
         shortest, longest = PARKED_SECONDS
         delay = min(max(now - since / 1000, shortest), longest) * random.uniform(0.5, 1)  # noqa: S311 - jitter
@@ -174,9 +174,9 @@ class JobQueue:
         async with self._client.pipeline(transaction=True) as pipe:
             pipe.zadd(f"{PARKED}:jobs:{jobs}", {entry.handle.id: since})
             pipe.expire(f"{PARKED}:jobs:{jobs}", FORGET_PARKED_SECONDS)
-            pipe.zadd(f"{PARKED}:labels:{label}", {jobs: now})
-            pipe.zremrangebyscore(f"{PARKED}:labels:{label}", "-inf", now - FORGET_PARKED_SECONDS)
-            pipe.expire(f"{PARKED}:labels:{label}", FORGET_PARKED_SECONDS)
+            pipe.zadd(where, {jobs: now})
+            pipe.zremrangebyscore(where, "-inf", now - FORGET_PARKED_SECONDS)
+            pipe.expire(where, FORGET_PARKED_SECONDS)
             await scripts.commands["moveToDelayed"](keys=keys, args=arguments, client=pipe)
             *_, code = await self._bounded(pipe.execute())
         if code < 0:
@@ -219,7 +219,7 @@ class JobQueue:
         """The oldest of those that these runners can take, and some more for those that are parked no longer."""
         async with self._client.pipeline(transaction=False) as pipe:
             for label in frozenset({""}).union(*wanted):
-                pipe.zrange(f"{PARKED}:labels:{label}", 0, -1)
+                pipe.zrange(_where(label), 0, -1)
             known = set().union(*await self._bounded(pipe.execute()))
         asked = {labels: frozenset(json.loads(labels)) for labels in known}
         able = [labels for labels in known if any(asked[labels] <= runners for runners in wanted)]
@@ -313,6 +313,11 @@ class JobQueue:
             else:
                 log.warning("queue does not answer", extra={"error": f"{type(error).__name__}: {error}"})
         self._available = available
+
+
+def _where(label: str) -> str:
+    """The key of the lists of labels that are found by this one, which may be any text."""
+    return f"{PARKED}:labels:{json.dumps(label)}"
 
 
 def _number(identifier: Any, data: dict[str, Any]) -> int:

@@ -152,6 +152,14 @@ async def test_what_is_forgotten_comes_back_by_itself(pods, queue, client, post,
         assert (await pods[0].next_entry(GPU, 600)).job_id == 1
 
 
+async def test_labels_may_be_any_text(pods, queue, post):
+    for number, label in enumerate(("\ud800", "", 'a b\n"c"', "ÄÖ"), 1):
+        await post(number, label)
+    async with idle_runner(pods[0], LINUX):
+        await until_parked(queue, 4)
+    assert (await pods[0].next_entry(frozenset({"äö"}), 600)).job_id == 4
+
+
 async def test_an_entry_that_somebody_else_holds_stays_there(queue, client, post):
     await post(1, "gpu")
     entry = await queue.take("token-1")
