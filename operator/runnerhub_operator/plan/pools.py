@@ -29,6 +29,7 @@ from .runners import Decision, Memory, PoolState, plan_pools
 
 # The API server takes no longer lists into the status than the schema says.
 _MAX_POOLS: Final = 64
+_LABELS_TOLD: Final = 200
 # Numbers that follow the jobs are told no sooner than this after the last time.
 COUNT_SECONDS: Final = 30.0
 
@@ -164,7 +165,8 @@ def verdict(
     # No numbers that follow the jobs: the status has them, and a message is written whenever it changes.
     detail = "; ".join(f"{pool.name}: {pool.ready} ready" for pool in pools)
     if crew.decision.unserved:
-        detail += "; jobs wait whose labels no pool has"
+        labels = ", ".join(crew.decision.unserved_labels)[:_LABELS_TOLD]
+        detail += f"; jobs wait whose labels no pool has, the oldest for {labels}"
     for pool in pools:
         if pool.rejected and not _is_held_up_by_kubelets(pool):
             detail += f"; {pool.name}: {pool.rejected}"

@@ -123,7 +123,8 @@ class PoolState:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`create`: pool and slot of each runner to start. `unserved`: jobs whose labels no pool has.
+    """`create`: pool and slot of each runner to start. `unserved`: jobs whose labels no pool has; `unserved_labels`:
+    those that the oldest of them asks for.
 
     `moving`: runners are on their way, look again soon.
     """
@@ -134,6 +135,7 @@ class Decision:
     pools: tuple[PoolState, ...]
     waiting: int
     unserved: int
+    unserved_labels: tuple[str, ...]
     moving: bool
     memory: Memory
 
@@ -207,7 +209,7 @@ def plan_pools(
         for view in views
         if (found := _hold_rejected(view, memory.rejected.get(view.pool.name), now)) is not None
     }
-    unserved = _assign(views, demand) if demand is not None else 0
+    unserved, unserved_labels = _assign(views, demand) if demand is not None else (0, ())
     memory = _after(memory, demand, {pod.uid for pod in pods}, now)
     known_since = memory.known_since
     skipped = {uid for uid, found in memory.silent.items() if _seconds(found.at, now) < SILENT_SECONDS}
@@ -239,6 +241,7 @@ def plan_pools(
         pools=tuple(_state(view, demand, refused, rejected, memory.silent) for view in views),
         waiting=sum(jobs for _, jobs in demand.waiting) if demand is not None else 0,
         unserved=unserved,
+        unserved_labels=unserved_labels,
         moving=bool(create or stop or any(view.starting for view in views)),
         memory=replace(memory, windows=windows, refused=refused, rejected=rejected),
     )
@@ -324,17 +327,21 @@ def _folded(labels: Iterable[str]) -> frozenset[str]:
     return frozenset(label.casefold() for label in labels)
 
 
-def _assign(views: list[_View], demand: Demand) -> int:
-    """Give the jobs that wait to runners that are free, then to new ones; the number of jobs that no pool can take.
+def _assign(views: list[_View], demand: Demand) -> tuple[int, tuple[str, ...]]:
+    """Give the jobs that wait to runners that are free, then to new ones; the number of jobs that no pool can take, and
+    the labels of the oldest of them.
 
     Pools that cannot grow come last: the jobs that others can take do not wait for them.
     """
     groups: dict[tuple[int, ...], int] = {}
+    oldest: tuple[str, ...] = ()
     offered = [_folded(view.pool.labels) for view in views]
     for asked, jobs in demand.waiting:
         labels = _folded(asked)
         able = tuple(number for number, of_pool in enumerate(offered) if labels <= of_pool)
         groups[able] = groups.get(able, 0) + jobs
+        if not able:
+            oldest = oldest or tuple(sorted(asked))
         for number in able:
             views[number].queued += jobs
     unserved = groups.pop((), 0)
@@ -354,7 +361,7 @@ def _assign(views: list[_View], demand: Demand) -> int:
             taken = max(0, min(waiting, pending))
             view.needed += taken
             waiting -= taken
-    return unserved
+    return unserved, oldest
 
 
 def _grow(views: list[_View], left: dict[tuple[int, ...], int]) -> None:

@@ -140,9 +140,10 @@ def test_runners_that_a_kubelet_rejects_are_told_and_also_while_others_are_tried
 
 
 def test_jobs_that_no_pool_can_take_are_told() -> None:
-    found = plan(spec(), live_runner(spec()), demand=Demand(((frozenset({"gpu"}), 7),), frozenset()))
-    assert "jobs wait whose labels no pool has" in condition(found).message
-    assert found.status.runners.queued == 7
+    waiting = ((frozenset({"gpu", "big"}), 7), (frozenset({"other"}), 1))
+    found = plan(spec(), live_runner(spec()), demand=Demand(waiting, frozenset()))
+    assert condition(found).message.endswith("; jobs wait whose labels no pool has, the oldest for big, gpu")
+    assert found.status.runners.queued == 8
 
 
 def test_an_unknown_demand_is_told_with_its_reason() -> None:
