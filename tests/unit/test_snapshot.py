@@ -10,7 +10,11 @@ from runnerhub_operator.snapshot import Pod
 
 READY = {"type": "Ready", "status": "True"}
 CONTAINERS_READY = {"type": "ContainersReady", "status": "True"}
-NOT_READY = {"status": "False", "reason": "ContainersNotReady", "message": "containers with unready status: [app]"}
+NOT_READY = {
+    "status": "False",
+    "reason": "ContainersNotReady",
+    "message": "containers with unready status: [app]",
+}
 
 
 @pytest.mark.parametrize(
@@ -21,7 +25,10 @@ NOT_READY = {"status": "False", "reason": "ContainersNotReady", "message": "cont
         # As the node controller leaves it after 40 seconds without a word of the kubelet.
         ([READY | {"status": "False"}, CONTAINERS_READY], True),
         ([READY | {"status": "False", "reason": "ReadinessGatesNotReady"}, CONTAINERS_READY], False),
-        ([READY | {"status": "False", "reason": "PodCompleted"}, CONTAINERS_READY | {"status": "False"}], False),
+        (
+            [READY | {"status": "False", "reason": "PodCompleted"}, CONTAINERS_READY | {"status": "False"}],
+            False,
+        ),
         ([], False),
     ],
     ids=["ready", "kubelet says no", "node controller says no", "readiness gates", "ended", "not scheduled"],
