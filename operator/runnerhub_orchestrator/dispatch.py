@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 # How long a job waits at most for an idle runner when the news of it got lost, or when another pod has parked it.
 TICK_SECONDS = 1.0
 AFTER_ERROR_SECONDS = 0.5
+TAKEN_PER_LOOK = 100
 
 
 @dataclass(eq=False, slots=True)
@@ -108,9 +109,13 @@ class Dispatcher:
         return None
 
     async def _serve(self) -> None:
-        # First, or jobs that come later and meet their runners at once would be served before those that wait for one.
-        await self._queue.unpark(Counter(waiter.labels for waiter in self._unserved()))
-        while self._unserved():
+        taken = 0
+        while waiting := self._unserved():
+            if taken % TAKEN_PER_LOOK == 0:
+                # First, or jobs that come later would be served before those that wait for their runner; and again, as
+                # runners come while many are put aside.
+                await self._queue.unpark(Counter(waiter.labels for waiter in waiting))
+            taken += 1
             entry = await self._queue.take(str(uuid.uuid4()))
             if entry is None:
                 return

@@ -42,6 +42,10 @@ PARKED = "runnerhub:parked"
 PARKED_SECONDS = (60.0, 3600.0)
 FORGET_PARKED_SECONDS = 7200
 SPARE_PARKED = 100
+# BullMQ promotes a job behind all that wait, where those that cannot take it may meet it before its runner does.
+_TO_THE_FRONT = """
+if redis.call("LREM", KEYS[1], 1, ARGV[1]) == 1 then redis.call("RPUSH", KEYS[1], ARGV[1]) end
+"""
 ALIVE_STATES = ("waiting", "active", "delayed", "prioritized", "paused")
 # Of each state: more in one answer keep Redis from all others for long.
 IDS_PER_PAGE = 10_000
@@ -198,20 +202,21 @@ class JobQueue:
         names = [entry.name for entry in parked]
         scores = await self._bounded(self._client.zmscore(f"{PREFIX}:{QUEUE_NAME}:delayed", names))
         delayed = {name for name, score in zip(names, scores, strict=True) if score is not None}
-        chosen: dict[str, str] = {}
+        chosen: dict[str, _Parked] = {}
         for labels, runners in wanted.items():
             left = runners
             for entry in parked:
                 if left and entry.name not in chosen and entry.asked <= labels:
-                    chosen[entry.name] = entry.key
+                    chosen[entry.name] = entry
                     left -= entry.name in delayed
         scripts = self._queue.backend.scripts
         async with self._client.pipeline(transaction=True) as pipe:
-            for name, key in chosen.items():
-                pipe.zrem(key, name)
+            for entry in sorted(chosen.values(), reverse=True):
+                pipe.zrem(entry.key, entry.name)
                 # What is not delayed by now it leaves alone.
-                keys, arguments = scripts.promoteArgs(name)
+                keys, arguments = scripts.promoteArgs(entry.name)
                 await scripts.commands["promote"](keys=keys, args=arguments, client=pipe)
+                pipe.eval(_TO_THE_FRONT, 1, f"{PREFIX}:{QUEUE_NAME}:wait", entry.name)
             await self._bounded(pipe.execute())
         return delayed.isdisjoint(chosen)
 

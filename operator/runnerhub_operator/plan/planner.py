@@ -94,6 +94,12 @@ class ClusterMemory:
     failed_migration: str = ""
     runners: runners.Memory = field(default_factory=runners.Memory)
 
+    def unmarked(self, before: ClusterMemory | None) -> ClusterMemory:
+        """As it is when pods could not be marked: what they were to be marked for is new to the next visit, too."""
+        if before is None:
+            return replace(self, passwords=rotation.Known(), marked_settings="")
+        return replace(self, passwords=before.passwords, marked_settings=before.marked_settings)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

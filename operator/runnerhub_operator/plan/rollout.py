@@ -210,27 +210,36 @@ def _due(
     waiting += [found for found in stateful if not found.holds_up]
     changing = [*moving, *(found for found in stateful if found.holds_up)]
     asked = [requested] if requested is not None and requested.step is not None else []
-    if changing and _holds_switchover_up(cluster, snapshot, changing[0], last):
+    if _hold_switchover_up(cluster, snapshot, changing, last):
         asked = []
     renewing = [_renew_deployment(item) for item in renewals]
     return next(iter([*repairing, *asked, *changing, *renewing, *stuck, *waiting]), None)
 
 
-def _holds_switchover_up(
-    cluster: RunnerHubCluster, snapshot: Snapshot, change: Rollout, last: LastStep
+def _hold_switchover_up(
+    cluster: RunnerHubCluster, snapshot: Snapshot, changing: Sequence[Rollout], last: LastStep
 ) -> bool:
-    """Whether a switchover that is asked for waits for what is changed now."""
-    if change.component == names.POSTGRES:
-        # At its end it takes the request along. Who is away for another reason than its last step may be for ever.
-        stopped = last.stopped if last.is_recent(snapshot.now, BACK_SECONDS) else None
-        coming_back = stopped is not None and not shrink.is_healthy(cluster, snapshot, stopped)
-        return change.step is not None or coming_back
-    if change.component == names.POOLER:
-        # The transactions that they wait for would be cut off.
-        return any(
-            pod.terminating and not pod.is_lost(snapshot.now) for pod in snapshot.pods_of(names.POOLER)
-        )
-    return False
+    """Whether a switchover that is asked for waits for what is changed now, the first of which goes on."""
+    if any(found.component == names.POSTGRES for found in changing) and _comes_back(cluster, snapshot, last):
+        return True
+    first = changing[0] if changing else None
+    if first is not None and first.component == names.POSTGRES:
+        # At its end it takes the request along.
+        return first.step is not None
+    # The transactions that they wait for would be cut off.
+    return (
+        first is not None
+        and first.component == names.POOLER
+        and any(pod.terminating and not pod.is_lost(snapshot.now) for pod in snapshot.pods_of(names.POOLER))
+    )
+
+
+def _comes_back(cluster: RunnerHubCluster, snapshot: Snapshot, last: LastStep) -> bool:
+    """Whether a member of the database is away for the last step; one that is for another reason may be for ever."""
+    members = [names.member(cluster.name, names.POSTGRES, i) for i in range(cluster.spec.postgres.instances)]
+    if last.stopped not in members or not last.is_recent(snapshot.now, BACK_SECONDS):
+        return False
+    return not shrink.is_healthy(cluster, snapshot, last.stopped)
 
 
 def _renew_deployment(manifest: Manifest) -> Rollout:

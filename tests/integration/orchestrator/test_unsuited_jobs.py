@@ -128,6 +128,29 @@ async def test_each_runner_gets_one_and_the_others_stay(pods, queue, post):
     assert {entry.job_id for entry in got} == {1, 2}
 
 
+async def test_its_runner_takes_it_before_all_others_that_wait(pods, queue, post):
+    for number in (1, 2):
+        await post(number, "gpu", age_milliseconds=DAY_MILLISECONDS - number)
+    async with idle_runner(pods[0], LINUX):
+        await until_parked(queue, 2)
+    for number in range(3, 10):
+        await post(number, "linux")
+    gpu_too = LINUX | GPU
+    assert [(await pods[1].next_entry(gpu_too, 600)).job_id for _ in range(3)] == [1, 2, 3]
+
+
+async def test_a_runner_that_comes_while_many_are_put_aside_gets_its_job(pods, queue, post):
+    await post(1, "gpu", age_milliseconds=DAY_MILLISECONDS)
+    async with idle_runner(pods[0], LINUX):
+        await until_parked(queue, 1)
+        for number in range(2, MANY + 2):
+            await post(number, "mistyped")
+        pods[0].wake()
+        await until_parked(queue, 300)
+        assert (await pods[0].next_entry(GPU, 600)).job_id == 1
+        assert (await queue.counts())["waiting"] > MANY / 4, "long before all were looked at"
+
+
 async def test_those_that_went_another_way_hide_none_behind_them(pods, queue, client, post, monkeypatch):
     monkeypatch.setattr(job_queue, "SPARE_PARKED", 2)
     for number in range(1, 31):

@@ -260,19 +260,22 @@ def test_it_does_not_come_between_the_steps_of_a_change_of_the_database_that_get
     memory = replace(first.memory, last_step=LastStep.done(step(first), NOW, "uid-hub-postgres-2"))
     coming = pods(hub_postgres_1=OLD, hub_postgres_2=AWAY | {"uid": "another"})
 
-    def later(seconds: float) -> Plan:
-        seen = snapshot(now=NOW + timedelta(seconds=seconds), pods=coming)
+    def later(seconds: float, **beside: Any) -> Plan:
+        seen = snapshot(now=NOW + timedelta(seconds=seconds), pods=coming, **beside)
         return make_plan(asked(before=first), seen, IMAGES, memory)
 
     held = later(BACK_SECONDS - 1)
     assert step(held) is None
     why = "it waits for the rolling change of postgres, which waits for hub-postgres-2 to become healthy"
     assert told(held) == ("Pending", why)
+    moving = children(half_way(names.ORCHESTRATOR))
+    assert step(later(60, children=moving)) is None, "whatever else comes first"
     assert step(later(BACK_SECONDS + 1)).candidate == WANTED, "it does not come back"
 
 
-def test_it_does_not_wait_for_another_member_when_the_one_of_the_last_step_is_back() -> None:
-    last = LastStep(at=NOW - timedelta(seconds=60), stopped="hub-postgres-0")
+@pytest.mark.parametrize("stopped", ["hub-postgres-0", "hub-postgres-3", "hub-redis-1"])
+def test_it_does_not_wait_for_another_member_than_that_of_the_last_step(stopped: str) -> None:
+    last = LastStep(at=NOW - timedelta(seconds=60), stopped=stopped)
     memory = replace(plan(asked(None)).memory, last_step=last)
     seen = snapshot(patroni=PENDING, pods=pods(hub_postgres_2=AWAY))
     assert step(make_plan(asked(), seen, IMAGES, memory)).candidate == WANTED

@@ -115,7 +115,7 @@ def test_the_first_pools_are_small_and_all_else_is_as_mounted(start: Callable[[s
     mounted = pooler_configuration(context("hub", {}))["pgbouncer-ro.ini"]
     lines = {
         "default_pool_size = 20": "default_pool_size = 5",
-        "max_db_connections = 25": "max_db_connections = 5",
+        "max_db_connections = 25": "max_db_connections = 8",
     }
     assert set(lines) <= set(mounted.splitlines())
     assert start(mounted).splitlines() == [lines.get(line, line) for line in mounted.splitlines()]
@@ -127,7 +127,7 @@ def test_first_pools_that_are_smaller_stay_so(start: Callable[[str], str]) -> No
     ]
     started = start(mounted).splitlines()
     assert "default_pool_size = 3" in started
-    assert "max_db_connections = 5" in started
+    assert "max_db_connections = 8" in started
 
 
 def test_pools_that_no_agent_would_make_larger_are_as_mounted(start: Callable[[str], str]) -> None:
