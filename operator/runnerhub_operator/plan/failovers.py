@@ -70,7 +70,7 @@ def _sign_of_failure(role: Role, pod: Pod | None) -> str | None:
         return "PodReplaced"
     if pod.terminating:
         return "PodDeleted"
-    if pod.ready_unknown:
+    if pod.node_silent:
         return "NodeLost"
     if not pod.ready:
         return "PodNotReady"

@@ -725,7 +725,7 @@ def _renews_poolers(cluster: RunnerHubCluster, snapshot: Snapshot, changes: _Cha
         live is None
         or has_old_pods(live)
         or any(item["metadata"]["name"] == name for item in changes.renewals)
-        or any(pod.terminating for pod in snapshot.pods_of(names.POOLER) if not pod.is_lost(snapshot.now))
+        or any(pod.terminating for pod in snapshot.pods_of(names.POOLER) if not pod.is_overdue(snapshot.now))
     )
 
 

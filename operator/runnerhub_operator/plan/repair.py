@@ -352,9 +352,9 @@ class _Ward:
             if member.name == name or self.patroni.in_step(member.name) or pod is None:
                 continue
             # On a node that is dead it is on no way.
-            if pod.is_lost(self.snapshot.now):
+            if pod.is_overdue(self.snapshot.now):
                 continue
-            if pod.terminating or (_sign(member, self.patroni) is None and not pod.ready_unknown):
+            if pod.terminating or (_sign(member, self.patroni) is None and not pod.node_silent):
                 return f"{member.name}, which is on its way ({member.state})"
         return None
 
@@ -365,7 +365,7 @@ class _Ward:
     def _is_away(self, name: str) -> bool:
         """Whether a member was made anew and has not come back, although it could: its pod is there."""
         pod = self.snapshot.pod(name)
-        there = pod is not None and not pod.ready_unknown and not pod.is_lost(self.snapshot.now)
+        there = pod is not None and not pod.on_dead_node(self.snapshot.now)
         return there and not self.memory.tries[name].back
 
     def _is_copied(self, name: str) -> bool:

@@ -230,7 +230,9 @@ def _hold_switchover_up(
     return (
         first is not None
         and first.component == names.POOLER
-        and any(pod.terminating and not pod.is_lost(snapshot.now) for pod in snapshot.pods_of(names.POOLER))
+        and any(
+            pod.terminating and not pod.is_overdue(snapshot.now) for pod in snapshot.pods_of(names.POOLER)
+        )
     )
 
 

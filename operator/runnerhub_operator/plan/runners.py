@@ -154,7 +154,7 @@ class _View:
     slow: list[Pod] = field(default_factory=list)
     unscheduled: list[Pod] = field(default_factory=list)
     sick: list[Pod] = field(default_factory=list)
-    lost: list[Pod] = field(default_factory=list)
+    on_silent_node: list[Pod] = field(default_factory=list)
     ended: list[Pod] = field(default_factory=list)
     going: list[Pod] = field(default_factory=list)
     needed: int = 0
@@ -174,7 +174,7 @@ class _View:
     @property
     def headroom(self) -> int:
         """How many more pods the pool may have: what has not gone yet takes room, but for what a dead node holds."""
-        return max(0, self.pool.max_replicas + len(self.lost) - len(self.pods) - self.new)
+        return max(0, self.pool.max_replicas + len(self.on_silent_node) - len(self.pods) - self.new)
 
     @property
     def blocked(self) -> Pod | None:
@@ -285,15 +285,15 @@ def _sorted(pool: RunnerPoolSpec, pods: list[Pod], demand: Demand | None, now: d
         if pod.terminating:
             # The kubelet of a dead node never lets it go.
             if not busy:
-                (view.lost if pod.ready_unknown else view.going).append(pod)
+                (view.on_silent_node if pod.node_silent else view.going).append(pod)
         elif pod.ended:
             (view.sick if pod.rejected else view.ended).append(pod)
         elif busy:
             view.busy.append(pod)
         elif pod.ready:
             view.idle.append(pod)
-        elif pod.ready_unknown:
-            view.lost.append(pod)
+        elif pod.node_silent:
+            view.on_silent_node.append(pod)
         elif not pod.node and pod.waiting_reason == "Unschedulable":
             view.unscheduled.append(pod)
         elif pod.cannot_start or pod.waiting_reason == "CrashLoopBackOff" or _is_late(pod, now):
@@ -533,7 +533,7 @@ def _creations(
         taken = {names.runner_slot(pod.name) for pod in view.pods}
         pending = sum(not pod.node for pod in view.pods if not pod.terminating)
         wanted = 0 if view.pool.name in refused else min(view.new, max(0, PENDING_PER_POOL - pending))
-        numbers = range(view.pool.max_replicas + len(view.lost))
+        numbers = range(view.pool.max_replicas + len(view.on_silent_node))
         open_slots = (slot for slot in numbers if slot not in taken)
         slots.append([(view.pool.name, slot) for slot, _ in zip(open_slots, range(wanted), strict=False)])
     found: list[tuple[str, int]] = []

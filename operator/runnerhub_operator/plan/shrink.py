@@ -60,7 +60,7 @@ def still_going(cluster: RunnerHubCluster, snapshot: Snapshot, component: str, n
     """Pods above the first `now` that have not gone yet; None when there are none."""
     gone = (snapshot.pod(names.member(cluster.name, component, i)) for i in range(now, MAX_PODS))
     # On a node that is dead a pod terminates for ever.
-    going = next((pod for pod in gone if pod is not None and not pod.is_lost(snapshot.now)), None)
+    going = next((pod for pod in gone if pod is not None and not pod.is_overdue(snapshot.now)), None)
     return Rollout(component, None, f"{going.name} to terminate") if going is not None else None
 
 
