@@ -222,8 +222,8 @@ def endpoints(cluster: RunnerHubCluster, outside: Sequence[str] | None) -> Endpo
         database=f"{database}:{names.PORT_POSTGRES}",
         database_read_only=f"{database}:{names.PORT_POSTGRES_READ_ONLY}",
         sentinels=",".join(
-            f"{names.member(cluster.name, names.REDIS, i)}.{domain}:{names.PORT_SENTINEL}"
-            for i in range(cluster.spec.redis.replicas)
+            f"{pod}.{domain}:{names.PORT_SENTINEL}"
+            for pod in names.members(cluster.name, names.REDIS, cluster.spec.redis.replicas)
         ),
         queue=f"{names.redis_master_service(cluster.name)}.{domain}:{names.PORT_REDIS}",
         external=", ".join(outside or ()) or None,

@@ -51,7 +51,7 @@ def follow(cluster: RunnerHubCluster, snapshot: Snapshot, primary: str | None, r
     if primary == wanted:
         message = f"{wanted} is the primary"
         return Request(_status(wanted, SwitchoverResult.DONE, message, now))
-    if wanted not in _members(cluster):
+    if wanted not in names.members(cluster.name, names.POSTGRES, cluster.spec.postgres.instances):
         return _refused(wanted, f"the cluster has no Postgres member {wanted!r}", now)
     leader = snapshot.patroni.leader if snapshot.patroni is not None else None
     if leader == wanted:
@@ -112,10 +112,6 @@ def _first_seen(known: SwitchoverStatus | None, now: datetime) -> datetime:
 def _refused(request: str, message: str, now: datetime) -> Request:
     status = _status(request, SwitchoverResult.REFUSED, message, now)
     return Request(status, events=(EventNote("Warning", "SwitchoverRefused", message),))
-
-
-def _members(cluster: RunnerHubCluster) -> list[str]:
-    return [names.member(cluster.name, names.POSTGRES, i) for i in range(cluster.spec.postgres.instances)]
 
 
 def _obstacle(cluster: RunnerHubCluster, snapshot: Snapshot, wanted: str) -> str | None:
