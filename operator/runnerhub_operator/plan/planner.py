@@ -468,6 +468,7 @@ def _report(
         *disruption.repairs.events,
         *in_place.passwords.events,
         *events.of_fullness(before, sections.postgres, sections.redis),
+        *events.of_queue(before.redis, sections.redis),
         *(() if cluster.spec.paused else events.of_migration(changes.migration, memory.failed_migration)),
         *(events.of_failover(failover) for failover in moves),
         *events.of_conditions(before.conditions, judgement.conditions),
