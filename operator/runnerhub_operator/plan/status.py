@@ -202,7 +202,7 @@ def orchestrator_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> Orches
     before = cluster.status.orchestrator
     if leader is None and any(pod.name == before.leader for pod in leaders):
         leader = before.leader  # two labels for the moment of a takeover
-    since = before.since if leader == before.leader else snapshot.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    since = before.since if leader == before.leader else stamp(snapshot.now)
     labels = names.selector_labels(cluster.name, names.ORCHESTRATOR)
     return OrchestratorStatus(
         leader=leader,

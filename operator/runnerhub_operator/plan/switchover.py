@@ -18,11 +18,11 @@ from ..probes.patroni import SYNCHRONOUS
 from ..resources.patroni import MAX_REPLICA_LAG_BYTES
 from ..snapshot import Snapshot
 from . import leases
+from .conditions import stamp
 from .fullness import FULL_PERCENT, fullest
 
 # A request that could not be followed for so long is out of date.
 PATIENCE_SECONDS: Final = 600.0
-_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 _WAITS: Final = "it waits for "
 
 
@@ -96,7 +96,7 @@ def is_followed(before: SwitchoverStatus | None, now: SwitchoverStatus | None) -
 
 
 def _status(request: str, result: SwitchoverResult, message: str, at: datetime) -> SwitchoverStatus:
-    return SwitchoverStatus(request=request, result=result, message=message, at=at.strftime(_TIME))
+    return SwitchoverStatus(request=request, result=result, message=message, at=stamp(at))
 
 
 def _first_seen(known: SwitchoverStatus | None, now: datetime) -> datetime:
