@@ -22,7 +22,7 @@ from .quantities import parse_quantity
 Manifest = Mapping[str, Any]
 
 # A kubelet that works ends a pod within seconds after its time is over.
-LOST_SECONDS: Final = 30.0
+OVERDUE_SECONDS: Final = 30.0
 # Reasons for which a pod waits before its containers have run for the first time.
 NEVER_STARTS: Final = (
     "Unschedulable",
@@ -173,7 +173,7 @@ class Children:
 class Pod:
     """The parts of a pod that decisions are made from; two that are equal give no reason to look again.
 
-    `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator. `ready_unknown`: its node is
+    `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator. `node_silent`: its node is
     silent. `gone_by`: when it is to be gone at the latest, if it is being deleted. `ended`: the containers have ended
     for good, as after an eviction; `last_words` is what one of them left that ended badly. Of runners: `pool`,
     the `template` and `layout` that they were made from, `marked_busy`, the mark of those that have a job, `since`
@@ -187,7 +187,7 @@ class Pod:
     ip: str
     node: str
     ready: bool
-    ready_unknown: bool
+    node_silent: bool
     terminating: bool
     revision: str
     role: str
@@ -230,7 +230,7 @@ class Pod:
             ip=status.get("podIP", ""),
             node=sys.intern(body.get("spec", {}).get("nodeName", "")),
             ready=ready.get("status") == "True" and "deletionTimestamp" not in metadata,
-            ready_unknown=_is_on_a_silent_node(conditions),
+            node_silent=_is_on_a_silent_node(conditions),
             terminating="deletionTimestamp" in metadata,
             revision=sys.intern(labels.get("controller-revision-hash", "")),
             role=labels.get(names.LABEL_ROLE, ""),
@@ -255,11 +255,15 @@ class Pod:
             rejected=_rejected(status) if pool else "",
         )
 
-    def is_lost(self, now: datetime) -> bool:
+    def is_overdue(self, now: datetime) -> bool:
         """Whether nobody ends the pod although it should be gone long since, as on a node whose kubelet is dead."""
         if not self.gone_by:
             return False
-        return (now - datetime.fromisoformat(self.gone_by)).total_seconds() > LOST_SECONDS
+        return (now - datetime.fromisoformat(self.gone_by)).total_seconds() > OVERDUE_SECONDS
+
+    def on_dead_node(self, now: datetime) -> bool:
+        """Whether its node is taken for dead: it is silent, or has not ended the pod long after its time."""
+        return self.node_silent or self.is_overdue(now)
 
     @property
     def cannot_start(self) -> bool:

@@ -41,4 +41,4 @@ def test_a_pod_on_a_silent_node_is_told_from_one_that_is_not_ready(
     if evicted:
         metadata["deletionTimestamp"] = "2026-11-27T12:00:00Z"
     pod = Pod.of({"metadata": metadata, "status": {"phase": "Running", "conditions": conditions}})
-    assert pod.ready_unknown is silent
+    assert pod.node_silent is silent

@@ -98,11 +98,11 @@ class Poolers:
 
 
 def _reachable(snapshot: Snapshot) -> list[str]:
-    """Addresses of those that may have connections: not of one that has ended, nor on a node that is dead."""
+    """Addresses of those that may have connections: not of one that has ended, nor of one that is overdue to go."""
     return [
         pod.ip
         for pod in snapshot.pods_of(names.POOLER)
-        if pod.ip and not pod.ended and not pod.is_lost(snapshot.now)
+        if pod.ip and not pod.ended and not pod.is_overdue(snapshot.now)
     ]
 
 

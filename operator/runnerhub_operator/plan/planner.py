@@ -208,7 +208,7 @@ class _Disruption:
     """
 
     request: switchover.Request
-    mending: repair.Repair
+    repairs: repair.Repair
     rollout: Rollout | None
     change: Rollout | None
 
@@ -393,7 +393,7 @@ def _disruption(
 ) -> _Disruption:
     refused = memory.last_step.refusal(snapshot.now)
     request = switchover.follow(cluster, snapshot, sections.postgres.primary, refused)
-    mending = repair.look(cluster, snapshot, memory.repair)
+    repairs = repair.look(cluster, snapshot, memory.repair)
     # A StatefulSet that is about to be written makes pods due that come before those of Deployments.
     first = any(item["kind"] == "StatefulSet" for item in (*changes.objects, *changes.anew))
     renewals = () if first else changes.renewals
@@ -408,10 +408,10 @@ def _disruption(
         waiting_for = f"{other}, which holds {names.disruption_lease(cluster.name)}"
         return replace(found, step=None, waiting_for=waiting_for)
 
-    rollout = change = due(mending.rollout)
-    if mending.rollout is not None and mending.rollout.step is not None:
+    rollout = change = due(repairs.rollout)
+    if repairs.rollout is not None and repairs.rollout.step is not None:
         change = due(None) or rollout
-    return _Disruption(switchover.behind(request, change), mending, rollout, change)
+    return _Disruption(switchover.behind(request, change), repairs, rollout, change)
 
 
 def _in_place(
@@ -465,9 +465,10 @@ def _report(
     )
     notes = (
         *request.events,
-        *disruption.mending.events,
+        *disruption.repairs.events,
         *in_place.passwords.events,
         *events.of_fullness(before, sections.postgres, sections.redis),
+        *events.of_queue(before.redis, sections.redis),
         *(() if cluster.spec.paused else events.of_migration(changes.migration, memory.failed_migration)),
         *(events.of_failover(failover) for failover in moves),
         *events.of_conditions(before.conditions, judgement.conditions),
@@ -487,7 +488,7 @@ def _judge(
 ) -> _Judgement:
     before, now = cluster.status, snapshot.now
     creating = before.phase in ("Pending", "Creating", "Invalid", "Paused") and not _was_ready(before)
-    components = _components(cluster, snapshot, sections, changes, disruption.mending, creating=creating)
+    components = _components(cluster, snapshot, sections, changes, disruption.repairs, creating=creating)
     creating = creating and any(verdict.status != "True" for verdict in components)
     since: Mapping[str, str] = {}
     if not creating:
@@ -519,14 +520,14 @@ def _components(
     snapshot: Snapshot,
     sections: _Sections,
     changes: _Changes,
-    mending: repair.Repair,
+    repairs: repair.Repair,
     *,
     creating: bool,
 ) -> list[conditions.Verdict]:
     """The verdicts on the components that Ready rests on."""
     components = [
         conditions.postgres_verdict(
-            cluster, snapshot, sections.postgres, creating, mending.told, mending.refused
+            cluster, snapshot, sections.postgres, creating, repairs.told, repairs.refused
         ),
         conditions.redis_verdict(cluster, snapshot, sections.redis, creating, sections.told.refusal),
         conditions.orchestrators_verdict(
@@ -725,7 +726,7 @@ def _renews_poolers(cluster: RunnerHubCluster, snapshot: Snapshot, changes: _Cha
         live is None
         or has_old_pods(live)
         or any(item["metadata"]["name"] == name for item in changes.renewals)
-        or any(pod.terminating for pod in snapshot.pods_of(names.POOLER) if not pod.is_lost(snapshot.now))
+        or any(pod.terminating for pod in snapshot.pods_of(names.POOLER) if not pod.is_overdue(snapshot.now))
     )
 
 
@@ -758,7 +759,7 @@ def _remember(
         since=report.judgement.since,
         unchanged=changes.unchanged,
         matches=changes.matches,
-        repair=disruption.mending.memory,
+        repair=disruption.repairs.memory,
         refusals=in_place.growth.refusals,
         passwords=in_place.passwords.known,
         marked_settings=in_place.settings.marked,

@@ -13,7 +13,7 @@ Source of the states: patroni/postgresql/misc.py of Patroni 4.1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -151,7 +151,7 @@ class Repair:
 def look(cluster: RunnerHubCluster, snapshot: Snapshot, before: Memory) -> Repair:
     """Look at all members; at most one is to be made anew."""
     source = _source(snapshot)
-    members = [names.member(cluster.name, names.POSTGRES, i) for i in range(cluster.spec.postgres.instances)]
+    members = names.members(cluster.name, names.POSTGRES, cluster.spec.postgres.instances)
     illnesses = {
         name: illness
         for name in members
@@ -263,7 +263,7 @@ def _sign(member: PatroniMember, patroni: PatroniCluster) -> Sign | None:
 
 
 def _tries(
-    members: list[str], snapshot: Snapshot, illnesses: Mapping[str, Illness], before: Mapping[str, Tries]
+    members: Sequence[str], snapshot: Snapshot, illnesses: Mapping[str, Illness], before: Mapping[str, Tries]
 ) -> tuple[dict[str, Tries], tuple[EventNote, ...]]:
     """The tries that still count, and Events about members that came back."""
     patroni, now = snapshot.patroni, snapshot.now
@@ -352,9 +352,9 @@ class _Ward:
             if member.name == name or self.patroni.in_step(member.name) or pod is None:
                 continue
             # On a node that is dead it is on no way.
-            if pod.is_lost(self.snapshot.now):
+            if pod.is_overdue(self.snapshot.now):
                 continue
-            if pod.terminating or (_sign(member, self.patroni) is None and not pod.ready_unknown):
+            if pod.terminating or (_sign(member, self.patroni) is None and not pod.node_silent):
                 return f"{member.name}, which is on its way ({member.state})"
         return None
 
@@ -365,7 +365,7 @@ class _Ward:
     def _is_away(self, name: str) -> bool:
         """Whether a member was made anew and has not come back, although it could: its pod is there."""
         pod = self.snapshot.pod(name)
-        there = pod is not None and not pod.ready_unknown and not pod.is_lost(self.snapshot.now)
+        there = pod is not None and not pod.on_dead_node(self.snapshot.now)
         return there and not self.memory.tries[name].back
 
     def _is_copied(self, name: str) -> bool:

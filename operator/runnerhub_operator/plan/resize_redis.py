@@ -37,7 +37,7 @@ def replicas(cluster: RunnerHubCluster, snapshot: Snapshot) -> int:
         least = min(wanted, before)
     elif snapshot.child("StatefulSet", names.child(cluster.name, names.REDIS)) is not None:
         least = FEWEST
-    return shrink.there(cluster, snapshot, names.REDIS, least)
+    return shrink.pod_count(cluster, snapshot, names.REDIS, least)
 
 
 def counted(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus | None = None) -> int:
@@ -50,7 +50,7 @@ def counted(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus | 
         return now
     following = 0
     if redis is not None and redis.master is not None:
-        members = _members(cluster, 0, now)
+        members = names.members(cluster.name, names.REDIS, now)
         following = sum(replica.link == "ok" and replica.name in members for replica in redis.replicas)
     return min(now, max(before, 1 + following))
 
@@ -106,7 +106,7 @@ def _can_spare(cluster: RunnerHubCluster, snapshot: Snapshot, wanted: int, now: 
 
     One more than that, so that another may fail; which cannot be had where three are left, whatever they count.
     """
-    staying = _members(cluster, 0, wanted)
+    staying = names.members(cluster.name, names.REDIS, wanted)
     known = max(
         (view.sentinels_count for view in snapshot.sentinels if view.sentinel in staying), default=now
     )
@@ -120,7 +120,7 @@ def _more(
     """The next pod, when all that there are follow the master, count, and know it."""
     count = counted(cluster, snapshot)
     if now == cluster.spec.redis.replicas:
-        new = [name for name in unsettled if name in _members(cluster, count, now)]
+        new = [name for name in unsettled if name in names.members(cluster.name, names.REDIS, now)[count:]]
         if not new or new != list(unsettled):
             return None
         return Rollout(names.REDIS, None, f"{', '.join(new)} to become healthy", holds_up=False)
@@ -136,7 +136,8 @@ def _more(
     else:
         return Rollout(names.REDIS, GrowRedis(following, now + 1), f"{following} to come")
     # As a pod that nothing has room for.
-    holds_up = redis.master is None or any(name in _members(cluster, 0, count) for name in unsettled)
+    counting = names.members(cluster.name, names.REDIS, count)
+    holds_up = redis.master is None or any(name in counting for name in unsettled)
     return Rollout(names.REDIS, None, f"{obstacle}, before {following} can come", holds_up=holds_up)
 
 
@@ -145,12 +146,14 @@ def _with_other_settings(cluster: RunnerHubCluster, snapshot: Snapshot, now: int
     wanted = settings_in_use.wanted(cluster, snapshot)
     told = {pod.pod: pod.configuration for pod in snapshot.redis_pods}
     # An older image does not tell.
-    return sorted(name for name in _members(cluster, 0, now) if told.get(name) not in ("", wanted))
+    return sorted(
+        name for name in names.members(cluster.name, names.REDIS, now) if told.get(name) not in ("", wanted)
+    )
 
 
 def _are_acquainted(cluster: RunnerHubCluster, snapshot: Snapshot, now: int) -> bool:
     """Whether all Sentinels answer, can take part in a failover, and know all others."""
-    members = _members(cluster, 0, now)
+    members = names.members(cluster.name, names.REDIS, now)
     views = [view for view in snapshot.sentinels if view.sentinel in members]
     return len(views) == now and all(view.sentinels_count >= now and not view.tilt for view in views)
 
@@ -164,7 +167,3 @@ def _counted_before(cluster: RunnerHubCluster, snapshot: Snapshot) -> int | None
         return max(FEWEST, int(settings.get(MAJORITY_OF) or 2 * settings["quorum"] - 1))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _members(cluster: RunnerHubCluster, first: int, end: int) -> frozenset[str]:
-    return frozenset(names.member(cluster.name, names.REDIS, ordinal) for ordinal in range(first, end))

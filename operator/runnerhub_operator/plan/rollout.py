@@ -230,13 +230,15 @@ def _hold_switchover_up(
     return (
         first is not None
         and first.component == names.POOLER
-        and any(pod.terminating and not pod.is_lost(snapshot.now) for pod in snapshot.pods_of(names.POOLER))
+        and any(
+            pod.terminating and not pod.is_overdue(snapshot.now) for pod in snapshot.pods_of(names.POOLER)
+        )
     )
 
 
 def _comes_back(cluster: RunnerHubCluster, snapshot: Snapshot, last: LastStep) -> bool:
     """Whether a member of the database is away for the last step; one that is for another reason may be for ever."""
-    members = [names.member(cluster.name, names.POSTGRES, i) for i in range(cluster.spec.postgres.instances)]
+    members = names.members(cluster.name, names.POSTGRES, cluster.spec.postgres.instances)
     if last.stopped not in members or not last.is_recent(snapshot.now, BACK_SECONDS):
         return False
     return not shrink.is_healthy(cluster, snapshot, last.stopped)
@@ -301,7 +303,7 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot, requested: Rollout 
         return None
     patroni = snapshot.patroni
     leader = patroni.leader if patroni is not None else None
-    expected = [names.member(cluster.name, names.POSTGRES, i) for i in range(cluster.spec.postgres.instances)]
+    expected = names.members(cluster.name, names.POSTGRES, cluster.spec.postgres.instances)
     # Those that are to go are not renewed first.
     outdated = tuple(pod for pod in found if pod.name in expected)
     members = [member for member in patroni.members if member.name in expected] if patroni is not None else []
@@ -368,7 +370,7 @@ def _redis(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus) ->
     master = redis.master
     replicas = {replica.name: replica for replica in redis.replicas}
     staying = min(cluster.spec.redis.replicas, resize_redis.replicas(cluster, snapshot))
-    expected = [names.member(cluster.name, names.REDIS, i) for i in range(staying)]
+    expected = names.members(cluster.name, names.REDIS, staying)
     # Those that are to go are not renewed first.
     outdated = tuple(pod for pod in found if pod.name in expected)
     unsettled = []

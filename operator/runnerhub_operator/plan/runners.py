@@ -154,7 +154,7 @@ class _View:
     slow: list[Pod] = field(default_factory=list)
     unscheduled: list[Pod] = field(default_factory=list)
     sick: list[Pod] = field(default_factory=list)
-    lost: list[Pod] = field(default_factory=list)
+    on_silent_node: list[Pod] = field(default_factory=list)
     ended: list[Pod] = field(default_factory=list)
     going: list[Pod] = field(default_factory=list)
     needed: int = 0
@@ -174,7 +174,7 @@ class _View:
     @property
     def headroom(self) -> int:
         """How many more pods the pool may have: what has not gone yet takes room, but for what a dead node holds."""
-        return max(0, self.pool.max_replicas + len(self.lost) - len(self.pods) - self.new)
+        return max(0, self.pool.max_replicas + len(self.on_silent_node) - len(self.pods) - self.new)
 
     @property
     def blocked(self) -> Pod | None:
@@ -183,6 +183,11 @@ class _View:
             return self.unscheduled[0]
         # One sick runner among many that are well tells nothing of the next.
         return self.sick[0] if self.sick and len(self.sick) >= len(self.idle) + len(self.busy) else None
+
+    def end_rejected(self) -> None:
+        """Count those that a kubelet rejected as ended, so that others are tried."""
+        self.ended += [pod for pod in self.sick if pod.rejected]
+        self.sick = [pod for pod in self.sick if not pod.rejected]
 
 
 def plan_pools(
@@ -204,11 +209,14 @@ def plan_pools(
         for name, (text, at) in memory.refused.items()
         if (now - at).total_seconds() < REFUSED_SECONDS
     }
-    rejected = {
-        view.pool.name: found
-        for view in views
-        if (found := _hold_rejected(view, memory.rejected.get(view.pool.name), now)) is not None
-    }
+    rejected: dict[str, Rejection] = {}
+    for view in views:
+        before = memory.rejected.get(view.pool.name)
+        rejection = _rejection(view, before, now)
+        if rejection is not None:
+            rejected[view.pool.name] = rejection
+        if before is not None and now >= before.until:
+            view.end_rejected()
     unserved, unserved_labels = _assign(views, demand) if demand is not None else (0, ())
     memory = _after(memory, demand, {pod.uid for pod in pods}, now)
     known_since = memory.known_since
@@ -229,7 +237,12 @@ def plan_pools(
             if window is not None:
                 windows[view.pool.name] = window
             proven = (now - known_since).total_seconds() >= KNOWN_SECONDS
-            stop += _stops(view, window, room[view.pool.name], outdated, skipped, deaf, now, proven=proven)
+            found, replaces = _stops(
+                view, window, room[view.pool.name], outdated, skipped, deaf, now, proven=proven
+            )
+            stop += found
+            if replaces:
+                view.new += 1
     for abandoned in by_pool.values():
         stop += _abandoned(abandoned, demand, skipped, now)
     create = _creations(views, refused)
@@ -272,15 +285,15 @@ def _sorted(pool: RunnerPoolSpec, pods: list[Pod], demand: Demand | None, now: d
         if pod.terminating:
             # The kubelet of a dead node never lets it go.
             if not busy:
-                (view.lost if pod.ready_unknown else view.going).append(pod)
+                (view.on_silent_node if pod.node_silent else view.going).append(pod)
         elif pod.ended:
             (view.sick if pod.rejected else view.ended).append(pod)
         elif busy:
             view.busy.append(pod)
         elif pod.ready:
             view.idle.append(pod)
-        elif pod.ready_unknown:
-            view.lost.append(pod)
+        elif pod.node_silent:
+            view.on_silent_node.append(pod)
         elif not pod.node and pod.waiting_reason == "Unschedulable":
             view.unscheduled.append(pod)
         elif pod.cannot_start or pod.waiting_reason == "CrashLoopBackOff" or _is_late(pod, now):
@@ -293,8 +306,8 @@ def _sorted(pool: RunnerPoolSpec, pods: list[Pod], demand: Demand | None, now: d
     return view
 
 
-def _hold_rejected(view: _View, before: Rejection | None, now: datetime) -> Rejection | None:
-    """Count those that a kubelet rejected as ended only when it is time to try others."""
+def _rejection(view: _View, before: Rejection | None, now: datetime) -> Rejection | None:
+    """What holds of those that a kubelet rejected; when it was time to try others, until the time after that."""
     found = [pod for pod in view.sick if pod.rejected]
     if not found:
         # Those that are tried now may not have been judged yet.
@@ -304,8 +317,6 @@ def _hold_rejected(view: _View, before: Rejection | None, now: datetime) -> Reje
         return Rejection(text, now, now, now + timedelta(seconds=REJECTED_SECONDS))
     if now < before.until:
         return replace(before, text=text, at=now)
-    view.sick = [pod for pod in view.sick if not pod.rejected]
-    view.ended += found
     wait = min(REJECTED_MOST_SECONDS, _seconds(before.since, now))
     return Rejection(text, before.since, now, now + timedelta(seconds=wait))
 
@@ -433,8 +444,9 @@ def _stops(
     now: datetime,
     *,
     proven: bool,
-) -> list[StopRunner]:
-    """Runners to stop: surplus ones after the cool-down, those beyond the greatest number, outdated and dead ones.
+) -> tuple[list[StopRunner], bool]:
+    """Runners to stop: surplus ones after the cool-down, those beyond the greatest number, outdated and dead ones; and
+    whether a new one is to come before an outdated one goes.
 
     `room`: how many surplus ones do not wait for the cool-down; `skipped`: uids of those that are not asked now,
     because they did not answer; `deaf`: of those that take no job, with the time since when.
@@ -462,12 +474,13 @@ def _stops(
             found.append(_stop(pod, "the spec has changed", ask=bool(pod.node), force=True))
     chosen = {item.uid for item in found}
     old = [pod for pod in idle if pod.uid in outdated and pod.uid not in chosen]
+    replaces = False
     if old and not found and not view.starting and not view.new:
         # Another one comes first where the pool has room for it.
         if view.count - 1 >= view.pool.min_replicas or not view.headroom or view.blocked is not None:
             found.append(_stop(old[0], "the spec has changed"))
         else:
-            view.new += 1
+            replaces = True
     # A job that waits may be one that nobody can take. Whether the one that comes in another's place hears is seen
     # before the next one goes.
     proving = bool(view.going) or any(pod.uid not in deaf for pod in view.idle)
@@ -484,9 +497,9 @@ def _stops(
     ]
     dead = [step for step in dead if step.uid not in chosen]
     # Whatever ailed the one may ail that which takes its place.
-    if proven and dead and not view.starting and not view.new:
+    if proven and dead and not view.starting and not view.new and not replaces:
         found.append(dead[0])
-    return found[:STOPS_PER_POOL]
+    return found[:STOPS_PER_POOL], replaces
 
 
 def _abandoned(
@@ -520,7 +533,7 @@ def _creations(
         taken = {names.runner_slot(pod.name) for pod in view.pods}
         pending = sum(not pod.node for pod in view.pods if not pod.terminating)
         wanted = 0 if view.pool.name in refused else min(view.new, max(0, PENDING_PER_POOL - pending))
-        numbers = range(view.pool.max_replicas + len(view.lost))
+        numbers = range(view.pool.max_replicas + len(view.on_silent_node))
         open_slots = (slot for slot in numbers if slot not in taken)
         slots.append([(view.pool.name, slot) for slot, _ in zip(open_slots, range(wanted), strict=False)])
     found: list[tuple[str, int]] = []

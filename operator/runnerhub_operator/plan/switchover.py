@@ -18,11 +18,11 @@ from ..probes.patroni import SYNCHRONOUS
 from ..resources.patroni import MAX_REPLICA_LAG_BYTES
 from ..snapshot import Snapshot
 from . import leases
+from .conditions import stamp
 from .fullness import FULL_PERCENT, fullest
 
 # A request that could not be followed for so long is out of date.
 PATIENCE_SECONDS: Final = 600.0
-_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 _WAITS: Final = "it waits for "
 
 
@@ -51,7 +51,7 @@ def follow(cluster: RunnerHubCluster, snapshot: Snapshot, primary: str | None, r
     if primary == wanted:
         message = f"{wanted} is the primary"
         return Request(_status(wanted, SwitchoverResult.DONE, message, now))
-    if wanted not in _members(cluster):
+    if wanted not in names.members(cluster.name, names.POSTGRES, cluster.spec.postgres.instances):
         return _refused(wanted, f"the cluster has no Postgres member {wanted!r}", now)
     leader = snapshot.patroni.leader if snapshot.patroni is not None else None
     if leader == wanted:
@@ -96,7 +96,7 @@ def is_followed(before: SwitchoverStatus | None, now: SwitchoverStatus | None) -
 
 
 def _status(request: str, result: SwitchoverResult, message: str, at: datetime) -> SwitchoverStatus:
-    return SwitchoverStatus(request=request, result=result, message=message, at=at.strftime(_TIME))
+    return SwitchoverStatus(request=request, result=result, message=message, at=stamp(at))
 
 
 def _first_seen(known: SwitchoverStatus | None, now: datetime) -> datetime:
@@ -112,10 +112,6 @@ def _first_seen(known: SwitchoverStatus | None, now: datetime) -> datetime:
 def _refused(request: str, message: str, now: datetime) -> Request:
     status = _status(request, SwitchoverResult.REFUSED, message, now)
     return Request(status, events=(EventNote("Warning", "SwitchoverRefused", message),))
-
-
-def _members(cluster: RunnerHubCluster) -> list[str]:
-    return [names.member(cluster.name, names.POSTGRES, i) for i in range(cluster.spec.postgres.instances)]
 
 
 def _obstacle(cluster: RunnerHubCluster, snapshot: Snapshot, wanted: str) -> str | None:

@@ -196,7 +196,7 @@ async def test_a_pooler_without_an_answer_holds_it_up(played: Pods) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"ready": False, "ready_unknown": True},
+        {"ready": False, "node_silent": True},
         {"ready": False, "terminating": True, "gone_by": "2020-01-01T00:00:00Z"},
     ],
 )

@@ -272,7 +272,7 @@ def test_it_waits_for_a_member_that_is_on_its_way(state: str) -> None:
 
 def test_a_member_that_is_lost_with_its_node_holds_nobody_up() -> None:
     view = patroni(hub_postgres_1=COPIES, hub_postgres_2=FAILS)
-    gone = pods(hub_postgres_1={"ready": False, "ready_unknown": True})
+    gone = pods(hub_postgres_1={"ready": False, "node_silent": True})
     assert step_of(broken_for(PATIENCE, patroni=view, pods=gone).found).member == BROKEN
 
 

@@ -408,7 +408,7 @@ def test_only_what_no_container_of_has_run_was_rejected() -> None:
 
 
 def test_a_runner_on_a_silent_node_is_replaced_in_another_slot() -> None:
-    lost = runner(0, ready=False, ready_unknown=True)
+    lost = runner(0, ready=False, node_silent=True)
     found = decide([pool(min_replicas=1)], [lost], demand())
     assert found.create == (("linux", 1),)
     assert found.stop == ()
@@ -416,7 +416,7 @@ def test_a_runner_on_a_silent_node_is_replaced_in_another_slot() -> None:
 
 @pytest.mark.parametrize("terminating", [False, True], ids=["silent", "evicted from there"])
 def test_runners_that_a_dead_node_holds_keep_no_full_pool_from_having_others(terminating: bool) -> None:
-    lost = runner(0, ready=False, ready_unknown=True, terminating=terminating)
+    lost = runner(0, ready=False, node_silent=True, terminating=terminating)
     spec = [pool(min_replicas=1, max_replicas=1)]
     assert decide(spec, [lost], demand()).create == (("linux", 1),)
     assert decide(spec, [lost], demand(lost)).create == (), "it may still work"
@@ -623,7 +623,7 @@ _pods = st.lists(
         st.fixed_dictionaries(
             {
                 "ready": st.booleans(),
-                "ready_unknown": st.booleans(),
+                "node_silent": st.booleans(),
                 "terminating": st.booleans(),
                 "ended": st.booleans(),
                 "rejected": st.sampled_from(("", "", "OutOfcpu")),
@@ -672,12 +672,12 @@ def test_whatever_is_there_the_bounds_hold(
     for spec in pools:
         here = [pod for pod in pods if pod.pool == spec.name]
         new = [slot for name, slot in found.create if name == spec.name]
-        held = sum(pod.ready_unknown for pod in here)
+        held = sum(pod.node_silent for pod in here)
         assert not new or len(here) + len(new) <= spec.max_replicas + held
         assert all(slot < spec.max_replicas + held for slot in new)
         assert not {names.runner("hub", spec.name, slot) for slot in new} & set(by_name)
         blocked = any(
-            not pod.terminating and not pod.ended and not pod.ready and not pod.ready_unknown
+            not pod.terminating and not pod.ended and not pod.ready and not pod.node_silent
             and not pod.node and pod.waiting_reason == "Unschedulable" and pod.name not in busy
             for pod in here
         )  # fmt: skip
