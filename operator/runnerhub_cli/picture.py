@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from runnerhub_operator import names
 from runnerhub_operator.api import (
@@ -103,6 +103,14 @@ class Component:
     members: tuple[Member, ...]
 
 
+class FullestVolume(NamedTuple):
+    """How full a volume is, in percent, whose it is, and the name of the member's component."""
+
+    used_percent: int
+    member: str
+    component: str
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What judgements are made from."""
@@ -189,16 +197,15 @@ def is_paused(view: View) -> bool:
     return bool((view.picture.body.get("spec") or {}).get("paused"))
 
 
-def fullest_volume(components: Sequence[Component]) -> tuple[str, int]:
-    """The member with the fullest volume, and how full it is; "" and 0 when nothing is known."""
+def fullest_volume(components: Sequence[Component]) -> FullestVolume:
+    """The volume that is fullest; of no member and 0 when nothing is known."""
     known = [
-        (member.volume_used_percent, member.name)
+        FullestVolume(member.volume_used_percent, member.name, component.name)
         for component in components
         for member in component.members
         if member.volume_used_percent is not None
     ]
-    percent, name = max(known, default=(0, ""))
-    return name, percent
+    return max(known, default=FullestVolume(0, "", ""))
 
 
 # --- Components ---

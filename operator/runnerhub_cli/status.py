@@ -108,7 +108,7 @@ def level_of(view: View) -> Exit:
         or is_paused(view)
         or stuck(view) is not None
         or lacking_runners(view) is not None
-        or fullest_volume(view.components)[1] >= NEARLY_FULL_PERCENT
+        or fullest_volume(view.components).used_percent >= NEARLY_FULL_PERCENT
         or (view.status.redis.memory_used_percent or 0) >= NEARLY_FULL_PERCENT
     ):
         return Exit.WARNING
