@@ -26,10 +26,6 @@ from .times import age, seconds_since, span
 
 # The operator renews every two seconds. Compared with this machine's clock, so with room for a wrong one.
 OPERATOR_SILENT_SECONDS: Final = 60
-# From here on the operator warns, see plan/fullness.py.
-NEARLY_FULL_PERCENT: Final = 85
-# From here on a component counts as one that lacks something.
-FULL_PERCENT: Final = 95
 COMPONENTS: Final = (
     names.POSTGRES,
     names.POOLER,

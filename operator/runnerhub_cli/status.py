@@ -9,6 +9,7 @@ from typing import Final
 
 from runnerhub_operator import names
 from runnerhub_operator.api import (
+    NEARLY_FULL_PERCENT,
     Condition,
     ConditionReason,
     ConditionType,
@@ -20,7 +21,6 @@ from runnerhub_operator.api import (
 from .errors import Exit
 from .kubectl import Unknown
 from .picture import (
-    NEARLY_FULL_PERCENT,
     STUCK,
     Component,
     Picture,

@@ -6,12 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from runnerhub_operator import names
-from runnerhub_operator.api import Condition, ConditionReason, ConditionType
+from runnerhub_operator.api import (
+    FULL_PERCENT,
+    NEARLY_FULL_PERCENT,
+    Condition,
+    ConditionReason,
+    ConditionType,
+)
 from runnerhub_operator.api.meanings import REASONS
 
 from .picture import (
-    FULL_PERCENT,
-    NEARLY_FULL_PERCENT,
     Component,
     View,
     fullest_volume,
