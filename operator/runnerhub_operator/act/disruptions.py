@@ -9,6 +9,7 @@ from .. import actions, names
 from ..api import RunnerHubCluster
 from ..errors import ConflictError, NotFoundError
 from ..kube.client import KubeClient, ObjectRef
+from ..probes.pgbouncer import LONGEST_HELD_BACK_SECONDS
 from ..snapshot import Snapshot
 from .poolers import Poolers
 from .postgres import Postgres
@@ -50,7 +51,7 @@ class Disruptions:
         ref = ObjectRef("v1", "Pod", cluster.namespace, step.pod)
         # Nobody takes over: the agents open when the pod is back.
         held = (
-            self._poolers.held_back(cluster, snapshot, step.pod, "restart")
+            self._poolers.held_back(cluster, snapshot, step.pod, "restart", seconds=LONGEST_HELD_BACK_SECONDS)
             if step.pause
             else contextlib.nullcontext(())
         )

@@ -27,9 +27,9 @@ class Poolers:
 
     @contextlib.asynccontextmanager
     async def held_back(
-        self, cluster: RunnerHubCluster, snapshot: Snapshot, primary: str, what: str
+        self, cluster: RunnerHubCluster, snapshot: Snapshot, primary: str, what: str, *, seconds: int
     ) -> AsyncIterator[Sequence[str]]:
-        """Have the poolers hold their clients back, for a bounded time; gives their addresses.
+        """Have the poolers hold their clients back, for so long at most; gives their addresses. `what` is for people.
 
         For the clients' comfort only: a primary that stops sends its replicas all that it has confirmed, and then takes
         no more, whoever is not held back. So a pooler that serves nobody, or a dead node's, need not be waited for.
@@ -51,12 +51,10 @@ class Poolers:
         silent = await pgbouncer.silent(self._http, [pod.ip for pod in pods])
         go_on_without(silent)
         poolers = [pod.ip for pod in pods if pod.ip not in silent]
-        switches = what == "switchover"
-        seconds = pgbouncer.HELD_BACK_SECONDS if switches else pgbouncer.LONGEST_HELD_BACK_SECONDS
         try:
             # A shorter stop of the old primary: what it has in memory is written while clients still work.
             for pooler in sorted(serving.intersection(poolers))[:1]:
-                await self._checkpoint(pooler, login)
+                await self._checkpoint(pooler, login, what)
             go_on_without(await pgbouncer.pause(self._http, poolers, primary, seconds=seconds, login=login))
             yield poolers
         except BaseException:
@@ -90,11 +88,11 @@ class Poolers:
         # Those that do not know have the settings of their pods.
         return all(need <= room if need is not None else not renews_poolers for need in needed.values())
 
-    async def _checkpoint(self, pooler: str, login: Login) -> None:
+    async def _checkpoint(self, pooler: str, login: Login, what: str) -> None:
         try:
             await pgbouncer.checkpoint(self._http, pooler, login=login)
         except ProbeError as error:
-            logger.info("no checkpoint before the switchover: %s", error)
+            logger.info("no checkpoint before the %s: %s", what, error)
 
 
 def _reachable(snapshot: Snapshot) -> list[str]:

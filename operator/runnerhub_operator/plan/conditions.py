@@ -16,6 +16,7 @@ from typing import Literal
 from .. import names
 from ..actions import Rollout
 from ..api import (
+    FULL_PERCENT,
     Condition,
     ConditionReason,
     ConditionType,
@@ -30,7 +31,7 @@ from ..probes.sentinel import can_fail_over
 from ..resources.redis import min_replicas_to_write
 from ..snapshot import Pod, Scaled, Snapshot
 from . import fullness, resize_redis
-from .fullness import FULL_PERCENT, fullest
+from .fullness import fullest
 from .migration import Migration
 from .volumes import Growth
 

@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from ..api import EventReason, RedisStatus
+from ..api import FULL_PERCENT, NEARLY_FULL_PERCENT, EventReason, RedisStatus
 from ..kube.events import EventNote
 
-NEARLY_FULL_PERCENT: Final = 85
-# Below that the pods tell it in steps of five.
+# Below that the pods tell how full volumes are in steps of five.
 _STEPS_UP_TO: Final = 80
-FULL_PERCENT: Final = 95
 
 _MARKS: Final[tuple[tuple[EventReason, int], ...]] = (
     ("VolumeNearlyFull", NEARLY_FULL_PERCENT),

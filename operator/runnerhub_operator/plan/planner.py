@@ -325,8 +325,8 @@ def _changes(
         snapshot.http_routes,
         sections.redis.bootstrapped,
         redis_counted,
-        volumes.smallest_postgres_volume(cluster, snapshot),
-        volumes.smallest_redis_volume(resize_redis.of_now(cluster, snapshot), snapshot),
+        sections.scaled,
+        snapshot.volumes,
         # What runners share stays for as long as there is one.
         bool(snapshot.pods_of(names.RUNNER)),
     )

@@ -16,18 +16,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 from .. import names
 from ..actions import GrowRedis, Rollout, ShrinkRedis
-from ..api import RedisStatus, RunnerHubCluster
+from ..api import MIN_REDIS_REPLICAS, RedisStatus, RunnerHubCluster
 from ..probes.sentinel import can_fail_over
 from ..resources.redis import MAJORITY_OF
 from ..snapshot import Snapshot
 from . import settings_in_use, shrink
-
-# What the API allows.
-FEWEST: Final = 3
 
 
 def replicas(cluster: RunnerHubCluster, snapshot: Snapshot) -> int:
@@ -36,7 +32,7 @@ def replicas(cluster: RunnerHubCluster, snapshot: Snapshot) -> int:
     if (before := _counted_before(cluster, snapshot)) is not None:
         least = min(wanted, before)
     elif snapshot.child("StatefulSet", names.child(cluster.name, names.REDIS)) is not None:
-        least = FEWEST
+        least = MIN_REDIS_REPLICAS
     return shrink.pod_count(cluster, snapshot, names.REDIS, least)
 
 
@@ -111,7 +107,7 @@ def _can_spare(cluster: RunnerHubCluster, snapshot: Snapshot, wanted: int, now: 
         (view.sentinels_count for view in snapshot.sentinels if view.sentinel in staying), default=now
     )
     left, majority = now - 1, max(known, now) // 2 + 1
-    return left > majority or left == majority == FEWEST
+    return left > majority or left == majority == MIN_REDIS_REPLICAS
 
 
 def _more(
@@ -164,6 +160,6 @@ def _counted_before(cluster: RunnerHubCluster, snapshot: Snapshot) -> int | None
     try:
         settings = json.loads(live["data"]["settings.json"])
         # Earlier operators told the quorum alone.
-        return max(FEWEST, int(settings.get(MAJORITY_OF) or 2 * settings["quorum"] - 1))
+        return max(MIN_REDIS_REPLICAS, int(settings.get(MAJORITY_OF) or 2 * settings["quorum"] - 1))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -28,12 +28,12 @@ from ..actions import (
     ShrinkRedis,
     SwitchPostgres,
 )
-from ..api import RedisStatus, RunnerHubCluster
+from ..api import FULL_PERCENT, RedisStatus, RunnerHubCluster
 from ..probes.sentinel import can_fail_over
 from ..resources.common import Manifest
 from ..snapshot import LiveObject, Pod, Snapshot
 from . import resize_redis, shrink
-from .fullness import FULL_PERCENT, fullest
+from .fullness import fullest
 
 # Patroni tells the end of a restart at its next loop, two seconds later.
 SETTLE_SECONDS: Final = 4.0

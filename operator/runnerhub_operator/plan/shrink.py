@@ -7,16 +7,12 @@ them, may take every other copy of a commit along, and leave too few of those th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from .. import names
 from ..actions import Rollout, ShrinkPostgres, SwitchPostgres
-from ..api import RunnerHubCluster, Synchronous
+from ..api import MAX_MEMBERS, RunnerHubCluster, Synchronous
 from ..probes.patroni import PatroniCluster
 from ..snapshot import Snapshot
-
-# What the API allows.
-MAX_PODS: Final = 9
 
 
 def instances(cluster: RunnerHubCluster, snapshot: Snapshot) -> int:
@@ -30,7 +26,7 @@ def pod_count(cluster: RunnerHubCluster, snapshot: Snapshot, component: str, wan
     if live is not None:
         return max(wanted, int(live.get("spec", {}).get("replicas") or 0))
     # One that is made anew finds the pods of the one before.
-    pods = (snapshot.pod(names.member(cluster.name, component, i)) for i in range(MAX_PODS))
+    pods = (snapshot.pod(names.member(cluster.name, component, i)) for i in range(MAX_MEMBERS))
     found = [ordinal for ordinal, pod in enumerate(pods) if pod is not None and not pod.terminating]
     return max(wanted, *(ordinal + 1 for ordinal in found)) if found else wanted
 
@@ -60,7 +56,7 @@ def look(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
 
 def still_going(cluster: RunnerHubCluster, snapshot: Snapshot, component: str, now: int) -> Rollout | None:
     """Pods above the first `now` that have not gone yet; None when there are none."""
-    gone = (snapshot.pod(names.member(cluster.name, component, i)) for i in range(now, MAX_PODS))
+    gone = (snapshot.pod(names.member(cluster.name, component, i)) for i in range(now, MAX_MEMBERS))
     # On a node that is dead a pod terminates for ever.
     going = next((pod for pod in gone if pod is not None and not pod.is_overdue(snapshot.now)), None)
     return Rollout(component, None, f"{going.name} to terminate") if going is not None else None

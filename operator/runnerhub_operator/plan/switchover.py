@@ -12,14 +12,14 @@ from typing import Final
 
 from .. import names
 from ..actions import Rollout, SwitchPostgres
-from ..api import RunnerHubCluster, SwitchoverResult, SwitchoverStatus, Synchronous
+from ..api import FULL_PERCENT, RunnerHubCluster, SwitchoverResult, SwitchoverStatus, Synchronous
 from ..kube.events import EventNote
 from ..probes.patroni import SYNCHRONOUS
 from ..resources.patroni import MAX_REPLICA_LAG_BYTES
 from ..snapshot import Snapshot
 from . import leases
 from .conditions import stamp
-from .fullness import FULL_PERCENT, fullest
+from .fullness import fullest
 
 # A request that could not be followed for so long is out of date.
 PATIENCE_SECONDS: Final = 600.0

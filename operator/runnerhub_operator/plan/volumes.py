@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from .. import names
 from ..actions import GrowVolume
-from ..api import RunnerHubCluster
+from ..api import FULL_PERCENT, RunnerHubCluster
 from ..quantities import parse_quantity, quantity
 from ..resources.common import Manifest
 from ..snapshot import RESIZE_FAILURES, Snapshot, Volume
-from .fullness import FULL_PERCENT, fullest
+from .fullness import fullest
 
 # Somebody may have changed the StorageClass or a quota, which the operator does not watch.
 RETRY_SECONDS: Final = 30.0

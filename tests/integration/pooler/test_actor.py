@@ -340,6 +340,7 @@ async def test_clients_go_on_when_the_pod_to_restart_is_another_one_by_now(
     monkeypatch.setattr(KubeClient, "delete", refuse)
     await switch(observed(), RestartPod("hub-postgres-0", "u", "a test", pause=True))
     assert played.asked_for("/pause") == set(POOLERS)
+    assert played.bodies[1] == {"primary": "hub-postgres-0", "seconds": 15}
     assert played.asked_for("/resume") == set(POOLERS)
 
 
