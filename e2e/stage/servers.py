@@ -64,11 +64,13 @@ class _HttpProtocol(_Protocol):
 
 
 class PoolerProtocol(_HttpProtocol):
-    """POST /pause, /resume, /checkpoint and /leave, GET /needs: nobody is connected, so nobody has to wait."""
+    """POST /pause, /resume, /checkpoint and /leave, GET /healthz and /needs: nobody is connected, so nobody waits."""
 
     def _answer(self, method: str, path: str, _body: bytes) -> tuple[str, str]:
         if method == "POST" and path in ("/pause", "/resume", "/checkpoint", "/leave"):
             return "200 OK", json.dumps({"message": "done"})
+        if (method, path) == ("GET", "/healthz"):
+            return "200 OK", json.dumps({"message": "ok"})
         if (method, path) == ("GET", "/needs"):
             return "200 OK", json.dumps({"message": "0"})
         return "404 Not Found", "{}"

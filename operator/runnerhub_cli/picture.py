@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from runnerhub_operator import names
 from runnerhub_operator.api import (
@@ -26,10 +26,6 @@ from .times import age, seconds_since, span
 
 # The operator renews every two seconds. Compared with this machine's clock, so with room for a wrong one.
 OPERATOR_SILENT_SECONDS: Final = 60
-# From here on the operator warns, see plan/fullness.py.
-NEARLY_FULL_PERCENT: Final = 85
-# From here on a component counts as one that lacks something.
-FULL_PERCENT: Final = 95
 COMPONENTS: Final = (
     names.POSTGRES,
     names.POOLER,
@@ -101,6 +97,14 @@ class Component:
     wanted: int | None
     facts: tuple[str, ...]
     members: tuple[Member, ...]
+
+
+class FullestVolume(NamedTuple):
+    """How full a volume is, in percent, whose it is, and the name of the member's component."""
+
+    used_percent: int
+    member: str
+    component: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,16 +193,15 @@ def is_paused(view: View) -> bool:
     return bool((view.picture.body.get("spec") or {}).get("paused"))
 
 
-def fullest_volume(components: Sequence[Component]) -> tuple[str, int]:
-    """The member with the fullest volume, and how full it is; "" and 0 when nothing is known."""
+def fullest_volume(components: Sequence[Component]) -> FullestVolume:
+    """The volume that is fullest; of no member and 0 when nothing is known."""
     known = [
-        (member.volume_used_percent, member.name)
+        FullestVolume(member.volume_used_percent, member.name, component.name)
         for component in components
         for member in component.members
         if member.volume_used_percent is not None
     ]
-    percent, name = max(known, default=(0, ""))
-    return name, percent
+    return max(known, default=FullestVolume(0, "", ""))
 
 
 # --- Components ---

@@ -10,12 +10,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from runnerhub_operator.api import Failover
+from runnerhub_operator.api import NEARLY_FULL_PERCENT, Failover
 
 from .errors import Exit
 from .objects import Lease
 from .output import LEVEL_STYLES, table
-from .picture import NEARLY_FULL_PERCENT, Component, Member
+from .picture import Component, Member
 from .status import ConditionRow, Summary
 from .times import age, span
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from runnerhub_operator import names
 from runnerhub_operator.api import (
+    NEARLY_FULL_PERCENT,
     Condition,
     ConditionReason,
     ConditionType,
@@ -20,7 +21,6 @@ from runnerhub_operator.api import (
 from .errors import Exit
 from .kubectl import Unknown
 from .picture import (
-    NEARLY_FULL_PERCENT,
     STUCK,
     Component,
     Picture,
@@ -108,7 +108,7 @@ def level_of(view: View) -> Exit:
         or is_paused(view)
         or stuck(view) is not None
         or lacking_runners(view) is not None
-        or fullest_volume(view.components)[1] >= NEARLY_FULL_PERCENT
+        or fullest_volume(view.components).used_percent >= NEARLY_FULL_PERCENT
         or (view.status.redis.memory_used_percent or 0) >= NEARLY_FULL_PERCENT
     ):
         return Exit.WARNING

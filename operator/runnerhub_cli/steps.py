@@ -6,12 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from runnerhub_operator import names
-from runnerhub_operator.api import Condition, ConditionReason, ConditionType
+from runnerhub_operator.api import (
+    FULL_PERCENT,
+    NEARLY_FULL_PERCENT,
+    Condition,
+    ConditionReason,
+    ConditionType,
+)
 from runnerhub_operator.api.meanings import REASONS
 
 from .picture import (
-    FULL_PERCENT,
-    NEARLY_FULL_PERCENT,
     Component,
     View,
     fullest_volume,
@@ -135,7 +139,7 @@ def _unexplained(view: View) -> Iterator[Step]:
     """What the operator says of components that lack something although all their pods are ready."""
     passing = view.holds(ConditionType.PROGRESSING)
     reasons = (ConditionReason.UNAVAILABLE, *(() if passing else (ConditionReason.REDUCED_REDUNDANCY,)))
-    fullest, percent = fullest_volume(view.components)
+    fullest = fullest_volume(view.components)
     for kind, pods in _PODS_OF.items():
         condition = view.condition(kind)
         members = [
@@ -143,7 +147,7 @@ def _unexplained(view: View) -> Iterator[Step]:
         ]
         if condition is None or condition.reason not in reasons or _is_leaderless(view, kind):
             continue
-        lacks_room = percent >= FULL_PERCENT and any(member.name == fullest for member in members)
+        lacks_room = fullest.used_percent >= FULL_PERCENT and fullest.component in pods
         if lacks_room and condition.reason == ConditionReason.REDUCED_REDUNDANCY:
             # Told with what mends it, by `_fullness`.
             continue
@@ -227,11 +231,11 @@ def _nodes(component: Component, name: str) -> list[str]:
 
 
 def _fullness(view: View) -> Iterator[Step]:
-    name, percent = fullest_volume(view.components)
-    if percent >= NEARLY_FULL_PERCENT:
-        field = "redis" if f"-{names.REDIS}-" in name else "postgres"
+    fullest = fullest_volume(view.components)
+    if fullest.used_percent >= NEARLY_FULL_PERCENT:
         yield Step(
-            f"The volume of {name} is {percent} % full. Raise spec.{field}.storage.size; no pod restarts.",
+            f"The volume of {fullest.member} is {fullest.used_percent} % full. Raise "
+            f"spec.{fullest.component}.storage.size; no pod restarts.",
             f"kubectl edit rhc {_target(view)}",
         )
     memory = view.status.redis.memory_used_percent or 0
@@ -273,6 +277,7 @@ def _runners(view: View) -> Iterator[Step]:
         return
     commands: Mapping[str, str] = {
         ConditionReason.REFUSED_BY_API_SERVER: "kubectl describe resourcequota",
+        ConditionReason.REJECTED_BY_KUBELET: "kubectl describe nodes",
         ConditionReason.DEMAND_UNKNOWN: "kubectl runnerhub logs orchestrator --since 10m",
     }
     command = commands.get(runners.reason, "kubectl runnerhub logs runner --since 10m")

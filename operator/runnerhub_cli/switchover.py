@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,10 +48,7 @@ def check(body: Mapping[str, Any], wanted: str) -> None:
     except InvalidSpecError:
         # A newer operator's spec; the operator will judge.
         return
-    members: Sequence[str] = [
-        names.member(cluster.name, names.POSTGRES, ordinal)
-        for ordinal in range(cluster.spec.postgres.instances)
-    ]
+    members = names.members(cluster.name, names.POSTGRES, cluster.spec.postgres.instances)
     if wanted not in members:
         raise CliError(f"{wanted} is no Postgres member of {cluster.name}; there are: {', '.join(members)}")
     if cluster.spec.paused:

@@ -221,8 +221,9 @@ class Rollout:
 
     `step` is the next thing to do, None while a started one has not settled yet; `waiting_for` tells people.
     `mends`: the step takes nothing away from what works, so it waits for nothing. `repairs`: it follows from no
-    change of the spec, but from a broken member. `holds_up`: others wait for it, also while it waits itself.
-    `rests_on`: members of the database that must answer for themselves just before the step.
+    change of the spec, but from a broken member. `requested`: somebody asks for it. `holds_up`: others wait for it,
+    also while it waits itself. `rests_on`: members of the database that must answer for themselves just before the
+    step.
     """
 
     component: str
@@ -230,6 +231,7 @@ class Rollout:
     waiting_for: str
     mends: bool = False
     repairs: bool = False
+    requested: bool = False
     holds_up: bool = True
     rests_on: tuple[str, ...] = ()
 

@@ -108,6 +108,11 @@ def member(cluster: str, component: str, ordinal: int) -> str:
     return f"{cluster}-{component}-{ordinal}"
 
 
+def members(cluster: str, component: str, count: int) -> tuple[str, ...]:
+    """Names of the first `count` members of a StatefulSet, by ordinal."""
+    return tuple(member(cluster, component, ordinal) for ordinal in range(count))
+
+
 def claim(cluster: str, component: str, ordinal: int) -> str:
     """Name of the PersistentVolumeClaim of a StatefulSet's member: `data-<pod>`."""
     return f"{CLAIM_TEMPLATE}-{member(cluster, component, ordinal)}"

@@ -17,7 +17,7 @@ import aiohttp
 
 from . import metrics, names
 from .act import Actor
-from .actions import Disruption, MarkRunner, ReinitializePostgres, Rollout, StopRunner
+from .actions import Disruption, MarkRunner, ReinitializePostgres, RenewDeployment, Rollout, StopRunner
 from .api import (
     ConditionReason,
     ConditionType,
@@ -39,6 +39,7 @@ from .errors import (
 )
 from .gateways import Gateways
 from .kube.client import KubeClient
+from .kube.compare import differences
 from .kube.events import EventNote, Involved
 from .observe import observe
 from .plan import (
@@ -59,6 +60,8 @@ Key = tuple[str, str]
 _CONDITIONS = tuple(kind.value for kind in ConditionType)
 # A rejected resource waits for an edit; the slow look catches what no event tells (a name that became free).
 REJECTED_REQUEUE_SECONDS: Final = 30.0
+# With runners to start and stop: one that is asked whether it may go draws nothing new for twenty seconds.
+REJECTED_CREW_SECONDS: Final = 10.0
 # An internal error (a webhook that does not answer, no address left for a Service) that lasts longer is told.
 FAILING_SECONDS: Final = 10.0
 # While something moves, look again soon: elections are timed by what is seen.
@@ -139,6 +142,8 @@ class Reconciler:
         self._memories: dict[Key, tuple[str, ClusterMemory]] = {}
         self._written: dict[Key, _Written] = {}
         self._echoes: dict[Key, dict[tuple[str, str], _Echo]] = {}
+        # What stays as it is although it was written otherwise, until the next visit takes it for a match.
+        self._overruled: dict[Key, dict[tuple[str, str], tuple[str, int]]] = {}
         self._visited: set[Key] = set()
         # Since when writes fail, by the monotonic clock.
         self._failing: dict[Key, float] = {}
@@ -182,6 +187,9 @@ class Reconciler:
             snapshot = replace(snapshot, gateways=gateways)
         metrics.set_fullness(*key, snapshot)
         uid, memory = self._memories.get(key, (cluster.uid, None))
+        if memory is not None:
+            overruled = self._overruled.pop(key, {})
+            memory = replace(memory, matches={**memory.matches, **overruled}) if overruled else memory
         with metrics.PHASE_SECONDS.labels("plan").time():
             plan = make_plan(cluster, snapshot, self._images, memory if uid == cluster.uid else None)
         with metrics.PHASE_SECONDS.labels("act").time():
@@ -191,10 +199,12 @@ class Reconciler:
         self, key: Key, body: Mapping[str, Any], cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan
     ) -> float:
         # The objects come first, because whoever edits waits for them; people are told whatever becomes of that.
-        current, rejection = True, None
+        current, rejection, marked = True, None, False
         try:
             current = not plan.writes or await self._actor.resource.is_current(cluster)
             if current:
+                await self._write_secrets(cluster, plan)
+                marked = True
                 await self._write_objects(cluster, snapshot, plan)
         except (ForeignObjectError, RefusedError, UnavailableError) as error:
             rejection = self._rejection(key, error)
@@ -202,6 +212,9 @@ class Reconciler:
             told = await self._write_status(key, body, plan.status)
         if not told:
             return self._pace(settled=False)
+        if not marked:
+            uid, before = self._memories.get(key, (cluster.uid, None))
+            plan = replace(plan, memory=plan.memory.unmarked(before if uid == cluster.uid else None))
         self._remember(cluster, plan.memory)
         await self._tell(cluster, plan)
         if not current:
@@ -222,7 +235,9 @@ class Reconciler:
             return self._pace(settled=plan.settled)
         self._remember(cluster, replace(plan.memory, rejection=rejection))
         # The next visit tells it; when it has been told already, there is time.
-        return 0.0 if plan.memory.rejection != rejection else REJECTED_REQUEUE_SECONDS
+        if plan.memory.rejection != rejection:
+            return 0.0
+        return REJECTED_CREW_SECONDS if cluster.spec.runner_pools else REJECTED_REQUEUE_SECONDS
 
     def _pace(self, *, settled: bool) -> float:
         """Time until the next visit in seconds, spread so that visits do not come in waves."""
@@ -231,18 +246,21 @@ class Reconciler:
         steady = max(self._steady_seconds, clusters / STEADY_VISITS_PER_SECOND)
         return (steady if settled else min(busy, steady)) * random.uniform(0.9, 1.0)  # noqa: S311 -- spreads load
 
-    async def _write_objects(self, cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan) -> None:
-        if cluster.key in self._echoes:
-            waiting = self._echoes.pop(cluster.key)
-            kept = {at: echo for at, echo in waiting.items() if _version(snapshot, at) == echo.over}
-            if kept:
-                self._echoes[cluster.key] = kept
+    async def _write_secrets(self, cluster: RunnerHubCluster, plan: Plan) -> None:
+        """Passwords, and the marks of the pods that are to see them at once."""
         for secret in plan.secrets:
             await self._actor.credentials.ensure(cluster, secret)
         for asked in plan.passwords:
             await self._actor.credentials.generate(cluster, asked)
         for mark in plan.marks:
             await self._actor.objects.mark_pods(cluster, mark)
+
+    async def _write_objects(self, cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan) -> None:
+        if cluster.key in self._echoes:
+            waiting = self._echoes.pop(cluster.key)
+            kept = {at: echo for at, echo in waiting.items() if _version(snapshot, at) == echo.over}
+            if kept:
+                self._echoes[cluster.key] = kept
         for manifest in plan.objects:
             await self._apply(cluster, snapshot, manifest)
         for surplus in plan.prune:
@@ -259,8 +277,15 @@ class Reconciler:
         last, now = echoes.get(at), time.monotonic()
         if wanted and last is not None and last.wanted == wanted and now - last.at < ECHO_SECONDS:
             return
-        await self._actor.objects.apply(cluster, manifest, snapshot.child(*at))
+        written = await self._actor.objects.apply(cluster, manifest, snapshot.child(*at))
         echoes[at] = _Echo(wanted, _version(snapshot, at), now)
+        live = snapshot.children.live(*at)
+        if written is None or live is None or written["metadata"]["resourceVersion"] != live.resource_version:
+            return
+        # A webhook has its way: to write the same again and again would hold up everything that comes after.
+        paths = ", ".join(differences(manifest, written))
+        logger.warning("%s %s stays other than written, an admission webhook may be why: %s", *at, paths)
+        self._overruled.setdefault(cluster.key, {})[at] = (wanted, live.spec_digest)
 
     async def _grow(self, cluster: RunnerHubCluster, plan: Plan) -> Plan:
         """Ask for larger volumes; a refusal is remembered for the next visit to tell, and holds nothing else up."""
@@ -374,6 +399,10 @@ class Reconciler:
             return await self._reinitialize(cluster, snapshot, step, memory)
         try:
             await self._actor.postgres.check_members(snapshot, rollout.rests_on)
+            logger.info("disruption: %s", step)
+            if isinstance(step, RenewDeployment):
+                await self._apply(cluster, snapshot, dict(step.manifest))
+                return replace(memory, last_step=LastStep.done(step, datetime.now(UTC), None))
             uid = await self._actor.disruptions.carry_out(cluster, snapshot, step)
         except ProbeError as error:
             logger.info("%s", error, extra={"cluster": f"{cluster.namespace}/{cluster.name}"})
@@ -393,6 +422,7 @@ class Reconciler:
         memory: ClusterMemory,
     ) -> ClusterMemory:
         """Have a member made anew; a refusal is no failure, because Patroni may be at work on it."""
+        logger.info("disruption: %s", step)
         try:
             await self._actor.disruptions.carry_out(cluster, snapshot, step)
         except ProbeError as error:
@@ -495,6 +525,7 @@ class Reconciler:
         self._memories.pop(key, None)
         self._written.pop(key, None)
         self._echoes.pop(key, None)
+        self._overruled.pop(key, None)
         self._visited.discard(key)
         self._failing.pop(key, None)
         self._gateways.forget(key)

@@ -22,7 +22,7 @@ from .quantities import parse_quantity
 Manifest = Mapping[str, Any]
 
 # A kubelet that works ends a pod within seconds after its time is over.
-LOST_SECONDS: Final = 30.0
+OVERDUE_SECONDS: Final = 30.0
 # Reasons for which a pod waits before its containers have run for the first time.
 NEVER_STARTS: Final = (
     "Unschedulable",
@@ -94,6 +94,20 @@ class LiveObject:
 _DROPPED: Final = ("managedFields", "creationTimestamp", "resourceVersion", "generation")
 
 
+def _is_on_a_silent_node(conditions: Mapping[str, Manifest]) -> bool:
+    """Whether somebody else than its kubelet says that a pod is not ready.
+
+    The node controller sets Ready to False when a kubelet has been silent for 40 seconds or so, and leaves the rest as
+    the kubelet wrote it last. The kubelet says so while the containers are ready only for the sake of readiness gates.
+    Source: https://github.com/kubernetes/kubernetes/blob/v1.35.4/pkg/controller/util/node/controller_utils.go
+    """
+    ready, containers = conditions.get("Ready", {}), conditions.get("ContainersReady", {})
+    if ready.get("status") == "Unknown":
+        return True
+    of_gates = ready.get("reason") == "ReadinessGatesNotReady"
+    return ready.get("status") == "False" and containers.get("status") == "True" and not of_gates
+
+
 def _scaled_by(managed_fields: Iterable[Manifest]) -> str:
     return next(
         (
@@ -159,11 +173,12 @@ class Children:
 class Pod:
     """The parts of a pod that decisions are made from; two that are equal give no reason to look again.
 
-    `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator. `gone_by`: when it is to be gone
-    at the latest, if it is being deleted. `ended`: the containers have
-    ended for good, as after an eviction; `last_words` is what one of them left that ended badly. Of runners: `pool`,
-    the `template` and `layout` that they were made from, `marked_busy`, the mark of those that have a job, and `since`
-    when they have been ready or not, from their first start on.
+    `role` is what Patroni says of it; `leads` is the mark of the leading orchestrator. `node_silent`: its node is
+    silent. `gone_by`: when it is to be gone at the latest, if it is being deleted. `ended`: the containers have ended
+    for good, as after an eviction; `last_words` is what one of them left that ended badly. Of runners: `pool`,
+    the `template` and `layout` that they were made from, `marked_busy`, the mark of those that have a job, `since`
+    when they have been ready or not, from their first start on, and `rejected`, why the kubelet ended one before any
+    container of it had run.
     """
 
     name: str
@@ -172,7 +187,7 @@ class Pod:
     ip: str
     node: str
     ready: bool
-    ready_unknown: bool
+    node_silent: bool
     terminating: bool
     revision: str
     role: str
@@ -187,6 +202,7 @@ class Pod:
     layout: str = ""
     marked_busy: bool = False
     since: str = ""
+    rejected: str = ""
 
     @classmethod
     def of(cls, body: Manifest) -> Pod:
@@ -214,8 +230,7 @@ class Pod:
             ip=status.get("podIP", ""),
             node=sys.intern(body.get("spec", {}).get("nodeName", "")),
             ready=ready.get("status") == "True" and "deletionTimestamp" not in metadata,
-            # The node controller sets Unknown or NodeLost when the kubelet is silent.
-            ready_unknown=ready.get("status") == "Unknown" or status.get("reason") == "NodeLost",
+            node_silent=_is_on_a_silent_node(conditions),
             terminating="deletionTimestamp" in metadata,
             revision=sys.intern(labels.get("controller-revision-hash", "")),
             role=labels.get(names.LABEL_ROLE, ""),
@@ -237,13 +252,18 @@ class Pod:
             layout=sys.intern(annotations.get(names.ANNOTATION_LAYOUT, "")) if pool else "",
             marked_busy=labels.get(names.LABEL_BUSY) == "true",
             since=_since(body, ready) if pool else "",
+            rejected=_rejected(status) if pool else "",
         )
 
-    def is_lost(self, now: datetime) -> bool:
+    def is_overdue(self, now: datetime) -> bool:
         """Whether nobody ends the pod although it should be gone long since, as on a node whose kubelet is dead."""
         if not self.gone_by:
             return False
-        return (now - datetime.fromisoformat(self.gone_by)).total_seconds() > LOST_SECONDS
+        return (now - datetime.fromisoformat(self.gone_by)).total_seconds() > OVERDUE_SECONDS
+
+    def on_dead_node(self, now: datetime) -> bool:
+        """Whether its node is taken for dead: it is silent, or has not ended the pod long after its time."""
+        return self.node_silent or self.is_overdue(now)
 
     @property
     def cannot_start(self) -> bool:
@@ -261,6 +281,22 @@ def _since(body: Manifest, ready: Manifest) -> str:
     ]
     # All are written the same way, in UTC.
     return max(changed, *started) if started else changed
+
+
+def _rejected(status: Manifest) -> str:
+    """What the kubelet said of a pod that the scheduler gave to it, and that it does not take; "" when it took it.
+
+    It is Failed then, and no container of it has run.
+    Source: https://github.com/kubernetes/kubernetes/blob/v1.31.0/pkg/kubelet/kubelet.go, rejectPod
+    """
+    if status.get("phase") != "Failed" or any(map(_has_run, status.get("containerStatuses", ()))):
+        return ""
+    return ": ".join(str(status[key]) for key in ("reason", "message") if status.get(key)) or "Failed"
+
+
+def _has_run(container: Manifest) -> bool:
+    states = container.get("state", {}).values()
+    return bool(container.get("restartCount")) or any(state.get("startedAt") for state in states)
 
 
 # What a claim tells of its way to a new size, what went wrong first.

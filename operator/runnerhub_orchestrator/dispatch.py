@@ -6,24 +6,19 @@ import asyncio
 import contextlib
 import logging
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
 
 from .background import Background
 from .errors import EntryGoneError, QueueUnavailableError
-from .job_queue import Entry, JobQueue
+from .job_queue import Entry, JobQueue, folded
 
 log = logging.getLogger(__name__)
 
-# How long a job waits at most for an idle runner when the news of it got lost, or when it was put back.
+# How long a job waits at most for an idle runner when the news of it got lost, or when another pod has parked it.
 TICK_SECONDS = 1.0
 AFTER_ERROR_SECONDS = 0.5
-# Jobs that no runner of this pod can take are put back; more than this per round would starve the others.
-UNSUITABLE_PER_ROUND = 100
-
-
-def _folded(labels: frozenset[str]) -> frozenset[str]:
-    """GitHub's labels are the same in upper and lower case: `runs-on: [self-hosted, Linux]` finds a runner `linux`."""
-    return frozenset(label.casefold() for label in labels)
+TAKEN_PER_LOOK = 100
 
 
 @dataclass(eq=False, slots=True)
@@ -36,7 +31,7 @@ class Waiter:
 
     def suits(self, entry: Entry) -> bool:
         """Whether this poll still waits and its runner has every label that the job asks for, in whatever case."""
-        return not self.entry.done() and _folded(entry.labels) <= self.labels
+        return not self.entry.done() and folded(entry.labels) <= self.labels
 
 
 class Dispatcher:
@@ -72,7 +67,7 @@ class Dispatcher:
 
         Raises QueueUnavailableError when the queue was out of reach at the end.
         """
-        waiter = Waiter(_folded(labels))
+        waiter = Waiter(folded(labels))
         self._waiters.append(waiter)
         self.wake()
         try:
@@ -114,8 +109,13 @@ class Dispatcher:
         return None
 
     async def _serve(self) -> None:
-        unsuitable = 0
-        while self._unserved() and unsuitable < UNSUITABLE_PER_ROUND:
+        taken = 0
+        while waiting := self._unserved():
+            if taken % TAKEN_PER_LOOK == 0:
+                # First, or jobs that come later would be served before those that wait for their runner; and again, as
+                # runners come while many are put aside.
+                await self._queue.unpark(Counter(waiter.labels for waiter in waiting))
+            taken += 1
             entry = await self._queue.take(str(uuid.uuid4()))
             if entry is None:
                 return
@@ -123,8 +123,7 @@ class Dispatcher:
             if waiter:
                 waiter.entry.set_result(entry)
                 continue
-            unsuitable += 1
             try:
-                await self._queue.put_back(entry)
+                await self._queue.park(entry, frozenset().union(*(waiter.labels for waiter in self._waiters)))
             except EntryGoneError as error:
                 log.info("entry was gone already", extra={"jobId": entry.job_id, "why": str(error)})

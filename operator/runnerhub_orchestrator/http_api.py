@@ -349,7 +349,7 @@ class Api:
                 entry.job_id, body.runner_id, uuid.UUID(entry.token), body.claim_id
             )
         except OrchestratorError:
-            await self._quietly(self.queue.put_back(entry, at_once=True))
+            await self._quietly(self.queue.put_back(entry))
             raise
         if job is None:
             # Finished, given to somebody else, or removed: the queue was behind the rows.
@@ -359,7 +359,7 @@ class Api:
     async def _undo(self, entry: Entry) -> None:
         """The runner hung up while we claimed for it: the job is given back at once."""
         await self.repository.release(entry.job_id, uuid.UUID(entry.token))
-        await self._quietly(self.queue.put_back(entry, at_once=True))
+        await self._quietly(self.queue.put_back(entry))
 
     def _claimed(self, job: Job) -> web.Response:
         return web.json_response(render_claim(job, self.settings.jobs.lease_seconds))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import logging
 import random
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from bullmq import Queue, Worker
 from redis.exceptions import RedisError
@@ -32,8 +34,21 @@ KEEP_FINISHED = 1000
 STALLED_LIMIT = 1_000_000
 # A master without replicas refuses writes and answers reads: it is well again when no write failed lately.
 CALM_SECONDS = 2.0
-PUT_BACK_SECONDS = (0.5, 2.0)
+# Jobs that met only runners that cannot take them are delayed, and found by their labels when one comes that can:
+# <...>:jobs:<labels> has those that ask for these labels, by age, and <...>:labels:<label> such lists of labels.
+PARKED = "runnerhub:parked"
+# The delay is only for those that get lost there: as long as the job has waited already, within these bounds, so that
+# those that wait for weeks cost next to nothing.
+PARKED_SECONDS = (60.0, 3600.0)
+FORGET_PARKED_SECONDS = 7200
+SPARE_PARKED = 100
+# BullMQ promotes a job behind all that wait, where those that cannot take it may meet it before its runner does.
+_TO_THE_FRONT = """
+if redis.call("LREM", KEYS[1], 1, ARGV[1]) == 1 then redis.call("RPUSH", KEYS[1], ARGV[1]) end
+"""
 ALIVE_STATES = ("waiting", "active", "delayed", "prioritized", "paused")
+# Of each state: more in one answer keep Redis from all others for long.
+IDS_PER_PAGE = 10_000
 # BullMQ reports a lost lock or a missing entry as TypeError; Scripts.finishedErrors in its scripts.py.
 _GONE = ("Missing key", "Missing lock", "Lock mismatch", "Job ")
 COUNTED_STATES = ("waiting", "active", "delayed", "completed", "failed")
@@ -47,6 +62,20 @@ class Entry:
     labels: frozenset[str]
     token: str
     handle: Any
+
+
+class _Parked(NamedTuple):
+    """A job that is parked, or was: since when it is in the queue, its id, the key that has it, and its labels."""
+
+    since: float
+    name: str
+    key: str
+    asked: frozenset[str]
+
+
+def folded(labels: Iterable[str]) -> frozenset[str]:
+    """GitHub's labels are the same in upper and lower case: `runs-on: [self-hosted, Linux]` finds a runner `linux`."""
+    return frozenset(label.casefold() for label in labels)
 
 
 class JobQueue:
@@ -121,13 +150,94 @@ class JobQueue:
             return None
         return entry
 
-    async def put_back(self, entry: Entry, *, at_once: bool = False) -> None:
-        """Let others have the entry, a moment later so that it does not come straight back here."""
-        milliseconds = 1 if at_once else int(random.uniform(*PUT_BACK_SECONDS) * 1000)  # noqa: S311 - jitter
+    async def put_back(self, entry: Entry) -> None:
+        """Let others have the entry at once."""
         await self._bounded(
             self._worker.backend.moveToDelayed(
-                entry.handle.id, round(time.time() * 1000), milliseconds, entry.token, {"skipAttempt": True}
+                entry.handle.id, round(time.time() * 1000), 1, entry.token, {"skipAttempt": True}
             )
+        )
+
+    async def park(self, entry: Entry, labels: frozenset[str]) -> None:
+        """Put aside an entry that no runner here can take, until `unpark` finds it or its delay ends.
+
+        `labels`: those of all runners here, in one case.
+        """
+        asked = folded(entry.labels)
+        jobs = json.dumps(sorted(asked))
+        # Runners look by their own labels: under one that none of them has, it is in nobody's way.
+        where = _where(min(asked - labels or asked, default=""))
+        now, since = time.time(), entry.handle.timestamp
+        shortest, longest = PARKED_SECONDS
+        delay = min(max(now - since / 1000, shortest), longest) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+        scripts = self._worker.backend.scripts
+        keys, arguments = scripts.moveToDelayedArgs(
+            entry.handle.id, round(now * 1000), entry.token, int(delay * 1000), {"skipAttempt": True}
+        )
+        # At one moment, so that none is delayed for long that nobody finds.
+        async with self._client.pipeline(transaction=True) as pipe:
+            pipe.zadd(f"{PARKED}:jobs:{jobs}", {entry.handle.id: since})
+            pipe.expire(f"{PARKED}:jobs:{jobs}", FORGET_PARKED_SECONDS)
+            pipe.zadd(where, {jobs: now})
+            pipe.zremrangebyscore(where, "-inf", now - FORGET_PARKED_SECONDS)
+            pipe.expire(where, FORGET_PARKED_SECONDS)
+            await scripts.commands["moveToDelayed"](keys=keys, args=arguments, client=pipe)
+            *_, code = await self._bounded(pipe.execute())
+        if code < 0:
+            raise EntryGoneError(f"entry {entry.handle.id} is not held under this token ({code})")
+
+    async def unpark(self, wanted: Mapping[frozenset[str], int]) -> None:
+        """Let parked entries wait again, the oldest first, as many as there are runners that can take them.
+
+        `wanted`: the number of runners by their labels in one case.
+        """
+        while wanted and await self._unpark(wanted):
+            pass
+
+    async def _unpark(self, wanted: Mapping[frozenset[str], int]) -> bool:
+        """One step; whether it found only what is parked no longer, so that there may be more behind it."""
+        parked = await self._parked(wanted)
+        if not parked:
+            return False
+        names = [entry.name for entry in parked]
+        scores = await self._bounded(self._client.zmscore(f"{PREFIX}:{QUEUE_NAME}:delayed", names))
+        delayed = {name for name, score in zip(names, scores, strict=True) if score is not None}
+        chosen: dict[str, _Parked] = {}
+        for labels, runners in wanted.items():
+            left = runners
+            for entry in parked:
+                if left and entry.name not in chosen and entry.asked <= labels:
+                    chosen[entry.name] = entry
+                    left -= entry.name in delayed
+        scripts = self._queue.backend.scripts
+        async with self._client.pipeline(transaction=True) as pipe:
+            for entry in sorted(chosen.values(), reverse=True):
+                pipe.zrem(entry.key, entry.name)
+                # What is not delayed by now it leaves alone.
+                keys, arguments = scripts.promoteArgs(entry.name)
+                await scripts.commands["promote"](keys=keys, args=arguments, client=pipe)
+                pipe.eval(_TO_THE_FRONT, 1, f"{PREFIX}:{QUEUE_NAME}:wait", entry.name)
+            await self._bounded(pipe.execute())
+        return delayed.isdisjoint(chosen)
+
+    async def _parked(self, wanted: Mapping[frozenset[str], int]) -> list[_Parked]:
+        """The oldest of those that these runners can take, and some more for those that are parked no longer."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for label in frozenset({""}).union(*wanted):
+                pipe.zrange(_where(label), 0, -1)
+            known = set().union(*await self._bounded(pipe.execute()))
+        asked = {labels: frozenset(json.loads(labels)) for labels in known}
+        able = [labels for labels in known if any(asked[labels] <= runners for runners in wanted)]
+        async with self._client.pipeline(transaction=False) as pipe:
+            for labels in able:
+                pipe.zrange(
+                    f"{PARKED}:jobs:{labels}", 0, sum(wanted.values()) + SPARE_PARKED, withscores=True
+                )
+            found = await self._bounded(pipe.execute())
+        return sorted(
+            _Parked(since, name, f"{PARKED}:jobs:{labels}", asked[labels])
+            for labels, entries in zip(able, found, strict=True)
+            for name, since in entries
         )
 
     async def finish(self, entry_id: int, token: str, result: dict[str, Any]) -> None:
@@ -156,9 +266,21 @@ class JobQueue:
         return stalled
 
     async def alive_job_ids(self) -> list[int]:
-        """Ids of all jobs that wait or are held, seen at one moment."""
-        ids: list[str] = await self._bounded(self._queue.backend.getRanges(list(ALIVE_STATES), 0, -1))
-        return [number for number in (_number(identifier, {}) for identifier in ids) if number]
+        """Ids of all jobs that wait or are held. Of very many it may miss some that move meanwhile: see `is_alive`."""
+        found: list[int] = []
+        for start in itertools.count(0, IDS_PER_PAGE):
+            ids: list[str] = await self._bounded(
+                self._queue.backend.getRanges(list(ALIVE_STATES), start, start + IDS_PER_PAGE - 1)
+            )
+            found += filter(None, (_number(identifier, {}) for identifier in ids))
+            if len(ids) < IDS_PER_PAGE:
+                break
+        return found
+
+    async def is_alive(self, job_id: int) -> bool:
+        """Whether the job waits or is held."""
+        state: str = await self._bounded(self._queue.backend.getState(f"{ID_PREFIX}{job_id}"))
+        return state in ALIVE_STATES
 
     async def counts(self) -> dict[str, int]:
         """Number of entries per state."""
@@ -196,6 +318,11 @@ class JobQueue:
             else:
                 log.warning("queue does not answer", extra={"error": f"{type(error).__name__}: {error}"})
         self._available = available
+
+
+def _where(label: str) -> str:
+    """The key of the lists of labels that are found by this one, which may be any text."""
+    return f"{PARKED}:labels:{json.dumps(label)}"
 
 
 def _number(identifier: Any, data: dict[str, Any]) -> int:

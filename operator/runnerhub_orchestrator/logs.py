@@ -12,7 +12,7 @@ _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", 
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record: ts, level, event, node, and the fields given by extra=."""
+    """One JSON object per record: time, level, logger, message, node, and the fields given by extra=."""
 
     def __init__(self, node_id: str) -> None:
         super().__init__()
@@ -20,15 +20,15 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
-            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
+            "message": record.getMessage(),
             "node": self._node_id,
         }
         line.update({key: value for key, value in vars(record).items() if key not in _STANDARD_ATTRIBUTES})
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
 
 

@@ -228,7 +228,8 @@ class SingletonWork:
             )
             return [Job.from_row(row) for row in rows]
 
-        return await self._fenced(leadership, work)
+        rows = await self._fenced(leadership, work)
+        return [job for job in rows if not await self._queue.is_alive(job.job_id)]
 
     async def _enqueue(self, leadership: Leadership, jobs: list[Job]) -> int:
         """Put rows into the queue, the oldest first, and note those that got there."""

@@ -28,7 +28,7 @@ def main() -> int:
         return 2
     time.sleep(float(os.environ.get("RUNNER_JOB_SECONDS") or 0))
     told = {name: job[name] for name in _NEEDED}
-    sys.stdout.write(json.dumps({"event": "job done", **told}) + "\n")
+    sys.stdout.write(json.dumps({"message": "job done", **told}) + "\n")
     return 0
 
 

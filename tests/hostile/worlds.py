@@ -23,7 +23,7 @@ from runnerhub_operator.probes.runners import MOST_JOBS, Demand
 from runnerhub_operator.probes.sentinel import ReplicaView, SentinelView
 from runnerhub_operator.resources.common import BuildContext, Images
 from runnerhub_operator.resources.credentials import credential_secrets
-from runnerhub_operator.snapshot import Children, Pod, Snapshot, Volume
+from runnerhub_operator.snapshot import Children, LiveObject, Pod, Snapshot, Volume
 from tests.generate import IMAGES, desired_objects
 
 from .strategies import Strategy, json_values, texts
@@ -52,11 +52,13 @@ class World:
     demand: Demand | None = None
     now: datetime = field(default=NOW)
 
-    def snapshot(self, revision: int = 0) -> Snapshot:
-        """As the planner gets it."""
+    def snapshot(self) -> Snapshot:
+        """As the planner gets it: with another revision when an object has changed beyond its status."""
+        packed = {(body["kind"], body["metadata"]["name"]): LiveObject.of(body) for body in self.children}
+        revision = hash(frozenset((key, live.uid, live.spec_digest) for key, live in packed.items()))
         return Snapshot(
             now=self.now,
-            children=Children.of(self.children, revision),
+            children=Children(packed, revision),
             pods=tuple(Pod.of(body) for body in self.pods),
             volumes=tuple(Volume.of(body) for body in self.claims),
             patroni=self.patroni,
@@ -134,7 +136,9 @@ def peaceful(cluster: RunnerHubCluster, images: Images = IMAGES) -> World:
         redis_addresses={names.member(name, names.REDIS, i): _address(i) for i in range(spec.redis.replicas)},
         credentials_hash="",
     )
-    children = [copy.deepcopy(with_applied_hash(item)) for item in desired_objects(context)]
+    made = [copy.deepcopy(with_applied_hash(item)) for item in desired_objects(context)]
+    # Claims are cached apart from the other objects, and what belongs to no namespace is not watched.
+    children = [item for item in made if not item["kind"].startswith("PersistentVolume")]
     for secret in credential_secrets(context):
         data = {key: base64.b64encode(b"x").decode() for key in secret.keys}
         children.append({**copy.deepcopy(secret.manifest), "kind": "Secret", "data": data})
@@ -169,6 +173,11 @@ def peaceful(cluster: RunnerHubCluster, images: Images = IMAGES) -> World:
             (names.REDIS, spec.redis.replicas, spec.redis.storage.size),
         )
         for ordinal in range(count)
+    ]
+    claims += [
+        _claim(item["metadata"]["name"], names.SHARED, item["spec"]["resources"]["requests"]["storage"])
+        for item in made
+        if item["kind"] == "PersistentVolumeClaim"
     ]
     world = World(cluster, children, pods, claims, _streaming(cluster, 0, 1), {}, _agreeing(cluster, 0, 0))
     _lead(world, 0)
@@ -531,6 +540,11 @@ def _change_pod(world: World, which: int, change: Callable[[Body], None]) -> Non
         change(world.pods[which % len(world.pods)])
 
 
+def _change_volume(world: World, which: int, status: Body) -> None:
+    """A volume is lost with what it stood on, grows, or is replaced by a smaller one."""
+    _change_claim(world, which, {"status": status})
+
+
 def _outdate(world: World, component: str) -> None:
     for pod in _pods_of(world, component):
         pod["metadata"]["labels"]["controller-revision-hash"] = "old"
@@ -573,12 +587,11 @@ def _ready(status: str) -> Callable[[Body], None]:
 
 
 _index = st.integers(0, 80)
-_ordinary = st.one_of(
+_in_passing = st.one_of(
     *(
         st.builds(lambda which, do=do: lambda world: do(world, which), _index)  # type: ignore[misc]
-        for do in (_lead, _elect_primary, _elect_master, _edit_template, _fall_behind)
+        for do in (_lead, _elect_primary, _elect_master, _fall_behind)
     ),
-    st.builds(lambda which, size: lambda world: _scale(world, which, size), _index, st.integers(0, 9)),
     st.sampled_from(_COMPONENTS).map(lambda component: lambda world: _outdate(world, component)),
     st.builds(
         lambda which, change: lambda world: _change_member(world, which, change),
@@ -598,6 +611,22 @@ _ordinary = st.one_of(
         _index,
         st.sampled_from((_replace_pod, _terminate, _ready("False"), _ready("Unknown"))),
     ),
+    st.builds(
+        lambda which, status: lambda world: _change_volume(world, which, status),
+        _index,
+        st.sampled_from(
+            (
+                {"phase": "Lost"},
+                {"phase": "Bound", "capacity": {"storage": "1Gi"}},
+                {"phase": "Bound", "capacity": {"storage": "900Gi"}},
+            )
+        ),
+    ),
+)
+_ordinary = st.one_of(
+    _in_passing,
+    st.builds(lambda which: lambda world: _edit_template(world, which), _index),
+    st.builds(lambda which, size: lambda world: _scale(world, which, size), _index, st.integers(0, 9)),
 )
 
 
@@ -680,11 +709,6 @@ def happenings(cluster: str) -> Strategy:
         st.builds(
             lambda which, change: _in_children(which, _rewrite_metadata(change)), index, _metadata_changes
         ),
-        st.builds(
-            lambda which, status: _in_children(which, lambda _, body: body.update(status=status)),
-            index,
-            _statuses,
-        ),
         st.builds(rewrite_kind, index, special),
         st.builds(_add_stranger, kinds, stranger, st.booleans()),
         _lease_specs.map(
@@ -699,6 +723,25 @@ def happenings(cluster: str) -> Strategy:
             )
         ),
         st.just(lambda world: world.children.clear()),
+        passing(cluster),
+    )
+
+
+def passing(cluster: str) -> Strategy:
+    """One thing that happened to a world, and to none of the cached objects beyond their status."""
+    index = _index
+    return st.one_of(
+        _in_passing,
+        st.builds(
+            lambda which, status: _in_children(which, lambda _, body: body.update(status=status)),
+            index,
+            _statuses,
+        ),
+        st.builds(
+            lambda which, managers: _in_children(which, _rewrite_metadata({"managedFields": managers})),
+            index,
+            _managers,
+        ),
         st.just(lambda world: world.pods.clear()),
         _pods(cluster).map(lambda pod: lambda world: world.pods.append(pod)),
         st.builds(

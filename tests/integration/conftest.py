@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import pytest
 import yaml
@@ -24,6 +24,11 @@ from tests import share
 from tests.share import free_port
 
 SYSTEM = "runnerhub-system"
+# Policies that change what is written, as webhooks do: still behind a gate in Kubernetes 1.35.
+MUTATING_POLICIES: Final = (
+    "--feature-gates=MutatingAdmissionPolicy=true",
+    "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
+)
 # Of an operator on a stage. A busy machine must not cost it its Lease: it ends then, and nobody starts it anew there.
 PATIENT: Final = {"lease_duration_seconds": "90", "renew_deadline_seconds": "80"}
 
@@ -39,7 +44,7 @@ def own_networks() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def server() -> Iterator[ApiServer]:
     """The API server."""
-    with ApiServer() as running:
+    with ApiServer(flags=MUTATING_POLICIES) as running:
         yield running
 
 
@@ -186,3 +191,31 @@ def wait_until_time_passed(seconds: float) -> None:
     """Bounded observation of an absence: there is no state to poll for."""
     end = time.monotonic() + seconds
     wait_for(f"{seconds} s to pass", lambda: time.monotonic() >= end, seconds + 5)
+
+
+def denial(name: str, expression: str, message: str) -> list[dict[str, Any]]:
+    """Policy and binding by which the API server refuses to change or delete pods of which `expression` is false."""
+    rule = {
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": ["UPDATE", "DELETE"],
+        "resources": ["pods"],
+    }
+    api = "admissionregistration.k8s.io/v1"
+    return [
+        {
+            "apiVersion": api,
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "matchConstraints": {"resourceRules": [rule]},
+                "validations": [{"expression": expression, "message": message}],
+            },
+        },
+        {
+            "apiVersion": api,
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {"policyName": name, "validationActions": ["Deny"]},
+        },
+    ]

@@ -228,3 +228,73 @@ def test_the_autoscaler_of_the_spec_takes_the_size_over_and_gives_it_back(
     edit(namespace, {"orchestrator": {"autoscaling": None, "replicas": 4}})
     wait_for("the size of the spec", lambda: replicas(namespace) == 4, 60)
     wait_for("the autoscaler to go", lambda: namespace.get("hpa", "hub-orchestrator") is None, 60)
+
+
+# Does what a webhook of a platform does that has its own mind about resources.
+MUTATION = """
+apiVersion: admissionregistration.k8s.io/v1beta1
+kind: MutatingAdmissionPolicy
+metadata: {name: requests}
+spec:
+  matchConstraints:
+    resourceRules:
+      - {apiGroups: [apps], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [deployments, statefulsets]}
+  failurePolicy: Fail
+  reinvocationPolicy: Never
+  mutations:
+    - patchType: JSONPatch
+      jsonPatch:
+        expression: >-
+          [JSONPatch{op: "replace", path: "/spec/template/spec/containers/0/resources/requests/cpu", value: "250m"}]
+---
+apiVersion: admissionregistration.k8s.io/v1beta1
+kind: MutatingAdmissionPolicyBinding
+metadata: {name: requests}
+spec:
+  policyName: requests
+  matchResources:
+    namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: NAMESPACE}}
+"""
+
+
+WORKLOADS = (
+    ("StatefulSet", "hub-postgres"),
+    ("StatefulSet", "hub-redis"),
+    ("Deployment", "hub-pooler"),
+    ("Deployment", "hub-orchestrator"),
+    ("Deployment", "hub-loadbalancer"),
+)
+
+
+def test_what_an_admission_webhook_changes_is_not_fought_over(operator: Operator, namespace: Kubectl) -> None:
+    policies = [*yaml.safe_load_all(MUTATION.replace("NAMESPACE", namespace.namespace))]
+    for policy in policies:
+        namespace.apply(policy)
+    try:
+        wait_until_time_passed(2)
+        created(namespace)
+        for kind, name in WORKLOADS:
+            told = f"{kind} {name} stays other than written"
+            wait_for("it to be told", lambda told=told: told in operator.log.read_text(), 60)  # type: ignore[misc]
+            # As its controller would, which does not run here: the next one waits for it.
+            generation = (namespace.get(kind, name) or {})["metadata"]["generation"]
+            status = json.dumps({"status": {"observedGeneration": generation}})
+            namespace("patch", kind, name, "--subresource=status", "--type=merge", "-p", status)
+        before = operator.log.read_text()
+        wait_until_time_passed(12)
+        since = operator.log.read_text().removeprefix(before)
+        assert "stays other than written" not in since
+        assert "changed " not in since
+        assert cpu(namespace, "statefulset", "hub-postgres") == "250m"
+    finally:
+        for policy in policies:
+            namespace("delete", policy["kind"], policy["metadata"]["name"])
+    namespace("annotate", "deployment", "hub-pooler", "runnerhub.io/applied-hash=0", "--overwrite")
+    wait_for("our own again", lambda: cpu(namespace, "deployment", "hub-pooler") != "250m", 30)
+
+
+def cpu(kubectl: Kubectl, kind: str, name: str) -> str:
+    """What the first container of a workload asks for."""
+    containers = (kubectl.get(kind, name) or {})["spec"]["template"]["spec"]["containers"]
+    found: str = containers[0]["resources"]["requests"]["cpu"]
+    return found

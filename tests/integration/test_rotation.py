@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e.lab.kubectl import Kubectl, wait_for
+from e2e.lab.kubectl import Kubectl, KubectlError, wait_for
 from e2e.stage import Stage
 from runnerhub_operator import names
-from tests.integration.conftest import PATIENT
+from tests.integration.conftest import PATIENT, denial
 
 SECRET = "hub-postgres-credentials"
 MARK = names.ANNOTATION_MOUNTED
@@ -90,6 +90,40 @@ def test_a_value_that_a_person_writes_is_told_to_the_pods(hub: Kubectl) -> None:
     version = f"postgres-{secret(hub)['metadata']['resourceVersion']}"
     wait_for("the marks", lambda: marks(hub, names.POOLER) == {version}, 60)
     assert passwords(hub)["monitoring-password"] == "chosen"
+
+
+POOLERS_STAY = denial(
+    "poolers-stay",
+    f"oldObject.metadata.labels['{names.LABEL_COMPONENT}'] != '{names.POOLER}'",
+    "poolers stay as they are",
+)
+
+
+def test_pods_that_could_not_be_told_are_told_later(hub: Kubectl) -> None:
+    hub("apply", "-f", "-", stdin=yaml.safe_dump_all(POOLERS_STAY))
+    pod = hub.items("pod", f"{names.LABEL_COMPONENT}={names.POOLER}")[0]["metadata"]["name"]
+
+    def denied() -> bool:
+        try:
+            hub("label", "pod", pod, "example.com/try=1", "--overwrite")
+        except KubectlError as error:
+            return "poolers stay as they are" in str(error)
+        return False
+
+    def accepted() -> bool:
+        conditions = (hub.get("runnerhubcluster", "hub") or {})["status"]["conditions"]
+        return next(item["status"] for item in conditions if item["type"] == "Accepted") == "True"
+
+    try:
+        wait_for("the policy to be in effect", denied, 60)
+        word = base64.b64encode(b"another").decode()
+        hub("patch", "secret", SECRET, "-p", f'{{"data": {{"monitoring-password": "{word}"}}}}')
+        wait_for("the refusal to be told", lambda: not accepted(), 60)
+    finally:
+        hub("delete", "--ignore-not-found", "-f", "-", stdin=yaml.safe_dump_all(POOLERS_STAY))
+    version = f"postgres-{secret(hub)['metadata']['resourceVersion']}"
+    wait_for("the marks", lambda: marks(hub, names.POOLER) == {version}, 90)
+    wait_for("all to be well", accepted, 60)
 
 
 def test_what_cannot_be_made_is_refused(hub: Kubectl) -> None:

@@ -14,7 +14,7 @@ import yaml
 from e2e.lab.kubectl import Kubectl, KubectlError, wait_for
 from e2e.stage import Stage
 from runnerhub_operator import names
-from tests.integration.conftest import PATIENT, wait_until_time_passed
+from tests.integration.conftest import PATIENT, denial, wait_until_time_passed
 
 LINUX: dict[str, Any] = {
     "name": "linux",
@@ -30,6 +30,14 @@ GPU: dict[str, Any] = {
     "maxReplicas": 4,
     "coolDownSeconds": 0,
     "nodeSelector": {"example.com/gpu": "true"},
+}
+# More than a node has: the kubelets of the stage reject such runners.
+LARGE: dict[str, Any] = {
+    "name": "large",
+    "labels": ["self-hosted", "linux", "large"],
+    "maxReplicas": 4,
+    "coolDownSeconds": 0,
+    "resources": {"requests": {"cpu": "2000"}},
 }
 OTHER = "example.test/runner:2"
 
@@ -137,6 +145,26 @@ def test_a_pool_follows_the_jobs_and_one_that_cannot_be_scheduled_holds_no_other
     assert condition(hub)["status"] == "True"
 
 
+def test_runners_that_kubelets_reject_are_not_made_anew_all_the_time_and_others_take_their_jobs(
+    hub: Kubectl,
+) -> None:
+    apply(hub, LINUX, LARGE)
+    tell(hub, large=2)
+    wait_for("it to be told", lambda: condition(hub)["reason"] == "RejectedByKubelet", 60)
+    assert "OutOfcpu: Pod was rejected" in condition(hub)["message"]
+    made: set[str] = set()
+    for _ in range(25):
+        made |= {pod["metadata"]["uid"] for pod in pods(hub, "large")}
+        assert condition(hub)["reason"] == "RejectedByKubelet", "also while others are tried"
+        wait_until_time_passed(1)
+    assert 2 < len(made) <= 8
+    tell(hub, large=2, linux=4)
+    wait_for("runners for the others", lambda: len(runners(hub, "linux")) == 4, 60)
+    tell(hub)
+    wait_for("pools at their least number", lambda: len(runners(hub)) == 1, 60)
+    wait_for("nothing to be told", lambda: condition(hub)["status"] == "True", 60)
+
+
 def test_busy_runners_are_protected_and_only_idle_ones_are_stopped(hub: Kubectl) -> None:
     tell(hub, linux=5)
     wait_for("five runners", lambda: len(runners(hub)) == 5, 60)
@@ -223,43 +251,15 @@ def test_a_runner_that_cannot_be_asked_keeps_no_other_one_from_going(hub: Kubect
     assert told == [f"{quiet} cannot be asked whether there is a job, so it stays; asked again every minute"]
 
 
-DENIAL = [
-    {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicy",
-        "metadata": {"name": "runners-stay"},
-        "spec": {
-            "matchConstraints": {
-                "resourceRules": [
-                    {
-                        "apiGroups": [""],
-                        "apiVersions": ["v1"],
-                        "operations": ["UPDATE", "DELETE"],
-                        "resources": ["pods"],
-                    }
-                ]
-            },
-            "validations": [
-                {
-                    "expression": f"!('{names.LABEL_POOL}' in oldObject.metadata.labels)",
-                    "message": "runners stay as they are",
-                }
-            ],
-        },
-    },
-    {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": "runners-stay"},
-        "spec": {"policyName": "runners-stay", "validationActions": ["Deny"]},
-    },
-]
+RUNNERS_STAY = denial(
+    "runners-stay", f"!('{names.LABEL_POOL}' in oldObject.metadata.labels)", "runners stay as they are"
+)
 
 
 def test_runners_that_nobody_may_change_hold_no_rolling_change_up(hub: Kubectl) -> None:
     tell(hub, linux=3)
     wait_for("three runners", lambda: len(runners(hub)) == 3, 60)
-    hub("apply", "-f", "-", stdin=yaml.safe_dump_all(DENIAL))
+    hub("apply", "-f", "-", stdin=yaml.safe_dump_all(RUNNERS_STAY))
     (pod, *_) = sorted(runners(hub))
 
     def denied() -> bool:
@@ -285,6 +285,6 @@ def test_runners_that_nobody_may_change_hold_no_rolling_change_up(hub: Kubectl) 
         assert pod not in marked(hub)
         assert len(runners(hub)) == 3
     finally:
-        hub("delete", "--ignore-not-found", "-f", "-", stdin=yaml.safe_dump_all(DENIAL))
+        hub("delete", "--ignore-not-found", "-f", "-", stdin=yaml.safe_dump_all(RUNNERS_STAY))
     tell(hub)
     wait_for("one runner", lambda: len(runners(hub)) == 1, 60)

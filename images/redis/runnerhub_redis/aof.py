@@ -142,12 +142,6 @@ def listed(paths: Paths) -> tuple[Path | None, list[Path]]:
     return base, [path for path in increments if path.exists() and path.stat().st_size]
 
 
-def last_increment(paths: Paths) -> Path | None:
-    """The file that Redis wrote to last; None when there is none, or it is empty."""
-    _, increments = listed(paths)
-    return increments[-1] if increments else None
-
-
 def _check(command: str, path: Path) -> subprocess.CompletedProcess[bytes] | None:
     """What Redis' own program says of a file; None when it does not come to an end."""
     try:

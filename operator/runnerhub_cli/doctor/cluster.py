@@ -7,12 +7,18 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from runnerhub_operator import names
-from runnerhub_operator.api import ConditionReason, ConditionType, RunnerHubClusterSpec
+from runnerhub_operator.api import (
+    FULL_PERCENT,
+    NEARLY_FULL_PERCENT,
+    ConditionReason,
+    ConditionType,
+    RunnerHubClusterSpec,
+)
 from runnerhub_operator.resources.credentials import CREDENTIAL_KEYS
 
 from ..kubectl import Unknown
 from ..objects import Pod
-from ..picture import FULL_PERCENT, NEARLY_FULL_PERCENT, is_paused, stuck
+from ..picture import is_paused, stuck
 from ..steps import remedy
 from ..times import age, seconds_since, span, with_ages
 from .facts import Amounts, ClusterFacts, Facts, Node, Wanted

@@ -28,5 +28,5 @@ class Actor:
         self.credentials = CredentialWriter(client)
         self.objects = ObjectWriter(client)
         self.postgres = Postgres(http, self.resource, poolers)
-        self.disruptions = Disruptions(client, self.objects, self.postgres, poolers)
+        self.disruptions = Disruptions(client, self.postgres, poolers)
         self.runners = RunnerPods(client, http)

@@ -9,8 +9,8 @@ from .. import actions, names
 from ..api import RunnerHubCluster
 from ..errors import ConflictError, NotFoundError
 from ..kube.client import KubeClient, ObjectRef
+from ..probes.pgbouncer import LONGEST_HELD_BACK_SECONDS
 from ..snapshot import Snapshot
-from .objects import ObjectWriter
 from .poolers import Poolers
 from .postgres import Postgres
 
@@ -20,11 +20,8 @@ logger = logging.getLogger(__name__)
 class Disruptions:
     """Pods and members of the database that stop or make way, one step at a time."""
 
-    def __init__(
-        self, client: KubeClient, objects: ObjectWriter, postgres: Postgres, poolers: Poolers
-    ) -> None:
+    def __init__(self, client: KubeClient, postgres: Postgres, poolers: Poolers) -> None:
         self._client = client
-        self._objects = objects
         self._postgres = postgres
         self._poolers = poolers
 
@@ -32,11 +29,7 @@ class Disruptions:
         self, cluster: RunnerHubCluster, snapshot: Snapshot, step: actions.Disruption
     ) -> str | None:
         """Carry out one disruptive step; gives the uid of a deleted pod."""
-        logger.info("disruption: %s", step)
         match step:
-            case actions.RenewDeployment(manifest, _):
-                live = snapshot.child("Deployment", manifest["metadata"]["name"])
-                await self._objects.apply(cluster, dict(manifest), live)
             case actions.RestartPod():
                 return await self._delete_pod(cluster, snapshot, step)
             case actions.SwitchPostgres():
@@ -58,7 +51,7 @@ class Disruptions:
         ref = ObjectRef("v1", "Pod", cluster.namespace, step.pod)
         # Nobody takes over: the agents open when the pod is back.
         held = (
-            self._poolers.held_back(cluster, snapshot, step.pod, "restart")
+            self._poolers.held_back(cluster, snapshot, step.pod, "restart", seconds=LONGEST_HELD_BACK_SECONDS)
             if step.pause
             else contextlib.nullcontext(())
         )

@@ -28,10 +28,11 @@ class ObjectWriter:
 
     async def apply(
         self, cluster: RunnerHubCluster, manifest: Manifest, live: Mapping[str, Any] | None
-    ) -> None:
+    ) -> Manifest | None:
         """Write one object that differs from the cached live one; what the cache does not have is looked up first.
 
-        Raises ForeignObjectError when an object of that name belongs to somebody else.
+        Gives the object as the API server has it then, None when there was nothing to write. Raises ForeignObjectError
+        when an object of that name belongs to somebody else.
         """
         ref = ObjectRef.of(manifest)
         cached = live is not None
@@ -46,21 +47,23 @@ class ObjectWriter:
             if live["kind"] == "PersistentVolume" and live.get("status", {}).get("phase") == "Released":
                 await self._offer_again(ref, live)
         # Late watches, and kinds that are not watched at all, must not have the same written again and again.
-        if cached or needs_apply(manifest, live):
-            await self._write(ref, manifest, live)
-            logger.info("%s %s", "created" if live is None else "changed", ref)
+        if not cached and not needs_apply(manifest, live):
+            return None
+        written = await self._write(ref, manifest, live)
+        logger.info("%s %s", "created" if live is None else "changed", ref)
+        return written
 
-    async def _write(self, ref: ObjectRef, manifest: Manifest, live: Mapping[str, Any] | None) -> None:
+    async def _write(self, ref: ObjectRef, manifest: Manifest, live: Mapping[str, Any] | None) -> Manifest:
         """Apply an object. A Service that cannot have its former address again gets another one."""
         try:
-            await self._client.apply(manifest)
+            return await self._client.apply(manifest)
         except RefusedError as error:
             asked = manifest["spec"].get("clusterIP", "None") if ref.kind == "Service" else "None"
             if live is not None or asked == "None":
                 raise
             logger.warning("%s cannot have the address %s: %s", ref, asked, error)
             spec = {name: value for name, value in manifest["spec"].items() if name != "clusterIP"}
-            await self._client.apply({**manifest, "spec": spec})
+            return await self._client.apply({**manifest, "spec": spec})
 
     async def _offer_again(self, ref: ObjectRef, live: Mapping[str, Any]) -> None:
         """Have a volume bind to the claim that it names again: Kubernetes remembers the former one by its uid."""

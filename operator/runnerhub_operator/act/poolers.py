@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import aiohttp
 
@@ -27,27 +27,35 @@ class Poolers:
 
     @contextlib.asynccontextmanager
     async def held_back(
-        self, cluster: RunnerHubCluster, snapshot: Snapshot, primary: str, what: str
+        self, cluster: RunnerHubCluster, snapshot: Snapshot, primary: str, what: str, *, seconds: int
     ) -> AsyncIterator[Sequence[str]]:
-        """Have the poolers hold their clients back, for a bounded time; gives their addresses.
+        """Have the poolers hold their clients back, for so long at most; gives their addresses. `what` is for people.
+
+        For the clients' comfort only: a primary that stops sends its replicas all that it has confirmed, and then takes
+        no more, whoever is not held back. So a pooler that serves nobody, or a dead node's, need not be waited for.
 
         SwitchoverPostponedError: not every pooler could. When that or anything within fails, clients go on at once.
         """
         login = login_of(cluster, snapshot, POOLER_ADMIN_USER)
-        poolers = [pod.ip for pod in snapshot.pods_of(names.POOLER) if pod.ip]
-        serving = {pod.ip for pod in snapshot.pods_of(names.POOLER) if pod.ready}
-        switches = what == "switchover"
-        seconds = pgbouncer.HELD_BACK_SECONDS if switches else pgbouncer.LONGEST_HELD_BACK_SECONDS
-        try:
-            # A shorter stop of the old primary: what it has in memory is written while clients still work.
-            for pooler in sorted(serving.intersection(poolers))[:1]:
-                await self._checkpoint(pooler, login)
-            held_up = await pgbouncer.pause(self._http, poolers, primary, seconds=seconds, login=login)
+        pods = [pod for pod in snapshot.pods_of(names.POOLER) if pod.ip and not pod.ended]
+        serving = {pod.ip for pod in pods if pod.ready}
+
+        def go_on_without(held_up: Mapping[str, str]) -> None:
             for pooler, why in held_up.items():
                 # One that starts or drains has few clients, or none, and may not be able to answer.
                 if pooler in serving:
                     raise SwitchoverPostponedError(f"the Postgres {what} waits: {why}")
                 logger.info("goes on without a pooler that does not serve: %s", why)
+
+        # While nobody is held back: all clients would wait for the answer of one on a dead node.
+        silent = await pgbouncer.silent(self._http, [pod.ip for pod in pods])
+        go_on_without(silent)
+        poolers = [pod.ip for pod in pods if pod.ip not in silent]
+        try:
+            # A shorter stop of the old primary: what it has in memory is written while clients still work.
+            for pooler in sorted(serving.intersection(poolers))[:1]:
+                await self._checkpoint(pooler, login, what)
+            go_on_without(await pgbouncer.pause(self._http, poolers, primary, seconds=seconds, login=login))
             yield poolers
         except BaseException:
             # Also when this task is cancelled; an agent that is not reached opens when its time is over.
@@ -80,19 +88,19 @@ class Poolers:
         # Those that do not know have the settings of their pods.
         return all(need <= room if need is not None else not renews_poolers for need in needed.values())
 
-    async def _checkpoint(self, pooler: str, login: Login) -> None:
+    async def _checkpoint(self, pooler: str, login: Login, what: str) -> None:
         try:
             await pgbouncer.checkpoint(self._http, pooler, login=login)
         except ProbeError as error:
-            logger.info("no checkpoint before the switchover: %s", error)
+            logger.info("no checkpoint before the %s: %s", what, error)
 
 
 def _reachable(snapshot: Snapshot) -> list[str]:
-    """Addresses of those that may have connections: not of one that has ended, nor on a node that is dead."""
+    """Addresses of those that may have connections: not of one that has ended, nor of one that is overdue to go."""
     return [
         pod.ip
         for pod in snapshot.pods_of(names.POOLER)
-        if pod.ip and not pod.ended and not pod.is_lost(snapshot.now)
+        if pod.ip and not pod.ended and not pod.is_overdue(snapshot.now)
     ]
 
 

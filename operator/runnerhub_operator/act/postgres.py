@@ -16,6 +16,7 @@ from ..api import RunnerHubCluster
 from ..errors import ProbeError
 from ..probes import patroni
 from ..probes.http import Login
+from ..probes.pgbouncer import HELD_BACK_SECONDS, LONGEST_HELD_BACK_SECONDS
 from ..resources.patroni import MAX_REPLICA_LAG_BYTES, REST_USER
 from ..snapshot import Snapshot
 from .poolers import Poolers, login_of
@@ -63,7 +64,7 @@ class Postgres:
         if step.candidate is not None and _has_other_replica(snapshot, step.primary, step.candidate):
             await self._poolers.leave(cluster, snapshot, step.candidate)
         async with (
-            self._poolers.held_back(cluster, snapshot, step.primary, "switchover")
+            self._poolers.held_back(cluster, snapshot, step.primary, "switchover", seconds=HELD_BACK_SECONDS)
             if step.pause
             else nullcontext()
         ):
@@ -85,7 +86,9 @@ class Postgres:
         if pod is None:
             return
         held = (
-            self._poolers.held_back(cluster, snapshot, step.member, "restart")
+            self._poolers.held_back(
+                cluster, snapshot, step.member, "restart", seconds=LONGEST_HELD_BACK_SECONDS
+            )
             if step.pause
             else nullcontext(())
         )

@@ -6,6 +6,8 @@ from .events import EventReason
 from .pod import InitContainer, Placement, PodTemplate, PullSecret, Variable, Volume
 from .runners import GithubSpec, RunnerPoolSpec, ZoneSpread
 from .spec import (
+    MAX_MEMBERS,
+    MIN_REDIS_REPLICAS,
     AppendFsync,
     CheckTimingSpec,
     GatewaySpec,
@@ -25,6 +27,8 @@ from .spec import (
     UpdatePolicy,
 )
 from .status import (
+    FULL_PERCENT,
+    NEARLY_FULL_PERCENT,
     Condition,
     ConditionReason,
     ConditionType,
@@ -45,6 +49,10 @@ from .status import (
 )
 
 __all__ = [
+    "FULL_PERCENT",
+    "MAX_MEMBERS",
+    "MIN_REDIS_REPLICAS",
+    "NEARLY_FULL_PERCENT",
     "AppendFsync",
     "CheckTimingSpec",
     "Condition",

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from .status import FULL_PERCENT, NEARLY_FULL_PERCENT
+
 # The words are part of the API: none is renamed or given a new sense.
 EventReason = Literal[
     "Creating",
@@ -157,21 +159,21 @@ EVENTS: Final[Mapping[EventReason, EventMeaning]] = {
     ),
     "VolumeNearlyFull": EventMeaning(
         "Warning",
-        "A volume is 85 % full or more.",
+        f"A volume is {NEARLY_FULL_PERCENT} % full or more.",
         "`kubectl runnerhub status` for how full each member's is; what takes the room: tables, or log that a replica "
         "which is away holds back.",
         "Raise the field that the message names, or remove data.",
     ),
     "VolumeFull": EventMeaning(
         "Warning",
-        "A volume is 95 % full or more. No rolling change renews or restarts a member any more, and none with such a "
-        "volume is switched to.",
+        f"A volume is {FULL_PERCENT} % full or more. No rolling change renews or restarts a member any more, and none "
+        "with such a volume is switched to.",
         "As with VolumeNearlyFull.",
         "Raise the field that the message names now; what waited goes on by itself.",
     ),
     "MemoryNearlyFull": EventMeaning(
         "Warning",
-        "The Redis master has used 85 % or more of the memory at which it refuses new jobs.",
+        f"The Redis master has used {NEARLY_FULL_PERCENT} % or more of the memory at which it refuses new jobs.",
         "`kubectl runnerhub status` for the jobs that wait; `kubectl runnerhub redis-cli -- info memory`.",
         "Raise `spec.redis.resources.limits.memory`, where that is not set `spec.redis.storage.size`, or let jobs be "
         "worked off.",

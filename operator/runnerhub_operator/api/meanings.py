@@ -168,6 +168,15 @@ REASONS: Final[Mapping[ConditionReason, Meaning]] = {
         "Wait while orchestrators or the database are away. An orchestrator image of your own must answer GET "
         "/api/runners/demand for pools to follow the jobs.",
     ),
+    ConditionReason.REJECTED_BY_KUBELET: Meaning(
+        "RunnersReady",
+        "The scheduler gave runners to a node whose kubelet does not take them, or evicts them before they run: "
+        "OutOfcpu, OutOfmemory, NodeAffinity, TopologyAffinityError, UnexpectedAdmissionError, Evicted. Others are "
+        "tried after ten seconds, then ever more seldom, at least every five minutes; other pools take their jobs "
+        "meanwhile where labels allow it.",
+        "The message, which has the node and the kubelet's words; `kubectl describe node` of that node.",
+        "Mend the node, or `kubectl cordon` it; ask for less in the pool's resources where no node can give as much.",
+    ),
     ConditionReason.UNSCHEDULABLE: Meaning(
         "components, RunnersReady",
         "No node has room for a pod, or its volume cannot be made.",

@@ -50,6 +50,11 @@ from .pod import (
 from .pod import Text as CommandPart
 from .runners import GithubSpec, RunnerPoolSpec
 
+# Postgres members, and Redis pods. Rules, Services and the poolers name all that there can be: scaling changes none.
+MAX_MEMBERS = 9
+# With fewer no majority is left when one fails.
+MIN_REDIS_REPLICAS = 3
+
 # Only the API server knows the old object, so the operator has no counterpart of these rules. Whether the class is set
 # at all only the section around it can compare: a rule of a field is not asked when the field comes or goes.
 _GROWING_STORAGE: dict[str, Any] = {
@@ -366,7 +371,7 @@ class PostgresSpec(ApiModel):
     instances: Integer = Field(
         default=3,
         ge=1,
-        le=9,
+        le=MAX_MEMBERS,
         description="Number of Postgres members, each with a volume; one is the primary. Three are advised: with two "
         "a fault leaves no replica, with one it stops the database.",
     )
@@ -436,8 +441,8 @@ class RedisSpec(ApiModel):
 
     replicas: Integer = Field(
         default=3,
-        ge=3,
-        le=9,
+        ge=MIN_REDIS_REPLICAS,
+        le=MAX_MEMBERS,
         description="Number of Redis pods, each with its Sentinel; odd, for a majority.",
     )
     image: ImageReference | None = Field(

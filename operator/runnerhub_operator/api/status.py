@@ -9,6 +9,11 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from .base import ApiModel
 
+# From here on people are told of a volume, or of the queue's memory.
+NEARLY_FULL_PERCENT = 85
+# From here on a component lacks something, and none of its members is renewed.
+FULL_PERCENT = 95
+
 # RFC 3339, as the operator and Kubernetes write it.
 Timestamp = Annotated[
     str,
@@ -62,6 +67,7 @@ class ConditionReason(StrEnum):
     ROUTE_NOT_ACCEPTED = "RouteNotAccepted"
     NOT_OBSERVED = "NotObserved"
     DEMAND_UNKNOWN = "DemandUnknown"
+    REJECTED_BY_KUBELET = "RejectedByKubelet"
     # Of a component whose pods cannot start, in the words of Kubernetes
     UNSCHEDULABLE = "Unschedulable"
     ERR_IMAGE_PULL = "ErrImagePull"

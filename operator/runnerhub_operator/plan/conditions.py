@@ -16,6 +16,7 @@ from typing import Literal
 from .. import names
 from ..actions import Rollout
 from ..api import (
+    FULL_PERCENT,
     Condition,
     ConditionReason,
     ConditionType,
@@ -30,7 +31,7 @@ from ..probes.sentinel import can_fail_over
 from ..resources.redis import min_replicas_to_write
 from ..snapshot import Pod, Scaled, Snapshot
 from . import fullness, resize_redis
-from .fullness import FULL_PERCENT, fullest
+from .fullness import fullest
 from .migration import Migration
 from .volumes import Growth
 
@@ -225,7 +226,7 @@ def redis_verdict(
         else "",
         *fullness.told(status.instances, fullness.REDIS_SIZE),
         *fullness.memory_told(status),
-        deafness_told(status),
+        deafness_told(status.deaf_queues),
     )
     verdict = _verdict(
         ConditionType.REDIS, serves=serves, full=full, creating=creating, detail=detail, pods=pods
@@ -237,10 +238,9 @@ def redis_verdict(
     return verdict
 
 
-def deafness_told(status: RedisStatus) -> str:
+def deafness_told(queues: Sequence[str]) -> str:
     """A clause about queues whose workers take no job, "" when there are none."""
-    queues = ", ".join(status.deaf_queues)
-    return f"workers take no job of {queues}, although jobs wait: restart them" if queues else ""
+    return f"workers take no job of {', '.join(queues)}, although jobs wait: restart them" if queues else ""
 
 
 def orchestrators_verdict(

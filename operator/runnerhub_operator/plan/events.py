@@ -18,7 +18,7 @@ from ..api import (
     RunnerHubClusterStatus,
 )
 from ..kube.events import EventNote
-from . import fullness
+from . import conditions, fullness
 from .migration import Migration
 
 _ROLE_WORDS: Final[Mapping[str, tuple[EventReason, str]]] = {
@@ -63,10 +63,35 @@ def of_conditions(before: tuple[Condition, ...], after: tuple[Condition, ...]) -
 def of_fullness(
     before: RunnerHubClusterStatus, postgres: PostgresStatus, redis: RedisStatus
 ) -> Iterator[EventNote]:
-    """Volumes fill up; what befell the queue."""
+    """Volumes and the memory of the queue fill up."""
     yield from fullness.events(before.postgres.instances, postgres.instances, fullness.POSTGRES_SIZE)
     yield from fullness.events(before.redis.instances, redis.instances, fullness.REDIS_SIZE)
-    yield from fullness.queue_events(before.redis, redis)
+    told = fullness.memory_told(redis)
+    if told and not fullness.memory_told(before.redis):
+        yield EventNote("Warning", "MemoryNearlyFull", told[0])
+
+
+def of_queue(before: RedisStatus, after: RedisStatus) -> Iterator[EventNote]:
+    """Workers have become deaf; a pod has put data aside, or lost it."""
+    for name in sorted(set(after.deaf_queues) - set(before.deaf_queues)):
+        yield EventNote("Warning", ConditionReason.WORKERS_DEAF, conditions.deafness_told((name,)))
+    known = {(pod.name, snapshot) for pod in before.instances for snapshot in pod.snapshots}
+    for pod in after.instances:
+        for snapshot in pod.snapshots:
+            if (pod.name, snapshot) not in known:
+                yield _put_aside(pod.name, snapshot)
+
+
+def _put_aside(pod: str, name: str) -> EventNote:
+    """What a pod tells by the name of a file; the image's `snapshots` makes them."""
+    if name.endswith(".not-saved"):
+        text = f"{pod} was replaced as master and had something of its own that could not be saved: {name}"
+        return EventNote("Warning", "FormerMasterNotSaved", text)
+    if name.endswith(".damaged"):
+        text = f"the append-only file of {pod} was damaged and is kept as it was: /data/diverged/{name}"
+        return EventNote("Warning", "AppendOnlyFileDamaged", text)
+    text = f"{pod} was replaced as master and had something of its own: /data/diverged/{name}"
+    return EventNote("Warning", "FormerMasterSaved", text)
 
 
 def of_migration(migrating: Migration, told: str) -> Iterator[EventNote]:

@@ -9,6 +9,7 @@ from datetime import datetime
 from .. import names
 from ..api import Failover, RunnerHubClusterStatus
 from ..snapshot import Pod, Snapshot
+from .conditions import stamp
 
 MAX_FAILOVERS = 10
 # Who has not looked for so long does not know how long it took.
@@ -70,7 +71,7 @@ def _sign_of_failure(role: Role, pod: Pod | None) -> str | None:
         return "PodReplaced"
     if pod.terminating:
         return "PodDeleted"
-    if pod.ready_unknown:
+    if pod.node_silent:
         return "NodeLost"
     if not pod.ready:
         return "PodNotReady"
@@ -159,7 +160,7 @@ def track(
         component=component,
         from_=role.holder,
         to=holder,
-        at=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        at=stamp(now),
         duration_seconds=duration,
         cause=announced_cause or role.cause or "Elected",
     )

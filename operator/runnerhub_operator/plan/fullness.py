@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from ..api import ConditionReason, EventReason, RedisStatus
+from ..api import FULL_PERCENT, NEARLY_FULL_PERCENT, EventReason, RedisStatus
 from ..kube.events import EventNote
 
-NEARLY_FULL_PERCENT: Final = 85
-# Below that the pods tell it in steps of five.
+# Below that the pods tell how full volumes are in steps of five.
 _STEPS_UP_TO: Final = 80
-FULL_PERCENT: Final = 95
 
 _MARKS: Final[tuple[tuple[EventReason, int], ...]] = (
     ("VolumeNearlyFull", NEARLY_FULL_PERCENT),
@@ -78,33 +76,3 @@ def memory_told(status: RedisStatus) -> list[str]:
         f"memory {percent} % full: the master {refuses}; raise spec.redis.resources.limits.memory, where that is not "
         f"set {REDIS_SIZE}, or work jobs off"
     ]
-
-
-def queue_events(before: RedisStatus, after: RedisStatus) -> list[EventNote]:
-    """What is told once of the queue: memory that passes the mark, deaf workers, data that a pod put aside or lost."""
-    found = []
-    if memory_told(after) and not memory_told(before):
-        found.append(EventNote("Warning", "MemoryNearlyFull", memory_told(after)[0]))
-    for name in sorted(set(after.deaf_queues) - set(before.deaf_queues)):
-        text = f"workers take no job of {name}, although jobs wait: restart them"
-        found.append(EventNote("Warning", ConditionReason.WORKERS_DEAF, text))
-    known = {(pod.name, snapshot) for pod in before.instances for snapshot in pod.snapshots}
-    found += [
-        _put_aside(pod.name, snapshot)
-        for pod in after.instances
-        for snapshot in pod.snapshots
-        if (pod.name, snapshot) not in known
-    ]
-    return found
-
-
-def _put_aside(pod: str, name: str) -> EventNote:
-    """What a pod tells by the name of a file; the image's `snapshots` makes them."""
-    if name.endswith(".not-saved"):
-        text = f"{pod} was replaced as master and had something of its own that could not be saved: {name}"
-        return EventNote("Warning", "FormerMasterNotSaved", text)
-    if name.endswith(".damaged"):
-        text = f"the append-only file of {pod} was damaged and is kept as it was: /data/diverged/{name}"
-        return EventNote("Warning", "AppendOnlyFileDamaged", text)
-    text = f"{pod} was replaced as master and had something of its own: /data/diverged/{name}"
-    return EventNote("Warning", "FormerMasterSaved", text)

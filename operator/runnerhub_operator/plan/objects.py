@@ -250,8 +250,7 @@ def _redis_addresses(cluster: RunnerHubCluster, snapshot: Snapshot) -> dict[str,
     """ClusterIPs of the Redis pods' Services: the live ones, else those that were written down before."""
     state: Mapping[str, Any] = snapshot.child("ConfigMap", state_config_map_name(cluster.name)) or {}
     found = {}
-    for ordinal in range(cluster.spec.redis.replicas):
-        name = names.member(cluster.name, names.REDIS, ordinal)
+    for name in names.members(cluster.name, names.REDIS, cluster.spec.redis.replicas):
         live: Mapping[str, Any] = snapshot.child("Service", name) or {}
         address = live.get("spec", {}).get("clusterIP") or (state.get("data") or {}).get(
             f"{ADDRESS_PREFIX}{name}"

@@ -94,6 +94,12 @@ class ClusterMemory:
     failed_migration: str = ""
     runners: runners.Memory = field(default_factory=runners.Memory)
 
+    def unmarked(self, before: ClusterMemory | None) -> ClusterMemory:
+        """As it is when pods could not be marked: what they were to be marked for is new to the next visit, too."""
+        if before is None:
+            return replace(self, passwords=rotation.Known(), marked_settings="")
+        return replace(self, passwords=before.passwords, marked_settings=before.marked_settings)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -196,11 +202,15 @@ class _Changes:
 
 @dataclass(frozen=True, slots=True)
 class _Disruption:
-    """The deliberate disruption that is due, and what can ask for one without a change of the spec."""
+    """The deliberate disruption that is due, and what can ask for one without a change of the spec.
+
+    `change` is what people are told of: also while a repair goes first.
+    """
 
     request: switchover.Request
-    mending: repair.Repair
+    repairs: repair.Repair
     rollout: Rollout | None
+    change: Rollout | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,8 +325,8 @@ def _changes(
         snapshot.http_routes,
         sections.redis.bootstrapped,
         redis_counted,
-        volumes.smallest_postgres_volume(cluster, snapshot),
-        volumes.smallest_redis_volume(resize_redis.of_now(cluster, snapshot), snapshot),
+        sections.scaled,
+        snapshot.volumes,
         # What runners share stays for as long as there is one.
         bool(snapshot.pods_of(names.RUNNER)),
     )
@@ -383,17 +393,25 @@ def _disruption(
 ) -> _Disruption:
     refused = memory.last_step.refusal(snapshot.now)
     request = switchover.follow(cluster, snapshot, sections.postgres.primary, refused)
-    mending = repair.look(cluster, snapshot, memory.repair)
+    repairs = repair.look(cluster, snapshot, memory.repair)
     # A StatefulSet that is about to be written makes pods due that come before those of Deployments.
     first = any(item["kind"] == "StatefulSet" for item in (*changes.objects, *changes.anew))
     renewals = () if first else changes.renewals
-    rollout = plan_rollout(
-        cluster, snapshot, sections.seen_redis, memory.last_step, renewals, request.rollout, mending.rollout
-    )
-    if rollout is not None and (other := leases.held_by_other(cluster, snapshot)):
+    other = leases.held_by_other(cluster, snapshot)
+
+    def due(repairing: Rollout | None) -> Rollout | None:
+        found = plan_rollout(
+            cluster, snapshot, sections.seen_redis, memory.last_step, renewals, request.rollout, repairing
+        )
+        if found is None or other is None:
+            return found
         waiting_for = f"{other}, which holds {names.disruption_lease(cluster.name)}"
-        rollout = replace(rollout, step=None, waiting_for=waiting_for)
-    return _Disruption(request, mending, rollout)
+        return replace(found, step=None, waiting_for=waiting_for)
+
+    rollout = change = due(repairs.rollout)
+    if repairs.rollout is not None and repairs.rollout.step is not None:
+        change = due(None) or rollout
+    return _Disruption(switchover.behind(request, change), repairs, rollout, change)
 
 
 def _in_place(
@@ -447,9 +465,10 @@ def _report(
     )
     notes = (
         *request.events,
-        *disruption.mending.events,
+        *disruption.repairs.events,
         *in_place.passwords.events,
         *events.of_fullness(before, sections.postgres, sections.redis),
+        *events.of_queue(before.redis, sections.redis),
         *(() if cluster.spec.paused else events.of_migration(changes.migration, memory.failed_migration)),
         *(events.of_failover(failover) for failover in moves),
         *events.of_conditions(before.conditions, judgement.conditions),
@@ -469,7 +488,7 @@ def _judge(
 ) -> _Judgement:
     before, now = cluster.status, snapshot.now
     creating = before.phase in ("Pending", "Creating", "Invalid", "Paused") and not _was_ready(before)
-    components = _components(cluster, snapshot, sections, changes, disruption.mending, creating=creating)
+    components = _components(cluster, snapshot, sections, changes, disruption.repairs, creating=creating)
     creating = creating and any(verdict.status != "True" for verdict in components)
     since: Mapping[str, str] = {}
     if not creating:
@@ -477,7 +496,7 @@ def _judge(
         components = conditions.with_since(components, since)
     progressing = conditions.progressing_verdict(
         components,
-        disruption.rollout,
+        disruption.change,
         in_place.growth,
         changes.migration,
         in_place.settings.behind,
@@ -501,14 +520,14 @@ def _components(
     snapshot: Snapshot,
     sections: _Sections,
     changes: _Changes,
-    mending: repair.Repair,
+    repairs: repair.Repair,
     *,
     creating: bool,
 ) -> list[conditions.Verdict]:
     """The verdicts on the components that Ready rests on."""
     components = [
         conditions.postgres_verdict(
-            cluster, snapshot, sections.postgres, creating, mending.told, mending.refused
+            cluster, snapshot, sections.postgres, creating, repairs.told, repairs.refused
         ),
         conditions.redis_verdict(cluster, snapshot, sections.redis, creating, sections.told.refusal),
         conditions.orchestrators_verdict(
@@ -593,8 +612,8 @@ def _causes(
         if memory.last_step.has_moved(memory.roles.get(component, failovers.Role()).holder, snapshot.now)
     }
     # Inside a Deployment Kubernetes takes the steps.
-    rollout = disruption.rollout
-    if rollout is not None and rollout.component == names.ORCHESTRATOR:
+    live = snapshot.children.live("Deployment", names.child(cluster.name, names.ORCHESTRATOR))
+    if live is not None and has_old_pods(live):
         found[names.ORCHESTRATOR] = "RollingChange"
     if switchover.is_followed(cluster.status.postgres.switchover, disruption.request.status):
         found[names.POSTGRES] = "Requested"
@@ -707,7 +726,7 @@ def _renews_poolers(cluster: RunnerHubCluster, snapshot: Snapshot, changes: _Cha
         live is None
         or has_old_pods(live)
         or any(item["metadata"]["name"] == name for item in changes.renewals)
-        or any(pod.terminating for pod in snapshot.pods_of(names.POOLER) if not pod.is_lost(snapshot.now))
+        or any(pod.terminating for pod in snapshot.pods_of(names.POOLER) if not pod.is_overdue(snapshot.now))
     )
 
 
@@ -740,7 +759,7 @@ def _remember(
         since=report.judgement.since,
         unchanged=changes.unchanged,
         matches=changes.matches,
-        repair=disruption.mending.memory,
+        repair=disruption.repairs.memory,
         refusals=in_place.growth.refusals,
         passwords=in_place.passwords.known,
         marked_settings=in_place.settings.marked,

@@ -29,6 +29,7 @@ from .runners import Decision, Memory, PoolState, plan_pools
 
 # The API server takes no longer lists into the status than the schema says.
 _MAX_POOLS: Final = 64
+_LABELS_TOLD: Final = 200
 # Numbers that follow the jobs are told no sooner than this after the last time.
 COUNT_SECONDS: Final = 30.0
 
@@ -164,8 +165,11 @@ def verdict(
     # No numbers that follow the jobs: the status has them, and a message is written whenever it changes.
     detail = "; ".join(f"{pool.name}: {pool.ready} ready" for pool in pools)
     if crew.decision.unserved:
-        detail += "; jobs wait whose labels no pool has"
+        labels = ", ".join(crew.decision.unserved_labels)[:_LABELS_TOLD]
+        detail += f"; jobs wait whose labels no pool has, the oldest for {labels}"
     for pool in pools:
+        if pool.rejected and not _is_held_up_by_kubelets(pool):
+            detail += f"; {pool.name}: {pool.rejected}"
         if pool.silent:
             detail += f"; {pool.name}: {pool.silent[0]} cannot be asked whether it has a job, so it stays"
     trouble = [(pool, *found) for pool in pools if (found := _trouble(pool)) is not None]
@@ -184,9 +188,17 @@ def _trouble(pool: PoolState) -> tuple[ConditionReason, str] | None:
     """Why a pool does not grow."""
     if pool.refused:
         return ConditionReason.REFUSED_BY_API_SERVER, pool.refused[:500]
+    if _is_held_up_by_kubelets(pool):
+        return ConditionReason.REJECTED_BY_KUBELET, pool.rejected
     if pool.blocked is None:
         return None
     return blocked_by((pool.blocked,)) or (
         ConditionReason.UNAVAILABLE,
         f"pod {pool.blocked.name} is not ready for too long: read its last words with kubectl logs",
     )
+
+
+def _is_held_up_by_kubelets(pool: PoolState) -> bool:
+    """Also while others are tried in the place of those that were rejected."""
+    held_up = bool(pool.blocked.rejected) if pool.blocked is not None else not pool.ready
+    return bool(pool.rejected) and held_up

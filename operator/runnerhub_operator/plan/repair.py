@@ -4,14 +4,16 @@ Patroni starts what crashed, rewinds what diverged (and copies it when that fail
 leaves alone is data that no server starts from, a history that pg_rewind cannot bring back, and a replica whose next
 piece of the log the primary no longer has. Those are waited for, and then copied: one at a time, only while a primary
 runs that can be copied from, and each after a longer time than before. The data of a server that does not start since
-its parameters changed is kept.
+its parameters changed is kept, and so is that of one which still replays what it has of the log: Postgres does that
+to the end before it connects to the primary. A member that the primary does not let in refuses to be made anew
+(images/postgres/bin/patroni-daemon).
 
 Source of the states: patroni/postgresql/misc.py of Patroni 4.1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -66,13 +68,17 @@ _RUNNING: Final = ("in archive recovery", "running", "streaming")
 class Illness:
     """What has been wrong with a member's pod, and since when.
 
-    `doubted_since`: since when it looks well, or nobody can tell; it is forgotten when that lasts.
+    `doubted_since`: since when it looks well, or nobody can tell; it is forgotten when that lasts. `replayed`: how far
+    it has come in the log, in bytes, and `advanced_at`: when it last came further than ever since it is ill. A server
+    that crashes replays the same again.
     """
 
     pod_uid: str
     sign: Sign
     since: datetime
     doubted_since: datetime | None = None
+    replayed: int = 0
+    advanced_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +151,7 @@ class Repair:
 def look(cluster: RunnerHubCluster, snapshot: Snapshot, before: Memory) -> Repair:
     """Look at all members; at most one is to be made anew."""
     source = _source(snapshot)
-    members = [names.member(cluster.name, names.POSTGRES, i) for i in range(cluster.spec.postgres.instances)]
+    members = names.members(cluster.name, names.POSTGRES, cluster.spec.postgres.instances)
     illnesses = {
         name: illness
         for name in members
@@ -228,8 +234,11 @@ def _illness(name: str, snapshot: Snapshot, source: str | None, before: Illness 
     sign = _sign(member, patroni)
     if sign is None:
         return None
+    replayed = member.replayed or 0
     if before is None or (before.sign is Sign.KEEPS_STARTING and sign is not Sign.KEEPS_STARTING):
-        return Illness(pod.uid, sign, snapshot.now)
+        return Illness(pod.uid, sign, snapshot.now, replayed=replayed)
+    if replayed > before.replayed:
+        before = replace(before, replayed=replayed, advanced_at=snapshot.now)
     # Between two failed starts Postgres is starting.
     return replace(before, sign=before.sign if sign is Sign.KEEPS_STARTING else sign, doubted_since=None)
 
@@ -254,7 +263,7 @@ def _sign(member: PatroniMember, patroni: PatroniCluster) -> Sign | None:
 
 
 def _tries(
-    members: list[str], snapshot: Snapshot, illnesses: Mapping[str, Illness], before: Mapping[str, Tries]
+    members: Sequence[str], snapshot: Snapshot, illnesses: Mapping[str, Illness], before: Mapping[str, Tries]
 ) -> tuple[dict[str, Tries], tuple[EventNote, ...]]:
     """The tries that still count, and Events about members that came back."""
     patroni, now = snapshot.patroni, snapshot.now
@@ -320,7 +329,7 @@ class _Ward:
 
     def _due_at(self, name: str) -> datetime:
         illness, tries = self.memory.illnesses[name], self.memory.tries.get(name)
-        due = illness.since + timedelta(seconds=self._patience(name))
+        due = (illness.advanced_at or illness.since) + timedelta(seconds=self._patience(name))
         return due if tries is None else max(due, tries.at + tries.pause)
 
     def _patience(self, name: str) -> float:
@@ -343,9 +352,9 @@ class _Ward:
             if member.name == name or self.patroni.in_step(member.name) or pod is None:
                 continue
             # On a node that is dead it is on no way.
-            if pod.is_lost(self.snapshot.now):
+            if pod.is_overdue(self.snapshot.now):
                 continue
-            if pod.terminating or (_sign(member, self.patroni) is None and not pod.ready_unknown):
+            if pod.terminating or (_sign(member, self.patroni) is None and not pod.node_silent):
                 return f"{member.name}, which is on its way ({member.state})"
         return None
 
@@ -356,7 +365,7 @@ class _Ward:
     def _is_away(self, name: str) -> bool:
         """Whether a member was made anew and has not come back, although it could: its pod is there."""
         pod = self.snapshot.pod(name)
-        there = pod is not None and not pod.ready_unknown and not pod.is_lost(self.snapshot.now)
+        there = pod is not None and not pod.on_dead_node(self.snapshot.now)
         return there and not self.memory.tries[name].back
 
     def _is_copied(self, name: str) -> bool:
@@ -388,8 +397,12 @@ class _Ward:
             return "and spec.paused holds its repair back"
         if self._may_refuse(name):
             return "and its data is kept, as its parameters changed"
-        due_at = self._due_at(name)
+        illness, due_at = self.memory.illnesses[name], self._due_at(name)
         if due_at > self.snapshot.now:
+            if illness.advanced_at is not None and illness.sign not in _MAY_REFUSE:
+                # Without a time, which would be another one at each visit.
+                patience = f"{self._patience(name):.0f} s"
+                return f"it replays its log, and is made anew {again}when that stands still for {patience}"
             return f"it is made anew from the primary {again}at {stamp(due_at)} unless Patroni mends it"
         obstacle = self._obstacle(name)
         if obstacle is not None:

@@ -16,18 +16,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 from .. import names
 from ..actions import GrowRedis, Rollout, ShrinkRedis
-from ..api import RedisStatus, RunnerHubCluster
+from ..api import MIN_REDIS_REPLICAS, RedisStatus, RunnerHubCluster
 from ..probes.sentinel import can_fail_over
 from ..resources.redis import MAJORITY_OF
 from ..snapshot import Snapshot
 from . import settings_in_use, shrink
-
-# What the API allows.
-FEWEST: Final = 3
 
 
 def replicas(cluster: RunnerHubCluster, snapshot: Snapshot) -> int:
@@ -36,8 +32,8 @@ def replicas(cluster: RunnerHubCluster, snapshot: Snapshot) -> int:
     if (before := _counted_before(cluster, snapshot)) is not None:
         least = min(wanted, before)
     elif snapshot.child("StatefulSet", names.child(cluster.name, names.REDIS)) is not None:
-        least = FEWEST
-    return shrink.there(cluster, snapshot, names.REDIS, least)
+        least = MIN_REDIS_REPLICAS
+    return shrink.pod_count(cluster, snapshot, names.REDIS, least)
 
 
 def counted(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus | None = None) -> int:
@@ -50,7 +46,7 @@ def counted(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus | 
         return now
     following = 0
     if redis is not None and redis.master is not None:
-        members = _members(cluster, 0, now)
+        members = names.members(cluster.name, names.REDIS, now)
         following = sum(replica.link == "ok" and replica.name in members for replica in redis.replicas)
     return min(now, max(before, 1 + following))
 
@@ -106,12 +102,12 @@ def _can_spare(cluster: RunnerHubCluster, snapshot: Snapshot, wanted: int, now: 
 
     One more than that, so that another may fail; which cannot be had where three are left, whatever they count.
     """
-    staying = _members(cluster, 0, wanted)
+    staying = names.members(cluster.name, names.REDIS, wanted)
     known = max(
         (view.sentinels_count for view in snapshot.sentinels if view.sentinel in staying), default=now
     )
     left, majority = now - 1, max(known, now) // 2 + 1
-    return left > majority or left == majority == FEWEST
+    return left > majority or left == majority == MIN_REDIS_REPLICAS
 
 
 def _more(
@@ -120,7 +116,7 @@ def _more(
     """The next pod, when all that there are follow the master, count, and know it."""
     count = counted(cluster, snapshot)
     if now == cluster.spec.redis.replicas:
-        new = [name for name in unsettled if name in _members(cluster, count, now)]
+        new = [name for name in unsettled if name in names.members(cluster.name, names.REDIS, now)[count:]]
         if not new or new != list(unsettled):
             return None
         return Rollout(names.REDIS, None, f"{', '.join(new)} to become healthy", holds_up=False)
@@ -136,7 +132,8 @@ def _more(
     else:
         return Rollout(names.REDIS, GrowRedis(following, now + 1), f"{following} to come")
     # As a pod that nothing has room for.
-    holds_up = redis.master is None or any(name in _members(cluster, 0, count) for name in unsettled)
+    counting = names.members(cluster.name, names.REDIS, count)
+    holds_up = redis.master is None or any(name in counting for name in unsettled)
     return Rollout(names.REDIS, None, f"{obstacle}, before {following} can come", holds_up=holds_up)
 
 
@@ -145,12 +142,14 @@ def _with_other_settings(cluster: RunnerHubCluster, snapshot: Snapshot, now: int
     wanted = settings_in_use.wanted(cluster, snapshot)
     told = {pod.pod: pod.configuration for pod in snapshot.redis_pods}
     # An older image does not tell.
-    return sorted(name for name in _members(cluster, 0, now) if told.get(name) not in ("", wanted))
+    return sorted(
+        name for name in names.members(cluster.name, names.REDIS, now) if told.get(name) not in ("", wanted)
+    )
 
 
 def _are_acquainted(cluster: RunnerHubCluster, snapshot: Snapshot, now: int) -> bool:
     """Whether all Sentinels answer, can take part in a failover, and know all others."""
-    members = _members(cluster, 0, now)
+    members = names.members(cluster.name, names.REDIS, now)
     views = [view for view in snapshot.sentinels if view.sentinel in members]
     return len(views) == now and all(view.sentinels_count >= now and not view.tilt for view in views)
 
@@ -161,10 +160,6 @@ def _counted_before(cluster: RunnerHubCluster, snapshot: Snapshot) -> int | None
     try:
         settings = json.loads(live["data"]["settings.json"])
         # Earlier operators told the quorum alone.
-        return max(FEWEST, int(settings.get(MAJORITY_OF) or 2 * settings["quorum"] - 1))
+        return max(MIN_REDIS_REPLICAS, int(settings.get(MAJORITY_OF) or 2 * settings["quorum"] - 1))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _members(cluster: RunnerHubCluster, first: int, end: int) -> frozenset[str]:
-    return frozenset(names.member(cluster.name, names.REDIS, ordinal) for ordinal in range(first, end))

@@ -2,6 +2,11 @@
 
 The stateful components come first: replicas, hand over, old primary. Then Deployments, one after the other; what
 happens inside each is Kubernetes' own rolling update.
+
+Who needs a repair or asks for a switchover must not wait for something that never ends. A repair takes nothing away
+that works, so it goes first. A switchover rests on the other members of the database and on the poolers that hold
+clients back, so it waits for the database's own change, as long as that gets on, and for poolers that stop. What
+others do meanwhile takes neither a quorum nor the service away with it: a drained node switches over at any time too.
 """
 
 from __future__ import annotations
@@ -23,12 +28,12 @@ from ..actions import (
     ShrinkRedis,
     SwitchPostgres,
 )
-from ..api import RedisStatus, RunnerHubCluster
+from ..api import FULL_PERCENT, RedisStatus, RunnerHubCluster
 from ..probes.sentinel import can_fail_over
 from ..resources.common import Manifest
 from ..snapshot import LiveObject, Pod, Snapshot
 from . import resize_redis, shrink
-from .fullness import FULL_PERCENT, fullest
+from .fullness import fullest
 
 # Patroni tells the end of a restart at its next loop, two seconds later.
 SETTLE_SECONDS: Final = 4.0
@@ -42,6 +47,8 @@ REFUSED_SECONDS: Final = 10.0
 SHOWN_SECONDS: Final = 60.0
 # Tries of another occasion do not count.
 FORGOTTEN_SECONDS: Final = 300.0
+# Who was stopped by a step is back by then, a fetched image included, or something else is wrong with it.
+BACK_SECONDS: Final = 300.0
 
 
 class Outcome(StrEnum):
@@ -143,7 +150,7 @@ def plan_rollout(
     `renewals` are the Deployments whose pod template is to change, in order. `requested` is the switchover that
     somebody asks for, `repair` that of a broken member of the database.
     """
-    rollout = _due(cluster, snapshot, redis, renewals, requested, repair)
+    rollout = _due(cluster, snapshot, redis, last, renewals, requested, repair)
     if rollout is None or rollout.step is None:
         return rollout
     if any(pod.uid == last.deleted_uid and not pod.terminating for pod in snapshot.pods):
@@ -177,6 +184,7 @@ def _due(
     cluster: RunnerHubCluster,
     snapshot: Snapshot,
     redis: RedisStatus,
+    last: LastStep,
     renewals: Sequence[Manifest],
     requested: Rollout | None,
     repair: Rollout | None,
@@ -196,15 +204,44 @@ def _due(
     superseded = {manifest["metadata"]["labels"][names.LABEL_COMPONENT] for manifest in renewals}
     # A template that is wrong is replaced without waiting for it.
     moving = [found for found in moving if found.component not in superseded]
-    ready = [requested] if requested is not None and requested.step is not None else []
-    # What waits for a broken member would wait for ever.
     repairing = [repair] if repair is not None and repair.step is not None else []
     # One that cannot take place now, or is under way for long, holds nothing else up.
     waiting = [found for found in (repair, requested) if found is not None and found.step is None]
     waiting += [found for found in stateful if not found.holds_up]
-    stateful = [found for found in stateful if found.holds_up]
+    changing = [*moving, *(found for found in stateful if found.holds_up)]
+    asked = [requested] if requested is not None and requested.step is not None else []
+    if _hold_switchover_up(cluster, snapshot, changing, last):
+        asked = []
     renewing = [_renew_deployment(item) for item in renewals]
-    return next(iter([*moving, *repairing, *stateful, *ready, *renewing, *stuck, *waiting]), None)
+    return next(iter([*repairing, *asked, *changing, *renewing, *stuck, *waiting]), None)
+
+
+def _hold_switchover_up(
+    cluster: RunnerHubCluster, snapshot: Snapshot, changing: Sequence[Rollout], last: LastStep
+) -> bool:
+    """Whether a switchover that is asked for waits for what is changed now, the first of which goes on."""
+    if any(found.component == names.POSTGRES for found in changing) and _comes_back(cluster, snapshot, last):
+        return True
+    first = changing[0] if changing else None
+    if first is not None and first.component == names.POSTGRES:
+        # At its end it takes the request along.
+        return first.step is not None
+    # The transactions that they wait for would be cut off.
+    return (
+        first is not None
+        and first.component == names.POOLER
+        and any(
+            pod.terminating and not pod.is_overdue(snapshot.now) for pod in snapshot.pods_of(names.POOLER)
+        )
+    )
+
+
+def _comes_back(cluster: RunnerHubCluster, snapshot: Snapshot, last: LastStep) -> bool:
+    """Whether a member of the database is away for the last step; one that is for another reason may be for ever."""
+    members = names.members(cluster.name, names.POSTGRES, cluster.spec.postgres.instances)
+    if last.stopped not in members or not last.is_recent(snapshot.now, BACK_SECONDS):
+        return False
+    return not shrink.is_healthy(cluster, snapshot, last.stopped)
 
 
 def _renew_deployment(manifest: Manifest) -> Rollout:
@@ -266,7 +303,7 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot, requested: Rollout 
         return None
     patroni = snapshot.patroni
     leader = patroni.leader if patroni is not None else None
-    expected = [names.member(cluster.name, names.POSTGRES, i) for i in range(cluster.spec.postgres.instances)]
+    expected = names.members(cluster.name, names.POSTGRES, cluster.spec.postgres.instances)
     # Those that are to go are not renewed first.
     outdated = tuple(pod for pod in found if pod.name in expected)
     members = [member for member in patroni.members if member.name in expected] if patroni is not None else []
@@ -333,7 +370,7 @@ def _redis(cluster: RunnerHubCluster, snapshot: Snapshot, redis: RedisStatus) ->
     master = redis.master
     replicas = {replica.name: replica for replica in redis.replicas}
     staying = min(cluster.spec.redis.replicas, resize_redis.replicas(cluster, snapshot))
-    expected = [names.member(cluster.name, names.REDIS, i) for i in range(staying)]
+    expected = names.members(cluster.name, names.REDIS, staying)
     # Those that are to go are not renewed first.
     outdated = tuple(pod for pod in found if pod.name in expected)
     unsettled = []

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from .. import names
@@ -43,6 +43,9 @@ SILENT_SECONDS: Final = 60.0
 KNOWN_SECONDS: Final = 60.0
 # What a quota or a policy refused it may allow a little later.
 REFUSED_SECONDS: Final = 30.0
+# What a kubelet rejected is tried again after the first of these, then at intervals twice as long each time.
+REJECTED_SECONDS: Final = 10.0
+REJECTED_MOST_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +65,31 @@ class Silence:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejection:
+    """Kubelets have rejected runners of a pool `since` then, and some were there last `at`; these stay `until` then,
+    so that no others are made for the same nodes. `text`: which, where and why.
+    """
+
+    text: str
+    since: datetime
+    at: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """`known_since`: the demand has been known since then, but for short gaps, and last `known_at`.
 
-    `refused`: what the API server said when it refused a runner of a pool, and when. `silent`: by uid. `idle_since`:
-    by uid, of runners that were idle since then although they were needed. Losing all costs only time.
+    `refused`: what the API server said when it refused a runner of a pool, and when. `rejected`: by pool. `silent`: by
+    uid. `idle_since`: by uid, of runners that were idle since then although they were needed. Losing all costs only
+    time.
     """
 
     windows: Mapping[str, Window] = field(default_factory=dict)
     known_since: datetime | None = None
     known_at: datetime | None = None
     refused: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
+    rejected: Mapping[str, Rejection] = field(default_factory=dict)
     silent: Mapping[str, Silence] = field(default_factory=dict)
     idle_since: Mapping[str, datetime] = field(default_factory=dict)
 
@@ -88,7 +105,8 @@ class Memory:
 class PoolState:
     """What is told of a pool. `blocked`: a pod that cannot start, for whose sake the pool does not grow.
 
-    `silent`: names of pods that should go and could not be asked, more than once.
+    `rejected`: what a kubelet said that rejects pods of it, now or a moment ago, "" when none does. `silent`: names of
+    pods that should go and could not be asked, more than once.
     """
 
     name: str
@@ -99,12 +117,14 @@ class PoolState:
     queued: int
     blocked: Pod | None = None
     refused: str = ""
+    rejected: str = ""
     silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`create`: pool and slot of each runner to start. `unserved`: jobs whose labels no pool has.
+    """`create`: pool and slot of each runner to start. `unserved`: jobs whose labels no pool has; `unserved_labels`:
+    those that the oldest of them asks for.
 
     `moving`: runners are on their way, look again soon.
     """
@@ -115,6 +135,7 @@ class Decision:
     pools: tuple[PoolState, ...]
     waiting: int
     unserved: int
+    unserved_labels: tuple[str, ...]
     moving: bool
     memory: Memory
 
@@ -133,7 +154,7 @@ class _View:
     slow: list[Pod] = field(default_factory=list)
     unscheduled: list[Pod] = field(default_factory=list)
     sick: list[Pod] = field(default_factory=list)
-    lost: list[Pod] = field(default_factory=list)
+    on_silent_node: list[Pod] = field(default_factory=list)
     ended: list[Pod] = field(default_factory=list)
     going: list[Pod] = field(default_factory=list)
     needed: int = 0
@@ -153,7 +174,7 @@ class _View:
     @property
     def headroom(self) -> int:
         """How many more pods the pool may have: what has not gone yet takes room, but for what a dead node holds."""
-        return max(0, self.pool.max_replicas + len(self.lost) - len(self.pods) - self.new)
+        return max(0, self.pool.max_replicas + len(self.on_silent_node) - len(self.pods) - self.new)
 
     @property
     def blocked(self) -> Pod | None:
@@ -162,6 +183,11 @@ class _View:
             return self.unscheduled[0]
         # One sick runner among many that are well tells nothing of the next.
         return self.sick[0] if self.sick and len(self.sick) >= len(self.idle) + len(self.busy) else None
+
+    def end_rejected(self) -> None:
+        """Count those that a kubelet rejected as ended, so that others are tried."""
+        self.ended += [pod for pod in self.sick if pod.rejected]
+        self.sick = [pod for pod in self.sick if not pod.rejected]
 
 
 def plan_pools(
@@ -183,7 +209,15 @@ def plan_pools(
         for name, (text, at) in memory.refused.items()
         if (now - at).total_seconds() < REFUSED_SECONDS
     }
-    unserved = _assign(views, demand) if demand is not None else 0
+    rejected: dict[str, Rejection] = {}
+    for view in views:
+        before = memory.rejected.get(view.pool.name)
+        rejection = _rejection(view, before, now)
+        if rejection is not None:
+            rejected[view.pool.name] = rejection
+        if before is not None and now >= before.until:
+            view.end_rejected()
+    unserved, unserved_labels = _assign(views, demand) if demand is not None else (0, ())
     memory = _after(memory, demand, {pod.uid for pod in pods}, now)
     known_since = memory.known_since
     skipped = {uid for uid, found in memory.silent.items() if _seconds(found.at, now) < SILENT_SECONDS}
@@ -197,13 +231,18 @@ def plan_pools(
     stop: list[StopRunner] = []
     for view in views:
         _fill_up(view)
-        stop += [_stop(pod, "it has ended", ask=False) for pod in view.ended]
+        stop += [_stop(pod, "it has ended") for pod in view.ended]
         if demand is not None and known_since is not None:
             window = _window(view, memory.windows.get(view.pool.name), now)
             if window is not None:
                 windows[view.pool.name] = window
             proven = (now - known_since).total_seconds() >= KNOWN_SECONDS
-            stop += _stops(view, window, room[view.pool.name], outdated, skipped, deaf, now, proven=proven)
+            found, replaces = _stops(
+                view, window, room[view.pool.name], outdated, skipped, deaf, now, proven=proven
+            )
+            stop += found
+            if replaces:
+                view.new += 1
     for abandoned in by_pool.values():
         stop += _abandoned(abandoned, demand, skipped, now)
     create = _creations(views, refused)
@@ -212,11 +251,12 @@ def plan_pools(
         create=create,
         stop=tuple(stop),
         mark=_marks([pod for pod in pods if pod.uid not in going], demand),
-        pools=tuple(_state(view, demand, refused, memory.silent) for view in views),
+        pools=tuple(_state(view, demand, refused, rejected, memory.silent) for view in views),
         waiting=sum(jobs for _, jobs in demand.waiting) if demand is not None else 0,
         unserved=unserved,
+        unserved_labels=unserved_labels,
         moving=bool(create or stop or any(view.starting for view in views)),
-        memory=replace(memory, windows=windows, refused=refused),
+        memory=replace(memory, windows=windows, refused=refused, rejected=rejected),
     )
 
 
@@ -245,15 +285,15 @@ def _sorted(pool: RunnerPoolSpec, pods: list[Pod], demand: Demand | None, now: d
         if pod.terminating:
             # The kubelet of a dead node never lets it go.
             if not busy:
-                (view.lost if pod.ready_unknown else view.going).append(pod)
+                (view.on_silent_node if pod.node_silent else view.going).append(pod)
         elif pod.ended:
-            view.ended.append(pod)
+            (view.sick if pod.rejected else view.ended).append(pod)
         elif busy:
             view.busy.append(pod)
         elif pod.ready:
             view.idle.append(pod)
-        elif pod.ready_unknown:
-            view.lost.append(pod)
+        elif pod.node_silent:
+            view.on_silent_node.append(pod)
         elif not pod.node and pod.waiting_reason == "Unschedulable":
             view.unscheduled.append(pod)
         elif pod.cannot_start or pod.waiting_reason == "CrashLoopBackOff" or _is_late(pod, now):
@@ -264,6 +304,21 @@ def _sorted(pool: RunnerPoolSpec, pods: list[Pod], demand: Demand | None, now: d
         else:
             view.starting.append(pod)
     return view
+
+
+def _rejection(view: _View, before: Rejection | None, now: datetime) -> Rejection | None:
+    """What holds of those that a kubelet rejected; when it was time to try others, until the time after that."""
+    found = [pod for pod in view.sick if pod.rejected]
+    if not found:
+        # Those that are tried now may not have been judged yet.
+        return before if before is not None and _seconds(before.at, now) < GAP_SECONDS else None
+    text = f"node {found[0].node} rejected pod {found[0].name}: {found[0].rejected}"[:500]
+    if before is None:
+        return Rejection(text, now, now, now + timedelta(seconds=REJECTED_SECONDS))
+    if now < before.until:
+        return replace(before, text=text, at=now)
+    wait = min(REJECTED_MOST_SECONDS, _seconds(before.since, now))
+    return Rejection(text, before.since, now, now + timedelta(seconds=wait))
 
 
 def _is_late(pod: Pod, now: datetime) -> bool:
@@ -283,17 +338,21 @@ def _folded(labels: Iterable[str]) -> frozenset[str]:
     return frozenset(label.casefold() for label in labels)
 
 
-def _assign(views: list[_View], demand: Demand) -> int:
-    """Give the jobs that wait to runners that are free, then to new ones; the number of jobs that no pool can take.
+def _assign(views: list[_View], demand: Demand) -> tuple[int, tuple[str, ...]]:
+    """Give the jobs that wait to runners that are free, then to new ones; the number of jobs that no pool can take, and
+    the labels of the oldest of them.
 
     Pools that cannot grow come last: the jobs that others can take do not wait for them.
     """
     groups: dict[tuple[int, ...], int] = {}
+    oldest: tuple[str, ...] = ()
     offered = [_folded(view.pool.labels) for view in views]
     for asked, jobs in demand.waiting:
         labels = _folded(asked)
         able = tuple(number for number, of_pool in enumerate(offered) if labels <= of_pool)
         groups[able] = groups.get(able, 0) + jobs
+        if not able:
+            oldest = oldest or tuple(sorted(asked))
         for number in able:
             views[number].queued += jobs
     unserved = groups.pop((), 0)
@@ -313,7 +372,7 @@ def _assign(views: list[_View], demand: Demand) -> int:
             taken = max(0, min(waiting, pending))
             view.needed += taken
             waiting -= taken
-    return unserved
+    return unserved, oldest
 
 
 def _grow(views: list[_View], left: dict[tuple[int, ...], int]) -> None:
@@ -385,8 +444,9 @@ def _stops(
     now: datetime,
     *,
     proven: bool,
-) -> list[StopRunner]:
-    """Runners to stop: surplus ones after the cool-down, those beyond the greatest number, outdated and dead ones.
+) -> tuple[list[StopRunner], bool]:
+    """Runners to stop: surplus ones after the cool-down, those beyond the greatest number, outdated and dead ones; and
+    whether a new one is to come before an outdated one goes.
 
     `room`: how many surplus ones do not wait for the cool-down; `skipped`: uids of those that are not asked now,
     because they did not answer; `deaf`: of those that take no job, with the time since when.
@@ -414,12 +474,13 @@ def _stops(
             found.append(_stop(pod, "the spec has changed", ask=bool(pod.node), force=True))
     chosen = {item.uid for item in found}
     old = [pod for pod in idle if pod.uid in outdated and pod.uid not in chosen]
+    replaces = False
     if old and not found and not view.starting and not view.new:
         # Another one comes first where the pool has room for it.
         if view.count - 1 >= view.pool.min_replicas or not view.headroom or view.blocked is not None:
             found.append(_stop(old[0], "the spec has changed"))
         else:
-            view.new += 1
+            replaces = True
     # A job that waits may be one that nobody can take. Whether the one that comes in another's place hears is seen
     # before the next one goes.
     proving = bool(view.going) or any(pod.uid not in deaf for pod in view.idle)
@@ -427,7 +488,7 @@ def _stops(
         *(
             _stop(pod, "it was not ready for too long", force=True)
             for pod in sick
-            if _is_late(pod, now) and not pod.cannot_start
+            if _is_late(pod, now) and not pod.cannot_start and not pod.rejected
         ),
         *(
             _stop(pod, "it took no job for too long although one waited", force=True)
@@ -436,9 +497,9 @@ def _stops(
     ]
     dead = [step for step in dead if step.uid not in chosen]
     # Whatever ailed the one may ail that which takes its place.
-    if proven and dead and not view.starting and not view.new:
+    if proven and dead and not view.starting and not view.new and not replaces:
         found.append(dead[0])
-    return found[:STOPS_PER_POOL]
+    return found[:STOPS_PER_POOL], replaces
 
 
 def _abandoned(
@@ -459,7 +520,8 @@ def _abandoned(
 
 
 def _stop(pod: Pod, reason: str, *, ask: bool = True, force: bool = False) -> StopRunner:
-    return StopRunner(pod.name, pod.uid, pod.pool, pod.ip, reason, ask=ask, force=force)
+    # Who has ended says nothing, and the address may be another's by now.
+    return StopRunner(pod.name, pod.uid, pod.pool, pod.ip, reason, ask=ask and not pod.ended, force=force)
 
 
 def _creations(
@@ -471,7 +533,7 @@ def _creations(
         taken = {names.runner_slot(pod.name) for pod in view.pods}
         pending = sum(not pod.node for pod in view.pods if not pod.terminating)
         wanted = 0 if view.pool.name in refused else min(view.new, max(0, PENDING_PER_POOL - pending))
-        numbers = range(view.pool.max_replicas + len(view.lost))
+        numbers = range(view.pool.max_replicas + len(view.on_silent_node))
         open_slots = (slot for slot in numbers if slot not in taken)
         slots.append([(view.pool.name, slot) for slot, _ in zip(open_slots, range(wanted), strict=False)])
     found: list[tuple[str, int]] = []
@@ -496,6 +558,7 @@ def _state(
     view: _View,
     demand: Demand | None,
     refused: Mapping[str, tuple[str, datetime]],
+    rejected: Mapping[str, Rejection],
     silent: Mapping[str, Silence],
 ) -> PoolState:
     pool = view.pool
@@ -509,6 +572,7 @@ def _state(
         queued=view.queued,
         blocked=view.blocked,
         refused=refused[pool.name][0] if pool.name in refused else "",
+        rejected=rejected[pool.name].text if pool.name in rejected else "",
         silent=tuple(
             pod.name for pod in view.pods if (quiet := silent.get(pod.uid)) and quiet.since < quiet.at
         ),

@@ -6,30 +6,27 @@ them, may take every other copy of a commit along, and leave too few of those th
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
 
 from .. import names
 from ..actions import Rollout, ShrinkPostgres, SwitchPostgres
-from ..api import RunnerHubCluster, Synchronous
+from ..api import MAX_MEMBERS, RunnerHubCluster, Synchronous
 from ..probes.patroni import PatroniCluster
 from ..snapshot import Snapshot
-
-# What the API allows.
-MAX_PODS: Final = 9
 
 
 def instances(cluster: RunnerHubCluster, snapshot: Snapshot) -> int:
     """How many members there are to be now: as the spec says, or as many as there are while some have yet to go."""
-    return there(cluster, snapshot, names.POSTGRES, cluster.spec.postgres.instances)
+    return pod_count(cluster, snapshot, names.POSTGRES, cluster.spec.postgres.instances)
 
 
-def there(cluster: RunnerHubCluster, snapshot: Snapshot, component: str, wanted: int) -> int:
+def pod_count(cluster: RunnerHubCluster, snapshot: Snapshot, component: str, wanted: int) -> int:
     """How many pods a StatefulSet is to have now, when it shall have `wanted` in the end and no fewer at once."""
     live = snapshot.child("StatefulSet", names.child(cluster.name, component))
     if live is not None:
         return max(wanted, int(live.get("spec", {}).get("replicas") or 0))
     # One that is made anew finds the pods of the one before.
-    pods = (snapshot.pod(names.member(cluster.name, component, i)) for i in range(MAX_PODS))
+    pods = (snapshot.pod(names.member(cluster.name, component, i)) for i in range(MAX_MEMBERS))
     found = [ordinal for ordinal, pod in enumerate(pods) if pod is not None and not pod.terminating]
     return max(wanted, *(ordinal + 1 for ordinal in found)) if found else wanted
 
@@ -41,7 +38,8 @@ def look(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
         return going
     if now <= wanted:
         return None
-    last, staying = names.member(cluster.name, names.POSTGRES, now - 1), _members(cluster, wanted)
+    last = names.member(cluster.name, names.POSTGRES, now - 1)
+    staying = names.members(cluster.name, names.POSTGRES, wanted)
     shrink = ShrinkPostgres(last, now - 1)
     pod, patroni = snapshot.pod(last), snapshot.patroni
     if pod is not None and pod.cannot_start:
@@ -53,14 +51,14 @@ def look(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
     if patroni.leader == last:
         switch = SwitchPostgres(last, f"{last} is to go", _nearest(patroni, staying))
         return Rollout(names.POSTGRES, switch, f"another primary, before {last} can go")
-    return Rollout(names.POSTGRES, shrink, f"{last} to go", rests_on=tuple(staying))
+    return Rollout(names.POSTGRES, shrink, f"{last} to go", rests_on=staying)
 
 
 def still_going(cluster: RunnerHubCluster, snapshot: Snapshot, component: str, now: int) -> Rollout | None:
     """Pods above the first `now` that have not gone yet; None when there are none."""
-    gone = (snapshot.pod(names.member(cluster.name, component, i)) for i in range(now, MAX_PODS))
+    gone = (snapshot.pod(names.member(cluster.name, component, i)) for i in range(now, MAX_MEMBERS))
     # On a node that is dead a pod terminates for ever.
-    going = next((pod for pod in gone if pod is not None and not pod.is_lost(snapshot.now)), None)
+    going = next((pod for pod in gone if pod is not None and not pod.is_overdue(snapshot.now)), None)
     return Rollout(component, None, f"{going.name} to terminate") if going is not None else None
 
 
@@ -78,11 +76,7 @@ def is_healthy(cluster: RunnerHubCluster, snapshot: Snapshot, name: str) -> bool
     return name in patroni.synchronous
 
 
-def _members(cluster: RunnerHubCluster, count: int) -> list[str]:
-    return [names.member(cluster.name, names.POSTGRES, ordinal) for ordinal in range(count)]
-
-
-def _obstacle(cluster: RunnerHubCluster, snapshot: Snapshot, staying: list[str], left: int) -> str | None:
+def _obstacle(cluster: RunnerHubCluster, snapshot: Snapshot, staying: Sequence[str], left: int) -> str | None:
     """What has to be waited for until one may go, so that `left` are there; None: nothing."""
     patroni, config = snapshot.patroni, snapshot.patroni_config or {}
     if patroni is None:
@@ -97,7 +91,7 @@ def _obstacle(cluster: RunnerHubCluster, snapshot: Snapshot, staying: list[str],
     return None
 
 
-def _nearest(patroni: PatroniCluster, staying: list[str]) -> str:
+def _nearest(patroni: PatroniCluster, staying: Sequence[str]) -> str:
     """One that stays to the end, so that the role moves once; of those the nearest to the primary."""
 
     def distance(name: str) -> tuple[bool, int, str]:

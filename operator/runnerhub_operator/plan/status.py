@@ -202,7 +202,7 @@ def orchestrator_status(cluster: RunnerHubCluster, snapshot: Snapshot) -> Orches
     before = cluster.status.orchestrator
     if leader is None and any(pod.name == before.leader for pod in leaders):
         leader = before.leader  # two labels for the moment of a takeover
-    since = before.since if leader == before.leader else snapshot.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    since = before.since if leader == before.leader else stamp(snapshot.now)
     labels = names.selector_labels(cluster.name, names.ORCHESTRATOR)
     return OrchestratorStatus(
         leader=leader,
@@ -222,8 +222,8 @@ def endpoints(cluster: RunnerHubCluster, outside: Sequence[str] | None) -> Endpo
         database=f"{database}:{names.PORT_POSTGRES}",
         database_read_only=f"{database}:{names.PORT_POSTGRES_READ_ONLY}",
         sentinels=",".join(
-            f"{names.member(cluster.name, names.REDIS, i)}.{domain}:{names.PORT_SENTINEL}"
-            for i in range(cluster.spec.redis.replicas)
+            f"{pod}.{domain}:{names.PORT_SENTINEL}"
+            for pod in names.members(cluster.name, names.REDIS, cluster.spec.redis.replicas)
         ),
         queue=f"{names.redis_master_service(cluster.name)}.{domain}:{names.PORT_REDIS}",
         external=", ".join(outside or ()) or None,

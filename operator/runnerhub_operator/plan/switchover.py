@@ -6,22 +6,24 @@ failover, is not moved back. Taking the annotation away forgets the request, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
 from .. import names
 from ..actions import Rollout, SwitchPostgres
-from ..api import RunnerHubCluster, SwitchoverResult, SwitchoverStatus, Synchronous
+from ..api import FULL_PERCENT, RunnerHubCluster, SwitchoverResult, SwitchoverStatus, Synchronous
 from ..kube.events import EventNote
 from ..probes.patroni import SYNCHRONOUS
 from ..resources.patroni import MAX_REPLICA_LAG_BYTES
 from ..snapshot import Snapshot
-from .fullness import FULL_PERCENT, fullest
+from . import leases
+from .conditions import stamp
+from .fullness import fullest
 
 # A request that could not be followed for so long is out of date.
 PATIENCE_SECONDS: Final = 600.0
-_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
+_WAITS: Final = "it waits for "
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def follow(cluster: RunnerHubCluster, snapshot: Snapshot, primary: str | None, r
     if primary == wanted:
         message = f"{wanted} is the primary"
         return Request(_status(wanted, SwitchoverResult.DONE, message, now))
-    if wanted not in _members(cluster):
+    if wanted not in names.members(cluster.name, names.POSTGRES, cluster.spec.postgres.instances):
         return _refused(wanted, f"the cluster has no Postgres member {wanted!r}", now)
     leader = snapshot.patroni.leader if snapshot.patroni is not None else None
     if leader == wanted:
@@ -61,12 +63,13 @@ def follow(cluster: RunnerHubCluster, snapshot: Snapshot, primary: str | None, r
     obstacle = _obstacle(cluster, snapshot, wanted)
     if (now - since).total_seconds() > PATIENCE_SECONDS:
         minutes = int(PATIENCE_SECONDS // 60)
-        why = obstacle or refused or "the switchover did not take place"
+        waited = known.message if known is not None and known.message.startswith(_WAITS) else ""
+        why = obstacle or refused or waited or "the switchover did not take place"
         return _refused(wanted, f"given up after {minutes} minutes: {why}", now)
     rollout = Rollout(names.POSTGRES, None, f"{wanted} to be able to become primary: {obstacle}")
     if obstacle is None and leader is not None:
         step = SwitchPostgres(leader, "asked for by an annotation", candidate=wanted)
-        rollout = Rollout(names.POSTGRES, step, f"{wanted} to become primary")
+        rollout = Rollout(names.POSTGRES, step, f"{wanted} to become primary", requested=True)
     message = obstacle or refused or f"{wanted} is to become primary"
     events = []
     if obstacle is not None and (known is None or known.message != message):
@@ -74,6 +77,15 @@ def follow(cluster: RunnerHubCluster, snapshot: Snapshot, primary: str | None, r
             EventNote("Warning", "SwitchoverWaits", f"{wanted} cannot become primary now: {obstacle}")
         )
     return Request(_status(wanted, SwitchoverResult.PENDING, message, since), rollout, tuple(events))
+
+
+def behind(request: Request, rollout: Rollout | None) -> Request:
+    """The same request, telling what it waits for when another disruption is due before it."""
+    asked, status = request.rollout, request.status
+    if asked is None or asked.step is None or status is None or rollout is None or rollout.requested:
+        return request
+    message = f"{_WAITS}the {rollout.kind} of {rollout.component}, which waits for {rollout.waiting_for}"
+    return replace(request, status=status.model_copy(update={"message": message}))
 
 
 def is_followed(before: SwitchoverStatus | None, now: SwitchoverStatus | None) -> bool:
@@ -84,7 +96,7 @@ def is_followed(before: SwitchoverStatus | None, now: SwitchoverStatus | None) -
 
 
 def _status(request: str, result: SwitchoverResult, message: str, at: datetime) -> SwitchoverStatus:
-    return SwitchoverStatus(request=request, result=result, message=message, at=at.strftime(_TIME))
+    return SwitchoverStatus(request=request, result=result, message=message, at=stamp(at))
 
 
 def _first_seen(known: SwitchoverStatus | None, now: datetime) -> datetime:
@@ -102,13 +114,11 @@ def _refused(request: str, message: str, now: datetime) -> Request:
     return Request(status, events=(EventNote("Warning", "SwitchoverRefused", message),))
 
 
-def _members(cluster: RunnerHubCluster) -> list[str]:
-    return [names.member(cluster.name, names.POSTGRES, i) for i in range(cluster.spec.postgres.instances)]
-
-
 def _obstacle(cluster: RunnerHubCluster, snapshot: Snapshot, wanted: str) -> str | None:
     """Why a member cannot become primary now, as a clause; None when it can."""
     patroni, pod = snapshot.patroni, snapshot.pod(wanted)
+    if other := leases.held_by_other(cluster, snapshot):
+        return f"{other} holds {names.disruption_lease(cluster.name)}"
     if patroni is None:
         return "Patroni does not answer"
     if patroni.leader is None or not patroni.in_step(patroni.leader):

@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from .. import names
 from ..actions import GrowVolume
-from ..api import RunnerHubCluster
+from ..api import FULL_PERCENT, RunnerHubCluster
 from ..quantities import parse_quantity, quantity
 from ..resources.common import Manifest
-from ..snapshot import RESIZE_FAILURES, Pod, Snapshot, Volume
-from .fullness import FULL_PERCENT, fullest
+from ..snapshot import RESIZE_FAILURES, Snapshot, Volume
+from .fullness import fullest
 
 # Somebody may have changed the StorageClass or a quota, which the operator does not watch.
 RETRY_SECONDS: Final = 30.0
@@ -212,14 +212,10 @@ def _members(
         volume = snapshot.volume(names.claim(cluster, component, ordinal))
         if volume is not None:
             running = snapshot.pod(pod)
-            placed = running is not None and bool(running.node) and not _is_on_dead_node(running, snapshot)
+            placed = running is not None and bool(running.node) and not running.on_dead_node(snapshot.now)
             ready = running is not None and running.ready
             found.append(_Member(pod, volume, placed=placed, ready=ready, full=pod in full))
     return sorted(found, key=lambda item: (-full.get(item.pod, 0), item.pod == holder))
-
-
-def _is_on_dead_node(pod: Pod, snapshot: Snapshot) -> bool:
-    return pod.ready_unknown or pod.is_lost(snapshot.now)
 
 
 def _of_component(component: _Component, now: datetime, refusals: Refusals) -> Growth:

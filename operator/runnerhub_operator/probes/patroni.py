@@ -44,7 +44,8 @@ class PatroniMember:
     shrinks that a standby must have at least as large as its primary. `lag_seconds`: how long ago the last
     transaction was committed that the member has replayed; None when it was not asked. `volume_used_percent`: how
     full its volume is, and `refused_parameters`: what its server read and did not take, and so would not start with, as
-    the image's Patroni tells them.
+    the image's Patroni tells them. `replayed`: how far a replica has replayed the log, as a position in bytes; None for
+    the primary, when it is unknown, and before Patroni 4.1.
     """
 
     name: str
@@ -59,6 +60,7 @@ class PatroniMember:
     lag_seconds: int | None = None
     volume_used_percent: int | None = None
     refused_parameters: tuple[str, ...] = ()
+    replayed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ def _parse_member(item: object) -> PatroniMember:
         host=host if isinstance(host, str) else None,
         volume_used_percent=_whole(tags.get("volume_used_percent")),
         refused_parameters=tuple(refused.split(", ")) if refused else (),
+        replayed=_lsn(item.get("replay_lsn")),
     )
 
 
@@ -178,6 +181,15 @@ def _lag(item: Mapping[str, Any]) -> int | None:
         value for key in ("lag", "receive_lag", "replay_lag") if (value := _whole(item.get(key))) is not None
     ]
     return max(known, default=None)
+
+
+def _lsn(value: object) -> int | None:
+    """A position in the log such as 16/B374D848 in bytes; one that is not known is the word `unknown`."""
+    high, slash, low = value.partition("/") if isinstance(value, str) else ("", "", "")
+    try:
+        return (int(high, 16) << 32) + int(low, 16) if slash else None
+    except ValueError:
+        return None
 
 
 def _whole(value: object) -> int | None:

@@ -22,6 +22,8 @@ from .http import Login, Program
 HELD_BACK_SECONDS: Final = 8
 # When nobody else can take over there is nothing to gain by opening sooner; the longest that an agent allows.
 LONGEST_HELD_BACK_SECONDS: Final = 15
+# Nobody is held back yet, so waiting for one that is slow costs no client anything.
+HEALTH_DEADLINE_SECONDS: Final = 3.0
 # An agent gives running transactions 1.5 s to end, and then needs a moment to let everybody go on.
 PAUSE_DEADLINE_SECONDS: Final = 4.0
 RESUME_DEADLINE_SECONDS: Final = 3.0
@@ -29,6 +31,17 @@ CHECKPOINT_DEADLINE_SECONDS: Final = 12.0
 # An agent gives running reads 2 s to end.
 LEAVE_DEADLINE_SECONDS: Final = 3.0
 NEEDS_DEADLINE_SECONDS: Final = 2.0
+
+
+async def silent(
+    session: aiohttp.ClientSession,
+    hosts: Sequence[str],
+    *,
+    deadline_seconds: float = HEALTH_DEADLINE_SECONDS,
+    port: int = names.PORT_POOLER_AGENT,
+) -> Mapping[str, str]:
+    """Ask all poolers at once for a sign of life, which disturbs no client; gives why there is none, by host."""
+    return await _ask_all(session, hosts, port, "/healthz", None, deadline_seconds, method="GET")
 
 
 async def pause(
@@ -125,14 +138,15 @@ async def _ask_all(
     hosts: Sequence[str],
     port: int,
     path: str,
-    login: Login,
+    login: Login | None,
     deadline_seconds: float,
     body: Mapping[str, Any] | None = None,
+    method: str = "POST",
 ) -> Mapping[str, str]:
     async def ask(host: str) -> tuple[str, str | None]:
         try:
             await _agent(port).call(
-                session, "POST", host, path, login=login, deadline_seconds=deadline_seconds, body=body
+                session, method, host, path, login=login, deadline_seconds=deadline_seconds, body=body
             )
         except ProbeError as error:
             return host, str(error)

@@ -192,14 +192,14 @@ def field_env(variable: str, path: str) -> Manifest:
     return {"name": variable, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
-def disruption_budget(context: BuildContext, component: str, *, max_unavailable: int = 1) -> Manifest:
-    """PodDisruptionBudget of a component."""
+def disruption_budget(context: BuildContext, component: str) -> Manifest:
+    """PodDisruptionBudget of a component: one pod may be away."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": metadata(context, names.child(context.name, component), component),
         "spec": {
-            "maxUnavailable": max_unavailable,
+            "maxUnavailable": 1,
             "selector": {"matchLabels": names.selector_labels(context.name, component)},
         },
     }

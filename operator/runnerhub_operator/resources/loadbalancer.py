@@ -66,10 +66,7 @@ def configuration(context: BuildContext) -> str:
         cluster=f"{context.cluster.namespace}/{context.name}",
         pods_service=service,
         replicas=replicas,
-        queue_services=[
-            names.member(context.name, names.REDIS, ordinal)
-            for ordinal in range(context.cluster.spec.redis.replicas)
-        ],
+        queue_services=names.members(context.name, names.REDIS, context.cluster.spec.redis.replicas),
         default_image=spec.image is None,
     )
 

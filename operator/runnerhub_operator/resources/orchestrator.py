@@ -200,8 +200,7 @@ def dependency_environment(context: BuildContext, *, reads_files: bool) -> list[
     primary = f"{address}:{names.PORT_POSTGRES}/{names.DATABASE_NAME}"
     replica = f"{address}:{names.PORT_POSTGRES_READ_ONLY}/{names.DATABASE_NAME}"
     sentinels = ",".join(
-        f"{names.member(cluster, names.REDIS, ordinal)}:{names.PORT_SENTINEL}"
-        for ordinal in range(spec.redis.replicas)
+        f"{pod}:{names.PORT_SENTINEL}" for pod in names.members(cluster, names.REDIS, spec.redis.replicas)
     )
     queue = names.credentials(cluster, names.REDIS)
     checks, election = spec.health_checks, spec.leader_election

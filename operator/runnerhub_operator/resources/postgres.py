@@ -11,6 +11,7 @@ import json
 from typing import Final
 
 from .. import names
+from ..api import MAX_MEMBERS
 from .additions import node_placement
 from .common import (
     BuildContext,
@@ -50,9 +51,6 @@ __all__ = [
     "postgres_manifests",
 ]
 
-# What the API allows. Rules, Services and the poolers name all that there can be: scaling changes none of them.
-MAX_INSTANCES: Final = 9
-
 # preStop hands over within 25 s; then Postgres writes its last checkpoint and its replicas receive it.
 _GRACE_SECONDS: Final = 120
 
@@ -72,7 +70,7 @@ def postgres_manifests(context: BuildContext) -> list[Manifest]:
 
 def member_names(context: BuildContext) -> list[str]:
     """Pods that the database can ever have, each also the name of the member's own Service."""
-    return [names.member(context.name, names.POSTGRES, ordinal) for ordinal in range(MAX_INSTANCES)]
+    return [names.member(context.name, names.POSTGRES, ordinal) for ordinal in range(MAX_MEMBERS)]
 
 
 def _instances(context: BuildContext) -> int:
@@ -105,7 +103,7 @@ def _rules(context: BuildContext) -> list[Manifest]:
             "apiGroups": [""],
             "resources": ["persistentvolumeclaims"],
             "resourceNames": [
-                names.claim(context.name, names.POSTGRES, ordinal) for ordinal in range(MAX_INSTANCES)
+                names.claim(context.name, names.POSTGRES, ordinal) for ordinal in range(MAX_MEMBERS)
             ],
             "verbs": ["get"],
         },

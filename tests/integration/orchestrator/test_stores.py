@@ -10,6 +10,7 @@ import bullmq
 import psycopg
 import pytest
 
+from runnerhub_orchestrator import job_queue
 from runnerhub_orchestrator.database import Database
 from runnerhub_orchestrator.errors import (
     DatabaseUnavailableError,
@@ -161,7 +162,7 @@ async def test_the_queue_hands_out_by_hand(queue, repository):
     entry = await queue.take("token-1")
     assert (entry.job_id, entry.labels) == (7, frozenset({"linux"}))
     assert await queue.take("token-2") is None
-    await queue.put_back(entry, at_once=True)
+    await queue.put_back(entry)
     await asyncio.sleep(0.05)
     again = await queue.take("token-3")
     await queue.extend(7, "token-3")
@@ -197,6 +198,27 @@ async def test_what_the_queue_lost_is_put_back(singleton, queue, repository, red
     assert (await singleton.round(leader(1))).reenqueued == 20
     assert sorted(await queue.alive_job_ids()) == list(range(100, 120))
     assert (await singleton.round(leader(1))).reenqueued == 0
+
+
+async def test_jobs_are_counted_in_parts_and_those_missed_meanwhile_stay(
+    singleton, queue, repository, monkeypatch
+):
+    monkeypatch.setattr(job_queue, "IDS_PER_PAGE", 4)
+    for number in range(1, 21):
+        job, _ = await repository.accept(NewJob(number, 1, "a/b", "ci"))
+        await queue.add(job)
+    for number in range(6):
+        entry = await queue.take(f"token-{number}")
+        if number % 2:
+            await queue.park(entry, frozenset({"other"}))
+    assert sorted(await queue.alive_job_ids()) == list(range(1, 21))
+
+    async def some_moved():
+        return [1, 2]
+
+    monkeypatch.setattr(queue, "alive_job_ids", some_moved)
+    assert (await singleton.round(leader(1))).reenqueued == 0
+    assert await queue.counts() == {"waiting": 14, "active": 3, "delayed": 3, "completed": 0, "failed": 0}
 
 
 async def test_a_dead_runners_job_is_tried_three_times(singleton, queue, repository, database):

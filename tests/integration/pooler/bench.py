@@ -177,6 +177,19 @@ class Bench:
             wait_until("PgBouncer", lambda port=port: is_listening(port))
         wait_until("the pooler to find the primary", self._serves)
 
+    def renew_pooler(self) -> None:
+        """End the PgBouncer of the read-write route and start one as in a new pod, by the mounted file."""
+        port = self.pooler_port
+        _end(self.poolers[port])
+        self.user_list(port).with_name(IN_EFFECT).unlink()
+        # The repository may be closed to other users.
+        entrypoint = shutil.copy(REPOSITORY / "images/pooler/bin/pooler-entrypoint", self.home)
+        self.poolers[port] = self._run(
+            "env", f"AUTH_FILE={self.user_list(port)}", f"CREDENTIALS_DIR={self.credentials}",
+            "sh", entrypoint, "pgbouncer", self.home / CONFIGURATIONS[0], user=USER, log="pgbouncer",
+        )  # fmt: skip
+        wait_until("PgBouncer", lambda: is_listening(port))
+
     def start_proxy(self) -> None:
         """Start HAProxy, and wait until it has checked all: before, it takes each member for what it looks for."""
         self.haproxy = self._run("haproxy", "-db", "-f", self.proxy_file)

@@ -64,6 +64,10 @@ class Pods:
         host = str(request.url.host)
         if request.path == "/patroni":
             return await self.own_words(host)
+        if request.path == "/healthz":
+            if host in self.silent:
+                await asyncio.sleep(30)
+            return web.json_response({"message": "ok"})
         if request.path == "/needs":
             status = 404 if host in self.old else 200 if host in self.needs else 503
             return web.json_response({"message": str(self.needs.get(host))}, status=status)
@@ -186,7 +190,27 @@ async def test_a_pooler_that_starts_or_drains_holds_nothing_up(played: Pods) -> 
 async def test_a_pooler_without_an_answer_holds_it_up(played: Pods) -> None:
     with pytest.raises(SwitchoverPostponedError, match="does not answer"):
         await switch(observed(hub_pooler_1={"ip": "127.61.0.99"}))
-    assert played.asked_for("/resume") == {POOLERS[0]}
+    assert played.asked == [], "no client was held back"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ready": False, "node_silent": True},
+        {"ready": False, "terminating": True, "gone_by": "2020-01-01T00:00:00Z"},
+    ],
+)
+async def test_clients_do_not_wait_for_a_pooler_on_a_dead_node(played: Pods, change: dict[str, Any]) -> None:
+    """Its address is still in the API."""
+    played.silent = {POOLERS[1]}
+    await switch(observed(hub_pooler_1=change))
+    assert played.asked == [f"/checkpoint {POOLERS[0]}", f"/pause {POOLERS[0]}", f"/switchover {PRIMARY}"]
+
+
+async def test_a_pooler_that_has_ended_is_asked_nothing(played: Pods) -> None:
+    """Its address may be another pod's by now."""
+    await switch(observed(hub_pooler_1={"ready": False, "ended": True}))
+    assert played.asked_for("/pause") == {POOLERS[0]}
 
 
 async def test_clients_go_on_when_patroni_refuses(played: Pods) -> None:
@@ -316,6 +340,7 @@ async def test_clients_go_on_when_the_pod_to_restart_is_another_one_by_now(
     monkeypatch.setattr(KubeClient, "delete", refuse)
     await switch(observed(), RestartPod("hub-postgres-0", "u", "a test", pause=True))
     assert played.asked_for("/pause") == set(POOLERS)
+    assert played.bodies[1] == {"primary": "hub-postgres-0", "seconds": 15}
     assert played.asked_for("/resume") == set(POOLERS)
 
 

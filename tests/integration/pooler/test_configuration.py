@@ -6,6 +6,7 @@ import contextlib
 import re
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
 import pytest
@@ -62,6 +63,26 @@ def test_larger_pools_wait_for_room_in_postgres(bench: Bench) -> None:
     assert setting(bench, "default_pool_size") == "20"
     write(bench, needs=ROOM, default_pool_size=40)
     wait_until("PgBouncer to follow", lambda: setting(bench, "default_pool_size") == "40")
+
+
+def test_a_new_pod_takes_few_connections_until_postgres_has_room(bench: Bench) -> None:
+    write(bench, needs=ROOM + 1, default_pool_size=40, max_db_connections=45)
+    bench.renew_pooler()
+
+    def work(_number: int) -> int:
+        with contextlib.closing(bench.connect()) as client:
+            client.execute("SELECT pg_sleep(0.5)")
+            [[connections]] = client.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE usename = current_user"
+            ).fetchall()
+        return int(connections)
+
+    with ThreadPoolExecutor(12) as clients:
+        assert max(clients.map(work, range(12))) <= 5, "the others wait"
+        write(bench, needs=ROOM, default_pool_size=40, max_db_connections=45)
+        wait_until("PgBouncer to follow", lambda: setting(bench, "default_pool_size") == "40")
+        assert setting(bench, "max_db_connections") == "45"
+        wait_until("more connections", lambda: max(clients.map(work, range(12))) > 5)
 
 
 async def test_the_operator_asks_what_the_pools_in_effect_need(bench: Bench) -> None:

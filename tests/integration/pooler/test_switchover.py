@@ -7,9 +7,11 @@ import importlib.machinery
 import importlib.util
 import re
 import signal
+import socket
 import time
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 import aiohttp
 import psycopg
@@ -56,11 +58,12 @@ def test_clients_wait_while_the_primary_changes_and_see_no_error(bench: Bench) -
 
 
 def test_without_a_pause_clients_see_errors(bench: Bench) -> None:
-    """What the pause is for, and that these writers notice."""
+    """What the pause is for, and that these writers notice; what was acknowledged is there all the same."""
     with Writers(bench) as writers:
         bench.switch()
         writers.wait_for(50)
     assert writers.errors != []
+    assert set(writers.acknowledged) - bench.marks(bench.replica) == set()
 
 
 async def test_the_operator_pauses_and_resumes(bench: Bench) -> None:
@@ -190,6 +193,7 @@ def hook(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module.PORT = bench.primary.patroni_port  # type: ignore[attr-defined]
     for name, seconds in {
         "BUDGET_SECONDS": 60.0,
+        "HEALTH_SECONDS": PATIENT_SECONDS,
         "CHECKPOINT_SECONDS": PATIENT_SECONDS,
         "PAUSE_SECONDS": PATIENT_SECONDS,
         "RESUME_SECONDS": PATIENT_SECONDS,
@@ -258,7 +262,7 @@ def test_a_pod_that_is_not_told_how_to_reach_the_poolers_waits_for_none(
     poolers = hook.Poolers(told.append)
     poolers.find()
     assert poolers.pause(MEMBERS[0])
-    assert told == ["/pause at 127.0.0.1: 'POOLER_AGENT_PORT'"]
+    assert told == ["/healthz at 127.0.0.1: 'POOLER_AGENT_PORT'"]
 
 
 def test_a_handover_does_not_wait_for_a_pooler_whose_clients_have_left(
@@ -363,13 +367,53 @@ def test_the_pause_is_taken_back_when_the_handover_is_refused_to_the_end(
     assert not bench.is_paused(LOOK_SECONDS)
 
 
+def test_clients_do_not_wait_for_a_pooler_on_a_dead_node(
+    bench: Bench, hook: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name leads to such a pod until that is deleted."""
+    assert bench.pause(seconds=0.1) == 200, "the agent is there"
+    call, look_up = hook.call, socket.getaddrinfo
+    dead = "192.0.2.1"
+
+    def look_up_both(name: Any, *words: Any, **options: Any) -> list[Any]:
+        found = look_up("127.0.0.1" if name == "poolers.invalid" else name, *words, **options)
+        return [*found, (*found[0][:4], (dead, 0))] if name == "poolers.invalid" else found
+
+    def call_in_vain(
+        host: str, port: int, user: str, method: str, path: str, seconds: float, *body: Any
+    ) -> str:
+        if host == dead:
+            time.sleep(seconds)
+            raise TimeoutError("timed out")
+        return str(call(host, port, user, method, path, seconds, *body))
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_both)
+    monkeypatch.setattr(hook, "call", call_in_vain)
+    monkeypatch.setattr(hook, "HEALTH_SECONDS", 4.0)
+    monkeypatch.setenv("POOLER_PODS", "poolers.invalid")
+    told: list[str] = []
+    with Writers(bench) as writers:
+        assert "Successfully" in hook.hand_over(MEMBERS[0], told.append)
+        writers.wait_for(50)
+    assert {line.partition(":")[0] for line in but_for_haste(told)} == {f"/healthz at {dead}"}
+    assert_unnoticed(writers, bench)
+
+
 def test_a_hook_waits_for_a_deaf_pooler_no_longer_than_it_may(
     bench: Bench, hook: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One that stands still just after it was found."""
     monkeypatch.setattr(hook, "CHECKPOINT_SECONDS", 0.5)
     monkeypatch.setattr(hook, "PAUSE_SECONDS", 0.5)
-    assert bench.agent is not None
-    bench.agent.send_signal(19)
+    assert bench.pause(seconds=0.1) == 200, "the agent is there"
+    agent, find = bench.agent, hook.Poolers.find
+    assert agent is not None
+
+    def find_at_last(poolers: Any) -> None:
+        find(poolers)
+        agent.send_signal(signal.SIGSTOP)
+
+    monkeypatch.setattr(hook.Poolers, "find", find_at_last)
     started = time.monotonic()
     told: list[str] = []
     assert "Successfully" in hook.hand_over(MEMBERS[0], told.append)

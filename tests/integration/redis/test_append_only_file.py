@@ -23,9 +23,8 @@ def written(pods: Pods) -> Path:
     client.shutdown(nosave=True)
     process = pods.processes["redis", 0]
     wait_until(lambda: process.poll() is not None)
-    path = aof.last_increment(pods.settings().paths)
-    assert path is not None
-    return path
+    _, increments = aof.listed(pods.settings().paths)
+    return increments[-1]
 
 
 HALF_A_COMMAND = b"*3\r\n$3\r\nSET\r\n$4\r\nlos"

@@ -26,7 +26,7 @@ from runnerhub_operator.resources.common import Images
 from tests.generate import IMAGES
 from tests.hostile.effort import examples, try_all
 from tests.hostile.strategies import any_values, json_values, valid
-from tests.hostile.worlds import Happening, World, happenings, peaceful
+from tests.hostile.worlds import Happening, World, happenings, passing, peaceful
 
 SPEC, STATUS = spec_schema(), status_schema()
 statuses = st.one_of(valid(STATUS), any_values(STATUS), json_values)
@@ -104,6 +104,12 @@ def check(plan: Plan, cluster: RunnerHubCluster, world: World) -> None:
 
 
 OLDER_IMAGES = Images(**{name: f"{image}-older" for name, image in asdict(IMAGES).items()})
+# What is made of each of them depends on more than the spec and the cached objects.
+MADE_OF_MORE = {
+    "sharedStorage": {"nfs": {"server": "nfs.example.com", "path": "/exports/runnerhub"}},
+    "orchestrator": {"autoscaling": {"maxReplicas": 9}},
+    "ingress": {"host": "hub.example.com", "gateway": {"parentRefs": [{"name": "web"}]}},
+}
 worlds = st.lists(st.lists(happenings("hub"), max_size=8), min_size=1, max_size=3)
 
 
@@ -120,10 +126,10 @@ def test_every_world_can_be_planned_for() -> None:
         for visit, happened in enumerate(changes):
             for happen in happened:
                 happen(world)
-            plan = make_plan(cluster, world.snapshot(visit), IMAGES, memory)
+            plan = make_plan(cluster, world.snapshot(), IMAGES, memory)
             check(plan, cluster, world)
             assert plan.writes in (True, False)
-            preview(cluster, world.snapshot(visit), IMAGES)
+            preview(cluster, world.snapshot(), IMAGES)
             refused = rejected_status(cluster.status, ConditionReason.INVALID_SPEC, "wrong", 7, world.now)
             assert [item.type for item in refused.conditions] == list(ConditionType)
             step = plan.rollout.step if plan.rollout is not None else None
@@ -134,6 +140,22 @@ def test_every_world_can_be_planned_for() -> None:
             cluster = parse_cluster(resource(spec_of(cluster), dumped(plan.status), visit + 2))
 
     try_all(visit_it, any_values(SPEC), statuses, worlds, st.booleans(), st.booleans(), short=25, full=3000)
+
+
+@examples(60, 1000)
+@given(st.lists(passing("hub"), min_size=1, max_size=8))
+def test_what_is_remembered_changes_no_plan(changes: list[Happening]) -> None:
+    cluster = parse_cluster(resource(MADE_OF_MORE))
+    world = peaceful(cluster)
+    memory = make_plan(cluster, world.snapshot(), IMAGES, None).memory
+    assert memory.unchanged is not None, "or the test would prove nothing"
+    for happen in changes:
+        happen(world)
+        plan = make_plan(cluster, world.snapshot(), IMAGES, memory)
+        anew = make_plan(cluster, world.snapshot(), IMAGES, replace(memory, unchanged=None))
+        assert replace(plan, memory=anew.memory) == anew
+        memory = plan.memory
+        cluster = parse_cluster(resource(spec_of(cluster), dumped(plan.status)))
 
 
 def spec_of(cluster: RunnerHubCluster) -> dict[str, Any]:

@@ -127,6 +127,14 @@ def test_a_full_volume_is_told_once(redis: int, steps: int) -> None:
     assert sum("hub-postgres-1" in text and "spec.postgres.storage.size" in text for text in told) == 1
 
 
+def test_a_full_volume_is_told_with_its_own_component_s_field_whatever_the_cluster_is_called() -> None:
+    made = json.loads(json.dumps(recorded("healthy")).replace("hub-", "my-redis-app-"))
+    made["cluster"]["status"]["postgres"]["instances"][1]["volumeUsedPercent"] = 92
+    (step,) = summarise(picture_of(made)).next_steps
+    assert step.text.startswith("The volume of my-redis-app-postgres-1 is 92 % full.")
+    assert "spec.postgres.storage.size" in step.text
+
+
 def test_a_member_that_does_not_start_with_its_parameters_is_not_said_to_come_back() -> None:
     (step,) = summarise(scene("parameters-refused")).next_steps
     assert "repairing" not in step.text

@@ -80,6 +80,9 @@ async def test_a_dispatcher_that_crashed_dispatches_again():
     class Queue:
         crashed = False
 
+        async def unpark(self, wanted):
+            pass
+
         async def take(self, token):
             if not self.crashed:
                 self.crashed = True

@@ -9,11 +9,12 @@ from runnerhub_orchestrator.job_queue import Entry
 
 
 class MemoryQueue:
-    """The two operations that the dispatcher needs."""
+    """The operations that the dispatcher needs."""
 
     def __init__(self, *entries):
         self.waiting = [Entry(number, frozenset(labels), "", None) for number, labels in entries]
-        self.put_back_ids = []
+        self.parked = {}
+        self.wanted = []
         self.taken = 0
         self.error = None
 
@@ -24,8 +25,12 @@ class MemoryQueue:
             raise self.error
         return self.waiting.pop(0) if self.waiting else None
 
-    async def put_back(self, entry):
-        self.put_back_ids.append(entry.job_id)
+    async def park(self, entry, labels):
+        self.parked[entry.job_id] = labels
+
+    async def unpark(self, wanted):
+        if wanted:
+            self.wanted.append(dict(wanted))
 
 
 @pytest.fixture
@@ -61,7 +66,8 @@ async def test_a_job_goes_to_a_runner_with_all_its_labels(dispatching):
     queue, dispatcher = dispatching((1, ["gpu", "linux"]), (2, ["linux"]))
     entry = await dispatcher.next_entry(frozenset({"linux", "x64"}), 20)
     assert entry.job_id == 2
-    assert queue.put_back_ids == [1]
+    assert queue.parked == {1: {"linux", "x64"}}
+    assert queue.wanted[0] == {frozenset({"linux", "x64"}): 1}
 
 
 async def test_the_case_of_labels_does_not_matter(dispatching):
@@ -69,7 +75,15 @@ async def test_the_case_of_labels_does_not_matter(dispatching):
     entry = await dispatcher.next_entry(frozenset({"Self-Hosted", "linux", "x64"}), 20)
     assert entry.job_id == 1
     assert entry.labels == {"self-hosted", "Linux", "X64"}
-    assert not queue.put_back_ids
+    assert not queue.parked
+
+
+async def test_jobs_that_nobody_here_can_take_do_not_keep_a_runner_from_its_own(dispatching, monkeypatch):
+    monkeypatch.setattr(dispatch, "TICK_SECONDS", 60.0)
+    queue, dispatcher = dispatching(*((number, ["mistyped"]) for number in range(1, 1001)), (1001, ["linux"]))
+    entry = await dispatcher.next_entry(frozenset({"Linux"}), 20)
+    assert entry.job_id == 1001
+    assert len(queue.parked) == 1000
 
 
 async def test_a_poll_ends_empty_in_time(dispatching):

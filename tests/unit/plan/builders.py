@@ -33,7 +33,7 @@ def pod(name: str, component: str, **changes: Any) -> Pod:
         "ip": "10.0.0.1",
         "node": "n",
         "ready": True,
-        "ready_unknown": False,
+        "node_silent": False,
         "terminating": False,
         "revision": "new",
         "role": "",

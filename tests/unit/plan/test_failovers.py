@@ -32,7 +32,7 @@ def test_a_steady_holder_is_no_failover() -> None:
     ("change", "cause"),
     [
         ({"terminating": True, "ready": False}, "PodDeleted"),
-        ({"ready": False, "ready_unknown": True}, "NodeLost"),
+        ({"ready": False, "node_silent": True}, "NodeLost"),
         ({"ready": False}, "PodNotReady"),
         ({"uid": "another", "ready": False}, "PodReplaced"),
     ],

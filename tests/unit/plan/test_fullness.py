@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from runnerhub_operator.plan import fullness
+from runnerhub_operator.api import RedisStatus, RunnerHubClusterStatus
+from runnerhub_operator.plan import events, fullness
 from runnerhub_operator.plan.conditions import postgres_verdict, redis_verdict
 from runnerhub_operator.plan.planner import make_plan
 from runnerhub_operator.plan.status import postgres_status, redis_status
@@ -140,6 +141,21 @@ def test_a_master_whose_memory_runs_full_is_told() -> None:
     assert "memory 100 % full: the master refuses new jobs;" in queue_told(redis_pods(memory=102)).message
 
 
+def test_memory_that_passes_the_mark_is_told_once() -> None:
+    calm, tight = (
+        redis_status(cluster(), snapshot(redis_pods=redis_pods(memory=percent))) for percent in (70, 87)
+    )
+    postgres = postgres_status(cluster(), snapshot())
+
+    def told_after(before: RedisStatus, now: RedisStatus) -> list[str]:
+        known = RunnerHubClusterStatus(postgres=postgres, redis=before)
+        return [event.reason for event in events.of_fullness(known, postgres, now)]
+
+    assert told_after(calm, tight) == ["MemoryNearlyFull"]
+    assert told_after(tight, tight) == []
+    assert told_after(tight, calm) == []
+
+
 def test_no_pod_of_the_queue_is_renewed_while_a_volume_is_full() -> None:
     old = {"revision": "old"}
     renewed = pods(hub_redis_0=old, hub_redis_1=old, hub_redis_2=old)
@@ -164,7 +180,7 @@ def test_what_a_pod_put_aside_is_told_once(name: str, reason: str) -> None:
     before = redis_status(cluster(), snapshot(redis_pods=redis_pods()))
     states = (RedisPodState("hub-redis-1", snapshots=(name,)),)
     after = redis_status(cluster(), snapshot(redis_pods=states))
-    (event,) = fullness.queue_events(before, after)
+    (event,) = events.of_queue(before, after)
     assert event.reason == reason
     assert name in event.message
-    assert fullness.queue_events(after, after) == []
+    assert list(events.of_queue(after, after)) == []

@@ -14,6 +14,7 @@ from runnerhub_operator.api.runners import RUNNER_OWNED_VARIABLES
 from runnerhub_operator.errors import InvalidSpecError
 from runnerhub_operator.kube.compare import with_applied_hash
 from runnerhub_operator.plan import Plan, make_plan, pools
+from runnerhub_operator.plan.conditions import Verdict
 from runnerhub_operator.plan.runners import Memory, Silence
 from runnerhub_operator.probes.runners import MOST_JOBS, Demand, parse_demand
 from runnerhub_operator.resources.common import BuildContext
@@ -116,10 +117,33 @@ def test_trouble_with_a_pool_is_told_and_does_not_gate_ready() -> None:
     assert found.status.phase in ("Ready", "Updating")
 
 
+def test_runners_that_a_kubelet_rejects_are_told_and_also_while_others_are_tried() -> None:
+    why = "UnexpectedAdmissionError: Pod was rejected: Allocate failed"
+    refused = live_runner(spec(), ready=False, ended=True, ip="", node="gpu-1", rejected=why)
+    wanted = spec(minReplicas=0)
+    found = plan(wanted, refused)
+    assert (condition(found).status, condition(found).reason) == ("False", "RejectedByKubelet")
+    assert f"linux: node gpu-1 rejected pod hub-runner-linux-0: {why}" in condition(found).message
+    assert next(item for item in found.status.conditions if item.type == "Ready").status == "True"
+
+    def told(*runners: Pod, memory: Memory = found.memory.runners) -> Verdict:
+        now = snapshot(pods=(*pods(), *runners), demand=NOTHING)
+        return pools.verdict(cluster(wanted), now, pools.look(built(wanted), now, memory))
+
+    assert told().reason == "RejectedByKubelet"
+    taken = told(live_runner(wanted))
+    assert (taken.status, why in taken.message) == ("True", True)
+    assert told(memory=Memory()).status == "True"
+    waiting = live_runner(wanted, 1, node="", ready=False, waiting_reason="Unschedulable")
+    both = told(refused, waiting)
+    assert (both.reason, why in both.message) == ("Unschedulable", True)
+
+
 def test_jobs_that_no_pool_can_take_are_told() -> None:
-    found = plan(spec(), live_runner(spec()), demand=Demand(((frozenset({"gpu"}), 7),), frozenset()))
-    assert "jobs wait whose labels no pool has" in condition(found).message
-    assert found.status.runners.queued == 7
+    waiting = ((frozenset({"gpu", "big"}), 7), (frozenset({"other"}), 1))
+    found = plan(spec(), live_runner(spec()), demand=Demand(waiting, frozenset()))
+    assert condition(found).message.endswith("; jobs wait whose labels no pool has, the oldest for big, gpu")
+    assert found.status.runners.queued == 8
 
 
 def test_an_unknown_demand_is_told_with_its_reason() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runnerhub_operator import names
 from runnerhub_operator.actions import ReinitializePostgres, RestartPod
 from runnerhub_operator.api import ConditionType
 from runnerhub_operator.plan import ClusterMemory, Plan, make_plan, repair
@@ -193,6 +194,55 @@ def test_a_moment_without_sight_costs_nothing_but_in_it_nothing_is_done() -> Non
     assert step_of(watch.visit(1, patroni=FIRST)).member == BROKEN
 
 
+# --- Replay ---
+
+
+def behind(replayed: int | None, **fields: Any) -> Any:
+    """A replica that does not stream, and how far it has replayed the log."""
+    return patroni(timeline=2, hub_postgres_2=STREAMLESS | {"replayed": replayed} | fields)
+
+
+@pytest.mark.parametrize("fields", [{}, {"timeline": 1}, {"timeline": 1, "state": "streaming"}])
+def test_a_replica_that_replays_what_it_has_is_left_alone_until_that_stands_still(
+    fields: dict[str, Any],
+) -> None:
+    watch = Watch()
+    watch.hub = cluster(status={"phase": "Ready"})
+    found = watch.visit(patroni=behind(0, **fields))
+    for replayed in range(1, 360):
+        # Patroni tells a new position less often than it is asked.
+        found = watch.look(5, patroni=behind(replayed // 2, **fields))
+        assert found.rollout is None
+    expected = "it replays its log, and is made anew when that stands still for 120 s"
+    told = message(watch.visit(5, patroni=behind(200, **fields)))
+    assert expected in told
+    assert message(watch.visit(5, patroni=behind(201, **fields))) == told, "else each visit writes the status"
+    assert step_of(watch.stay(PATIENCE - 5, patroni=behind(201, **fields))) is None
+    assert step_of(watch.visit(5, patroni=behind(201, **fields))).member == BROKEN
+
+
+def test_one_that_replays_the_same_again_and_again_is_made_anew() -> None:
+    """It crashes at a damaged piece of the log, and is started from the beginning each time."""
+    watch = Watch()
+    watch.visit()
+    for _ in range(int(PATIENCE // 10) + 3):
+        for replayed in (10, 20, 30):
+            watch.look(3, patroni=behind(replayed))
+        watch.look(1, patroni=FIRST)
+    assert step_of(watch.visit(patroni=FIRST)).member == BROKEN
+
+
+def test_one_that_crashes_at_the_end_of_a_long_replay_is_given_time() -> None:
+    watch = Watch()
+    watch.visit(patroni=behind(0))
+    for replayed in range(1, 120):
+        watch.look(5, patroni=behind(replayed))
+    found = watch.visit(5, patroni=FIRST)
+    assert step_of(found) is None
+    assert "it is made anew from the primary at" in message(found)
+    assert step_of(watch.stay(PATIENCE, patroni=FIRST)).member == BROKEN
+
+
 # --- The last good copy ---
 
 
@@ -222,7 +272,7 @@ def test_it_waits_for_a_member_that_is_on_its_way(state: str) -> None:
 
 def test_a_member_that_is_lost_with_its_node_holds_nobody_up() -> None:
     view = patroni(hub_postgres_1=COPIES, hub_postgres_2=FAILS)
-    gone = pods(hub_postgres_1={"ready": False, "ready_unknown": True})
+    gone = pods(hub_postgres_1={"ready": False, "node_silent": True})
     assert step_of(broken_for(PATIENCE, patroni=view, pods=gone).found).member == BROKEN
 
 
@@ -232,6 +282,21 @@ def test_a_member_that_is_lost_with_its_node_holds_nobody_up() -> None:
 def test_a_rolling_change_of_the_database_waits_and_does_not_hold_the_repair_up() -> None:
     outdated = pods(hub_postgres_0={"revision": "old"}, hub_postgres_1={"revision": "old"})
     assert step_of(broken_for(PATIENCE, pods=outdated).found).member == BROKEN
+
+
+@pytest.mark.parametrize("component", [names.POOLER, names.ORCHESTRATOR, names.LOAD_BALANCER])
+def test_a_deployment_that_does_not_get_on_holds_no_repair_up_and_is_told_all_the_while(
+    component: str,
+) -> None:
+    status = {"observedGeneration": 1, "replicas": 3, "updatedReplicas": 1}
+    renewing = {"kind": "Deployment", "metadata": {"name": f"hub-{component}"}, "status": status}
+    changes: dict[str, Any] = {"patroni": FIRST, "children": children(renewing)}
+    watch = Watch()
+    watch.visit()
+    watch.visit(**changes)
+    found = watch.stay(PATIENCE, **changes)
+    assert step_of(found).member == BROKEN
+    assert message(found, ConditionType.PROGRESSING).startswith(f"rolling change of {component}")
 
 
 def test_a_new_template_goes_first_because_it_may_mend_the_member() -> None:
@@ -320,6 +385,23 @@ def test_a_refusal_is_told_and_tried_again_soon() -> None:
     again = watch.visit(repair.REFUSED_SECONDS, patroni=FIRST)
     assert step_of(again).member == BROKEN
     assert message(again) == message(found), "a status that says the same is not written"
+
+
+def test_a_change_that_waits_behind_a_refused_repair_is_told_all_the_while() -> None:
+    """A member that cannot be copied refuses for hours, and is asked again every few seconds."""
+    changes = {"patroni": FIRST, "pods": pods(hub_postgres_1={"revision": "old"})}
+    watch = Watch()
+    watch.hub = cluster(status={"phase": "Ready"})
+    watch.visit(**changes)
+    watch.stay(PATIENCE, **changes)
+    told = set()
+    for _ in range(20):
+        found = watch.visit(2, **changes)
+        if isinstance(step_of(found), ReinitializePostgres):
+            watch.refuse("hub-postgres-0 does not let it in for a copy: timeout expired")
+        told.add((found.status.phase, message(found, ConditionType.PROGRESSING)))
+    expected = f"rolling change of postgres, waiting for {BROKEN} to become healthy"
+    assert told == {("Updating", expected)}
 
 
 # --- Telling ---

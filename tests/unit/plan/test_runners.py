@@ -48,6 +48,12 @@ def jobs(**waiting: int) -> tuple[tuple[frozenset[str], int], ...]:
     return tuple((frozenset({"self-hosted", label}), count) for label, count in waiting.items())
 
 
+def rejected(slot: int, of: str = "linux", **changes: Any) -> Pod:
+    return runner(
+        slot, of, **{"ready": False, "ip": "", "ended": True, "rejected": "OutOfcpu: no cpu"} | changes
+    )
+
+
 def demand(*busy: Pod, **waiting: int) -> Demand:
     return Demand(jobs(**waiting), frozenset(pod.name for pod in busy))
 
@@ -310,8 +316,99 @@ def test_a_runner_that_has_ended_is_removed_and_replaced() -> None:
     assert found.create == (("linux", 1),)
 
 
+def test_a_pool_whose_runners_the_kubelet_rejects_waits_and_another_takes_its_jobs() -> None:
+    shared = ("self-hosted", "both")
+    pools = [pool("gpu", labels=(*shared, "gpu"), max_replicas=9), pool("b", labels=shared)]
+    pods = [rejected(slot, "gpu") for slot in range(2)]
+    found = decide(pools, pods, demand(gpu=5, both=2))
+    assert found.create == (("b", 0), ("b", 1))
+    assert found.stop == ()
+    assert found.pools[0].blocked is not None
+    assert found.pools[0].rejected == "node n rejected pod hub-runner-gpu-0: OutOfcpu: no cpu"
+    early = decide(pools, pods, demand(gpu=5), found.memory, now=NOW + timedelta(seconds=9))
+    assert not early.create
+    assert not early.stop
+    late = decide(pools, pods, demand(gpu=5), early.memory, now=NOW + timedelta(seconds=10))
+    assert [(step.pod, step.ask) for step in late.stop] == [(pod.name, False) for pod in pods]
+    assert late.create == tuple(("gpu", slot) for slot in range(2, 7))
+
+
+def test_what_a_kubelet_rejects_is_tried_ever_more_seldom_and_soon_again_after_it_took_one() -> None:
+    def tries(spec: RunnerPoolSpec, memory: Memory, start: int, end: int) -> tuple[list[int], Memory]:
+        pods: dict[int, Pod] = {}
+        found = []
+        for second in range(start, end):
+            # The verdict takes a visit.
+            pods = {slot: rejected(slot, uid=pod.uid) for slot, pod in pods.items()}
+            now = NOW + timedelta(seconds=second)
+            decision = decide([spec], list(pods.values()), demand(linux=8), memory, now=now)
+            memory = decision.memory
+            gone = {step.uid for step in decision.stop}
+            pods = {slot: pod for slot, pod in pods.items() if pod.uid not in gone}
+            pods |= {slot: pending(slot, uid=f"{slot}-{second}") for _, slot in decision.create}
+            assert second == start or decision.pools[0].rejected, "also while the next ones are tried"
+            found += [second] if decision.create else []
+        return found, memory
+
+    large = pool(max_replicas=16)
+    found, memory = tries(large, Memory(), 0, 1500)
+    assert found == [0, 11, 21, 41, 81, 161, 321, 621, 921, 1221]
+    full, _ = tries(pool(max_replicas=8), Memory(), 0, 1500)
+    assert len(full) == len(found)
+    well = decide([large], [runner(0)], demand(), memory, now=NOW + timedelta(seconds=1530))
+    assert tries(large, well.memory, 1531, 1560)[0] == [1531, 1542, 1552]
+
+
+def test_a_node_that_rejects_runners_holds_no_pool_up_that_others_serve_well() -> None:
+    pods = [runner(0), runner(1), rejected(2)]
+    found = decide([pool()], pods, demand(*pods[:2], linux=3))
+    assert found.create == (("linux", 3), ("linux", 4), ("linux", 5))
+    assert found.pools[0].blocked is None
+    assert found.pools[0].rejected
+    assert not decide([pool()], [*pods, rejected(3)], demand(*pods[:2], linux=3)).create
+
+
+def test_rejected_runners_go_when_nobody_needs_them_or_the_spec_is_another() -> None:
+    pods = [rejected(0, ip="10.0.0.9"), rejected(1)]
+    wanted = demand(linux=2)
+    assert stopped(decide([pool(max_replicas=1)], pods, wanted)) == [pods[0].name]
+    old = decide([pool()], pods, wanted, outdated={pods[1].uid})
+    assert [(step.pod, step.reason, step.ask) for step in old.stop] == [
+        (pods[1].name, "the spec has changed", False)
+    ]
+    free = decide([pool(cool_down_seconds=0)], pods, demand())
+    assert [step.ask for step in free.stop] == [False, False], "the address may be another's by now"
+    assert stopped(decide([pool("other")], pods, None)) == [pod.name for pod in pods]
+    assert not decide([pool()], [], demand(), free.memory, now=NOW + timedelta(seconds=30)).memory.rejected
+
+
+def test_only_what_no_container_of_has_run_was_rejected() -> None:
+    def told(*containers: dict[str, Any], of: str = "linux", **status: Any) -> tuple[str, bool]:
+        labels = {names.LABEL_POOL: of} if of else {}
+        found = Pod.of(
+            {
+                "metadata": {"name": "r", "uid": "u", "labels": labels},
+                "status": {"phase": "Failed", "containerStatuses": list(containers), **status},
+            }
+        )
+        return found.rejected, found.ended
+
+    why = {"reason": "UnexpectedAdmissionError", "message": "Pod was rejected: Allocate failed"}
+    assert told(**why) == ("UnexpectedAdmissionError: Pod was rejected: Allocate failed", True)
+    assert told() == ("Failed", True)
+    assert told(of="", **why) == ("", True)
+    assert told(phase="Pending", **why) == ("", False)
+    fetching = {"restartCount": 0, "state": {"waiting": {"reason": "ContainerCreating"}}, "lastState": {}}
+    assert told(fetching, reason="Evicted") == ("Evicted", True)
+    unknown = {"terminated": {"reason": "ContainerStatusUnknown", "exitCode": 137, "startedAt": None}}
+    assert told({"restartCount": 0, "state": unknown}, reason="Evicted") == ("Evicted", True)
+    ended = {"terminated": {"exitCode": 137, "startedAt": "2026-01-01T00:20:00Z"}}
+    assert told({"restartCount": 0, "state": ended}, reason="Evicted") == ("", True)
+    assert told({"restartCount": 1, "state": unknown}, reason="Evicted") == ("", True)
+
+
 def test_a_runner_on_a_silent_node_is_replaced_in_another_slot() -> None:
-    lost = runner(0, ready=False, ready_unknown=True)
+    lost = runner(0, ready=False, node_silent=True)
     found = decide([pool(min_replicas=1)], [lost], demand())
     assert found.create == (("linux", 1),)
     assert found.stop == ()
@@ -319,7 +416,7 @@ def test_a_runner_on_a_silent_node_is_replaced_in_another_slot() -> None:
 
 @pytest.mark.parametrize("terminating", [False, True], ids=["silent", "evicted from there"])
 def test_runners_that_a_dead_node_holds_keep_no_full_pool_from_having_others(terminating: bool) -> None:
-    lost = runner(0, ready=False, ready_unknown=True, terminating=terminating)
+    lost = runner(0, ready=False, node_silent=True, terminating=terminating)
     spec = [pool(min_replicas=1, max_replicas=1)]
     assert decide(spec, [lost], demand()).create == (("linux", 1),)
     assert decide(spec, [lost], demand(lost)).create == (), "it may still work"
@@ -518,15 +615,18 @@ _specs = st.lists(
 ).map(lambda found: [pool(name, **values) for name, values in zip(_POOLS, found, strict=False)])
 _pods = st.lists(
     st.builds(
-        lambda of, slot, changes: runner(slot, of, **changes),
+        lambda of, slot, changes: runner(
+            slot, of, **changes | {"rejected": changes["rejected"] if changes["ended"] else ""}
+        ),
         st.sampled_from((*_POOLS, "gone")),
         st.integers(0, 60),
         st.fixed_dictionaries(
             {
                 "ready": st.booleans(),
-                "ready_unknown": st.booleans(),
+                "node_silent": st.booleans(),
                 "terminating": st.booleans(),
                 "ended": st.booleans(),
+                "rejected": st.sampled_from(("", "", "OutOfcpu")),
                 "node": st.sampled_from(("", "n")),
                 "waiting_reason": st.sampled_from(("", "Unschedulable", "CrashLoopBackOff", "ErrImagePull")),
                 "marked_busy": st.booleans(),
@@ -554,7 +654,15 @@ def test_whatever_is_there_the_bounds_hold(
     busy, old = frozenset(data.draw(who)), data.draw(who)
     outdated = {pod.uid for pod in pods if pod.name in old}
     told = Demand(waiting, busy) if data.draw(st.booleans()) else None
-    memory = decide(pools, pods, told, outdated=outdated).memory
+    first = decide(pools, pods, told, outdated=outdated)
+    held = {pod.uid for pod in pods if pod.rejected}
+    assert not [step for step in first.stop if step.uid in held and step.reason == "it has ended"]
+    for spec in pools:
+        here = [pod for pod in pods if pod.pool == spec.name and not pod.terminating]
+        well = sum(not pod.ended and (pod.ready or (told is not None and pod.name in busy)) for pod in here)
+        refusing = [pod for pod in here if pod.rejected]
+        assert not refusing or len(refusing) < well or spec.name not in dict(first.create)
+    memory = first.memory
     found = decide(pools, pods, told, memory, now=NOW + timedelta(seconds=data.draw(st.sampled_from((0, 61)))),
                    outdated=outdated)  # fmt: skip
     assert len(found.create) <= runners.CREATIONS_PER_STEP
@@ -564,12 +672,12 @@ def test_whatever_is_there_the_bounds_hold(
     for spec in pools:
         here = [pod for pod in pods if pod.pool == spec.name]
         new = [slot for name, slot in found.create if name == spec.name]
-        held = sum(pod.ready_unknown for pod in here)
+        held = sum(pod.node_silent for pod in here)
         assert not new or len(here) + len(new) <= spec.max_replicas + held
         assert all(slot < spec.max_replicas + held for slot in new)
         assert not {names.runner("hub", spec.name, slot) for slot in new} & set(by_name)
         blocked = any(
-            not pod.terminating and not pod.ended and not pod.ready and not pod.ready_unknown
+            not pod.terminating and not pod.ended and not pod.ready and not pod.node_silent
             and not pod.node and pod.waiting_reason == "Unschedulable" and pod.name not in busy
             for pod in here
         )  # fmt: skip
@@ -605,6 +713,7 @@ class PlayedPools(RuleBasedStateMachine):
         self.busy: dict[str, str] = {}
         self.waiting: dict[str, int] = {}
         self.room = 0
+        self.rejecting = False
         self.now = NOW
         self.memory = Memory()
         self.needed_at: dict[str, datetime] = {}
@@ -633,6 +742,10 @@ class PlayedPools(RuleBasedStateMachine):
     def nodes_come_and_go(self, room: int) -> None:
         self.room = room
 
+    @rule()
+    def kubelets_reject_or_not(self) -> None:
+        self.rejecting = not self.rejecting
+
     @rule(seconds=st.sampled_from((1, 30, 61)), known=st.booleans())
     def visit(self, seconds: int, known: bool) -> None:
         self.now += timedelta(seconds=seconds)
@@ -642,7 +755,7 @@ class PlayedPools(RuleBasedStateMachine):
         self.memory = found.memory
         for step in found.stop:
             assert step.pod not in self.busy, "the queue told that it has a job"
-            assert known or not self.pods[step.pod].node
+            assert known or not self.pods[step.pod].node or self.pods[step.pod].ended
             assert (step.pod, self.now) not in self.needed_at
             self.pods.pop(step.pod)
         for name, slot in found.create:
@@ -653,13 +766,13 @@ class PlayedPools(RuleBasedStateMachine):
     def _schedule(self) -> None:
         for name, one in self.pods.items():
             if not one.node:
-                fits = sum(bool(other.node) for other in self.pods.values()) < self.room
-                changes = (
-                    {"node": "n", "ready": True, "waiting_reason": ""}
-                    if fits
-                    else {"waiting_reason": "Unschedulable", "message": FULL}
-                )
-                self.pods[name] = replace(one, **changes)
+                there = sum(bool(other.node) and not other.ended for other in self.pods.values())
+                if there >= self.room:
+                    self.pods[name] = replace(one, waiting_reason="Unschedulable", message=FULL)
+                elif self.rejecting:
+                    self.pods[name] = replace(one, node="n", ended=True, rejected="OutOfcpu")
+                else:
+                    self.pods[name] = replace(one, node="n", ready=True, waiting_reason="")
 
     def _take(self) -> None:
         for name, one in self.pods.items():
@@ -674,11 +787,13 @@ class PlayedPools(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """With room and time every pool that can take jobs works them off, and then comes back to its least number."""
-        self.room = 1000
+        self.room, self.rejecting = 1000, False
         mine = [spec.name for spec in self.pools]
         # Each visit works off one job at least, but for those that start runners: the first ones, and now and then one
-        # that replaces a runner, because jobs end before the operator sees that it took them.
-        for _ in range(2 * sum(self.waiting.get(name, 0) for name in mine) + 10):
+        # that replaces a runner, because jobs end before the operator sees that it took them; and but for those in
+        # which runners that a kubelet rejected are held.
+        held = int(runners.REJECTED_MOST_SECONDS // 61) + 1
+        for _ in range(2 * sum(self.waiting.get(name, 0) for name in mine) + 10 + held):
             self.visit(61, True)
             self.busy.clear()
         for spec in self.pools:

@@ -10,7 +10,7 @@ import pytest
 from runnerhub_operator.agent.settings import BucketSettings, read_settings
 from runnerhub_operator.api.pod import BUCKET_VARIABLES, OPERATOR_OWNED_VARIABLES
 from runnerhub_operator.errors import InvalidSpecError
-from runnerhub_operator.plan import Plan, make_plan
+from runnerhub_operator.plan import ClusterMemory, Plan, make_plan
 from runnerhub_operator.resources.storage import STORAGE_PATH
 from runnerhub_operator.snapshot import Volume
 from tests.generate import IMAGES
@@ -31,11 +31,11 @@ BUCKET = {
 }
 
 
-def plan(storage: dict[str, Any] | None, *volumes: Volume) -> Plan:
+def plan(storage: dict[str, Any] | None, *volumes: Volume, memory: ClusterMemory | None = None) -> Plan:
     spec = {} if storage is None else {"sharedStorage": storage}
     # Claims are cached as volumes, and what belongs to no namespace is not watched.
     there = {key: item for key, item in children(spec=spec).items() if "Volume" not in key[0]}
-    return make_plan(cluster(spec), snapshot(children=there, volumes=volumes), IMAGES, None)
+    return make_plan(cluster(spec), snapshot(children=there, volumes=volumes), IMAGES, memory)
 
 
 def made(found: Plan) -> dict[str, dict[str, Any]]:
@@ -93,6 +93,13 @@ def test_what_is_there_is_not_written_again() -> None:
     assert set(made(plan(NFS, volume(name, bound=False)))) == {"PersistentVolume"}
     assert made(plan(NFS, volume(name))) == {}
     assert made(plan(MADE, volume("hub-shared"))) == {}
+
+
+def test_a_share_that_is_lost_is_written_again_also_when_nothing_else_changed() -> None:
+    name = made(plan(NFS))["PersistentVolumeClaim"]["metadata"]["name"]
+    settled = plan(NFS, volume(name)).memory
+    assert settled.unchanged is not None, "or the test would prove nothing"
+    assert set(made(plan(NFS, volume(name, bound=False), memory=settled))) == {"PersistentVolume"}
 
 
 def test_claims_and_volumes_outlive_the_cluster() -> None:

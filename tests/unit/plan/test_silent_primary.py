@@ -137,6 +137,6 @@ def test_a_failover_is_a_rolling_change_only_when_its_step_moved_the_role(
     if step is not None:
         stepped = LastStep.done(step, NOW + timedelta(seconds=4 - seconds), None)
         plan = replace(plan, memory=replace(plan.memory, last_step=stepped))
-    dead = waiting | {"hub_postgres_0": OUTDATED | {"ready": False, "ready_unknown": True}}
+    dead = waiting | {"hub_postgres_0": OUTDATED | {"ready": False, "node_silent": True}}
     (found,) = visit(4, plan, patroni("hub-postgres-2", timeline=2), pods=pods(**dead)).failovers
     assert (found.from_, found.cause) == (OLD, cause)

@@ -12,9 +12,9 @@ from runnerhub_operator import names
 from runnerhub_operator.actions import SwitchPostgres
 from runnerhub_operator.api import RunnerHubCluster, parse_cluster
 from runnerhub_operator.plan import LastStep, Plan, make_plan
-from runnerhub_operator.plan.rollout import MAX_POSTPONEMENTS, POSTPONED_SECONDS
+from runnerhub_operator.plan.rollout import BACK_SECONDS, MAX_POSTPONEMENTS, POSTPONED_SECONDS
 from tests.generate import IMAGES
-from tests.unit.plan.builders import NOW, children, cluster, patroni, pods, snapshot
+from tests.unit.plan.builders import NOW, children, cluster, patroni, pod, pods, snapshot
 
 WANTED = "hub-postgres-1"
 STREAMS = {"role": "replica", "state": "streaming"}
@@ -178,6 +178,7 @@ def test_the_lease_of_a_person_is_respected() -> None:
     assert step(found) is None
     assert found.rollout is not None
     assert "alice/drill" in found.rollout.waiting_for
+    assert told(found) == ("Pending", "alice/drill holds hub-disruption")
 
 
 @pytest.mark.parametrize("at", ["2026-99-99T00:00:00Z", "2999-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59"])
@@ -197,6 +198,104 @@ def test_the_annotation_is_read_and_bounded() -> None:
     assert wanted({names.ANNOTATION_SWITCH_PRIMARY: ""}) is None
     assert wanted(None) is None
     assert wanted({names.ANNOTATION_SWITCH_PRIMARY: "x" * 1000}) == "x" * 63
+
+
+# --- Together with other changes ---
+
+OLD = {"revision": "old"}
+AWAY = {"ready": False}
+
+
+def half_way(component: str) -> dict[str, Any]:
+    """A Deployment whose new pods are not ready and never get so."""
+    status = {"observedGeneration": 1, "replicas": 3, "updatedReplicas": 1}
+    return {"kind": "Deployment", "metadata": {"name": f"hub-{component}"}, "status": status}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(
+            {"children": children(half_way(component))}
+            for component in (names.ORCHESTRATOR, names.LOAD_BALANCER, names.POOLER)
+        ),
+        {"pods": pods(hub_redis_2=OLD)},
+        {"pods": pods(hub_redis_1=OLD, hub_redis_2=OLD | AWAY | {"terminating": True})},
+        {"pods": pods(hub_redis_1=OLD, hub_redis_2=AWAY)},
+    ],
+)
+def test_it_waits_for_no_change_that_the_database_does_not_rest_on(changes: dict[str, Any]) -> None:
+    before = plan(asked(None), **changes)
+    assert before.rollout is not None
+    assert before.rollout.component != names.POSTGRES
+    assert step(plan(asked(), **changes)).candidate == WANTED
+
+
+def test_it_waits_for_poolers_that_stop_while_they_are_renewed_and_says_so() -> None:
+    renewing: dict[str, Any] = {"children": children(half_way(names.POOLER))}
+    stopping = pod("hub-pooler-old", names.POOLER, ready=False, terminating=True)
+    found = plan(asked(), pods=(*pods(), stopping), **renewing)
+    assert step(found) is None
+    why = "it waits for the rolling change of pooler, which waits for its new pods: 1 of 3 are there"
+    assert told(found) == ("Pending", why)
+    # Nobody ends one on a node that is dead.
+    lost = replace(stopping, gone_by=(NOW - timedelta(minutes=5)).isoformat())
+    assert step(plan(asked(), pods=(*pods(), lost), **renewing)).candidate == WANTED
+    # A pooler that stops for another reason holds nobody up, as when a node is drained.
+    assert step(plan(asked(), pods=(*pods(), stopping))).candidate == WANTED
+
+
+PENDING = patroni(hub_postgres_0={"pending_restart": True}, hub_postgres_1={"pending_restart": True})
+
+
+def test_it_does_not_wait_for_a_change_that_waits_for_a_member_on_a_dead_node() -> None:
+    changes: dict[str, Any] = {"patroni": PENDING, "pods": pods(hub_postgres_2=AWAY)}
+    assert "hub-postgres-2 to become healthy" in str(plan(asked(None), **changes).rollout)
+    assert step(plan(asked(), **changes)).candidate == WANTED
+
+
+def test_it_does_not_come_between_the_steps_of_a_change_of_the_database_that_gets_on() -> None:
+    first = plan(asked(), pods=pods(hub_postgres_1=OLD, hub_postgres_2=OLD))
+    assert step(first).pod == "hub-postgres-2"
+    memory = replace(first.memory, last_step=LastStep.done(step(first), NOW, "uid-hub-postgres-2"))
+    coming = pods(hub_postgres_1=OLD, hub_postgres_2=AWAY | {"uid": "another"})
+
+    def later(seconds: float, **beside: Any) -> Plan:
+        seen = snapshot(now=NOW + timedelta(seconds=seconds), pods=coming, **beside)
+        return make_plan(asked(before=first), seen, IMAGES, memory)
+
+    held = later(BACK_SECONDS - 1)
+    assert step(held) is None
+    why = "it waits for the rolling change of postgres, which waits for hub-postgres-2 to become healthy"
+    assert told(held) == ("Pending", why)
+    moving = children(half_way(names.ORCHESTRATOR))
+    assert step(later(60, children=moving)) is None, "whatever else comes first"
+    assert step(later(BACK_SECONDS + 1)).candidate == WANTED, "it does not come back"
+
+
+@pytest.mark.parametrize("stopped", ["hub-postgres-0", "hub-postgres-3", "hub-redis-1"])
+def test_it_does_not_wait_for_another_member_than_that_of_the_last_step(stopped: str) -> None:
+    last = LastStep(at=NOW - timedelta(seconds=60), stopped=stopped)
+    memory = replace(plan(asked(None)).memory, last_step=last)
+    seen = snapshot(patroni=PENDING, pods=pods(hub_postgres_2=AWAY))
+    assert step(make_plan(asked(), seen, IMAGES, memory)).candidate == WANTED
+
+
+def test_a_request_that_is_given_up_tells_what_it_waited_for() -> None:
+    changes: dict[str, Any] = {"pods": pods(hub_postgres_2=OLD)}
+    found = plan(asked(), **changes)
+    assert told(found)[1] == "it waits for the rolling change of postgres, which waits for hub-postgres-2"
+    late = plan(asked(before=found), found, now=NOW + timedelta(minutes=11), **changes)
+    assert told(late) == ("Refused", f"given up after 10 minutes: {told(found)[1]}")
+
+
+def test_a_leader_that_changes_meanwhile_is_told_as_that_of_a_rolling_change() -> None:
+    renewing: dict[str, Any] = {"children": children(half_way(names.ORCHESTRATOR))}
+    first = plan(asked(), **renewing)
+    moved = pods(hub_orchestrator_0={"leads": False}, hub_orchestrator_1={"leads": True})
+    found = plan(asked(before=first), first, pods=moved, **renewing)
+    assert isinstance(step(found), SwitchPostgres)
+    assert [item.cause for item in found.failovers] == ["RollingChange"]
 
 
 # --- Switchovers that are put off ---

@@ -138,7 +138,7 @@ def test_a_volume_that_no_node_has_holds_no_other_up() -> None:
 @pytest.mark.parametrize(
     "dead",
     [
-        {"ready": False, "ready_unknown": True},
+        {"ready": False, "node_silent": True},
         {"ready": False, "terminating": True, "gone_by": (NOW - timedelta(seconds=40)).isoformat()},
     ],
 )

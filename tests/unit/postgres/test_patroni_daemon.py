@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kindbed.paths import REPOSITORY
+from runnerhub_operator.act.postgres import REINITIALIZE_DEADLINE_SECONDS
 
 LAUNCHER = REPOSITORY / "images" / "postgres" / "bin" / "patroni-daemon"
 # In a process of its own: Patroni changes the umask of whoever imports it.
@@ -179,40 +182,132 @@ def test_a_member_tells_what_its_server_refuses_also_when_it_did_not_start_with_
     assert seen["refused"]["asked"] == 3, "once in a while only, and only a server that runs"
 
 
-def test_a_real_server_tells_what_it_refuses_and_not_what_waits_for_a_restart(
-    seen: dict[str, Any],
-) -> None:
+class Server:
+    """A Postgres in a folder of its own, which everybody at its socket is let into."""
+
+    def __init__(self, home: str, programs: Path) -> None:
+        self.home, self.data, self._programs = home, Path(home) / "data", programs
+        self._user: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}
+        self.run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "--no-sync")
+
+    def run(self, program: str, *words: str) -> str:
+        done = subprocess.run(
+            [str(self._programs / program), *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=self.home,
+            **self._user,
+        )
+        said: str = done.stdout
+        return said
+
+    def ask(self, sql: str) -> str:
+        return self.run("psql", "-h", self.home, "-U", "postgres", "-Atc", sql)
+
+    def control(self, *words: str) -> None:
+        self.run("pg_ctl", "-D", str(self.data), "-w", "-l", f"{self.home}/log", *words)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """One that does not run yet."""
     folder = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
     if folder is None:
         pytest.skip("no PostgreSQL server on this machine (make servers)")
-    user = {"user": "postgres"} if os.geteuid() == 0 else {}
-    with tempfile.TemporaryDirectory(prefix="refused-") as home:
+    with tempfile.TemporaryDirectory(prefix="postgres-") as home:
         Path(home).chmod(0o777)
-        data = Path(home) / "data"
-
-        def run(program: str, *words: str) -> str:
-            done = subprocess.run(
-                [str(folder / program), *words], capture_output=True, text=True, check=True, cwd=home, **user
-            )
-            return done.stdout
-
-        run("initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync")
-        settings = data / "postgresql.conf"
-        mine = f"listen_addresses = ''\nunix_socket_directories = '{home}'\n"
-        settings.write_text(mine, encoding="utf-8")
-        run("pg_ctl", "-D", str(data), "-w", "-l", f"{home}/log", "-o", "--max_worker_processes=9", "start")
+        found = Server(home, folder)
         try:
-            changed = (
-                "log_timezone = 'Mars'\nmax_connections = 50\nmax_worker_processes = 8\nwork_mem = '8MB'\n"
-            )
-            settings.write_text(mine + changed, encoding="utf-8")
-            run("pg_ctl", "-D", str(data), "reload")
-            for _ in range(100):
-                waits = "select pending_restart from pg_settings where name = 'max_connections'"
-                if run("psql", "-h", home, "-U", "postgres", "-Atc", waits).strip() == "t":
-                    break
-                time.sleep(0.1)
-            told = run("psql", "-h", home, "-U", "postgres", "-Atc", seen["refused_query"])
+            yield found
         finally:
-            run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
-    assert told.split() == ["log_timezone"]
+            if (found.data / "postmaster.pid").exists():
+                found.control("-m", "immediate", "stop")
+
+
+def test_a_real_server_tells_what_it_refuses_and_not_what_waits_for_a_restart(
+    seen: dict[str, Any], server: Server
+) -> None:
+    settings = server.data / "postgresql.conf"
+    mine = f"listen_addresses = ''\nunix_socket_directories = '{server.home}'\n"
+    settings.write_text(mine, encoding="utf-8")
+    server.control("-o", "--max_worker_processes=9", "start")
+    changed = "log_timezone = 'Mars'\nmax_connections = 50\nmax_worker_processes = 8\nwork_mem = '8MB'\n"
+    settings.write_text(mine + changed, encoding="utf-8")
+    server.control("reload")
+    waits = "select pending_restart from pg_settings where name = 'max_connections'"
+    for _ in range(100):
+        if server.ask(waits).strip() == "t":
+            break
+        time.sleep(0.1)
+    assert server.ask(seen["refused_query"]).split() == ["log_timezone"]
+
+
+# The first word is the launcher; of each address and password that follow, what becomes of a copy.
+_COPY = """
+import json, runpy, sys, time, types
+
+launcher = runpy.run_path(sys.argv[1])
+from patroni.dcs import Cluster, Leader, Member
+from patroni.ha import Ha
+from patroni.postgresql import Postgresql
+
+begun = []
+Ha.reinitialize = lambda ha, force, from_leader: begun.append((force, from_leader))
+launcher["keep_data_that_cannot_be_copied"]()
+
+
+def ask(address, password):
+    replication = {"username": "replicator", "password": password}
+    server = types.SimpleNamespace(config=types.SimpleNamespace(replication=replication))
+    server.get_replication_connection_cursor = types.MethodType(
+        Postgresql.get_replication_connection_cursor, server
+    )
+    primary = Member(0, "hub-postgres-0", None, {"conn_url": f"postgres://{address}/postgres"})
+    cluster = Cluster(None, None, Leader(0, None, primary), None, [primary], None, None, None, None)
+    ha = types.SimpleNamespace(state_handler=server, dcs=types.SimpleNamespace(cluster=cluster))
+    begun.clear()
+    start = time.monotonic()
+    answer = Ha.reinitialize(ha, False, True)
+    return {"answer": answer, "begun": list(begun), "seconds": time.monotonic() - start}
+
+
+words = sys.argv[2:]
+print(json.dumps([ask(*pair) for pair in zip(words[::2], words[1::2])]))
+"""
+
+
+def test_no_data_is_thrown_away_while_the_primary_lets_nobody_in(server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (server.data / "postgresql.conf").write_text(
+        f"listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{server.home}'\n",
+        encoding="utf-8",
+    )
+    (server.data / "pg_hba.conf").write_text(
+        "local all all trust\nhost replication replicator all scram-sha-256\n", encoding="utf-8"
+    )
+    server.control("start")
+    server.run(
+        "psql", "-h", server.home, "-p", str(port), "-U", "postgres",
+        "-c", "create role replicator login replication password 'right'",
+    )  # fmt: skip
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = closed.getsockname()[1]
+        closed.close()
+        pairs = [f"127.0.0.1:{port}", "right", f"127.0.0.1:{port}", "wrong"]
+        pairs += [f"127.0.0.1:{nobody}", "right", f"127.0.0.1:{silent.getsockname()[1]}", "right"]
+        done = subprocess.run(
+            [sys.executable, "-c", _COPY, str(LAUNCHER), *pairs],
+            env={**os.environ, "PYTHONPATH": str(LAUNCHER.parents[1])},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    let_in, *refused = json.loads(done.stdout)
+    assert (let_in["answer"], let_in["begun"]) == (None, [[False, True]])
+    for found, why in zip(refused, ("password", "refused", "timeout"), strict=True):
+        assert found["answer"].startswith("hub-postgres-0 does not let it in for a copy: ")
+        assert why in found["answer"]
+        assert not found["begun"]
+        assert found["seconds"] < REINITIALIZE_DEADLINE_SECONDS

@@ -74,6 +74,23 @@ def test_lag_is_the_furthest_known(fields: dict[str, Any], lag: int | None) -> N
 
 
 @pytest.mark.parametrize(
+    ("told", "replayed"),
+    [
+        ("0/5000060", 0x5000060),
+        ("16/B374D848", 0x16B374D848),
+        ("unknown", None),
+        ("", None),
+        ("0/", None),
+        (7, None),
+        (None, None),
+    ],
+)
+def test_how_far_a_replica_has_replayed_the_log(told: Any, replayed: int | None) -> None:
+    cluster = parse_cluster(answer(m1={"replay_lsn": told}))
+    assert [m.replayed for m in cluster.members] == [None, replayed, 0x5000060]
+
+
+@pytest.mark.parametrize(
     ("told", "seconds"),
     [
         ("2026-01-01 11:59:17.654321+00:00", 42),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from images.pooler.runnerhub_pooler.configuration import IN_EFFECT, Configuration
+from runnerhub_operator.resources.pooler import pooler_configuration
+from tests.generate import context
 
 REPOSITORY = Path(__file__).parents[3]
 PORT = 5432
@@ -68,18 +71,18 @@ def test_after_a_pause_that_began_meanwhile_the_file_is_read_once_more(pod: Pod)
     assert pod.look() == (True, 2)
 
 
-def test_pgbouncer_starts_by_the_settings_in_effect_and_by_the_mounted_ones_without_any(
-    tmp_path: Path,
-) -> None:
-    run, tools = tmp_path / "run", tmp_path / "tools"
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[[str], str]:
+    """What a pod's PgBouncer starts by, given the mounted file."""
+    run, tools, mounted = tmp_path / "run", tmp_path / "tools", tmp_path / "pgbouncer-rw.ini"
     run.mkdir()
     tools.mkdir()
     (run / "userlist.txt").write_text("")
     (tools / "pgbouncer").write_text('#!/bin/sh\ncat "$1"\n')
     (tools / "pgbouncer").chmod(0o755)
-    mounted = tmp_path / "pgbouncer-rw.ini"
 
-    def start() -> str:
+    def started(text: str) -> str:
+        mounted.write_text(text)
         done = subprocess.run(
             [
                 shutil.which("sh") or "sh",
@@ -98,7 +101,35 @@ def test_pgbouncer_starts_by_the_settings_in_effect_and_by_the_mounted_ones_with
         )
         return done.stdout
 
-    mounted.write_text("first")
-    assert start() == "first"
-    mounted.write_text("larger pools")
-    assert start() == "first"
+    return started
+
+
+def test_pgbouncer_starts_by_the_settings_in_effect_and_by_the_mounted_ones_without_any(
+    start: Callable[[str], str],
+) -> None:
+    assert start("first\n") == "first\n"
+    assert start("larger pools\n") == "first\n"
+
+
+def test_the_first_pools_are_small_and_all_else_is_as_mounted(start: Callable[[str], str]) -> None:
+    mounted = pooler_configuration(context("hub", {}))["pgbouncer-ro.ini"]
+    lines = {
+        "default_pool_size = 20": "default_pool_size = 5",
+        "max_db_connections = 25": "max_db_connections = 8",
+    }
+    assert set(lines) <= set(mounted.splitlines())
+    assert start(mounted).splitlines() == [lines.get(line, line) for line in mounted.splitlines()]
+
+
+def test_first_pools_that_are_smaller_stay_so(start: Callable[[str], str]) -> None:
+    mounted = pooler_configuration(context("hub", {"postgres": {"pooler": {"poolSize": 3}}}))[
+        "pgbouncer-rw.ini"
+    ]
+    started = start(mounted).splitlines()
+    assert "default_pool_size = 3" in started
+    assert "max_db_connections = 8" in started
+
+
+def test_pools_that_no_agent_would_make_larger_are_as_mounted(start: Callable[[str], str]) -> None:
+    """A pod that was made by an earlier operator does not tell the agent of its files, nor these of the room."""
+    assert start("default_pool_size = 20\n") == "default_pool_size = 20\n"

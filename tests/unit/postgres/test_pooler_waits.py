@@ -51,6 +51,7 @@ def test_a_replica_is_left_until_it_is_seen_to_stop_or_to_be_the_primary() -> No
     assert max(HOOK.LEAVE_SECONDS + ROUTED_SECONDS, stops) <= readers.STOPPED_SECONDS
     takes_over = (
         pgbouncer.LEAVE_DEADLINE_SECONDS
+        + pgbouncer.HEALTH_DEADLINE_SECONDS
         + pgbouncer.CHECKPOINT_DEADLINE_SECONDS
         + pgbouncer.PAUSE_DEADLINE_SECONDS
         + pgbouncer.HELD_BACK_SECONDS

@@ -16,6 +16,8 @@ from .context import Context, unique_ids
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 1.0
+# Of the client's own runners: those of a pool under test would otherwise take its jobs, and never be idle.
+LABELS = ("load-client",)
 # The set is for ending early when all is done, not for the verdict, so it may forget under a huge backlog.
 MOST_OPEN_JOBS = 100_000
 
@@ -27,7 +29,7 @@ async def run(context: Context) -> None:
 
     async def delegate() -> None:
         if not context.jobs_paused():
-            await persist(context, journal, next(ids))
+            await persist(context, journal, next(ids), LABELS)
 
     await pace(
         context.load.jobs_rate,
@@ -39,7 +41,7 @@ async def run(context: Context) -> None:
     journal.close()
 
 
-async def persist(context: Context, journal: Journal, job_id: int, labels: Sequence[str] = ()) -> int:
+async def persist(context: Context, journal: Journal, job_id: int, labels: Sequence[str]) -> int:
     """Delegate one job until it is acknowledged; how many tries that took."""
     first_try = time.monotonic()
     attempt = 0

@@ -14,6 +14,7 @@ from ..journal import Journal
 from ..pacing import pause
 from ..record import Outcome
 from .context import Context
+from .jobs import LABELS
 
 AFTER_ERROR_SECONDS = 0.5
 
@@ -44,7 +45,7 @@ async def _loop(context: Context, hub: Hub, journal: Journal, runner_id: str) ->
 
 async def _claim(context: Context, hub: Hub, runner_id: str, claim_id: str) -> dict[str, Any] | None:
     wait = context.load.claim_wait_seconds
-    claiming = asyncio.ensure_future(hub.claim(runner_id, (), claim_id=claim_id, wait_seconds=wait))
+    claiming = asyncio.ensure_future(hub.claim(runner_id, LABELS, claim_id=claim_id, wait_seconds=wait))
     stopping = asyncio.ensure_future(context.stop_runners.wait())
     await asyncio.wait({claiming, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
