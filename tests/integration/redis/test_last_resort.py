@@ -73,7 +73,7 @@ def test_of_restarted_replicas_the_furthest_may_be_promoted(
     )
     for ordinal in ADDRESSES:
         following = () if ordinal == 2 else ("--replicaof", ADDRESSES[2], str(pods.port))
-        pods.start_redis(ordinal, "--appendonly", "yes", *following)
+        pods.start_redis(ordinal, "--appendonly", "yes", "--appendfsync", "always", *following)
     master = pods.redis(2)
     wait_until(lambda: master.info("replication").get("min_slaves_good_slaves") == 2)
     for ordinal in (0, 1):
