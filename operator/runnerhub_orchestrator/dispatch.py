@@ -117,6 +117,9 @@ class Dispatcher:
                 await self._queue.unpark(Counter(waiter.labels for waiter in waiting))
             taken += 1
             entry = await self._queue.take(str(uuid.uuid4()))
+            for poll in self._waiters:
+                # A round may last, and the queue is within reach again.
+                poll.error = None
             if entry is None:
                 return
             waiter = next((waiter for waiter in self._waiters if waiter.suits(entry)), None)

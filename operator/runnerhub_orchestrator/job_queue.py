@@ -8,7 +8,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -195,30 +195,45 @@ class JobQueue:
             pass
 
     async def _unpark(self, wanted: Mapping[frozenset[str], int]) -> bool:
-        """One step; whether it found only what is parked no longer, so that there may be more behind it."""
+        """One step; whether it found only what waits no longer, so that there may be more behind it."""
         parked = await self._parked(wanted)
         if not parked:
             return False
-        names = [entry.name for entry in parked]
-        scores = await self._bounded(self._client.zmscore(f"{PREFIX}:{QUEUE_NAME}:delayed", names))
-        delayed = {name for name, score in zip(names, scores, strict=True) if score is not None}
+        waiting = await self._waiting([entry.name for entry in parked])
         chosen: dict[str, _Parked] = {}
         for labels, runners in wanted.items():
             left = runners
             for entry in parked:
                 if left and entry.name not in chosen and entry.asked <= labels:
                     chosen[entry.name] = entry
-                    left -= entry.name in delayed
+                    left -= entry.name in waiting
         scripts = self._queue.backend.scripts
         async with self._client.pipeline(transaction=True) as pipe:
             for entry in sorted(chosen.values(), reverse=True):
                 pipe.zrem(entry.key, entry.name)
+                if entry.name not in waiting:
+                    # To look for it would go through all that wait.
+                    continue
                 # What is not delayed by now it leaves alone.
                 keys, arguments = scripts.promoteArgs(entry.name)
                 await scripts.commands["promote"](keys=keys, args=arguments, client=pipe)
                 pipe.eval(_TO_THE_FRONT, 1, f"{PREFIX}:{QUEUE_NAME}:wait", entry.name)
             await self._bounded(pipe.execute())
-        return delayed.isdisjoint(chosen)
+        return waiting.isdisjoint(chosen)
+
+    async def _waiting(self, names: Sequence[str]) -> set[str]:
+        """Those that wait, delayed or not; the others are gone, finished, or somebody has them."""
+        jobs = [f"{PREFIX}:{QUEUE_NAME}:{name}" for name in names]
+        async with self._client.pipeline(transaction=False) as pipe:
+            for job in jobs:
+                pipe.hmget(job, "timestamp", "finishedOn")
+                pipe.exists(f"{job}:lock")
+            facts = iter(await self._bounded(pipe.execute()))
+        waiting = set()
+        for name, (since, finished), held in zip(names, facts, facts, strict=True):
+            if since is not None and finished is None and not held:
+                waiting.add(name)
+        return waiting
 
     async def _parked(self, wanted: Mapping[frozenset[str], int]) -> list[_Parked]:
         """The oldest of those that these runners can take, and some more for those that are parked no longer."""

@@ -141,6 +141,8 @@ def test_the_manifest_installs_with_kubectl_alone_and_again_changes_nothing(
     apply = ("apply", "--server-side", "-f", str(file))
     inside(*apply)
     try:
+        # The API server itself writes into its status before that.
+        inside("wait", "--for=condition=Established", f"crd/{DEFINITION}", "--timeout=60s")
         before = inside.get("crd", DEFINITION), inside.get("deployment", "runnerhub-operator")
         assert None not in before
         inside(*apply)

@@ -220,7 +220,10 @@ class QueueStatus(StatusModel):
 
     waiting: Count = Field(default=0, description="Jobs that wait for a runner.")
     active: Count = Field(default=0, description="Jobs that a runner has.")
-    delayed: Count = Field(default=0, description="Jobs that wait for a time, such as that of another try.")
+    delayed: Count = Field(
+        default=0,
+        description="Jobs that wait for a time, such as that of another try, or for a runner with their labels.",
+    )
     failed: Count = Field(
         default=0, description="Jobs that have failed for good and are still remembered, a thousand at most."
     )

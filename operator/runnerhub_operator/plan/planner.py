@@ -409,7 +409,7 @@ def _disruption(
         return replace(found, step=None, waiting_for=waiting_for)
 
     rollout = change = due(repairs.rollout)
-    if repairs.rollout is not None and repairs.rollout.step is not None:
+    if repairs.rollout is not None:
         change = due(None) or rollout
     return _Disruption(switchover.behind(request, change), repairs, rollout, change)
 

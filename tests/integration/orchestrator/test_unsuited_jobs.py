@@ -164,6 +164,19 @@ async def test_those_that_went_another_way_hide_none_behind_them(pods, queue, cl
     assert not await client.exists(f'{PARKED}:jobs:["gpu"]')
 
 
+async def test_those_whose_delay_has_ended_keep_their_order(pods, queue, post, monkeypatch):
+    monkeypatch.setattr(job_queue, "SPARE_PARKED", 2)
+    for number in range(1, 11):
+        await post(number, "gpu", age_milliseconds=DAY_MILLISECONDS - number)
+    async with idle_runner(pods[0], LINUX):
+        await until_parked(queue, 10)
+    await post(11, "linux")
+    for number in range(10, 0, -1):
+        await (await bullmq.Job.fromId(queue._queue, f"job-{number}")).promote()
+    assert [(await pods[0].next_entry(GPU, 600)).job_id for _ in range(10)] == list(range(1, 11))
+    assert (await pods[0].next_entry(LINUX, 600)).job_id == 11
+
+
 async def test_what_is_forgotten_comes_back_by_itself(pods, queue, client, post, monkeypatch):
     monkeypatch.setattr(job_queue, "PARKED_SECONDS", (3.0, 3.0))
     await post(1, "gpu")

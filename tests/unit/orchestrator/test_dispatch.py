@@ -119,6 +119,16 @@ async def test_a_queue_that_returns_is_found_again(dispatching):
     assert (await poll).job_id == 4
 
 
+async def test_a_poll_that_ends_while_others_jobs_are_put_aside_is_no_error(dispatching):
+    queue, dispatcher = dispatching(*((number, ["mistyped"]) for number in range(1, 100_001)))
+    queue.error = QueueUnavailableError("no master")
+    poll = asyncio.create_task(dispatcher.next_entry(frozenset({"linux"}), 1.0))
+    await asyncio.sleep(0.1)
+    queue.error = None
+    assert await poll is None
+    assert queue.waiting, "the round was not over"
+
+
 async def test_stopping_ends_all_polls(dispatching):
     _, dispatcher = dispatching()
     poll = asyncio.create_task(dispatcher.next_entry(frozenset(), 60))

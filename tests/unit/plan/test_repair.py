@@ -404,6 +404,20 @@ def test_a_change_that_waits_behind_a_refused_repair_is_told_all_the_while() -> 
     assert told == {("Updating", expected)}
 
 
+def test_so_is_a_switchover_that_waits_for_this_very_member() -> None:
+    watch = Watch()
+    watch.hub = replace(cluster(status={"phase": "Ready"}), switch_primary_to=BROKEN)
+    watch.visit(patroni=FIRST)
+    watch.stay(PATIENCE, patroni=FIRST)
+    told = set()
+    for _ in range(20):
+        found = watch.visit(2, patroni=FIRST)
+        if isinstance(step_of(found), ReinitializePostgres):
+            watch.refuse("hub-postgres-0 does not let it in for a copy: timeout expired")
+        told.add((found.status.phase, message(found, ConditionType.PROGRESSING)))
+    assert len(told) == 1
+
+
 # --- Telling ---
 
 
