@@ -26,7 +26,8 @@ from runnerhub_operator.kube.client import KubeClient, ObjectRef
 Object = dict[str, Any]
 
 CLUSTER: Final = "hub"
-SETTLE_SECONDS: Final = 90.0
+# The garbage collector stands still while it learns new kinds, for a minute and more on a busy machine.
+SETTLE_SECONDS: Final = 180.0
 QUIET_SECONDS: Final = 1.2
 _API: Final = f"{names.API_GROUP}/{names.API_VERSION}"
 _LISTED: Final = (
@@ -171,11 +172,19 @@ class Sweep:
         await _until(settled, f"{namespace} to settle")
 
     async def _until_gone(self, client: KubeClient, namespace: str, life: Life) -> None:
-        async def gone() -> bool:
-            left = {(item["kind"], item["metadata"]["name"]) for item in await _objects(client, namespace)}
-            return left <= KEPT and life.idle_seconds > QUIET_SECONDS
+        left: set[tuple[str, str]] = set()
 
-        await _until(gone, f"{namespace} to be gone")
+        async def gone() -> bool:
+            found = await _objects(client, namespace)
+            left.clear()
+            left.update({(item["kind"], item["metadata"]["name"]) for item in found} - KEPT)
+            return not left and life.idle_seconds > QUIET_SECONDS
+
+        try:
+            await _until(gone, f"{namespace} to be gone")
+        except TimeoutError as error:
+            error.add_note(f"left: {sorted(left)}, last write {life.idle_seconds:.0f} s ago")
+            raise
 
 
 async def _until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
