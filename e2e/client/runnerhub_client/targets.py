@@ -168,6 +168,8 @@ class Postgres:
 
     async def take(self) -> psycopg.AsyncConnection[Any]:
         """The connection that rested longest once `keep` are open, else a new one."""
+        # Between two logins more than one password may come and go.
+        self._passwords.candidates()
         while self._idle and len(self._idle) + self._taken >= self._keep:
             connection = self._idle.popleft()
             if not connection.closed and not _was_told_to_leave(connection):
