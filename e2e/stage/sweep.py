@@ -26,7 +26,7 @@ from runnerhub_operator.kube.client import KubeClient, ObjectRef
 Object = dict[str, Any]
 
 CLUSTER: Final = "hub"
-# The garbage collector stands still while it learns new kinds, for a minute and more on a busy machine.
+# A deleted cluster was once not gone after 90 s beside other tests; it is not known why.
 SETTLE_SECONDS: Final = 180.0
 QUIET_SECONDS: Final = 1.2
 _API: Final = f"{names.API_GROUP}/{names.API_VERSION}"
