@@ -31,6 +31,7 @@ from .errors import (
     ConflictError,
     ForeignObjectError,
     InvalidSpecError,
+    KubeError,
     NotFoundError,
     ProbeError,
     RefusedError,
@@ -38,7 +39,7 @@ from .errors import (
     UnavailableError,
 )
 from .gateways import Gateways
-from .kube.client import KubeClient
+from .kube.client import KubeClient, ObjectRef
 from .kube.compare import differences
 from .kube.events import EventNote, Involved
 from .observe import observe
@@ -52,7 +53,8 @@ from .plan import (
     rejected_status,
 )
 from .resources.common import Images, Manifest
-from .snapshot import Observed, Snapshot
+from .resources.patroni import leader_key_name
+from .snapshot import LeaderKey, Observed, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,8 @@ STEADY_VISITS_PER_SECOND: Final = 25
 BUSY_VISITS_PER_SECOND: Final = 100
 # How late the watch may tell of the own write before it is made again.
 ECHO_SECONDS: Final = 5.0
+# Of what is only told.
+LEADER_KEY_DEADLINE_SECONDS: Final = 2.0
 
 
 class Clusters(Protocol):
@@ -137,6 +141,7 @@ class Reconciler:
         self._steady_seconds = steady_seconds
         self._want_http_routes = want_http_routes
         self._actor = Actor(client, http, reporter)
+        self._client = client
         self._gateways = Gateways(client)
         # By uid too: a new cluster of the same name is another one.
         self._memories: dict[Key, tuple[str, ClusterMemory]] = {}
@@ -187,13 +192,28 @@ class Reconciler:
             snapshot = replace(snapshot, gateways=gateways)
         metrics.set_fullness(*key, snapshot)
         uid, memory = self._memories.get(key, (cluster.uid, None))
-        if memory is not None:
+        if memory is None:
+            snapshot = replace(snapshot, leader_key=await self._leader_key(cluster, snapshot))
+        else:
             overruled = self._overruled.pop(key, {})
             memory = replace(memory, matches={**memory.matches, **overruled}) if overruled else memory
         with metrics.PHASE_SECONDS.labels("plan").time():
             plan = make_plan(cluster, snapshot, self._images, memory if uid == cluster.uid else None)
         with metrics.PHASE_SECONDS.labels("act").time():
             return await self._act(key, body, cluster, snapshot, plan)
+
+    async def _leader_key(self, cluster: RunnerHubCluster, snapshot: Snapshot) -> LeaderKey | None:
+        """When Patroni last heard from a primary that was silent before this operator's first look, if that is told."""
+        patroni = snapshot.patroni
+        if cluster.status.postgres.primary is None or (patroni is not None and patroni.by_leader):
+            return None
+        ref = ObjectRef("v1", "ConfigMap", cluster.namespace, leader_key_name(cluster.name))
+        try:
+            async with asyncio.timeout(LEADER_KEY_DEADLINE_SECONDS):
+                return LeaderKey.of(await self._client.get(ref))
+        except (KubeError, TimeoutError) as error:
+            logger.debug("%s: %s", ref, error)
+            return None
 
     async def _act(
         self, key: Key, body: Mapping[str, Any], cluster: RunnerHubCluster, snapshot: Snapshot, plan: Plan

@@ -8,8 +8,8 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any, Final, Self
 
 from . import names
 from .probes.haproxy import BalancerState
@@ -388,6 +388,24 @@ class Gateway:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaderKey:
+    """Patroni's record of its leader, and of when that leader renewed it last, by its own clock."""
+
+    holder: str
+    renewed_at: datetime
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self | None:
+        """As its ConfigMap tells it; None when that does not say."""
+        told = manifest["metadata"].get("annotations") or {}
+        try:
+            renewed_at = datetime.fromisoformat(told["renewTime"]).astimezone(UTC)
+        except (KeyError, TypeError, ValueError):
+            return None
+        return cls(told["leader"], renewed_at) if told.get("leader") else None
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """The objects of a cluster, as cached from the watches.
 
@@ -412,7 +430,7 @@ class Snapshot:
     when it is. `writes_refused`: the Redis master's answer to a write that it refuses, "" when it takes them.
     `deaf_queues`: queues whose workers take no job, None while nobody tells. `failing_checks`: errors of checks without
     which requests are served, by name, None likewise. `demand` is None, with the reason in `demand_error`, while no
-    orchestrator tells it.
+    orchestrator tells it. `leader_key`: None but for an operator's first look at a cluster whose primary is silent.
     """
 
     now: datetime
@@ -421,6 +439,7 @@ class Snapshot:
     volumes: tuple[Volume, ...] = ()
     patroni: PatroniCluster | None = None
     patroni_config: Manifest | None = None
+    leader_key: LeaderKey | None = None
     sentinels: tuple[SentinelView, ...] = ()
     redis_pods: tuple[RedisPodState, ...] = ()
     alive: frozenset[str] = frozenset()

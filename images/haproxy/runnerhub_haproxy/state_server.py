@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """One that asked and did not wait for the answer is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 @dataclass(slots=True)
@@ -37,5 +45,5 @@ def serve(state: State, port: int) -> None:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  http.server's
             """Say nothing: the operator asks every few seconds."""
 
-    server = ThreadingHTTPServer(("", port), Handler)
+    server = _Server(("", port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

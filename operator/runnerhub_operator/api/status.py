@@ -314,8 +314,8 @@ class Failover(StatusModel):
         allow_inf_nan=False,
         description=(
             "Until the new one was seen in its role, from the first sign of the old one's failure; of Redis from when "
-            "the Sentinels last heard from the old one, of Postgres from when the operator did. Absent when there was "
-            "no sign, and when it happened while the operator was not looking."
+            "the Sentinels last heard from the old one, of Postgres from when the operator did, or, where that was "
+            "away as well, Patroni. Absent when there was no sign, and when it was over before the operator looked."
         ),
     )
     cause: str = Field(

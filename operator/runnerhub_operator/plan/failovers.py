@@ -39,8 +39,8 @@ class Silence:
 class Role:
     """A role that exactly one pod has: its holder and the first sign of the holder's failure.
 
-    `heard_at`: when others last heard from the holder, of a master of Redis, or the operator itself, of a primary of
-    Postgres. `looked_at`: when it was last looked at.
+    `heard_at`: when others last heard from the holder, of a master of Redis; when the operator itself did, of a primary
+    of Postgres, or before its first look Patroni. `looked_at`: when it was last looked at.
     """
 
     holder: str | None = None

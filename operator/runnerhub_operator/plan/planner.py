@@ -626,10 +626,15 @@ def _last_heard(
     """When the former holder of a role was last heard from, where anybody listens; None: not now."""
     if component == names.REDIS:
         return failovers.last_heard(snapshot, known.holder)
-    patroni = snapshot.patroni
-    if component == names.POSTGRES and patroni is not None and patroni.by_leader and holder == known.holder:
+    if component != names.POSTGRES:
+        return None
+    patroni, key = snapshot.patroni, snapshot.leader_key
+    if patroni is not None and patroni.by_leader and holder == known.holder:
         return snapshot.now
-    return None
+    if key is None or key.holder != known.holder:
+        return None
+    heard = min(key.renewed_at, snapshot.now)
+    return heard if (snapshot.now - heard).total_seconds() <= failovers.AWAY_SECONDS else None
 
 
 def _track_roles(

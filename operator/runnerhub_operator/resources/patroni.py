@@ -48,6 +48,14 @@ def patroni_scope(context: BuildContext) -> str:
     return names.child(context.name, names.POSTGRES)
 
 
+def leader_key_name(cluster: str) -> str:
+    """ConfigMap in which Patroni keeps who leads.
+
+    Source: https://patroni.readthedocs.io/en/latest/kubernetes.html#use-configmaps
+    """
+    return f"{names.child(cluster, names.POSTGRES)}-leader"
+
+
 def patroni_labels(context: BuildContext) -> dict[str, str]:
     """Labels that pods and Patroni's ConfigMaps share."""
     return {names.LABEL_CLUSTER: context.name, LABEL_PATRONI: patroni_scope(context)}

@@ -12,6 +12,7 @@ from runnerhub_operator.actions import RestartPod, RestartPostgres, SwitchPostgr
 from runnerhub_operator.plan import LastStep
 from runnerhub_operator.plan.planner import Plan, make_plan
 from runnerhub_operator.probes.patroni import PatroniCluster
+from runnerhub_operator.snapshot import LeaderKey
 from tests.unit.plan.builders import IMAGES, NOW, cluster, patroni, pods, snapshot
 
 OLD, NEW = "hub-postgres-0", "hub-postgres-1"
@@ -66,6 +67,29 @@ def test_an_operator_that_comes_when_the_primary_is_silent_already_does_not_know
     plan = visit(22, plan, patroni(NEW, timeline=2))
     (found,) = plan.failovers
     assert (found.from_, found.to, found.duration_seconds, found.cause) == (OLD, NEW, None, "RoleLost")
+
+
+@pytest.mark.parametrize(
+    ("holder", "renewed", "seconds"),
+    [(OLD, -1.5, 23.5), (OLD, 3600.0, 8.0), (OLD, -3600.0, None), (NEW, -1.5, None)],
+    ids=["as Patroni tells", "its clock is ahead", "its clock is behind", "of another one"],
+)
+def test_it_knows_that_from_the_leader_key(holder: str, renewed: float, seconds: float | None) -> None:
+    key = LeaderKey(holder, NOW + timedelta(seconds=renewed))
+    plan = visit(14, replace(settled(), memory=None), last_words(), leader_key=key)
+    for after in (16, 18):
+        plan = visit(after, plan, last_words())
+    plan = visit(20, plan, last_words(leader=None, **ALONE))
+    (found,) = visit(22, plan, patroni(NEW, timeline=2)).failovers
+    assert (found.from_, found.to, found.duration_seconds) == (OLD, NEW, seconds)
+
+
+def test_the_leader_key_of_one_that_is_back_counts_no_more() -> None:
+    plan = visit(14, replace(settled(), memory=None), last_words(), leader_key=LeaderKey(OLD, NOW))
+    for seconds in (16, 30):
+        plan = visit(seconds, plan, patroni())
+    (found,) = visit(34, plan, patroni(NEW, timeline=2)).failovers
+    assert found.duration_seconds == 4.0
 
 
 def test_one_whose_failure_no_look_shows_is_timed_as_well() -> None:
