@@ -157,6 +157,7 @@ async def test_each_visit_tells_it_until_the_spec_is_not_accepted(monkeypatch: p
         _http=None,
         _objects=SimpleNamespace(observed=lambda _: SimpleNamespace(children={})),
         _gateways=SimpleNamespace(of=AsyncMock(return_value={})),
+        _leader_key=AsyncMock(return_value=None),
         _act=AsyncMock(return_value=1.0),
         _write_status=AsyncMock(return_value=False),
     )
