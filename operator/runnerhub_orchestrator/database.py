@@ -40,6 +40,10 @@ Work = Callable[[Connection], Awaitable[T]]
 
 FIRST_BACKOFF_SECONDS = 0.1
 LONGEST_BACKOFF_SECONDS = 1.0
+# Whose turn comes later than so long before the deadline, or a quarter of all the time there was, is not begun.
+SHORTEST_ATTEMPT_SECONDS = 1.0
+# Of an attempt's time, so that Postgres ends a slow statement before its connection has to be given up.
+STATEMENT_SHARE = 0.8
 # Idle connections are closed so that load spreads over the pooler pods again after one of them came back.
 LONGEST_IDLE_SECONDS = 60.0
 LONGEST_LIFE_SECONDS = 900.0
@@ -63,8 +67,8 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def leaves_connection_usable(error: BaseException | None) -> bool:
-    """Whether a connection works after this; a failed statement (a constraint, say) is just rolled back."""
-    return error is None or not is_retryable(error)
+    """Whether a connection works after this; a statement that failed or took too long is just rolled back."""
+    return error is None or isinstance(error, psycopg.errors.QueryCanceled) or not is_retryable(error)
 
 
 @dataclass(slots=True)
@@ -107,11 +111,11 @@ class Database:
         """
         patience = self._settings.deadline_seconds if deadline_seconds is None else deadline_seconds
         deadline = time.monotonic() + patience
+        least = min(SHORTEST_ATTEMPT_SECONDS, patience / 4)
         backoff = FIRST_BACKOFF_SECONDS
         while True:
-            remaining = deadline - time.monotonic()
             try:
-                result = await self._attempt(work, min(remaining, self._settings.attempt_timeout_seconds))
+                result = await self._attempt(work, deadline, least)
             except Exception as error:
                 if not is_retryable(error):
                     raise
@@ -130,13 +134,20 @@ class Database:
         while self._idle:
             await self._idle.pop().connection.close()
 
-    async def _attempt(self, work: Work[T], timeout_seconds: float) -> T:
-        """One try, bounded in all its parts: waiting for a slot, connecting, executing, committing."""
-        started = time.monotonic()
-        async with asyncio.timeout(timeout_seconds):
+    async def _attempt(self, work: Work[T], deadline: float, least_seconds: float) -> T:
+        """One try, bounded in all its parts: waiting for its turn, connecting, executing, committing.
+
+        The wait takes nothing from the time of the rest. Else all that is begun on a busy machine would be cut off
+        shortly before its answer and log in anew, which keeps the machine busy for ever.
+        """
+        async with asyncio.timeout(deadline - time.monotonic()):
             await self._slots.acquire()
         try:
-            session = await self._session(timeout_seconds - (time.monotonic() - started))
+            started = time.monotonic()
+            timeout_seconds = min(deadline - started, self._settings.attempt_timeout_seconds)
+            if deadline - started < least_seconds:
+                raise TimeoutError("the turn came too late")
+            session = await self._session(timeout_seconds)
             return await self._execute(session, work, timeout_seconds - (time.monotonic() - started))
         finally:
             self._slots.release()
@@ -165,7 +176,7 @@ class Database:
 
     async def _transaction(self, session: _Session, work: Work[T], timeout_seconds: float) -> T:
         connection = session.connection
-        milliseconds = max(int(timeout_seconds * 1000), 50)
+        milliseconds = max(int(timeout_seconds * STATEMENT_SHARE * 1000), 50)
         session.unreplicated = False
         async with connection.transaction():
             # SET LOCAL: with a transaction pooler nothing may outlive the transaction. Postgres stops the

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import uuid
+from dataclasses import replace
 
 import bullmq
 import psycopg
@@ -285,9 +286,6 @@ async def test_a_hanging_statement_ends_with_the_attempt(database_settings):
 
 
 async def test_what_is_given_up_ends_at_once_and_costs_no_other_connection(database):
-    async def own_pid(connection):
-        return (await (await connection.execute("SELECT pg_backend_pid() AS pid")).fetchone())["pid"]
-
     async def hang(connection):
         await connection.execute("SELECT pg_sleep(60)")
 
@@ -307,10 +305,60 @@ async def test_what_is_given_up_ends_at_once_and_costs_no_other_connection(datab
     assert await database.run(own_pid)
 
 
-async def test_a_broken_connection_is_replaced(database):
-    async def own_pid(connection):
-        return (await (await connection.execute("SELECT pg_backend_pid() AS pid")).fetchone())["pid"]
+async def own_pid(connection):
+    return (await (await connection.execute("SELECT pg_backend_pid() AS pid")).fetchone())["pid"]
 
+
+async def test_who_waited_for_its_turn_has_the_whole_time_of_an_attempt(database_settings):
+    """On a busy machine: else each would be cut off, and the logins anew would keep the machine busy."""
+    database = Database(replace(database_settings, connections=2, attempt_timeout_seconds=1.0))
+    begun = []
+
+    async def slow(connection):
+        begun.append(await own_pid(connection))
+        await connection.execute("SELECT pg_sleep(0.3)")
+
+    await asyncio.gather(*(database.run(slow) for _ in range(16)))
+    assert len(begun) == 16
+    assert len(set(begun)) == 2
+    await database.close()
+
+
+async def test_whose_turn_comes_too_late_is_not_begun(database_settings):
+    database = Database(replace(database_settings, connections=1))
+    begun = []
+
+    async def slow(connection):
+        begun.append(await own_pid(connection))
+        await connection.execute("SELECT pg_sleep(1.8)")
+
+    first = asyncio.create_task(database.run(slow))
+    async with asyncio.timeout(20):
+        while not begun:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0.01)
+    with pytest.raises(DatabaseUnavailableError):
+        await database.run(slow, deadline_seconds=2.0)
+    await first
+    assert begun == [await database.run(own_pid)]
+    await database.close()
+
+
+async def test_a_slow_statement_costs_no_connection(database_settings):
+    database = Database(replace(database_settings, attempt_timeout_seconds=1.0, deadline_seconds=2.0))
+    pids = []
+
+    async def slow(connection):
+        pids.append(await own_pid(connection))
+        await connection.execute("SELECT pg_sleep(30)")
+
+    with pytest.raises(DatabaseUnavailableError):
+        await database.run(slow)
+    assert await database.run(own_pid) == pids[0]
+    assert set(pids) == {pids[0]}
+    await database.close()
+
+
+async def test_a_broken_connection_is_replaced(database):
     before = await database.run(own_pid)
     async with await psycopg.AsyncConnection.connect(database._settings.url, autocommit=True) as other:
         await other.execute("SELECT pg_terminate_backend(%s)", (before,))

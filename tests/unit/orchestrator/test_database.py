@@ -19,7 +19,7 @@ class Scripted(Database):
         self.outcomes = list(outcomes)
         self.attempts = 0
 
-    async def _attempt(self, _work, _timeout_seconds):
+    async def _attempt(self, _work, _deadline, _least_seconds):
         self.attempts += 1
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(outcome, Exception):
@@ -59,7 +59,6 @@ async def test_mistakes_are_not_repeated():
         psycopg.errors.AdminShutdown(),
         psycopg.errors.CannotConnectNow(),
         psycopg.errors.ProtocolViolation("server login has been failing"),
-        psycopg.errors.QueryCanceled(),
         psycopg.errors.SerializationFailure(),
         psycopg.errors.ReadOnlySqlTransaction(),
         psycopg.InterfaceError("the connection is closed"),
@@ -74,8 +73,10 @@ def test_what_passes_is_tried_again_on_a_new_connection(error):
     assert not leaves_connection_usable(error)
 
 
-def test_a_broken_constraint_costs_no_connection():
+def test_a_broken_constraint_and_a_slow_statement_cost_no_connection():
     assert leaves_connection_usable(psycopg.errors.UniqueViolation())
+    assert leaves_connection_usable(psycopg.errors.QueryCanceled())
+    assert is_retryable(psycopg.errors.QueryCanceled())
     assert leaves_connection_usable(None)
 
 
