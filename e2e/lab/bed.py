@@ -84,7 +84,13 @@ class Bed:
         return inside
 
     def delete_namespace(self, name: str) -> None:
-        """Remove a namespace with everything in it, volumes too."""
+        """Remove a namespace with everything in it, volumes too, and no runner that waits for who takes its result.
+
+        Kubernetes would look at the namespace again only after half of a runner's hour.
+        """
+        inside = self.kubectl.in_namespace(name)
+        inside("delete", "runnerhubclusters", "--all", timeout=60)
+        inside("delete", "pods", "--all", "--force", "--grace-period=0", timeout=60)
         self.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=true", timeout=240)
 
 

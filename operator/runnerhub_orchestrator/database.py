@@ -2,7 +2,8 @@
 
 Why no psycopg_pool: its pools open connections one at a time (behind a frozen pooler pod every client
 waits for that one attempt) and back off for up to minutes after an outage. PgBouncer is the pool already,
-so all that is needed here is a bounded set of connections to it, opened by whoever needs one.
+so all that is needed here is a bounded set of connections to it, opened by whoever needs one, some at a time: logins
+cost both sides so much that all at once, on a busy machine, none ends in time, and all begin anew.
 
 Why a stuck query is never cancelled: a cancel request that reaches a COMMIT waiting for its synchronous
 standby makes Postgres report success although nothing is replicated. The socket is shut down instead.
@@ -40,6 +41,8 @@ Work = Callable[[Connection], Awaitable[T]]
 
 FIRST_BACKOFF_SECONDS = 0.1
 LONGEST_BACKOFF_SECONDS = 1.0
+# Behind a pooler pod that hangs, one of two logins waits in vain; so more than one or two.
+LOGINS_AT_ONCE = 4
 # Whose turn comes later than so long before the deadline, or a quarter of all the time there was, is not begun.
 SHORTEST_ATTEMPT_SECONDS = 1.0
 # Of an attempt's time, so that Postgres ends a slow statement before its connection has to be given up.
@@ -99,6 +102,9 @@ class Database:
         self._settings = settings
         self._idle: deque[_Session] = deque()
         self._slots = asyncio.Semaphore(settings.connections)
+        self._logins = 0
+        # Set, and replaced, when a connection was given back or a login has ended.
+        self._changed = asyncio.Event()
         self._available: bool | None = None
         self._passwords = PasswordFile(settings.password_file)
 
@@ -148,7 +154,8 @@ class Database:
             if deadline - started < least_seconds:
                 raise TimeoutError("the turn came too late")
             session = await self._session(timeout_seconds)
-            return await self._execute(session, work, timeout_seconds - (time.monotonic() - started))
+            remaining = timeout_seconds - (time.monotonic() - started)
+            return await self._execute(session, work, remaining)
         finally:
             self._slots.release()
 
@@ -160,6 +167,8 @@ class Database:
             await asyncio.wait({task}, timeout=max(timeout_seconds, 0.05))
             abandoned = False
             if not task.done():
+                # In a shorter time no answer is no sign that something hangs.
+                abandoned = timeout_seconds < self._settings.connect_timeout_seconds
                 raise TimeoutError(f"no answer within {timeout_seconds:.1f} s")
             healthy = leaves_connection_usable(task.exception())
             return task.result()
@@ -188,6 +197,32 @@ class Database:
         return result
 
     async def _session(self, timeout_seconds: float) -> _Session:
+        """One that another left, or a new one when it is this one's turn to log in."""
+        async with asyncio.timeout(timeout_seconds):
+            while True:
+                changed = self._changed
+                session = await self._left()
+                if session is not None:
+                    return session
+                if self._logins < LOGINS_AT_ONCE:
+                    break
+                await changed.wait()
+        self._logins += 1
+        try:
+            async with asyncio.timeout(
+                max(min(timeout_seconds, self._settings.connect_timeout_seconds), 0.05)
+            ):
+                connection = await self._log_in()
+        finally:
+            self._logins -= 1
+            self._wake()
+        now = time.monotonic()
+        session = _Session(connection, opened_at=now, idle_since=now)
+        connection.add_notice_handler(session.on_notice)
+        return session
+
+    async def _left(self) -> _Session | None:
+        """The latest of the idle connections that may still be used."""
         now = time.monotonic()
         while self._idle:
             session = self._idle.pop()
@@ -195,12 +230,12 @@ class Database:
             if fresh and now - session.opened_at < LONGEST_LIFE_SECONDS and not session.connection.closed:
                 return session
             await session.connection.close()
-        patience = max(min(timeout_seconds, self._settings.connect_timeout_seconds), 0.05)
-        async with asyncio.timeout(patience):
-            connection = await self._log_in()
-        session = _Session(connection, opened_at=now, idle_since=now)
-        connection.add_notice_handler(session.on_notice)
-        return session
+        return None
+
+    def _wake(self) -> None:
+        """Let those that wait for a connection look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def _log_in(self) -> Connection:
         """By the password of the moment; while a new one comes into effect, also by the one before."""
@@ -226,6 +261,7 @@ class Database:
         if healthy and not session.connection.closed:
             session.idle_since = time.monotonic()
             self._idle.append(session)
+            self._wake()
             return
         # What broke one connection has most likely broken the idle ones too: do not try them one by one.
         await session.connection.close()

@@ -358,6 +358,22 @@ async def test_a_slow_statement_costs_no_connection(database_settings):
     await database.close()
 
 
+async def test_no_answer_in_a_short_time_costs_no_other_connection(database):
+    async def hang(connection):
+        await connection.execute("SET LOCAL statement_timeout = 0")
+        await connection.execute("SELECT pg_sleep(60)")
+
+    async def rest(connection):
+        await connection.execute("SELECT pg_sleep(0.2)")
+
+    await asyncio.gather(database.run(rest), database.run(rest))
+    idle = len(database._idle)
+    assert idle >= 2
+    with pytest.raises(DatabaseUnavailableError):
+        await database.run(hang, deadline_seconds=0.8)
+    assert len(database._idle) == idle - 1
+
+
 async def test_a_broken_connection_is_replaced(database):
     before = await database.run(own_pid)
     async with await psycopg.AsyncConnection.connect(database._settings.url, autocommit=True) as other:

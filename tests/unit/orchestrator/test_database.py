@@ -4,7 +4,13 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from runnerhub_orchestrator.database import Database, describe, is_retryable, leaves_connection_usable
+from runnerhub_orchestrator.database import (
+    LOGINS_AT_ONCE,
+    Database,
+    describe,
+    is_retryable,
+    leaves_connection_usable,
+)
 from runnerhub_orchestrator.errors import DatabaseUnavailableError, NotReplicatedError
 from runnerhub_orchestrator.settings import DatabaseSettings
 
@@ -108,3 +114,57 @@ async def test_a_new_password_and_the_one_before_are_tried(tmp_path, monkeypatch
     lets_in = set()
     with pytest.raises(psycopg.OperationalError):
         await database._log_in()
+
+
+class Connection:
+    """Enough of a connection for those who hand it on."""
+
+    closed = False
+
+    def add_notice_handler(self, _handler):
+        pass
+
+    async def close(self):
+        self.closed = True
+
+
+async def test_some_log_in_at_a_time_and_the_others_take_what_these_leave(monkeypatch):
+    database = Database(replace(SETTINGS, connections=20, attempt_timeout_seconds=20.0))
+    at_once, most, logins = 0, 0, 0
+
+    async def connect(_password):
+        nonlocal at_once, most, logins
+        at_once, logins = at_once + 1, logins + 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.05)
+        at_once -= 1
+        return Connection()
+
+    async def transaction(_session, _work, _timeout_seconds):
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(database, "_connect", connect)
+    monkeypatch.setattr(database, "_transaction", transaction)
+    await asyncio.gather(*(database.run(None, deadline_seconds=20.0) for _ in range(100)))
+    assert most == LOGINS_AT_ONCE
+    assert logins < 20
+
+
+async def test_logins_that_hang_leave_the_next_ones_their_turn(monkeypatch):
+    database = Database(replace(SETTINGS, connections=20, connect_timeout_seconds=0.2))
+    tried = 0
+
+    async def connect(_password):
+        nonlocal tried
+        tried += 1
+        if tried <= LOGINS_AT_ONCE:
+            await asyncio.sleep(60)
+        return Connection()
+
+    async def transaction(_session, _work, _timeout_seconds):
+        pass
+
+    monkeypatch.setattr(database, "_connect", connect)
+    monkeypatch.setattr(database, "_transaction", transaction)
+    await asyncio.gather(*(database.run(None) for _ in range(20)))
+    assert database._logins == 0
