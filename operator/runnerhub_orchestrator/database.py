@@ -102,6 +102,7 @@ class Database:
         self._settings = settings
         self._idle: deque[_Session] = deque()
         self._slots = asyncio.Semaphore(settings.connections)
+        self._running: set[asyncio.Task[Any]] = set()
         self._logins = 0
         # Set, and replaced, when a connection was given back or a login has ended.
         self._changed = asyncio.Event()
@@ -136,7 +137,13 @@ class Database:
                 return result
 
     async def close(self) -> None:
-        """Close all idle connections."""
+        """Stop what still runs for callers that are gone, and close all connections."""
+        for task in tuple(self._running):
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._close_idle()
+
+    async def _close_idle(self) -> None:
         while self._idle:
             await self._idle.pop().connection.close()
 
@@ -148,16 +155,42 @@ class Database:
         """
         async with asyncio.timeout(deadline - time.monotonic()):
             await self._slots.acquire()
+        wanted = asyncio.Event()
+        wanted.set()
+        task = asyncio.ensure_future(self._hold(work, deadline, least_seconds, wanted))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            wanted.clear()
+            raise
+
+    async def _hold(self, work: Work[T], deadline: float, least_seconds: float, wanted: asyncio.Event) -> T:
+        """The part of an attempt that has a place among the connections.
+
+        It goes on when its caller is cancelled: what was begun is cheaper to end than a connection to make anew, and
+        load balancers hang up just when the machine is busy. What was not begun then is left.
+        """
         try:
             started = time.monotonic()
             timeout_seconds = min(deadline - started, self._settings.attempt_timeout_seconds)
             if deadline - started < least_seconds:
                 raise TimeoutError("the turn came too late")
             session = await self._session(timeout_seconds)
+            if not wanted.is_set():
+                await self._give_back(session, healthy=True)
+                raise TimeoutError("nobody waits for it any more")
             remaining = timeout_seconds - (time.monotonic() - started)
             return await self._execute(session, work, remaining)
         finally:
             self._slots.release()
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            # Whoever waits has it; of others nobody needs it.
+            task.exception()
 
     async def _execute(self, session: _Session, work: Work[T], timeout_seconds: float) -> T:
         task = asyncio.ensure_future(self._transaction(session, work, timeout_seconds))
@@ -265,7 +298,7 @@ class Database:
             return
         # What broke one connection has most likely broken the idle ones too: do not try them one by one.
         await session.connection.close()
-        await self.close()
+        await self._close_idle()
 
     def _note(self, *, available: bool, error: BaseException | None = None) -> None:
         if available != self._available:

@@ -374,6 +374,49 @@ async def test_no_answer_in_a_short_time_costs_no_other_connection(database):
     assert len(database._idle) == idle - 1
 
 
+async def test_what_is_given_up_is_brought_to_its_end_and_leaves_its_connection(database_settings):
+    """A load balancer that hangs up on a busy machine must not cost it a login too."""
+    database = Database(replace(database_settings, connections=1))
+    begun = []
+
+    async def slow(connection):
+        begun.append(await own_pid(connection))
+        await connection.execute("SELECT pg_sleep(0.5)")
+
+    before = await database.run(own_pid)
+    task = asyncio.create_task(database.run(slow))
+    async with asyncio.timeout(20):
+        while not begun:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not database._idle
+    assert await database.run(own_pid) == before
+    await database.close()
+
+
+async def test_closing_ends_what_nobody_waits_for(database_settings):
+    database = Database(replace(database_settings, connections=1))
+    begun = []
+
+    async def hang(connection):
+        begun.append(await own_pid(connection))
+        await connection.execute("SELECT pg_sleep(60)")
+
+    task = asyncio.create_task(database.run(hang))
+    async with asyncio.timeout(20):
+        while not begun:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    started = time.monotonic()
+    await database.close()
+    assert time.monotonic() - started < database._settings.attempt_timeout_seconds / 2
+    assert not database._running
+
+
 async def test_a_broken_connection_is_replaced(database):
     before = await database.run(own_pid)
     async with await psycopg.AsyncConnection.connect(database._settings.url, autocommit=True) as other:
