@@ -173,18 +173,24 @@ class Database:
         load balancers hang up just when the machine is busy. What was not begun then is left.
         """
         try:
-            started = time.monotonic()
-            timeout_seconds = min(deadline - started, self._settings.attempt_timeout_seconds)
-            if deadline - started < least_seconds:
-                raise TimeoutError("the turn came too late")
-            session = await self._session(timeout_seconds)
-            if not wanted.is_set():
+            session = await self._session(self._time_left(deadline, least_seconds))
+            try:
+                timeout_seconds = self._time_left(deadline, least_seconds)
+                if not wanted.is_set():
+                    raise TimeoutError("nobody waits for it any more")
+            except TimeoutError:
                 await self._give_back(session, healthy=True)
-                raise TimeoutError("nobody waits for it any more")
-            remaining = timeout_seconds - (time.monotonic() - started)
-            return await self._execute(session, work, remaining)
+                raise
+            return await self._execute(session, work, timeout_seconds)
         finally:
             self._slots.release()
+
+    def _time_left(self, deadline: float, least_seconds: float) -> float:
+        """For the next part of an attempt; raises TimeoutError when that is better not begun."""
+        remaining = deadline - time.monotonic()
+        if remaining < least_seconds:
+            raise TimeoutError("the turn came too late")
+        return min(remaining, self._settings.attempt_timeout_seconds)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
