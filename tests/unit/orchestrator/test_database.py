@@ -129,14 +129,15 @@ class Connection:
 
 
 async def test_some_log_in_at_a_time_and_the_others_take_what_these_leave(monkeypatch):
-    database = Database(replace(SETTINGS, connections=20, attempt_timeout_seconds=20.0))
+    settings = replace(SETTINGS, connections=20, connect_timeout_seconds=30.0, attempt_timeout_seconds=30.0)
+    database = Database(settings)
     at_once, most, logins = 0, 0, 0
 
     async def connect(_password):
         nonlocal at_once, most, logins
         at_once, logins = at_once + 1, logins + 1
         most = max(most, at_once)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(1)
         at_once -= 1
         return Connection()
 
@@ -145,7 +146,7 @@ async def test_some_log_in_at_a_time_and_the_others_take_what_these_leave(monkey
 
     monkeypatch.setattr(database, "_connect", connect)
     monkeypatch.setattr(database, "_transaction", transaction)
-    await asyncio.gather(*(database.run(None, deadline_seconds=20.0) for _ in range(100)))
+    await asyncio.gather(*(database.run(None, deadline_seconds=60.0) for _ in range(100)))
     assert most == LOGINS_AT_ONCE
     assert logins < 20
 
