@@ -155,18 +155,17 @@ class Database:
         """
         async with asyncio.timeout(deadline - time.monotonic()):
             await self._slots.acquire()
-        wanted = asyncio.Event()
-        wanted.set()
-        task = asyncio.ensure_future(self._hold(work, deadline, least_seconds, wanted))
+        given_up = asyncio.Event()
+        task = asyncio.ensure_future(self._hold(work, deadline, least_seconds, given_up))
         self._running.add(task)
         task.add_done_callback(self._ended)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            wanted.clear()
+            given_up.set()
             raise
 
-    async def _hold(self, work: Work[T], deadline: float, least_seconds: float, wanted: asyncio.Event) -> T:
+    async def _hold(self, work: Work[T], deadline: float, least_seconds: float, given_up: asyncio.Event) -> T:
         """The part of an attempt that has a place among the connections.
 
         It goes on when its caller is cancelled: what was begun is cheaper to end than a connection to make anew, and
@@ -176,7 +175,7 @@ class Database:
             session = await self._session(self._time_left(deadline, least_seconds))
             try:
                 timeout_seconds = self._time_left(deadline, least_seconds)
-                if not wanted.is_set():
+                if given_up.is_set():
                     raise TimeoutError("nobody waits for it any more")
             except TimeoutError:
                 await self._give_back(session, healthy=True)

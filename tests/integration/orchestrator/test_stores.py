@@ -297,9 +297,7 @@ async def test_what_is_given_up_ends_at_once_and_costs_no_other_connection(datab
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.3)
     started = time.monotonic()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await give_up(task)
     assert time.monotonic() - started < database._settings.attempt_timeout_seconds / 2
     assert len(database._idle) == idle - 1
     assert await database.run(own_pid)
@@ -307,6 +305,18 @@ async def test_what_is_given_up_ends_at_once_and_costs_no_other_connection(datab
 
 async def own_pid(connection):
     return (await (await connection.execute("SELECT pg_backend_pid() AS pid")).fetchone())["pid"]
+
+
+async def until(begun):
+    async with asyncio.timeout(20):
+        while not begun:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0.01)
+
+
+async def give_up(task):
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_who_waited_for_its_turn_has_the_whole_time_of_an_attempt(database_settings):
@@ -333,9 +343,7 @@ async def test_whose_turn_comes_too_late_is_not_begun(database_settings):
         await connection.execute("SELECT pg_sleep(1.8)")
 
     first = asyncio.create_task(database.run(slow))
-    async with asyncio.timeout(20):
-        while not begun:  # noqa: ASYNC110 - nothing tells it
-            await asyncio.sleep(0.01)
+    await until(begun)
     with pytest.raises(DatabaseUnavailableError):
         await database.run(slow, deadline_seconds=2.0)
     await first
@@ -385,12 +393,8 @@ async def test_what_is_given_up_is_brought_to_its_end_and_leaves_its_connection(
 
     before = await database.run(own_pid)
     task = asyncio.create_task(database.run(slow))
-    async with asyncio.timeout(20):
-        while not begun:  # noqa: ASYNC110 - nothing tells it
-            await asyncio.sleep(0.01)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await until(begun)
+    await give_up(task)
     assert not database._idle
     assert await database.run(own_pid) == before
     await database.close()
@@ -405,12 +409,8 @@ async def test_closing_ends_what_nobody_waits_for(database_settings):
         await connection.execute("SELECT pg_sleep(60)")
 
     task = asyncio.create_task(database.run(hang))
-    async with asyncio.timeout(20):
-        while not begun:  # noqa: ASYNC110 - nothing tells it
-            await asyncio.sleep(0.01)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await until(begun)
+    await give_up(task)
     started = time.monotonic()
     await database.close()
     assert time.monotonic() - started < database._settings.attempt_timeout_seconds / 2
