@@ -477,8 +477,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(5)
 
 
-# How often a client comes that was not there before.
+# How often a client comes that was not there before, unless so many of those are still there: a busy machine would
+# have more of them by the second.
 ARRIVAL_SECONDS = 0.02
+NEWCOMERS = 12
 
 
 class Writers:
@@ -498,6 +500,7 @@ class Writers:
         self._threads = [
             threading.Thread(target=self._write, args=(keeps,)) for keeps in (True, True, False, False)
         ]
+        self._newcomers: list[threading.Thread] = []
         self._arrivals = threading.Thread(target=self._arrive)
 
     def __enter__(self) -> Writers:
@@ -510,7 +513,7 @@ class Writers:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._arrivals.join()
-        for thread in self._threads:
+        for thread in (*self._threads, *self._newcomers):
             thread.join()
 
     def wait_for(self, more: int) -> None:
@@ -525,8 +528,10 @@ class Writers:
 
     def _arrive(self) -> None:
         while not self._stop.wait(ARRIVAL_SECONDS):
-            self._threads.append(threading.Thread(target=self._write, args=(False, 1)))
-            self._threads[-1].start()
+            self._newcomers = [thread for thread in self._newcomers if thread.is_alive()]
+            if len(self._newcomers) < NEWCOMERS:
+                self._newcomers.append(threading.Thread(target=self._write, args=(False, 1)))
+                self._newcomers[-1].start()
 
     def _write(self, keeps: bool, times: int = sys.maxsize) -> None:
         connection: psycopg.Connection | None = None
