@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
 import socket
@@ -143,9 +144,10 @@ class Database:
         await asyncio.gather(*self._running, return_exceptions=True)
         await self._close_idle()
 
-    async def _close_idle(self) -> None:
-        while self._idle:
-            await self._idle.pop().connection.close()
+    async def _close_idle(self, last_used_before: float = math.inf) -> None:
+        """They stand in the order in which they were given back."""
+        while self._idle and self._idle[0].idle_since < last_used_before:
+            await self._idle.popleft().connection.close()
 
     async def _attempt(self, work: Work[T], deadline: float, least_seconds: float) -> T:
         """One try, bounded in all its parts: waiting for its turn, connecting, executing, committing.
@@ -198,16 +200,19 @@ class Database:
             task.exception()
 
     async def _execute(self, session: _Session, work: Work[T], timeout_seconds: float) -> T:
+        begun = time.monotonic()
         task = asyncio.ensure_future(self._transaction(session, work, timeout_seconds))
-        healthy, abandoned = False, True
+        # That somebody stopped waiting says nothing of the other connections.
+        healthy, suspects_until = False, -math.inf
         try:
             # Not asyncio.timeout: cancelling a psycopg call sends a cancel request (see the module's text).
             await asyncio.wait({task}, timeout=max(timeout_seconds, 0.05))
-            abandoned = False
             if not task.done():
-                # In a shorter time no answer is no sign that something hangs.
-                abandoned = timeout_seconds < self._settings.connect_timeout_seconds
+                if timeout_seconds >= self._settings.connect_timeout_seconds:
+                    # Something hangs, and what has answered meanwhile leads elsewhere.
+                    suspects_until = begun
                 raise TimeoutError(f"no answer within {timeout_seconds:.1f} s")
+            suspects_until = math.inf
             healthy = leaves_connection_usable(task.exception())
             return task.result()
         finally:
@@ -215,11 +220,7 @@ class Database:
                 session.sever()
                 with contextlib.suppress(Exception):
                     await task
-            if abandoned:
-                # That somebody hung up says nothing of the other connections.
-                await session.connection.close()
-            else:
-                await self._give_back(session, healthy=healthy)
+            await self._give_back(session, healthy=healthy, suspects_until=suspects_until)
 
     async def _transaction(self, session: _Session, work: Work[T], timeout_seconds: float) -> T:
         connection = session.connection
@@ -236,6 +237,7 @@ class Database:
 
     async def _session(self, timeout_seconds: float) -> _Session:
         """One that another left, or a new one when it is this one's turn to log in."""
+        until = time.monotonic() + timeout_seconds
         async with asyncio.timeout(timeout_seconds):
             while True:
                 changed = self._changed
@@ -247,9 +249,8 @@ class Database:
                 await changed.wait()
         self._logins += 1
         try:
-            async with asyncio.timeout(
-                max(min(timeout_seconds, self._settings.connect_timeout_seconds), 0.05)
-            ):
+            time_left = min(until - time.monotonic(), self._settings.connect_timeout_seconds)
+            async with asyncio.timeout(max(time_left, 0.05)):
                 connection = await self._log_in()
         finally:
             self._logins -= 1
@@ -295,7 +296,8 @@ class Database:
             keepalives_count=3,
         )
 
-    async def _give_back(self, session: _Session, *, healthy: bool) -> None:
+    async def _give_back(self, session: _Session, *, healthy: bool, suspects_until: float = math.inf) -> None:
+        """To the idle ones, or closed with those of them that were used last before a time."""
         if healthy and not session.connection.closed:
             session.idle_since = time.monotonic()
             self._idle.append(session)
@@ -303,7 +305,7 @@ class Database:
             return
         # What broke one connection has most likely broken the idle ones too: do not try them one by one.
         await session.connection.close()
-        await self._close_idle()
+        await self._close_idle(suspects_until)
 
     def _note(self, *, available: bool, error: BaseException | None = None) -> None:
         if available != self._available:

@@ -169,3 +169,49 @@ async def test_logins_that_hang_leave_the_next_ones_their_turn(monkeypatch):
     monkeypatch.setattr(database, "_transaction", transaction)
     await asyncio.gather(*(database.run(None) for _ in range(20)))
     assert database._logins == 0
+
+
+async def test_what_answers_while_another_connection_hangs_is_kept(monkeypatch):
+    database = Database(
+        replace(SETTINGS, connections=3, connect_timeout_seconds=0.1, attempt_timeout_seconds=0.5)
+    )
+    hangs, stale, works = Connection(), Connection(), Connection()
+    given = iter((hangs, stale, works))
+    severed = asyncio.Event()
+
+    async def connect(_password):
+        return next(given)
+
+    async def transaction(session, _work, _timeout_seconds):
+        await (severed.wait() if session.connection is hangs else asyncio.sleep(0.05))
+
+    monkeypatch.setattr(database, "_connect", connect)
+    monkeypatch.setattr(database, "_transaction", transaction)
+    monkeypatch.setattr("runnerhub_orchestrator.database._Session.sever", lambda _session: severed.set())
+    hanging = asyncio.create_task(database.run(None, deadline_seconds=60.0))
+    await asyncio.sleep(0)
+    await asyncio.gather(*(database.run(None) for _ in range(2)))
+    database._idle[0].idle_since -= 5
+    assert [session.connection for session in database._idle] == [stale, works]
+    await hanging
+    assert hangs.closed
+    assert stale.closed
+    assert not works.closed
+
+
+async def test_the_wait_for_somebody_elses_login_counts_against_ones_own(monkeypatch):
+    database = Database(
+        replace(SETTINGS, connections=20, connect_timeout_seconds=1.0, attempt_timeout_seconds=1.0)
+    )
+
+    async def connect(_password):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(database, "_connect", connect)
+    others = [asyncio.create_task(database._session(0.6)) for _ in range(LOGINS_AT_ONCE)]
+    await asyncio.sleep(0)
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(TimeoutError):
+        await database._session(1.0)
+    assert asyncio.get_running_loop().time() - started < 1.4
+    await asyncio.gather(*others, return_exceptions=True)
