@@ -90,7 +90,7 @@ class Stage:
             self.kubectl = Kubectl(binaries["kubectl"], self.kubeconfig)
             self._install(binaries["helm"])
             self._spawn_players(binaries)
-            wait_for("the nodes to be Ready", self._nodes_ready, 30)
+            wait_for("the nodes to be Ready", self._nodes_ready, 120)
         except BaseException:
             self._stop()
             raise
@@ -187,7 +187,7 @@ class Stage:
             "-",
             stdin=yaml.safe_dump_all([*nodes, *storage_classes(), *chart]),
         )
-        wait_for("the CRD to be served", lambda: self.kubectl("get", "rhc", "-A") is not None, 20)
+        wait_for("the CRD to be served", lambda: self.kubectl("get", "rhc", "-A") is not None, 120)
         token = install("create", "token", _ACCOUNT, "--duration=24h").strip()
         config = json.loads(self.kubeconfig.read_text())
         config["users"][0]["user"] = {"token": token}

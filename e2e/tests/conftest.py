@@ -39,7 +39,7 @@ def hub(bed: Bed, request: pytest.FixtureRequest) -> Iterator[Hub]:
     """The minimal example, complete, in a namespace that enforces the restricted Pod Security Standard."""
     kubectl = bed.create_namespace(NAMESPACE)
     found = test_bed.apply_example("hub", kubectl, "minimal")
-    found.wait_settled(420)
+    found.wait_settled(900)
     yield found
     if request.config.getoption("keep_cluster"):
         bed.delete_namespace(NAMESPACE)

@@ -85,7 +85,7 @@ def test_a_rolling_change_moves_the_roles_and_loses_nothing(hub: Hub, load: Load
         uids = {pod["metadata"]["uid"] for kind in ("postgres", "redis") for pod in hub.pods(kind)}
         return len(uids) == 6 and not uids & old and hub.is_settled()
 
-    wait_for("all pods to be renewed", renewed, 300)
+    wait_for("all pods to be renewed", renewed, 900)
     assert hub.role_holder("postgres") != primary
     assert hub.role_holder("redis") != master
     lease = hub.kubectl.get("lease", "hub-disruption")

@@ -104,7 +104,7 @@ def test_deleting_the_cluster_keeps_volumes_and_passwords_and_a_new_one_finds_it
     assert secrets == {f"hub-{component}-credentials" for component in ("postgres", "redis", "orchestrator")}
 
     apply_example("hub", hub.kubectl, "minimal")
-    hub.wait_settled(240)
+    hub.wait_settled(900)
     # A job that was under way is given to another runner when its lease and the lock on its queue entry have run out.
     verdict = load.verify(since, now(), wait_seconds=180)
     assert verdict["probes"]["rows"]["acknowledged"] >= 20

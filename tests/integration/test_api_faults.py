@@ -98,7 +98,7 @@ def figures() -> Iterator[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def bench(stage: Stage, proxy: ChaosProxy) -> Iterator[Bench]:
     pod = Pod(stage, proxy, "operator-shared", **LONG_LEASE)
-    pod.wait_leading(60)
+    pod.wait_leading(120)
     yield Bench(stage, proxy, pod)
     assert pod.stop() == 0
     assert pod.restarts == 0
@@ -111,7 +111,7 @@ def new_namespace(stage: Stage, server: Server, name: str) -> Kubectl:
     return QuickKubectl.of(stage.kubectl, server, name)
 
 
-def ready(hub: Hub, spec: dict[str, Any], seconds: float = 60) -> Hub:
+def ready(hub: Hub, spec: dict[str, Any], seconds: float = 240) -> Hub:
     """The cluster, Ready and settled."""
     hub.kubectl.apply(manifest(hub.name, spec))
     wait_for(f"{hub.name} to be Ready", hub.is_settled, seconds)
@@ -239,7 +239,7 @@ def outlived(
     """An outage that is longer than the Lease."""
     pod = Pod(stage, proxy, f"operator-{seconds}", **lease)
     try:
-        pod.wait_leading(60)
+        pod.wait_leading(120)
         report = survives_an_outage(proxy, pod, ready(Hub(namespace, "hub"), SMALL), seconds)
     finally:
         pod.stop()
@@ -263,7 +263,7 @@ def test_an_error_in_the_middle_of_a_watch_is_survived(
 ) -> None:
     pod = Pod(stage, proxy, "operator-error", **LONG_LEASE)
     try:
-        pod.wait_leading(60)
+        pod.wait_leading(120)
         hub = ready(Hub(new_namespace(stage, server, "error"), "hub"), SMALL)
         wait_for("all watches", lambda: proxy.open_watches().total() >= 15, 60, every=0.2)
         wait_until_time_passed(KOPF_PROVEN_SECONDS)
@@ -352,7 +352,7 @@ def test_what_vanished_before_a_410_is_noticed(
     ghost, reborn, kept = (Hub(kubectl, name) for name in ("ghost", "reborn", "kept"))
     kubectl.apply(*(manifest(hub.name, SMALL) for hub in (ghost, reborn, kept)))
     for hub in (ghost, reborn, kept):
-        wait_for(f"{hub.name} to be Ready", hub.is_settled, 60)
+        wait_for(f"{hub.name} to be Ready", hub.is_settled, 240)
     proxy = bench.proxy
     with proxy.short_pages(2, expired=3):
         with proxy.muted():

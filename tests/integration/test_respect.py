@@ -257,6 +257,22 @@ spec:
 """
 
 
+# What the mutation is tried on.
+TRIAL: dict[str, Any] = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "trial"},
+    "spec": {
+        "selector": {"matchLabels": {"app": "trial"}},
+        "template": {
+            "metadata": {"labels": {"app": "trial"}},
+            "spec": {
+                "containers": [{"name": "trial", "image": "none", "resources": {"requests": {"cpu": "1m"}}}]
+            },
+        },
+    },
+}
+
 WORKLOADS = (
     ("StatefulSet", "hub-postgres"),
     ("StatefulSet", "hub-redis"),
@@ -268,10 +284,15 @@ WORKLOADS = (
 
 def test_what_an_admission_webhook_changes_is_not_fought_over(operator: Operator, namespace: Kubectl) -> None:
     policies = [*yaml.safe_load_all(MUTATION.replace("NAMESPACE", namespace.namespace))]
+
+    def mutated() -> bool:
+        tried = namespace("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(TRIAL))
+        return first_cpu(json.loads(tried)) == "250m"
+
     for policy in policies:
         namespace.apply(policy)
     try:
-        wait_until_time_passed(2)
+        wait_for("the policy to be in effect", mutated, 60)
         created(namespace)
         for kind, name in WORKLOADS:
             told = f"{kind} {name} stays other than written"
@@ -289,12 +310,17 @@ def test_what_an_admission_webhook_changes_is_not_fought_over(operator: Operator
     finally:
         for policy in policies:
             namespace("delete", policy["kind"], policy["metadata"]["name"])
+    wait_for("the policy to be gone", lambda: not mutated(), 60)
     namespace("annotate", "deployment", "hub-pooler", "runnerhub.io/applied-hash=0", "--overwrite")
     wait_for("our own again", lambda: cpu(namespace, "deployment", "hub-pooler") != "250m", 30)
 
 
 def cpu(kubectl: Kubectl, kind: str, name: str) -> str:
     """What the first container of a workload asks for."""
-    containers = (kubectl.get(kind, name) or {})["spec"]["template"]["spec"]["containers"]
-    found: str = containers[0]["resources"]["requests"]["cpu"]
+    return first_cpu(kubectl.get(kind, name) or {})
+
+
+def first_cpu(workload: dict[str, Any]) -> str:
+    """The same of a workload that was read."""
+    found: str = workload["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"]
     return found

@@ -37,7 +37,7 @@ def hub() -> Iterator[Kubectl]:
             found = kubectl.get("runnerhubcluster", "hub") or {}
             return bool(found.get("status", {}).get("phase") == "Ready")
 
-        wait_for("the cluster to be Ready", is_ready, 90)
+        wait_for("the cluster to be Ready", is_ready, 240)
         assert marks(kubectl, names.POSTGRES) == {None}, "pods start with what there is"
         yield kubectl
 

@@ -31,7 +31,7 @@ def hub() -> Iterator[Kubectl]:
             "spec": SPEC,
         }
         kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(body))
-        wait_for("the cluster to be Ready", lambda: status(kubectl).get("phase") == "Ready", 90)
+        wait_for("the cluster to be Ready", lambda: status(kubectl).get("phase") == "Ready", 240)
         yield kubectl
 
 

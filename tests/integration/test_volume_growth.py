@@ -45,7 +45,7 @@ def made(stage: Stage, namespace: str, storage_class: str | None = None) -> Hub:
     kubectl = stage.kubectl.in_namespace(namespace)
     kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(body))
     hub = Hub(kubectl, "hub")
-    wait_for("the cluster to be Ready", hub.is_settled, 90)
+    wait_for("the cluster to be Ready", hub.is_settled, 240)
     return hub
 
 

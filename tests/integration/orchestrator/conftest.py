@@ -148,7 +148,7 @@ async def redis_link(redis_port):
             address=("127.0.0.1", redis_port),
             password=None,
             sentinel_password=None,
-            timeout_seconds=2,
+            timeout_seconds=10,
         )
     )
     client = link.client()
@@ -160,6 +160,6 @@ async def redis_link(redis_port):
 
 @pytest.fixture
 async def queue(redis_link):
-    queue = JobQueue(redis_link, timeout_seconds=2, lock_seconds=LEASE_SECONDS)
+    queue = JobQueue(redis_link, timeout_seconds=10, lock_seconds=LEASE_SECONDS)
     yield queue
     await queue.close()

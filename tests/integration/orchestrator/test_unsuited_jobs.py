@@ -16,8 +16,8 @@ MANY = 2000
 LINUX = frozenset({"self-hosted", "linux"})
 GPU = frozenset({"self-hosted", "gpu"})
 DAY_MILLISECONDS = 24 * 3600 * 1000
-# For an answer that takes a second at most.
-SOON_SECONDS = 5 * TICK_SECONDS
+# For an answer that takes a second at most on a machine that is not busy; what is put aside stays so for far longer.
+SOON_SECONDS = 20 * TICK_SECONDS
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def post(client):
 @pytest.fixture
 async def pods(redis_link):
     """Two orchestrators: their queues and what takes jobs for the runners that ask them."""
-    queues = [JobQueue(redis_link, timeout_seconds=2, lock_seconds=30) for _ in range(2)]
+    queues = [JobQueue(redis_link, timeout_seconds=10, lock_seconds=30) for _ in range(2)]
     dispatchers = [Dispatcher(queue) for queue in queues]
     for dispatcher in dispatchers:
         dispatcher.start()

@@ -149,7 +149,7 @@ def test_clients_that_move_only_when_told_see_no_error(bench: Bench, pause_secon
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients rest for far less than those may who are told; what holds them back takes longer."""
-    monkeypatch.setattr(drain_module, "RESTING_SECONDS", 3.0)
+    monkeypatch.setattr(drain_module, "RESTING_SECONDS", 6.0)
     monkeypatch.setattr(drain_module, "BUSY_AFTER_SECONDS", 60.0)
 
 
@@ -160,13 +160,14 @@ def test_clients_that_were_held_back_are_not_told_to_leave_as_soon_as_they_have_
     """As on a drained node, where the primary hands its role over while the pooler beside it stops."""
     held_back = threading.Event()
     with Loyal(bench, 0.35, count=24, elsewhere=bench.pooler_port) as clients:
-        draining = threading.Thread(target=drained, args=(bench, 20.0, held_back.is_set))
+        draining = threading.Thread(target=drained, args=(bench, 30.0, held_back.is_set))
         draining.start()
         time.sleep(1)
         moved = clients.moved
         held_back.set()
         assert bench.pause() == 200
-        time.sleep(2)
+        # With the switch, longer than those may rest who are told.
+        time.sleep(5)
         bench.switch()
         wait_until("the agent to open", lambda: not bench.is_paused())
         held_back.clear()
@@ -184,10 +185,10 @@ def test_clients_that_waited_for_the_database_are_not_told_as_soon_as_they_have_
 ) -> None:
     """As when commits wait for a replica."""
     with Loyal(bench, 0.35, elsewhere=bench.pooler_port) as clients:
-        draining = threading.Thread(target=drained, args=(bench, 12.0))
+        draining = threading.Thread(target=drained, args=(bench, 20.0))
         draining.start()
         time.sleep(1)
-        bench.primary.execute("BEGIN", "LOCK TABLE app.marks", "SELECT pg_sleep(4)", database=DATABASE)
+        bench.primary.execute("BEGIN", "LOCK TABLE app.marks", "SELECT pg_sleep(8)", database=DATABASE)
         time.sleep(1.5)
         assert clients.moved == 0
         draining.join()

@@ -25,6 +25,10 @@ ADDRESSES = {ordinal: f"127.0.0.{ordinal + 1}" for ordinal in range(3)}
 # Nobody is taken for dead because a busy machine answers late. Tests that wait for an election make it quick.
 DOWN_AFTER_MILLISECONDS = 10000
 QUICK_MILLISECONDS = 1000
+# A leap of time that a Sentinel takes for a clock that is wrong: it starts no failover for half a minute then. A busy
+# machine stalls that long; tests of that have Sentinel's own value.
+TILT_MILLISECONDS = 30000
+SENTINELS_TILT_MILLISECONDS = 2000
 # For an answer. Only who does not answer at all costs that much.
 ANSWER_SECONDS = 10.0
 
@@ -145,6 +149,7 @@ class Pods:
         """With what its file says."""
         folder = self._home / str(ordinal) / "sentinel"
         self._start("sentinel", ordinal, "redis-server", str(folder / "sentinel.conf"), "--sentinel")
+        self.distrust_clock_after(ordinal, TILT_MILLISECONDS)
 
     def sentinel(self, ordinal: int) -> redis.Redis:
         return redis.Redis(ADDRESSES[ordinal], self.sentinel_port, decode_responses=True, retry=AT_ONCE)
@@ -155,6 +160,10 @@ class Pods:
             self.sentinel(ordinal).execute_command(
                 "SENTINEL", "SET", NAME, "down-after-milliseconds", milliseconds
             )
+
+    def distrust_clock_after(self, ordinal: int, milliseconds: int) -> None:
+        """Have a Sentinel go into TILT after a leap of time, until it ends: its file does not keep that."""
+        self.sentinel(ordinal).execute_command("SENTINEL", "DEBUG", "TILT-TRIGGER", milliseconds)
 
     def is_complete(self, ordinal: int) -> bool:
         """Whether a Sentinel knows all others and all replicas, and hears from them."""

@@ -11,7 +11,7 @@ import pytest
 
 from images.redis.runnerhub_redis import hang, standing
 from images.redis.runnerhub_redis.resp import encode
-from tests.integration.redis.conftest import ADDRESSES, NAME, Pods, wait_until
+from tests.integration.redis.conftest import ADDRESSES, NAME, SENTINELS_TILT_MILLISECONDS, Pods, wait_until
 from tests.unit.redis.test_redis_pod_configuration import write_settings
 
 DOWN_AFTER_SECONDS = 5.0
@@ -98,6 +98,8 @@ def test_nobody_is_ended_while_the_sentinels_do_nothing(pods: Pods) -> None:
     """In TILT they answer, and start a failover when told to, which then rests for half a minute."""
     watch = watch_of(pods)
     sentinels = [pods.processes["sentinel", ordinal] for ordinal in (1, 2)]
+    for ordinal in (1, 2):
+        pods.distrust_clock_after(ordinal, SENTINELS_TILT_MILLISECONDS)
     for process in sentinels:
         process.send_signal(signal.SIGSTOP)
     time.sleep(3)

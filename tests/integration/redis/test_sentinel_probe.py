@@ -17,6 +17,7 @@ from tests.integration.redis.conftest import (
     ANSWER_SECONDS,
     NAME,
     QUICK_MILLISECONDS,
+    SENTINELS_TILT_MILLISECONDS,
     Pods,
     wait_until,
 )
@@ -40,6 +41,8 @@ def ask(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> Ask:
 def test_a_sentinel_that_stood_still_tells_that_it_does_nothing(pods: Pods, ask: Ask) -> None:
     assert can_fail_over(tuple(ask().values()), len(ADDRESSES))
     stopped = [pods.processes["sentinel", ordinal] for ordinal in (1, 2)]
+    for ordinal in (1, 2):
+        pods.distrust_clock_after(ordinal, SENTINELS_TILT_MILLISECONDS)
     for process in stopped:
         process.send_signal(signal.SIGSTOP)
     # More than two seconds between two looks at the clock are a leap of time.

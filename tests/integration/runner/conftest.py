@@ -60,7 +60,7 @@ async def process(module: str, log: Path, **environment: str) -> AsyncIterator[a
             await started.wait()
 
 
-async def until(what: str, check: Callable[[], Awaitable[Any]], seconds: float = 20) -> Any:
+async def until(what: str, check: Callable[[], Awaitable[Any]], seconds: float = 60) -> Any:
     """Poll for a state; a server that does not answer yet is no failure."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -109,7 +109,7 @@ class Hub:
     async def job(self, job_id: int) -> Any:
         return await self.call("GET", f"/api/jobs/{job_id}")
 
-    async def job_is(self, job_id: int, status: str, seconds: float = 20) -> Any:
+    async def job_is(self, job_id: int, status: str, seconds: float = 60) -> Any:
         async def check() -> Any:
             job = await self.job(job_id)
             return job if job.get("status") == status else None
@@ -170,7 +170,7 @@ class Runner:
         async with self._session.post(f"{self._url}/drain", headers=headers) as answer:
             return answer.status, await answer.json()
 
-    async def tells(self, seconds: float = 20, **wanted: object) -> None:
+    async def tells(self, seconds: float = 60, **wanted: object) -> None:
         async def check() -> bool:
             told = await self.told()
             return all(told[name] == value for name, value in wanted.items())
@@ -180,7 +180,7 @@ class Runner:
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
-    async def ends(self, seconds: float = 20) -> int:
+    async def ends(self, seconds: float = 60) -> int:
         async with asyncio.timeout(seconds):
             return await self.process.wait()
 
