@@ -1,7 +1,8 @@
-"""Patroni's leader lock on a real API server: who asks a member for the cluster does not help it to a lock.
+"""Patroni's leader lock on a real API server.
 
-With three members, of which the primary has given the lock back, two reach for it. The slower one is asked for GET
-/cluster between the moment when it saw the lock free and the moment when it takes it.
+Who asks a member for the cluster does not help it to a lock: with three members, of which the primary has given the
+lock back, two reach for it. The slower one is asked for GET /cluster between the moment when it saw the lock free and
+the moment when it takes it. And a member writes down when it renewed its lock.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from apiserver import ApiServer
@@ -18,8 +20,8 @@ from kindbed.paths import REPOSITORY
 
 LAUNCHER = REPOSITORY / "images" / "postgres" / "bin" / "patroni-daemon"
 # In a process of its own: Patroni changes the umask of whoever imports it.
-_RACE = """
-import json, runpy, sys, threading, time
+_MEMBERS = """
+import json, pathlib, runpy, sys, threading, time
 
 launcher = runpy.run_path(sys.argv[1])
 if sys.argv[3] == "apart":
@@ -32,8 +34,25 @@ def member(name):
         "name": name, "scope": "hub-postgres", "ttl": 20, "loop_wait": 2, "retry_timeout": 8,
         "kubernetes": {"namespace": sys.argv[2], "labels": {"a": "b"}, "context": None, "use_endpoints": False},
     })
-
-
+"""
+_RENEWALS = """
+file = pathlib.Path(sys.argv[3])
+launcher["tell_supervisor"](file)
+primary, other = member("primary"), member("other")
+primary.get_cluster()
+assert primary.attempt_to_acquire_leader()
+before = file.exists()
+began = time.monotonic()
+renewed = primary.update_leader(primary.get_cluster(), None)
+told, ended = float(file.read_text()), time.monotonic()
+file.unlink()
+refused = other.update_leader(other.get_cluster(), None)
+print(json.dumps({
+    "before": before, "renewed": renewed, "in between": began - 0.001 <= told <= ended,
+    "refused": refused, "then": file.exists(),
+}))
+"""
+_RACE = """
 def until(true):
     deadline = time.monotonic() + 20
     while not true():
@@ -62,10 +81,10 @@ print(json.dumps({"won": won, "asked": asked[-1], "stolen": stolen, "leader": le
 """
 
 
-def race(server: ApiServer, namespace: str, how: str) -> dict[str, Any]:
-    """The two candidates in one process; who has the lock in the end."""
+def result(server: ApiServer, namespace: str, program: str, argument: str) -> dict[str, Any]:
+    """What members in one process say of what they did."""
     done = subprocess.run(
-        [sys.executable, "-c", _RACE, str(LAUNCHER), namespace, how],
+        [sys.executable, "-c", _MEMBERS + program, str(LAUNCHER), namespace, argument],
         capture_output=True,
         text=True,
         timeout=60,
@@ -84,7 +103,7 @@ def race(server: ApiServer, namespace: str, how: str) -> dict[str, Any]:
 def test_a_member_that_is_asked_during_an_election_does_not_steal_the_lock(
     server: ApiServer, namespace: Kubectl
 ) -> None:
-    assert race(server, namespace.namespace, "apart") == {
+    assert result(server, namespace.namespace, _RACE, "apart") == {
         "won": True,
         "asked": "quick",
         "stolen": False,
@@ -94,4 +113,16 @@ def test_a_member_that_is_asked_during_an_election_does_not_steal_the_lock(
 
 def test_patroni_alone_still_needs_that(server: ApiServer, namespace: Kubectl) -> None:
     """When this fails, Patroni has mended it, and the launcher need not any more."""
-    assert race(server, namespace.namespace, "as it is")["stolen"] is True
+    assert result(server, namespace.namespace, _RACE, "as it is")["stolen"] is True
+
+
+def test_a_member_tells_when_it_renewed_its_lock_and_only_then(
+    server: ApiServer, namespace: Kubectl, tmp_path: Path
+) -> None:
+    assert result(server, namespace.namespace, _RENEWALS, str(tmp_path / "renewed")) == {
+        "before": False,
+        "renewed": True,
+        "in between": True,
+        "refused": False,
+        "then": False,
+    }

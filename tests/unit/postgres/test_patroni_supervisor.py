@@ -27,7 +27,8 @@ import pathlib, runpy, sys
 supervisor = runpy.run_path(sys.argv[1])
 sys.exit(supervisor["Supervisor"](
     [sys.executable, "-c", sys.argv[6], sys.argv[2], sys.argv[3]],
-    pathlib.Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5]),
+    pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[2], "lock-renewed"),
+    int(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5]),
 ).run())
 """
 # Each start is a line in `starts`; who was asked and has answered leaves a file. Answers as the REST API does, unless a
@@ -186,8 +187,38 @@ def test_a_primary_is_not_left_alone_with_a_patroni_that_does_not_answer(member)
     began = time.monotonic()
     code, output = member.end()
     assert code == 128 + signal.SIGKILL
-    assert "no answer within 1 s" in output
+    assert "no answer within 1.0 s" in output
     assert 0.9 < time.monotonic() - began < 8
+
+
+def test_a_patroni_that_starts_slowly_has_until_shortly_before_the_lock_ends(member):
+    member.start_server()
+    member.start(answer_seconds=1)
+    (member.folder / "mute").touch()
+    (member.folder / "lock-renewed").write_text(f"{time.monotonic() - 12:.3f}")
+    member.kill_patroni()
+    code, output = member.end()
+    assert code == 128 + signal.SIGKILL
+    # Six seconds less what has passed since the time was written.
+    given = float(output.partition("no answer within ")[2].partition(" s")[0])
+    assert 1 < given <= 6
+
+
+@pytest.mark.parametrize("renewed", ["", "often", "-100"])
+def test_a_lock_that_nobody_knows_of_gives_no_more_time(member, renewed):
+    member.start_server()
+    member.start(answer_seconds=1)
+    (member.folder / "mute").touch()
+    (member.folder / "lock-renewed").write_text(renewed)
+    member.kill_patroni()
+    _, output = member.end()
+    assert "no answer within 1.0 s" in output
+
+
+def test_what_an_earlier_container_left_of_its_lock_is_forgotten(member):
+    (member.folder / "lock-renewed").write_text("5")
+    member.start()
+    assert not (member.folder / "lock-renewed").exists()
 
 
 def test_nor_with_one_that_ends_at_once(member):
@@ -269,7 +300,7 @@ def test_the_volume_stays_in_use_while_patroni_is_started_anew(member, later):
 
 
 def test_a_file_system_without_locks_holds_nothing_up(tmp_path, monkeypatch, capsys):
-    supervisor = runpy.run_path(str(SUPERVISOR))["Supervisor"]([], tmp_path / "pgdata")
+    supervisor = runpy.run_path(str(SUPERVISOR))["Supervisor"]([], tmp_path / "pgdata", tmp_path / "none")
 
     def refuse(*_: int) -> None:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
