@@ -381,7 +381,8 @@ def test_what_vanished_before_a_410_is_noticed(
     assert of_ghost == []
     assert not [item for item in kubectl.items("deployment,service") if "ghost" in item["metadata"]["name"]]
     assert len([call for call in proxy.since(mark) if call.verb == "list" and call.status == 410]) == 3
-    assert max(seconds.values()) < 20
+    # Far less than the life of a watch, on a slow machine too.
+    assert max(seconds.values()) < 45
     kubectl("delete", "rhc", "--all")
 
 

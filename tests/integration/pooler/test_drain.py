@@ -163,11 +163,12 @@ def test_clients_that_were_held_back_are_not_told_to_leave_as_soon_as_they_have_
         draining = threading.Thread(target=drained, args=(bench, 30.0, held_back.is_set))
         draining.start()
         time.sleep(1)
-        moved = clients.moved
         held_back.set()
         assert bench.pause() == 200
         # With the switch, longer than those may rest who are told.
         time.sleep(5)
+        # With those who were told before.
+        moved = clients.moved
         bench.switch()
         wait_until("the agent to open", lambda: not bench.is_paused())
         held_back.clear()
