@@ -13,7 +13,11 @@ from psycopg.pq import ExecStatus
 from images.postgres.runnerhub_postgres.waits import end_vanished, read_peers
 from tests.integration.pooler.bench import SUPERUSER_PASSWORD, Bench, wait_until
 
-_WAITING = "SELECT query FROM pg_stat_activity WHERE wait_event = 'SyncRep' ORDER BY query_start"
+# The autovacuum's commits wait, too.
+_WAITING = (
+    "SELECT query FROM pg_stat_activity"
+    " WHERE wait_event = 'SyncRep' AND backend_type = 'client backend' ORDER BY query_start"
+)
 
 
 @pytest.fixture
