@@ -307,6 +307,16 @@ async def own_pid(connection):
     return (await (await connection.execute("SELECT pg_backend_pid() AS pid")).fetchone())["pid"]
 
 
+def sleeper(begun, seconds):
+    """A transaction that tells its connection, and takes so long."""
+
+    async def sleep(connection):
+        begun.append(await own_pid(connection))
+        await connection.execute("SELECT pg_sleep(%s)", [seconds])
+
+    return sleep
+
+
 async def until(begun):
     async with asyncio.timeout(20):
         while not begun:  # noqa: ASYNC110 - nothing tells it
@@ -323,11 +333,7 @@ async def test_who_waited_for_its_turn_has_the_whole_time_of_an_attempt(database
     """On a busy machine: else each would be cut off, and the logins anew would keep the machine busy."""
     database = Database(replace(database_settings, connections=2, attempt_timeout_seconds=7.0))
     begun = []
-
-    async def slow(connection):
-        begun.append(await own_pid(connection))
-        await connection.execute("SELECT pg_sleep(1.0)")
-
+    slow = sleeper(begun, 1.0)
     # The last two wait for longer than an attempt may take, and each takes far less.
     await asyncio.gather(*(database.run(slow) for _ in range(20)))
     assert len(begun) == 20
@@ -338,11 +344,7 @@ async def test_who_waited_for_its_turn_has_the_whole_time_of_an_attempt(database
 async def test_whose_turn_comes_too_late_is_not_begun(database_settings):
     database = Database(replace(database_settings, connections=1))
     begun = []
-
-    async def slow(connection):
-        begun.append(await own_pid(connection))
-        await connection.execute("SELECT pg_sleep(1.8)")
-
+    slow = sleeper(begun, 1.8)
     first = asyncio.create_task(database.run(slow))
     await until(begun)
     with pytest.raises(DatabaseUnavailableError):
@@ -390,11 +392,7 @@ async def test_what_is_given_up_is_brought_to_its_end_and_leaves_its_connection(
     """A load balancer that hangs up on a busy machine must not cost it a login too."""
     database = Database(replace(database_settings, connections=1))
     begun = []
-
-    async def slow(connection):
-        begun.append(await own_pid(connection))
-        await connection.execute("SELECT pg_sleep(0.5)")
-
+    slow = sleeper(begun, 0.5)
     before = await database.run(own_pid)
     task = asyncio.create_task(database.run(slow))
     await until(begun)
@@ -407,11 +405,7 @@ async def test_what_is_given_up_is_brought_to_its_end_and_leaves_its_connection(
 async def test_closing_ends_what_nobody_waits_for(database_settings):
     database = Database(replace(database_settings, connections=1))
     begun = []
-
-    async def hang(connection):
-        begun.append(await own_pid(connection))
-        await connection.execute("SELECT pg_sleep(60)")
-
+    hang = sleeper(begun, 60)
     task = asyncio.create_task(database.run(hang))
     await until(begun)
     await give_up(task)

@@ -215,6 +215,11 @@ def test_a_lock_that_nobody_knows_of_gives_no_more_time(member, renewed):
     assert "no answer within 1.0 s" in output
 
 
+def test_patroni_writes_its_renewals_where_the_supervisor_reads_them():
+    name = runpy.run_path(str(SUPERVISOR))["RENEWED"]
+    assert f'tell_supervisor(configuration / "{name}")' in SUPERVISOR.with_name("patroni-daemon").read_text()
+
+
 def test_what_an_earlier_container_left_of_its_lock_is_forgotten(member):
     (member.folder / "lock-renewed").write_text("5")
     member.start()
