@@ -37,9 +37,12 @@ AT_ONCE = Retry(NoBackoff(), 0)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 40) -> None:
-    """Poll for a state."""
+    """Poll for a state. A Sentinel that makes a server another's replica ends the connections of whoever asks it."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while True:
+        with contextlib.suppress(redis.ConnectionError):
+            if condition():
+                return
         assert time.monotonic() < deadline, f"waited {seconds} s"
         time.sleep(0.05)
 
