@@ -17,8 +17,10 @@ from .haproxy import ProxyError, ProxyGoneError
 from .log import log
 
 MAX_PAUSE_SECONDS = 15.0
-# How long running transactions may take to end; clients wait meanwhile.
-PATIENCE_SECONDS = 1.5
+# How long running transactions may take to end; clients wait meanwhile. Longer at the next try when they did not, as on
+# a node without idle CPU. With a switchover after it, the longest still leaves clients within five seconds.
+PATIENCE_SECONDS = (1.5, 2.0, 2.5)
+FORGOTTEN_SECONDS = 60.0
 LOOK_SECONDS = 0.1
 RETRY_SECONDS = 0.5
 
@@ -93,6 +95,8 @@ class Gate:
         self._pause: Pause | None = _LEFT_OVER
         self._closed = threading.Event()
         self._closed.set()
+        # Tries in a row that transactions outlasted, and when the last one ended.
+        self._outlasted, self._outlasted_at = 0, 0.0
 
     @property
     def is_closed(self) -> bool:
@@ -114,9 +118,11 @@ class Gate:
             self._pause = Pause(primary, now, now + min(seconds, MAX_PAUSE_SECONDS))
             self._closed.set()
             try:
-                self._pooler.pause(PATIENCE_SECONDS)
+                self._pooler.pause(self._patience(now))
             except ConsoleError as error:
                 self._open(str(error))
+                if isinstance(error, StillBusyError):
+                    self._outlasted, self._outlasted_at = self._outlasted + 1, self._clock()
                 raise RefusedError(_status(error), str(error)) from error
             log("paused", primary=primary, seconds=round(self._clock() - now, 3))
 
@@ -146,6 +152,11 @@ class Gate:
             pause = self._pause
             if pause is not None:
                 time.sleep(RETRY_SECONDS if self._is_over(pause) else LOOK_SECONDS)
+
+    def _patience(self, now: float) -> float:
+        if now - self._outlasted_at > FORGOTTEN_SECONDS:
+            self._outlasted = 0
+        return PATIENCE_SECONDS[min(self._outlasted, len(PATIENCE_SECONDS) - 1)]
 
     def _check(self, primary: str) -> None:
         if self._pause is not None:

@@ -114,7 +114,7 @@ EVENTS: Final[Mapping[EventReason, EventMeaning]] = {
     "SwitchoverPostponed": EventMeaning(
         "Warning",
         "Clients could not be held back for a switchover, or for a restart of a primary that nobody can take over "
-        "from, mostly because a transaction did not end within 1.5 seconds, so nothing was done.",
+        "from, mostly because a transaction did not end within 1.5 to 2.5 seconds, so nothing was done.",
         "The message; `kubectl runnerhub psql -- -c 'select pid, state, xact_start, query from pg_stat_activity order "
         "by xact_start'`.",
         "Nothing: it is tried again every 15 seconds, and after three tries it is done all the same. End the long "

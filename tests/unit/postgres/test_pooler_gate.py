@@ -20,6 +20,7 @@ class Surroundings:
     def __init__(self) -> None:
         self.now = 100.0
         self.is_paused = False
+        self.patience: list[float] = []
         self.pause_error: ConsoleError | None = None
         self.resume_error: ConsoleError | None = None
         self.primaries: tuple[str, ...] = (OLD,)
@@ -28,7 +29,8 @@ class Surroundings:
         self.proxy_error: ProxyError | None = None
         self.gate = Gate(self, self, lambda: self.now)
 
-    def pause(self, _patience_seconds: float) -> None:
+    def pause(self, patience_seconds: float) -> None:
+        self.patience.append(patience_seconds)
         self.is_paused = True
         if self.pause_error is not None:
             raise self.pause_error
@@ -65,6 +67,22 @@ def test_what_an_earlier_process_left_closed_is_opened_first() -> None:
     assert not around.is_paused
     around.gate.close(OLD, 5)
     assert around.is_paused
+
+
+def test_transactions_have_longer_at_the_next_try_when_they_did_not_end(around: Surroundings) -> None:
+    def refuse(error: ConsoleError) -> None:
+        around.pause_error = error
+        with pytest.raises(RefusedError):
+            around.gate.close(OLD, 5)
+        around.now += 15
+
+    refuse(ConsoleError("says something else"))
+    for _ in range(4):
+        refuse(StillBusyError("busy"))
+    assert around.patience == [1.5, 1.5, 2.0, 2.5, 2.5]
+    around.now += 60
+    refuse(StillBusyError("busy"))
+    assert around.patience[-1] == 1.5
 
 
 def test_a_pooler_that_starts_later_is_tried_until_it_answers() -> None:
