@@ -14,6 +14,8 @@ from .kubectl import wait_for
 LOG_DIRECTORY = "/var/log/runnerhub-client"
 CREDENTIALS_DIRECTORY = "/etc/runnerhub-client"
 PROBES = ("jobs", "rows", "queue")
+# How much longer the oracle waits than asked for while jobs are completed; `runnerhub_client.verify` has the number.
+LATE_SECONDS = 600.0
 
 
 def now() -> str:
@@ -208,7 +210,7 @@ class LoadClient:
             "--wait",
             str(int(wait_seconds)),
             *window,
-            timeout=wait_seconds + 120,
+            timeout=wait_seconds + LATE_SECONDS + 120,
         )
 
     def acknowledged(self, probe: str, since: str) -> int:

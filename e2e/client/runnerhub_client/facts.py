@@ -64,6 +64,15 @@ async def job_statuses(targets: Targets, identifiers: Iterable[str]) -> dict[str
     return {row[0]: row[1] for row in await _query(targets, query, sorted(identifiers))}
 
 
+async def jobs_ahead(targets: Targets, identifiers: Iterable[str]) -> int:
+    """How many jobs are on their way that were created no later than the last of these."""
+    query = (
+        "SELECT count(*) FROM jobs WHERE status IN ('pending', 'queued', 'running') AND created_at <= "
+        "(SELECT max(created_at) FROM jobs WHERE job_id = ANY(%(ids)s::bigint[]))"
+    )
+    return int((await _query(targets, query, sorted(identifiers)))[0][0])
+
+
 async def job_courses(targets: Targets, identifiers: Iterable[str]) -> list[Course]:
     """What became of each of these jobs that has a row."""
     query = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ POLL_SECONDS = 1.0
 WORKERS_SECONDS = 20.0
 # When no missing job was worked on for so long, none will be.
 STUCK_SECONDS = 30.0
+# How much longer than asked for is waited while there is progress: runners may have thousands of jobs before them.
+LATE_SECONDS = 600.0
 # By so much a job may be executed before its client hears that it was accepted.
 EARLIER_SECONDS = 60.0
 
@@ -110,12 +113,24 @@ async def wait_for_workers(
 async def wait_for_jobs(
     targets: Targets, jobs: Writes, *, wait_seconds: float, patience_seconds: float
 ) -> dict[str, str]:
-    """The status of all jobs, once all acknowledged ones have ended or the wait is over."""
+    """The status of all jobs, once all acknowledged ones have ended or the wait is over.
+
+    It is not over while jobs are completed that came before the last of these: a queue is worked off in its order.
+    """
     deadline = time.monotonic() + wait_seconds
     tried = jobs.acknowledged | jobs.unknown
+    fewest, since = math.inf, time.monotonic()
     while True:
         statuses = await facts.persistently(lambda: facts.job_statuses(targets, tried), patience_seconds)
-        if not oracle.unfinished(jobs, statuses) or time.monotonic() >= deadline:
+        if not oracle.unfinished(jobs, statuses):
+            return statuses
+        ahead = await facts.persistently(
+            lambda: facts.jobs_ahead(targets, jobs.acknowledged), patience_seconds
+        )
+        now = time.monotonic()
+        if ahead < fewest:
+            fewest, since = ahead, now
+        if now >= min(max(deadline, since + STUCK_SECONDS), deadline + LATE_SECONDS):
             return statuses
         await asyncio.sleep(POLL_SECONDS)
 

@@ -25,6 +25,8 @@ from .settings import ADMIN_USER, LOCAL
 
 CONNECT_SECONDS = 2
 RESUME_SECONDS = 2.0
+# From a request to hold clients back until PAUSE: a login at a busy primary takes a second, and nobody waits yet.
+PREPARE_SECONDS = 1.5
 # Longer than any of those who change a PgBouncer's settings for a moment may take.
 ALONE_SECONDS = 5.0
 # A login to the server takes a few milliseconds.
@@ -72,17 +74,17 @@ class Console:
         Raises StillBusyError when transactions go on for longer, GoneError when PgBouncer is not there, ConsoleError
         when it refuses or does not answer. In all cases clients may be held back until `resume`.
         """
-        deadline = time.monotonic() + patience_seconds
+        prepared = time.monotonic() + PREPARE_SECONDS
         try:
-            with self._alone(patience_seconds), closing(self._connect()) as connection:
+            with self._alone(PREPARE_SECONDS), closing(self._connect()) as connection:
                 self._spare = self._connect()
                 # Who is held back counts as resting since it asked, and would be told to leave as soon as it has its
                 # answer, perhaps when it asks for the next thing.
                 ask(connection, f"SET {_REST} = 0", RESUME_SECONDS)
-                with _without_logins(self._spare, deadline) as is_settled:
+                with _without_logins(self._spare, prepared) as is_settled:
                     if not is_settled:
                         raise ConsoleError("PgBouncer cannot log in to the primary")
-                    ask(connection, "PAUSE", deadline - time.monotonic())
+                    ask(connection, "PAUSE", patience_seconds)
         except TimeoutError as error:
             raise StillBusyError(f"transactions did not end within {patience_seconds:g} s") from error
         except NO_ANSWER as error:

@@ -17,7 +17,7 @@ from .log import log
 # How long running transactions may take to end; the pod of the replica waits meanwhile.
 PATIENCE_SECONDS = 2.0
 # A replica that was left and still runs then does not stop.
-AVOIDED_SECONDS = 31.0
+AVOIDED_SECONDS = 32.0
 # One that stops is seen to be down by then; one that is up has come back, so the next can be left for it.
 STOPPED_SECONDS = 5.0
 LOOK_SECONDS = 1.0

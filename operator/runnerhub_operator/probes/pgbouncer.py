@@ -24,8 +24,9 @@ HELD_BACK_SECONDS: Final = 8
 LONGEST_HELD_BACK_SECONDS: Final = 15
 # Nobody is held back yet, so waiting for one that is slow costs no client anything.
 HEALTH_DEADLINE_SECONDS: Final = 3.0
-# An agent gives running transactions 2.5 s to end at most, and then needs a moment to let everybody go on.
-PAUSE_DEADLINE_SECONDS: Final = 5.0
+# An agent prepares for 1.5 s at most, gives running transactions 2.5 s at most to end, and then needs a moment to let
+# everybody go on.
+PAUSE_DEADLINE_SECONDS: Final = 6.0
 RESUME_DEADLINE_SECONDS: Final = 3.0
 CHECKPOINT_DEADLINE_SECONDS: Final = 12.0
 # An agent gives running reads 2 s to end.

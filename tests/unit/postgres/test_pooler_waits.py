@@ -16,7 +16,7 @@ from runnerhub_operator.resources import postgres
 
 IMAGES = Path(__file__).parents[3] / "images"
 HOOK = SimpleNamespace(**runpy.run_path(str(IMAGES / "postgres" / "bin" / "postgres-prestop")))
-LONGEST_PATIENCE_SECONDS = gate.PATIENCE_SECONDS[-1]
+LONGEST_PAUSE_SECONDS = console.PREPARE_SECONDS + max(gate.PATIENCE_SECONDS)
 # There and back, and for the agent to look who is who.
 ON_THE_WAY_SECONDS = 1.0
 
@@ -24,7 +24,7 @@ ON_THE_WAY_SECONDS = 1.0
 def test_hook_and_operator_hold_clients_back_equally_long() -> None:
     assert HOOK.HELD_BACK_SECONDS == pgbouncer.HELD_BACK_SECONDS
     assert pgbouncer.HELD_BACK_SECONDS < pgbouncer.LONGEST_HELD_BACK_SECONDS == gate.MAX_PAUSE_SECONDS
-    assert max(gate.PATIENCE_SECONDS) == LONGEST_PATIENCE_SECONDS < HOOK.HELD_BACK_SECONDS
+    assert LONGEST_PAUSE_SECONDS < HOOK.HELD_BACK_SECONDS
 
 
 def test_the_hook_knows_the_answer_of_a_pooler_that_serves_nobody() -> None:
@@ -34,9 +34,9 @@ def test_the_hook_knows_the_answer_of_a_pooler_that_serves_nobody() -> None:
 
 def test_an_agent_answers_before_it_is_given_up() -> None:
     for given, taken in (
-        (HOOK.PAUSE_SECONDS, LONGEST_PATIENCE_SECONDS + ON_THE_WAY_SECONDS),
+        (HOOK.PAUSE_SECONDS, LONGEST_PAUSE_SECONDS + ON_THE_WAY_SECONDS),
         # Also the time to let everybody go on again.
-        (pgbouncer.PAUSE_DEADLINE_SECONDS, LONGEST_PATIENCE_SECONDS + console.RESUME_SECONDS),
+        (pgbouncer.PAUSE_DEADLINE_SECONDS, LONGEST_PAUSE_SECONDS + console.RESUME_SECONDS),
         (HOOK.RESUME_SECONDS, console.RESUME_SECONDS),
         (pgbouncer.RESUME_DEADLINE_SECONDS, console.RESUME_SECONDS + ON_THE_WAY_SECONDS),
         (HOOK.LEAVE_SECONDS, readers.PATIENCE_SECONDS + ON_THE_WAY_SECONDS),
