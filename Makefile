@@ -9,13 +9,13 @@ BIN := $(VENV)/bin
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Most of these tests wait most of the time, for servers and for Leases to end.
-SIDE_BY_SIDE := $(BIN)/python -m pytest -n 3 --dist loadfile
+SIDE_BY_SIDE := -n 3 --dist loadfile
 
-# Some of them hold real servers to real deadlines, which a busy machine may stall beyond. Those that fail side by side
-# (code 1; any other is no test's) are tried once more alone, and that counts. The log keeps their first failures.
-define side_by_side
-$(SIDE_BY_SIDE) $(1) || { [ $$? -eq 1 ] && \
-	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail 3 $(1); }
+# Tests hold real servers to real deadlines, which a busy machine may stall beyond. What fails (code 1; any other is no
+# test's, or a broken promise) is tried once more alone, and that counts. The log keeps the first failures.
+define twice_at_most
+$(BIN)/python -m pytest $(1) $(2) || { [ $$? -eq 1 ] && \
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail 3 $(2); }
 endef
 
 include e2e/kind/kind.mk
@@ -56,7 +56,7 @@ unit: venv ## Run the unit tests
 
 .PHONY: integration
 integration: venv tools servers ## Run the tests against real servers on loopback: kube-apiserver, Postgres, Redis, S3
-	$(call side_by_side,tests/integration)
+	$(call twice_at_most,$(SIDE_BY_SIDE),tests/integration)
 
 .PHONY: bench-scale
 bench-scale: venv tools ## Measure memory, time, CPU and API calls of the operator with 1 to 500 clusters (20 minutes or more)
@@ -147,8 +147,8 @@ release-check: check venv ## Build a release twice and compare; report in build/
 
 .PHONY: test
 test: check lint tools servers ## Run all that must pass before a change lands
-	$(call side_by_side,tests/unit e2e/kind/tests tests/integration)
-	$(BIN)/python -m pytest e2e/tests
+	$(call twice_at_most,$(SIDE_BY_SIDE),tests/unit e2e/kind/tests tests/integration)
+	$(call twice_at_most,,e2e/tests)
 
 .PHONY: demo
 demo: check venv ## Create a kind cluster and a RunnerHubCluster, break it on purpose, print what clients saw

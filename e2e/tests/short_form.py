@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Final
+
+import pytest
 
 from e2e.faults import mend
 from e2e.faults.arena import A
@@ -17,6 +20,8 @@ RESULTS: dict[str, list[dict[str, Any]]] = {}
 
 # A gap may be so many times its target before a test fails: one run on a slow and busy machine tells no percentile.
 SLOW_MACHINE: Final = 5.0
+# The exit code of a run that found a promise broken: none of pytest's, so that `make test` tries nothing once more.
+EXIT_BROKEN: Final = 10
 
 
 def try_once(arena: A, fault: Fault[A], *, longest_gap_seconds: float) -> None:
@@ -36,9 +41,23 @@ def _run(arena: A, fault: Fault[A]) -> RunResult:
     results = RESULTS.setdefault(arena.COMPONENT, [])
     results.append(asdict(result))
     report.write(f"e2e-{arena.COMPONENT}-faults", results)
+    keeps_its_promises(asdict(result))
     if result.problem is not None:
         mend.mend(arena.bed)
     return result
+
+
+def keeps_its_promises(found: Mapping[str, Any]) -> None:
+    """End all tests when an acknowledged write is lost or changed, or two led at once: nothing excuses that.
+
+    `found`: a run as its report has it, or a verdict of the oracle.
+    """
+    kinds = ("lost", "partial", "phantoms", *(() if found.get("at_least_once") else ("duplicates",)))
+    told = {kind: found[kind] for kind in kinds if found.get(kind)}
+    if found.get("figures", {}).get("leader", {}).get("two_leaders"):
+        told["two leaders"] = found["figures"]["leader"]["told"]
+    if told:
+        pytest.exit(f"a promise is broken: {told}; {json.dumps(found)}", returncode=EXIT_BROKEN)
 
 
 def shortcomings(fault: Fault[Any], result: RunResult, longest_gap_seconds: float) -> Iterator[str]:

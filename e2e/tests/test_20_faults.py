@@ -14,6 +14,7 @@ from e2e.lab.bed import Bed
 from e2e.lab.faults import FaultResult, strike
 from e2e.lab.hub import Hub
 from e2e.lab.load import LoadClient
+from e2e.tests.short_form import keeps_its_promises
 
 # Longest acceptable gap in seconds between two acknowledged writes: the p95 target of the design, with room for a
 # slow machine. The figures themselves are measured over many runs by the fault suites, not here.
@@ -39,7 +40,7 @@ def struck(
         result = strike(hub, load, fault, component, do)
         RESULTS.append(result.as_report())
         report.write("e2e-faults", RESULTS)
-        assert result.lost == 0
+        keeps_its_promises(result.as_report())
         assert result.acknowledged > 0
         if result.gap_seconds <= limit_seconds:
             break

@@ -1,6 +1,6 @@
 """How the tests on kind judge a single run."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -71,8 +71,6 @@ def test_planned_changes_may_cost_no_error(suite, name):
         ([{"gap_seconds": 20.1}, {}], True),
         ([{"errors": 1}, {}], True),
         ([{"gap_seconds": 20.1}, {"gap_seconds": 20.1}], False),
-        ([{"errors": 1}, {"lost": 1}], False),
-        ([{"gap_seconds": 20.1, "lost": 1}], False),
         ([{"problem": "stuck"}], False),
     ],
 )
@@ -94,3 +92,23 @@ def test_only_a_run_that_was_slow_and_kept_its_promises_is_tried_once_more(monke
         with pytest.raises(AssertionError):
             judge()
     assert left == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lost": 1},
+        {"partial": 1, "problem": "stuck"},
+        {"phantoms": 1, "gap_seconds": 20.1},
+        {"duplicates": 1},
+        {"figures": {"leader": {"two_leaders": 1, "told": ["a and b"]}}},
+    ],
+)
+def test_a_broken_promise_ends_all_tests_by_a_code_of_its_own(changes):
+    with pytest.raises(pytest.exit.Exception) as caught:
+        short_form.keeps_its_promises(asdict(replace(GOOD, **changes)))
+    assert caught.value.returncode not in {None, *map(int, pytest.ExitCode)}
+
+
+def test_jobs_may_be_executed_twice():
+    short_form.keeps_its_promises(asdict(replace(GOOD, duplicates=1, at_least_once=True)))
