@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from .database import describe
+from .logs import describe
 
 log = logging.getLogger(__name__)
 

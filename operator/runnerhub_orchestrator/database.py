@@ -32,6 +32,7 @@ from psycopg.rows import DictRow, dict_row
 from runnerhub_passwords import PasswordFile
 
 from .errors import DatabaseUnavailableError, NotReplicatedError
+from .logs import AnswersLog
 from .settings import DatabaseSettings
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class Database:
         self._logins = 0
         # Set, and replaced, when a connection was given back or a login has ended.
         self._changed = asyncio.Event()
-        self._available: bool | None = None
+        self._told = AnswersLog(log, "database")
         self._passwords = PasswordFile(settings.password_file)
 
     async def run(self, work: Work[T], *, deadline_seconds: float | None = None) -> T:
@@ -127,14 +128,14 @@ class Database:
             except Exception as error:
                 if not is_retryable(error):
                     raise
-                self._note(available=False, error=error)
+                self._told.failed(error)
                 pause = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not cryptography
                 if time.monotonic() + pause >= deadline:
                     raise DatabaseUnavailableError(f"no answer within {patience:g} s") from error
                 await asyncio.sleep(pause)
                 backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
             else:
-                self._note(available=True)
+                self._told.answered()
                 return result
 
     async def close(self) -> None:
@@ -306,20 +307,6 @@ class Database:
         # What broke one connection has most likely broken the idle ones too: do not try them one by one.
         await session.connection.close()
         await self._close_idle(suspects_until)
-
-    def _note(self, *, available: bool, error: BaseException | None = None) -> None:
-        if available != self._available:
-            if available:
-                log.info("database answers")
-            else:
-                log.warning("database does not answer", extra={"error": describe(error)})
-        self._available = available
-
-
-def describe(error: BaseException | None) -> str:
-    """The error's type and first line; connection strings never appear in psycopg's first lines."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
 async def fetch_one(connection: Connection, query: Any, parameters: dict[str, Any]) -> DictRow | None:

@@ -17,10 +17,11 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from .background import Background
-from .database import Connection, Database, describe, fetch_one
+from .database import Connection, Database, fetch_one
 from .errors import OrchestratorError
 from .job_queue import JobQueue
 from .jobs import JobRepository
+from .logs import describe
 from .metrics import Metrics
 
 log = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from .errors import EntryGoneError, QueueUnavailableError
 from .jobs import Job
+from .logs import AnswersLog
 from .redis_link import RedisLink
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,6 @@ ATTEMPTS = 3
 KEEP_FINISHED = 1000
 # BullMQ fails a job that stalled too often; here the row counts the attempts, so its limit must never bite.
 STALLED_LIMIT = 1_000_000
-# A master without replicas refuses writes and answers reads: it is well again when no write failed lately.
-CALM_SECONDS = 2.0
 # Jobs that met only runners that cannot take them are delayed, and found by their labels when one comes that can:
 # <...>:jobs:<labels> has those that ask for these labels, by age, and <...>:labels:<label> such lists of labels.
 PARKED = "runnerhub:parked"
@@ -97,8 +96,7 @@ class JobQueue:
             None,
             {**options, "autorun": False, "lockDuration": self._lock_milliseconds},
         )
-        self._available: bool | None = None
-        self._failed_at = -CALM_SECONDS
+        self._told = AnswersLog(log, "queue")
 
     async def add(self, job: Job) -> None:
         """Put a job into the queue; nothing happens when it is there already."""
@@ -312,27 +310,14 @@ class JobQueue:
                 result = await operation
         except (RedisError, OSError, TimeoutError) as error:
             # Includes answers such as READONLY, NOREPLICAS and LOADING: all of them pass.
-            self._note(available=False, error=error)
+            self._told.failed(error)
             raise QueueUnavailableError(f"{type(error).__name__}: {error}") from error
         except TypeError as error:
             if not str(error).startswith(_GONE):
                 raise
             raise EntryGoneError(str(error)) from error
-        self._note(available=True)
+        self._told.answered()
         return result
-
-    def _note(self, *, available: bool, error: BaseException | None = None) -> None:
-        now = time.monotonic()
-        if not available:
-            self._failed_at = now
-        elif now - self._failed_at < CALM_SECONDS:
-            return
-        if available != self._available:
-            if available:
-                log.info("queue answers")
-            else:
-                log.warning("queue does not answer", extra={"error": f"{type(error).__name__}: {error}"})
-        self._available = available
 
 
 def _where(label: str) -> str:

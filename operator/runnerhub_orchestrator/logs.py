@@ -4,11 +4,45 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
+import time
 from datetime import UTC, datetime
 
+# What failed lately is not well again: a Redis master without replicas refuses writes and answers reads, and a database
+# that has too much to do answers some in time and others not.
+CALM_SECONDS = 2.0
 # What every LogRecord has anyway; the rest of its attributes came in by extra= and is what the line tells.
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class AnswersLog:
+    """Tells once that something does not answer, and once that it does again."""
+
+    def __init__(self, log: logging.Logger, what: str) -> None:
+        self._log = log
+        self._what = what
+        self._answers: bool | None = None
+        self._failed_at = -math.inf
+
+    def answered(self) -> None:
+        """A try succeeded; it counts when none failed for a while."""
+        if not self._answers and time.monotonic() - self._failed_at >= CALM_SECONDS:
+            self._log.info("%s answers", self._what)
+            self._answers = True
+
+    def failed(self, error: BaseException | None) -> None:
+        """A try failed because it is out of reach."""
+        self._failed_at = time.monotonic()
+        if self._answers is not False:
+            self._log.warning("%s does not answer", self._what, extra={"error": describe(error)})
+            self._answers = False
+
+
+def describe(error: BaseException | None) -> str:
+    """The error's type and first line; connection strings never appear in psycopg's first lines."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
 class JsonFormatter(logging.Formatter):

@@ -27,8 +27,9 @@ from sqlalchemy.exc import DBAPIError
 from runnerhub_passwords import PasswordFile
 
 from . import logs
-from .database import describe, is_retryable
+from .database import is_retryable
 from .errors import SettingsError
+from .logs import describe
 from .settings import DatabaseSettings, Settings
 
 log = logging.getLogger(__package__)

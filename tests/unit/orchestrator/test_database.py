@@ -7,7 +7,6 @@ import pytest
 from runnerhub_orchestrator.database import (
     LOGINS_AT_ONCE,
     Database,
-    describe,
     is_retryable,
     leaves_connection_usable,
 )
@@ -84,11 +83,6 @@ def test_a_broken_constraint_and_a_slow_statement_cost_no_connection():
     assert leaves_connection_usable(psycopg.errors.QueryCanceled())
     assert is_retryable(psycopg.errors.QueryCanceled())
     assert leaves_connection_usable(None)
-
-
-def test_an_error_is_told_in_one_line():
-    assert describe(psycopg.OperationalError("one\ntwo")) == "OperationalError: one"
-    assert describe(TimeoutError()) == "TimeoutError"
 
 
 async def test_a_new_password_and_the_one_before_are_tried(tmp_path, monkeypatch):
