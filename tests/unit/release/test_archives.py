@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -58,12 +59,12 @@ def write_image(path: Path, layers: list[dict[str, bytes]], user: str = "1001", 
     packed = []
     for files in layers:
         raw = io.BytesIO()
-        with tarfile.open(fileobj=raw, mode="w:gz") as layer:
+        with tarfile.open(fileobj=raw, mode="w") as layer:
             for name, content in files.items():
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 layer.addfile(member, io.BytesIO(content))
-        packed.append({"digest": put(raw.getvalue())})
+        packed.append({"digest": put(gzip.compress(raw.getvalue(), mtime=0))})
     config = put(json.dumps({"config": {"User": user}}).encode())
     manifest = put(json.dumps({"config": {"digest": config}, "layers": packed}).encode())
     index = json.dumps({"manifests": [{"digest": manifest}]}).encode()
