@@ -110,5 +110,17 @@ def test_a_broken_promise_ends_all_tests_by_a_code_of_its_own(changes):
     assert caught.value.returncode not in {None, *map(int, pytest.ExitCode)}
 
 
+@pytest.mark.parametrize("runs", [[{"errors": 1}, {"lost": 1}], [{"gap_seconds": 20.1, "lost": 1}]])
+def test_a_run_that_lost_something_is_never_tried_once_more(monkeypatch, runs):
+    left = [replace(GOOD, **changes) for changes in runs]
+    monkeypatch.setattr(short_form, "run_once", lambda *_: left.pop(0))
+    monkeypatch.setattr(short_form, "RESULTS", {})
+    monkeypatch.setattr(short_form.report, "write", lambda *_: None)
+    target = Target(8.0, 8.0, errors_allowed=False)
+    with pytest.raises(pytest.exit.Exception, match="lost"):
+        short_form.try_once(SimpleNamespace(COMPONENT="any"), fault(target), longest_gap_seconds=20.0)
+    assert left == []
+
+
 def test_jobs_may_be_executed_twice():
     short_form.keeps_its_promises(asdict(replace(GOOD, duplicates=1, at_least_once=True)))
