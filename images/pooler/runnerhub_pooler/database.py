@@ -28,7 +28,12 @@ class Database:
 
     def is_writable(self, server: Server) -> bool:
         """Whether a server's promotion is complete. Raises psycopg.Error when it does not tell."""
-        return self._ask(server, "SELECT NOT pg_catalog.pg_is_in_recovery()", ANSWER_SECONDS) == "t"
+        with closing(self.connect(server)) as connection:
+            return self.is_writable_by(connection)
+
+    def is_writable_by(self, connection: psycopg.Connection) -> bool:
+        """The same, by a connection that stays open. Raises psycopg.Error, and then it is of no more use."""
+        return _value(connection, "SELECT NOT pg_catalog.pg_is_in_recovery()", ANSWER_SECONDS) == "t"
 
     def checkpoint(self, servers: Iterable[Server]) -> None:
         """Make the primary write what it has in memory, so that it stops sooner. Raises psycopg.Error."""
@@ -53,23 +58,22 @@ class Database:
         if primary is None:
             return False
         try:
-            self._connect(primary, ANSWER_SECONDS, user, password).close()
+            self.connect(primary, ANSWER_SECONDS, user, password).close()
         except psycopg.Error:
             return False
         return True
 
-    def _ask(self, server: Server, command: str, seconds: float) -> str:
-        """The one value that a member answers, "" when there is none. Raises psycopg.Error, also without an answer."""
-        with closing(self._connect(server, seconds)) as connection:
-            try:
-                rows = ask(connection, command, seconds + MARGIN_SECONDS)
-            except (OSError, ConsoleError) as error:
-                raise psycopg.OperationalError(f"{server.name}: {error}") from error
-        return next((value for row in rows for value in row.values()), "")
-
-    def _connect(
-        self, server: Server, seconds: float, user: str = MONITORING_USER, password: str | None = None
+    def connect(
+        self,
+        server: Server,
+        seconds: float = ANSWER_SECONDS,
+        user: str = MONITORING_USER,
+        password: str | None = None,
     ) -> psycopg.Connection:
+        """Log in; a statement may take so many seconds. Without a password the monitoring role's counts.
+
+        Raises psycopg.Error.
+        """
         return psycopg.connect(
             host=server.address,
             port=server.port,
@@ -82,3 +86,16 @@ class Database:
             application_name="pooler-agent",
             autocommit=True,
         )
+
+    def _ask(self, server: Server, command: str, seconds: float) -> str:
+        with closing(self.connect(server, seconds)) as connection:
+            return _value(connection, command, seconds)
+
+
+def _value(connection: psycopg.Connection, command: str, seconds: float) -> str:
+    """The one value that a member answers, "" when there is none. Raises psycopg.Error, also without an answer."""
+    try:
+        rows = ask(connection, command, seconds + MARGIN_SECONDS)
+    except (OSError, ConsoleError) as error:
+        raise psycopg.OperationalError(f"{connection.info.host}: {error}") from error
+    return next((value for row in rows for value in row.values()), "")

@@ -21,7 +21,7 @@ MAX_PAUSE_SECONDS = 15.0
 # a node without idle CPU. With a switchover after it, the longest still leaves clients within five seconds.
 PATIENCE_SECONDS = (1.5, 2.0, 2.5)
 FORGOTTEN_SECONDS = 60.0
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.05
 RETRY_SECONDS = 0.5
 
 # Statuses of HTTP: there is somebody who cannot be held back; there is nobody who would have to be; not known.
@@ -57,6 +57,9 @@ class Lookout(Protocol):
 
     def serves(self, member: str) -> bool:
         """Whether a member is the primary and takes writes. Raises ProxyError."""
+
+    def rest(self) -> None:
+        """Nobody looks for another primary for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +151,10 @@ class Gate:
         """Look again and again while closed; never ends."""
         while True:
             self._closed.wait()
-            self.tick()
-            pause = self._pause
-            if pause is not None:
+            while (pause := self._pause) is not None:
+                self.tick()
                 time.sleep(RETRY_SECONDS if self._is_over(pause) else LOOK_SECONDS)
+            self._lookout.rest()
 
     def _patience(self, now: float) -> float:
         if now - self._outlasted_at > FORGOTTEN_SECONDS:

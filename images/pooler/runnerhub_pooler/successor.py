@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 
 import psycopg
@@ -13,7 +15,11 @@ from .database import Database
 from .haproxy import Proxy, ProxyError, Server
 
 PATRONI_SECONDS = 0.5
+# One that does not answer keeps nobody from looking at the others again.
+PATIENCE_SECONDS = 0.5
 LOOK_SECONDS = 0.25
+
+Address = tuple[str, int]
 
 
 class Scout:
@@ -22,6 +28,7 @@ class Scout:
     def __init__(self, database: Database, proxy: Proxy) -> None:
         self._database = database
         self._proxy = proxy
+        self._witnesses = Witnesses(database)
 
     def running(self) -> tuple[str, ...]:
         """Members that HAProxy takes for the primary now. Raises ProxyError."""
@@ -35,7 +42,8 @@ class Scout:
         """The new primary once connections made now reach it and only it; None while there is none."""
         try:
             servers = self._proxy.servers()
-            found = self._serving([item for item in servers if item.name != leaving and item.is_known])
+            others = [item for item in servers if item.name != leaving and item.is_known]
+            found = _first(others, lambda server: self._witnesses.is_writable(server) and _leads(server))
             if found is None:
                 return None
             for server in servers:
@@ -45,6 +53,10 @@ class Scout:
         except ProxyError:
             return None
 
+    def rest(self) -> None:
+        """Give back what was kept to look for a successor."""
+        self._witnesses.dismiss()
+
     def settle(self) -> None:
         """Leave one server where HAProxy takes several for the primary.
 
@@ -53,7 +65,7 @@ class Scout:
         """
         try:
             up = [server for server in self._proxy.servers() if server.is_up]
-            found = self._serving(up) if len(up) > 1 else None
+            found = _first(up, self._serves) if len(up) > 1 else None
             for server in up if found is not None else ():
                 if server != found:
                     self._proxy.mark(server.name, "down")
@@ -67,17 +79,6 @@ class Scout:
             self.settle()
             time.sleep(LOOK_SECONDS)
 
-    def _serving(self, servers: Sequence[Server]) -> Server | None:
-        """The one that serves; all are asked at once, as those that are not there may not even refuse."""
-        if not servers:
-            return None
-        pool = ThreadPoolExecutor(len(servers))
-        try:
-            asked = {pool.submit(self._serves, server): server for server in servers}
-            return next((asked[answer] for answer in as_completed(asked) if answer.result()), None)
-        finally:
-            pool.shutdown(wait=False)
-
     def _serves(self, server: Server) -> bool:
         """Whether a member is the primary and takes writes.
 
@@ -89,6 +90,69 @@ class Scout:
             return self._database.is_writable(server)
         except psycopg.Error:
             return False
+
+
+class Witnesses:
+    """Connections to members whose promotion is waited for, kept from one question to the next.
+
+    A login costs a busy machine more than a hundred such questions, and clients wait meanwhile. One that was made to a
+    replica lives through its promotion. Safe for several threads.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._kept: dict[Address, psycopg.Connection] = {}
+        self._asked: set[Address] = set()
+        self._lock = threading.Lock()
+        self._are_needed = False
+
+    def is_writable(self, server: Server) -> bool:
+        """Whether a member's promotion is complete; no when it does not tell, or still owes an answer."""
+        address = (server.address, server.port)
+        with self._lock:
+            if address in self._asked:
+                return False
+            self._asked.add(address)
+            self._are_needed = True
+            connection = self._kept.pop(address, None)
+        answer = False
+        try:
+            if connection is None:
+                connection = self._database.connect(server)
+            answer = self._database.is_writable_by(connection)
+        except psycopg.Error:
+            if connection is not None:
+                connection.close()
+                connection = None
+        with self._lock:
+            self._asked.remove(address)
+            if connection is not None and self._are_needed:
+                self._kept[address], connection = connection, None
+        if connection is not None:
+            connection.close()
+        return answer
+
+    def dismiss(self) -> None:
+        """End all that are kept, and those that are in use when they have their answer."""
+        with self._lock:
+            self._are_needed = False
+            kept, self._kept = self._kept, {}
+        for connection in kept.values():
+            connection.close()
+
+
+def _first(servers: Sequence[Server], is_it: Callable[[Server], bool]) -> Server | None:
+    """The first of which it is true; all are asked at once, as those that are not there may not even refuse."""
+    if not servers:
+        return None
+    pool = ThreadPoolExecutor(len(servers))
+    try:
+        asked = {pool.submit(is_it, server): server for server in servers}
+        with suppress(TimeoutError):
+            return next((asked[one] for one in as_completed(asked, PATIENCE_SECONDS) if one.result()), None)
+        return None
+    finally:
+        pool.shutdown(wait=False)
 
 
 def _leads(server: Server) -> bool:

@@ -453,7 +453,8 @@ def _agent_container(context: BuildContext) -> Manifest:
             },
         ],
         "ports": [{"name": "agent", "containerPort": names.PORT_POOLER_AGENT, "protocol": "TCP"}],
-        "resources": resource_requirements(ResourceRequirements(), cpu="10m", memory="48Mi"),
+        # The same share of a busy node's CPU as the programs that it pauses: clients wait for it.
+        "resources": resource_requirements(ResourceRequirements(), cpu="50m", memory="48Mi"),
         "securityContext": container_security_context(),
         "livenessProbe": _health_probe(port="agent", period=10, failures=3),
         # A PgBouncer or a HAProxy that hangs still has connections made to it, by the kernel.

@@ -123,6 +123,20 @@ def test_a_long_transaction_ends_the_pause_and_not_the_other_way_round(
     assert writers.errors == []
 
 
+def test_whoever_may_take_over_is_asked_by_one_login_that_ends_with_the_pause(bench: Bench) -> None:
+    def logins() -> set[int]:
+        agent = "SELECT pid FROM pg_catalog.pg_stat_activity WHERE application_name = 'pooler-agent'"
+        return {pid for (pid,) in bench.replica.execute(agent)}
+
+    assert bench.pause(seconds=15) == 200
+    wait_until("the agent to have logged in", lambda: len(logins()) == 1)
+    (first,) = logins()
+    time.sleep(1)
+    assert logins() == {first}
+    assert bench.call("/resume") == 200
+    wait_until("the login to end", lambda: not logins(), LOOK_SECONDS)
+
+
 def test_a_pause_ends_by_itself_when_nobody_takes_over(bench: Bench) -> None:
     with Writers(bench) as writers:
         assert bench.pause(seconds=5) == 200

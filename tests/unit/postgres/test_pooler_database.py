@@ -6,6 +6,8 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -15,12 +17,14 @@ from images.pooler.runnerhub_pooler.credentials import Credentials, Passwords
 from images.pooler.runnerhub_pooler.database import Database
 from images.pooler.runnerhub_pooler.haproxy import Server
 from images.pooler.runnerhub_pooler.settings import Settings
+from images.pooler.runnerhub_pooler.successor import Witnesses
 
 SSL_REQUEST = 80877103
 
 
-def let_in_and_freeze(listener: socket.socket, frozen: threading.Event) -> None:
+def let_in_and_freeze(listener: socket.socket, reached: threading.Event, over: threading.Event) -> None:
     link, _ = listener.accept()
+    reached.set()
     with link:
         while True:
             (length,) = struct.unpack("!i", link.recv(4))
@@ -30,21 +34,47 @@ def let_in_and_freeze(listener: socket.socket, frozen: threading.Event) -> None:
             link.sendall(b"N")
         # It lets in without a password, and is ready.
         link.sendall(b"R" + struct.pack("!ii", 8, 0) + b"Z" + struct.pack("!i", 5) + b"I")
-        frozen.wait(30)
+        over.wait(30)
+
+
+@pytest.fixture
+def database() -> Database:
+    """Members whose port is found out later, and which let in without a password."""
+    settings = Settings(1, 5432, 5433, 2, "hub", Path("/none"), ())
+    return Database(settings, Credentials(Passwords("app", "monitoring", "admin")))
+
+
+@pytest.fixture
+def frozen() -> Iterator[tuple[Server, threading.Event]]:
+    """A member that freezes after one login, and whether that was begun."""
+    reached, over = threading.Event(), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=let_in_and_freeze, args=(listener, reached, over), daemon=True)
+        thread.start()
+        yield Server("hub-postgres-0", "127.0.0.1", listener.getsockname()[1], 8008, is_up=True), reached
+        over.set()
+        thread.join(20)
 
 
 @pytest.mark.parametrize("question", ["writes", "room"])
-def test_one_that_freezes_after_the_login_is_waited_for_shortly(question: str) -> None:
-    settings = Settings(1, 5432, 5433, 2, "hub", Path("/none"), ())
-    database = Database(settings, Credentials(Passwords("app", "monitoring", "admin")))
-    over = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server("hub-postgres-0", "127.0.0.1", listener.getsockname()[1], 8008, is_up=True)
-        thread = threading.Thread(target=let_in_and_freeze, args=(listener, over), daemon=True)
-        thread.start()
-        started = time.monotonic()
-        with pytest.raises(psycopg.Error, match="no answer within"):
-            database.is_writable(server) if question == "writes" else database.room([server])
-        assert time.monotonic() - started < 10
-        over.set()
-        thread.join(20)
+def test_one_that_freezes_after_the_login_is_waited_for_shortly(
+    question: str, database: Database, frozen: tuple[Server, threading.Event]
+) -> None:
+    server, _ = frozen
+    started = time.monotonic()
+    with pytest.raises(psycopg.Error, match="no answer within"):
+        database.is_writable(server) if question == "writes" else database.room([server])
+    assert time.monotonic() - started < 10
+
+
+def test_one_that_still_owes_an_answer_is_not_asked_again_meanwhile(
+    database: Database, frozen: tuple[Server, threading.Event]
+) -> None:
+    server, reached = frozen
+    witnesses = Witnesses(database)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(witnesses.is_writable, server)
+        assert reached.wait(10)
+        assert not witnesses.is_writable(server)
+        assert not first.done()
+        assert not first.result(10)

@@ -26,6 +26,7 @@ class Surroundings:
         self.primaries: tuple[str, ...] = (OLD,)
         self.next: str | None = None
         self.takes_writes = True
+        self.rested = 0
         self.proxy_error: ProxyError | None = None
         self.gate = Gate(self, self, lambda: self.now)
 
@@ -50,6 +51,9 @@ class Surroundings:
 
     def serves(self, member: str) -> bool:
         return member in self.running() and self.takes_writes
+
+    def rest(self) -> None:
+        self.rested += 1
 
 
 @pytest.fixture
