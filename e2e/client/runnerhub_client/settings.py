@@ -83,8 +83,8 @@ class Load:
     """How much to do. A rate is per second, 0 switches the probe off.
 
     `connections`: how many each database probe keeps and uses in turn. While tries hang it opens more, up to
-    `most_connections`; 0 means enough for every try of a timeout to hang. `leaders`: the host name whose addresses are
-    asked whether they lead, "" for none.
+    `most_connections`, and keeps them until they were not needed for a while; 0 means enough for every try of a
+    timeout to hang. `leaders`: the host name whose addresses are asked whether they lead, "" for none.
     """
 
     jobs_rate: float = 4.0

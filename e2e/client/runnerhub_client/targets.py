@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 import time
@@ -30,6 +31,8 @@ TOKEN_SECONDS = 600.0
 # How often to try while a new password comes into effect.
 RETRY_SECONDS = 0.1
 SENTINEL_TIMEOUT_SECONDS = 0.5
+# How long connections that were needed while others hung are held open after that.
+CROWDED_SECONDS = 10.0
 # The warning with which Postgres answers a COMMIT whose wait for the synchronous standby was cut short.
 UNREPLICATED_WARNING = "canceling wait for synchronous replication"
 
@@ -146,7 +149,8 @@ def _was_told_to_leave(connection: psycopg.AsyncConnection[Any]) -> bool:
 class Postgres:
     """A few connections to the pooler, taken in turn and given back; a bad one is thrown away.
 
-    `keep` are held open; those that are opened beyond, while others hang, are closed when they are given back.
+    `keep` are held open; those that are opened beyond, while others hang, are closed when they have not been needed
+    for a while, as pools of connections do: a login costs both sides more than many statements.
     `password_file`: has the password of the moment; without one that of the URL counts.
     """
 
@@ -164,6 +168,8 @@ class Postgres:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._idle: deque[psycopg.AsyncConnection[Any]] = deque()
         self._taken = 0
+        # When more than are held open were in use last, by the monotonic clock.
+        self._crowded_at = -math.inf
         self._warned: set[int] = set()
 
     async def take(self) -> psycopg.AsyncConnection[Any]:
@@ -173,11 +179,14 @@ class Postgres:
         while self._idle and len(self._idle) + self._taken >= self._keep:
             connection = self._idle.popleft()
             if not connection.closed and not _was_told_to_leave(connection):
-                self._taken += 1
-                return connection
+                return self._taking(connection)
             await self._discard(connection)
-        connection = await self._connect()
+        return self._taking(await self._connect())
+
+    def _taking(self, connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncConnection[Any]:
         self._taken += 1
+        if self._taken > self._keep:
+            self._crowded_at = time.monotonic()
         return connection
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
@@ -246,7 +255,8 @@ class Postgres:
     async def give_back(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Let the next try have the connection."""
         self._taken -= 1
-        if connection.closed or len(self._idle) + self._taken >= self._keep:
+        is_needed = time.monotonic() - self._crowded_at < CROWDED_SECONDS
+        if connection.closed or (len(self._idle) + self._taken >= self._keep and not is_needed):
             await self._discard(connection)
         else:
             self._idle.append(connection)

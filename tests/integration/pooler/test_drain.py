@@ -23,6 +23,7 @@ from images.pooler.runnerhub_pooler import console as console_module
 from images.pooler.runnerhub_pooler import drain as drain_module
 from images.pooler.runnerhub_pooler.console import Console
 from images.pooler.runnerhub_pooler.drain import drain
+from runnerhub_client import targets
 from runnerhub_client.targets import Postgres
 from tests.integration.pooler.bench import DATABASE, PASSWORDS, REPOSITORY, Bench, wait_until
 
@@ -207,6 +208,29 @@ async def test_the_fault_suites_client_moves_when_told(bench: Bench) -> None:
     renewed = await postgres.take()
     assert renewed is not connection
     assert await postgres.execute(renewed, "SELECT 1", None, 5) == [(1,)]
+    await postgres.close()
+
+
+async def test_the_fault_suites_client_keeps_what_it_needs_for_a_while(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "CROWDED_SECONDS", 1.0)
+    password = PASSWORDS["app-password"]
+    postgres = Postgres(f"postgresql://app:{password}@127.0.0.1:{bench.pooler_port}/{DATABASE}", keep=1)
+    first, second = await postgres.take(), await postgres.take()
+    for connection in (first, second):
+        await postgres.give_back(connection)
+    assert await postgres.take() is first
+    assert await postgres.take() is second
+    for connection in (first, second):
+        await postgres.give_back(connection)
+    await asyncio.sleep(1.1)
+    assert await postgres.take() is first
+    await postgres.give_back(first)
+    assert first.closed
+    assert await postgres.take() is second
+    await postgres.give_back(second)
+    assert not second.closed
     await postgres.close()
 
 
