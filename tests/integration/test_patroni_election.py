@@ -34,6 +34,40 @@ def member(name):
         "name": name, "scope": "hub-postgres", "ttl": 20, "loop_wait": 2, "retry_timeout": 8,
         "kubernetes": {"namespace": sys.argv[2], "labels": {"a": "b"}, "context": None, "use_endpoints": False},
     })
+
+
+def until(true):
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline, "the watch told nothing within 20 s"
+        time.sleep(0.02)
+
+
+def leader(dcs):
+    return dcs.get_cluster().leader_name
+"""
+_BREAKS = """
+def taken(dcs):
+    began = time.monotonic()
+    launcher["Clock"](dcs).sleep(launcher["PATRONIS_LOCK_SECONDS"])
+    return time.monotonic() - began
+
+
+one, other = member("one"), member("other")
+one.get_cluster()
+assert one.attempt_to_acquire_leader()
+until(lambda: leader(one) == leader(other) == "one")
+locked, own = taken(other), taken(one)
+assert one.delete_leader(one.get_cluster().leader)
+until(lambda: not leader(one) and not leader(other))
+nobody = taken(other)
+takes = threading.Timer(0.1, one.attempt_to_acquire_leader)
+takes.start()
+soon = taken(other)
+takes.join()
+print(json.dumps({
+    "own": own, "nobody": nobody, "locked": locked, "soon": soon, "most": launcher["LOCK_SECONDS"],
+}))
 """
 _RENEWALS = """
 file = pathlib.Path(sys.argv[3])
@@ -53,17 +87,6 @@ print(json.dumps({
 }))
 """
 _RACE = """
-def until(true):
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline, "the watch told nothing within 20 s"
-        time.sleep(0.02)
-
-
-def leader(dcs):
-    return dcs.get_cluster().leader_name
-
-
 primary, quick, slow = member("primary"), member("quick"), member("slow")
 primary.get_cluster()
 assert primary.attempt_to_acquire_leader()
@@ -114,6 +137,16 @@ def test_a_member_that_is_asked_during_an_election_does_not_steal_the_lock(
 def test_patroni_alone_still_needs_that(server: ApiServer, namespace: Kubectl) -> None:
     """When this fails, Patroni has mended it, and the launcher need not any more."""
     assert result(server, namespace.namespace, _RACE, "as it is")["stolen"] is True
+
+
+def test_a_member_waits_for_another_one_to_take_the_lock_and_no_longer(
+    server: ApiServer, namespace: Kubectl
+) -> None:
+    seen = result(server, namespace.namespace, _BREAKS, "")
+    assert seen["own"] >= seen["most"]
+    assert seen["nobody"] >= seen["most"]
+    assert seen["locked"] < 0.1
+    assert 0.1 <= seen["soon"] < seen["most"]
 
 
 def test_a_member_tells_when_it_renewed_its_lock_and_only_then(

@@ -26,8 +26,8 @@ from unittest import mock
 launcher = runpy.run_path(sys.argv[1])
 modules = launcher["patroni"]
 with mock.patch("time.sleep") as sleep:
-    for seconds in (1, launcher["PATRONIS_LOCK_SECONDS"], 0.25):
-        launcher["Clock"]().sleep(seconds)
+    for seconds in (1, 0.25):
+        launcher["Clock"](None).sleep(seconds)
 from patroni.__main__ import Patroni
 from patroni.dcs import Cluster, Member
 from patroni.ha import Failsafe
@@ -117,7 +117,6 @@ print(json.dumps({
     "leader_who_asked_long_ago": leader(time.time() - 30),
     "leader_not_agreed_to": leader(0),
     "taken": [call.args[0] for call in sleep.call_args_list],
-    "lock": launcher["LOCK_SECONDS"],
     "polling": launcher["STOP_POLLING_SECONDS"],
     "patronis_polling": modules.postgresql.STOP_POLLING_INTERVAL,
     "breaks": inspect.getsource(modules.ha).count(
@@ -147,7 +146,7 @@ def test_patroni_still_takes_the_breaks_that_are_made_shorter(seen: dict[str, An
 
 
 def test_other_breaks_stay(seen: dict[str, Any]) -> None:
-    assert seen["taken"] == [1, seen["lock"], 0.25]
+    assert seen["taken"] == [1, 0.25]
 
 
 def test_a_primary_in_failsafe_mode_takes_itself_for_the_leader(seen: dict[str, Any]) -> None:
