@@ -151,9 +151,10 @@ class Gate:
         """Look again and again while closed; never ends."""
         while True:
             self._closed.wait()
+            self.tick()
             while (pause := self._pause) is not None:
-                self.tick()
                 time.sleep(RETRY_SECONDS if self._is_over(pause) else LOOK_SECONDS)
+                self.tick()
             self._lookout.rest()
 
     def _patience(self, now: float) -> float:

@@ -15,8 +15,9 @@ from .database import Database
 from .haproxy import Proxy, ProxyError, Server
 
 PATRONI_SECONDS = 0.5
-# One that does not answer keeps nobody from looking at the others again.
-PATIENCE_SECONDS = 0.5
+# A member is asked two things, each answered at once by one that works. Another one must not wait for longer to be
+# looked at again.
+LOOK_PATIENCE_SECONDS = 1.5
 LOOK_SECONDS = 0.25
 
 Address = tuple[str, int]
@@ -43,7 +44,12 @@ class Scout:
         try:
             servers = self._proxy.servers()
             others = [item for item in servers if item.name != leaving and item.is_known]
-            found = _first(others, lambda server: self._witnesses.is_writable(server) and _leads(server))
+            search = self._witnesses.search
+            found = _first(
+                others,
+                lambda server: self._witnesses.is_writable(server, search) and _leads(server),
+                LOOK_PATIENCE_SECONDS,
+            )
             if found is None:
                 return None
             for server in servers:
@@ -104,52 +110,58 @@ class Witnesses:
         self._kept: dict[Address, psycopg.Connection] = {}
         self._asked: set[Address] = set()
         self._lock = threading.Lock()
-        self._are_needed = False
+        # The number of the search that connections are kept for.
+        self.search = 0
 
-    def is_writable(self, server: Server) -> bool:
-        """Whether a member's promotion is complete; no when it does not tell, or still owes an answer."""
+    def is_writable(self, server: Server, search: int) -> bool:
+        """Whether a member's promotion is complete; no when it does not tell, or still owes an answer.
+
+        `search`: the one that this is asked for. When it is over by then, the connection is not kept.
+        """
         address = (server.address, server.port)
         with self._lock:
             if address in self._asked:
                 return False
             self._asked.add(address)
-            self._are_needed = True
             connection = self._kept.pop(address, None)
-        answer = False
+        answer: bool | None = None
         try:
-            if connection is None:
-                connection = self._database.connect(server)
-            answer = self._database.is_writable_by(connection)
-        except psycopg.Error:
+            with suppress(psycopg.Error):
+                if connection is None:
+                    connection = self._database.connect(server)
+                answer = self._database.is_writable_by(connection)
+        finally:
+            with self._lock:
+                self._asked.remove(address)
+                if connection is not None and answer is not None and search == self.search:
+                    self._kept[address], connection = connection, None
             if connection is not None:
                 connection.close()
-                connection = None
-        with self._lock:
-            self._asked.remove(address)
-            if connection is not None and self._are_needed:
-                self._kept[address], connection = connection, None
-        if connection is not None:
-            connection.close()
-        return answer
+        return bool(answer)
 
     def dismiss(self) -> None:
-        """End all that are kept, and those that are in use when they have their answer."""
+        """The search is over: end what is kept, and what is in use when it has its answer."""
         with self._lock:
-            self._are_needed = False
+            self.search += 1
             kept, self._kept = self._kept, {}
         for connection in kept.values():
             connection.close()
 
 
-def _first(servers: Sequence[Server], is_it: Callable[[Server], bool]) -> Server | None:
-    """The first of which it is true; all are asked at once, as those that are not there may not even refuse."""
+def _first(
+    servers: Sequence[Server], is_it: Callable[[Server], bool], patience_seconds: float | None = None
+) -> Server | None:
+    """The first of which it is true, within a time if given.
+
+    All are asked at once, as those that are not there may not even refuse.
+    """
     if not servers:
         return None
     pool = ThreadPoolExecutor(len(servers))
     try:
         asked = {pool.submit(is_it, server): server for server in servers}
         with suppress(TimeoutError):
-            return next((asked[one] for one in as_completed(asked, PATIENCE_SECONDS) if one.result()), None)
+            return next((asked[one] for one in as_completed(asked, patience_seconds) if one.result()), None)
         return None
     finally:
         pool.shutdown(wait=False)

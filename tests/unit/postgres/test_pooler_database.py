@@ -73,8 +73,8 @@ def test_one_that_still_owes_an_answer_is_not_asked_again_meanwhile(
     server, reached = frozen
     witnesses = Witnesses(database)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(witnesses.is_writable, server)
+        first = pool.submit(witnesses.is_writable, server, witnesses.search)
         assert reached.wait(10)
-        assert not witnesses.is_writable(server)
+        assert not witnesses.is_writable(server, witnesses.search)
         assert not first.done()
         assert not first.result(10)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import pytest
 
@@ -119,6 +121,18 @@ def test_it_opens_when_another_primary_takes_writes(around: Surroundings) -> Non
     around.next = NEW
     around.gate.tick()
     assert not around.is_paused
+
+
+def test_nobody_looks_for_a_successor_once_it_is_open(around: Surroundings) -> None:
+    threading.Thread(target=around.gate.watch, daemon=True).start()
+    for pauses in (1, 2):
+        around.gate.close(OLD, 10)
+        before = around.rested
+        around.gate.resume("a test")
+        deadline = time.monotonic() + 10
+        while around.rested == before:
+            assert time.monotonic() < deadline, f"pause {pauses}"
+            time.sleep(0.01)
 
 
 def test_it_opens_when_the_same_primary_was_away_and_takes_writes_again(around: Surroundings) -> None:
