@@ -137,15 +137,6 @@ class Answer:
     tag: str
 
 
-def _was_told_to_leave(connection: psycopg.AsyncConnection[Any]) -> bool:
-    """Whether the pooler has ended a connection that rested; pools of connections look for that, too."""
-    with socket.socket(fileno=os.dup(connection.fileno())) as peer:
-        try:
-            return GOODBYE in peer.recv(1024, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except OSError:
-            return False  # mostly because nothing was said
-
-
 class Postgres:
     """A few connections to the pooler, taken in turn and given back; a bad one is thrown away.
 
@@ -171,6 +162,7 @@ class Postgres:
         # When more than are held open were in use last, by the monotonic clock.
         self._crowded_at = -math.inf
         self._warned: set[int] = set()
+        self._told: set[int] = set()
 
     async def take(self) -> psycopg.AsyncConnection[Any]:
         """The connection that rested longest once `keep` are open, else a new one."""
@@ -178,7 +170,7 @@ class Postgres:
         self._passwords.candidates()
         while self._idle and len(self._idle) + self._taken >= self._keep:
             connection = self._idle.popleft()
-            if not connection.closed and not _was_told_to_leave(connection):
+            if not connection.closed and not self._was_told_to_leave(connection):
                 return self._taking(connection)
             await self._discard(connection)
         return self._taking(await self._connect())
@@ -263,6 +255,7 @@ class Postgres:
 
     async def _discard(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._warned.discard(id(connection))
+        self._told.discard(id(connection))
         await connection.close()
 
     async def close(self) -> None:
@@ -270,9 +263,23 @@ class Postgres:
         while self._idle:
             await self._discard(self._idle.pop())
 
+    def _was_told_to_leave(self, connection: psycopg.AsyncConnection[Any]) -> bool:
+        """Whether the pooler has ended a connection that rested; pools of connections look for that, too."""
+        # What came along with the last answer was read with it; libpq made a notice of it.
+        if id(connection) in self._told:
+            return True
+        with socket.socket(fileno=os.dup(connection.fileno())) as peer:
+            try:
+                return GOODBYE in peer.recv(1024, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except OSError:
+                return False  # mostly because nothing was said
+
     def _on_notice(self, connection: psycopg.AsyncConnection[Any], notice: Diagnostic) -> None:
-        if UNREPLICATED_WARNING in (notice.message_primary or ""):
+        message = notice.message_primary or ""
+        if UNREPLICATED_WARNING in message:
             self._warned.add(id(connection))
+        if GOODBYE.decode() in message:
+            self._told.add(id(connection))
 
 
 async def _execute(connection: psycopg.AsyncConnection[Any], query: Any, parameters: Any) -> Answer:

@@ -23,11 +23,14 @@ REMOVAL_SECONDS = 3.0
 LOOK_SECONDS = 0.5
 # How long a client must have rested to be told: one that sends its next statement at the very moment sees an error.
 RESTING_SECONDS = 2.0
-# From this time on those that never rest so long are told as well, in a shorter pause.
-BUSY_AFTER_SECONDS = 20.0
+# From this time on those that never rest so long are told as well, in ever shorter pauses: a few with each look, as
+# many logins at once hold up whoever makes them and the PgBouncer that they go to.
+BUSY_AFTER_SECONDS = 17.0
+SHORTER = 0.5
 SHORTEST_REST_SECONDS = 0.05
-# While somebody waits so long for an answer, and soon after it, nobody is told before that time.
+# While somebody waits so long for an answer, and soon after it, nobody is told before this time.
 SLOW_SECONDS = 1.0
+PATIENCE_SECONDS = 20.0
 # One that does not answer for so long has nobody to wait for.
 SILENT_SECONDS = 10.0
 
@@ -45,12 +48,13 @@ def drain(console: Console, is_wanted: Callable[[], bool], is_held_back: Callabl
         # answer, perhaps when it asks for the next thing.
         nonlocal slow
         now = time.monotonic()
-        is_early = now - started < BUSY_AFTER_SECONDS
-        if is_held_back() or (is_early and oldest_request >= SLOW_SECONDS):
+        age = now - started
+        if is_held_back() or (age < PATIENCE_SECONDS and oldest_request >= SLOW_SECONDS):
             slow = now
         if now - slow < RESTING_SECONDS:
             return 0.0
-        return RESTING_SECONDS if is_early else SHORTEST_REST_SECONDS
+        steps = max(0.0, age - BUSY_AFTER_SECONDS) / LOOK_SECONDS
+        return max(SHORTEST_REST_SECONDS, RESTING_SECONDS * SHORTER**steps)
 
     time.sleep(REMOVAL_SECONDS)
     while is_wanted():

@@ -211,6 +211,23 @@ async def test_the_fault_suites_client_moves_when_told(bench: Bench) -> None:
     await postgres.close()
 
 
+@pytest.mark.usefixtures("from_elsewhere")
+async def test_the_fault_suites_client_moves_when_told_along_with_an_answer(bench: Bench) -> None:
+    """As when its event loop was held up: it reads both at once."""
+    password = PASSWORDS["app-password"]
+    postgres = Postgres(f"postgresql://app:{password}@127.0.0.1:{bench.pooler_port}/{DATABASE}", keep=1)
+    connection = await postgres.take()
+    asking = asyncio.create_task(postgres.execute(connection, "SELECT 1", None, 30))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    drained(bench)  # holds up the loop
+    assert await asking == [(1,)]
+    renewed = await postgres.take()
+    assert renewed is not connection
+    assert await postgres.execute(renewed, "SELECT 1", None, 5) == [(1,)]
+    await postgres.close()
+
+
 async def test_the_fault_suites_client_keeps_what_it_needs_for_a_while(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
