@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +19,9 @@ from e2e.tests.short_form import try_once
 
 # Seconds; the longest target of the design, with room for a slow machine. The full suite measures the figures.
 LONGEST_GAP_SECONDS = 15.0
+# A Sentinel at rest takes less than a hundredth of a processor, a spinning one on a crowded machine still a fifth.
+SPINNING_SHARE = 0.1
+SPIN_SECONDS = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +37,25 @@ def arena(bed: Bed, hub: Hub, load: LoadClient) -> Iterator[RedisArena]:
 @pytest.mark.parametrize("name", ["graceful-delete", "sentinels-killed", "volume-empty", "redis-stopped"])
 def test_a_fault_breaks_no_promise_and_passes(arena: RedisArena, name: str) -> None:
     try_once(arena, RedisSuite.fault(name), longest_gap_seconds=LONGEST_GAP_SECONDS)
+
+
+def test_no_sentinel_spins_after_a_pod_was_away(arena: RedisArena) -> None:
+    """They try to reach it while its Service has no pod (https://github.com/redis/redis/issues/9956)."""
+    arena.hub.kubectl("delete", "pod", f"{arena.hub.name}-redis-2")
+    arena.hub.wait_settled(180)
+    names = [pod["metadata"]["name"] for pod in arena.hub.pods("redis")]
+    assert len(names) == 3
+    before = {name: _processor_seconds(arena, name) for name in names}
+    started = time.monotonic()
+    time.sleep(SPIN_SECONDS)
+    used = {name: _processor_seconds(arena, name) - before[name] for name in names}
+    seconds = time.monotonic() - started
+    assert max(used.values()) / seconds < SPINNING_SHARE, used
+
+
+def _processor_seconds(arena: RedisArena, pod: str) -> float:
+    """User and system time of a pod's Sentinel; see proc_pid_stat(5), fields 14 and 15."""
+    script = "cat /proc/$(pidof redis-sentinel)/stat"
+    stat = arena.hub.kubectl("exec", pod, "-c", "sentinel", "--", "sh", "-c", script)
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

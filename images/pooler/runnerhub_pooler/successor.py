@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 
 import psycopg
@@ -14,10 +13,10 @@ import psycopg
 from .database import Database
 from .haproxy import Proxy, ProxyError, Server
 
-PATRONI_SECONDS = 0.5
-# A member is asked two things, each answered at once by one that works. Another one must not wait for longer to be
-# looked at again.
-LOOK_PATIENCE_SECONDS = 1.5
+# Patroni answers late while its node starts what another node had.
+PATRONI_SECONDS = 2.0
+ASK_SECONDS = 0.05
+SEARCH_PATIENCE_SECONDS = 0.25
 LOOK_SECONDS = 0.25
 
 Address = tuple[str, int]
@@ -29,7 +28,7 @@ class Scout:
     def __init__(self, database: Database, proxy: Proxy) -> None:
         self._database = database
         self._proxy = proxy
-        self._witnesses = Witnesses(database)
+        self._search: Search | None = None
 
     def running(self) -> tuple[str, ...]:
         """Members that HAProxy takes for the primary now. Raises ProxyError."""
@@ -44,12 +43,9 @@ class Scout:
         try:
             servers = self._proxy.servers()
             others = [item for item in servers if item.name != leaving and item.is_known]
-            search = self._witnesses.search
-            found = _first(
-                others,
-                lambda server: self._witnesses.is_writable(server, search) and _leads(server),
-                LOOK_PATIENCE_SECONDS,
-            )
+            if self._search is None:
+                self._search = Search(self._database)
+            found = self._search.first(others, SEARCH_PATIENCE_SECONDS)
             if found is None:
                 return None
             for server in servers:
@@ -60,8 +56,10 @@ class Scout:
             return None
 
     def rest(self) -> None:
-        """Give back what was kept to look for a successor."""
-        self._witnesses.dismiss()
+        """Look for no successor any more."""
+        if self._search is not None:
+            self._search.end()
+        self._search = None
 
     def settle(self) -> None:
         """Leave one server where HAProxy takes several for the primary.
@@ -98,71 +96,66 @@ class Scout:
             return False
 
 
-class Witnesses:
-    """Connections to members whose promotion is waited for, kept from one question to the next.
+class Search:
+    """Asks members again and again which of them has become the primary, each in a thread of its own.
 
-    A login costs a busy machine more than a hundred such questions, and clients wait meanwhile. One that was made to a
-    replica lives through its promotion. Safe for several threads.
+    One that does not answer keeps nobody from hearing another, and one that answers late is heard all the same. Each is
+    asked by one login, which lives through a promotion: a login costs a busy machine more than a hundred such
+    questions, and clients wait meanwhile.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._kept: dict[Address, psycopg.Connection] = {}
         self._asked: set[Address] = set()
-        self._lock = threading.Lock()
-        # The number of the search that connections are kept for.
-        self.search = 0
+        self._primary: Server | None = None
+        self._found = threading.Event()
+        self._over = threading.Event()
 
-    def is_writable(self, server: Server, search: int) -> bool:
-        """Whether a member's promotion is complete; no when it does not tell, or still owes an answer.
+    def first(self, servers: Sequence[Server], patience_seconds: float) -> Server | None:
+        """The primary as one of them has told since this was called last; waits so long for it."""
+        for server in servers:
+            if _address(server) not in self._asked:
+                self._asked.add(_address(server))
+                threading.Thread(target=self._ask, args=(server,), daemon=True).start()
+        self._found.wait(patience_seconds)
+        self._found.clear()
+        primary, self._primary = self._primary, None
+        return next((one for one in servers if primary and _address(one) == _address(primary)), None)
 
-        `search`: the one that this is asked for. When it is over by then, the connection is not kept.
-        """
-        address = (server.address, server.port)
-        with self._lock:
-            if address in self._asked:
-                return False
-            self._asked.add(address)
-            connection = self._kept.pop(address, None)
-        answer: bool | None = None
-        try:
-            with suppress(psycopg.Error):
+    def end(self) -> None:
+        """Ask nobody any more; the logins end."""
+        self._over.set()
+
+    def _ask(self, server: Server) -> None:
+        connection: psycopg.Connection | None = None
+        while not self._over.is_set():
+            try:
                 if connection is None:
                     connection = self._database.connect(server)
-                answer = self._database.is_writable_by(connection)
-        finally:
-            with self._lock:
-                self._asked.remove(address)
-                if connection is not None and answer is not None and search == self.search:
-                    self._kept[address], connection = connection, None
-            if connection is not None:
-                connection.close()
-        return bool(answer)
-
-    def dismiss(self) -> None:
-        """The search is over: end what is kept, and what is in use when it has its answer."""
-        with self._lock:
-            self.search += 1
-            kept, self._kept = self._kept, {}
-        for connection in kept.values():
+                if self._database.is_writable_by(connection) and _leads(server):
+                    self._primary = server
+                    self._found.set()
+            except psycopg.Error:
+                if connection is not None:
+                    connection.close()
+                connection = None
+            self._over.wait(ASK_SECONDS)
+        if connection is not None:
             connection.close()
 
 
-def _first(
-    servers: Sequence[Server], is_it: Callable[[Server], bool], patience_seconds: float | None = None
-) -> Server | None:
-    """The first of which it is true, within a time if given.
+def _address(server: Server) -> Address:
+    return server.address, server.port
 
-    All are asked at once, as those that are not there may not even refuse.
-    """
+
+def _first(servers: Sequence[Server], is_it: Callable[[Server], bool]) -> Server | None:
+    """The first of which it is true. All are asked at once, as those that are not there may not even refuse."""
     if not servers:
         return None
     pool = ThreadPoolExecutor(len(servers))
     try:
         asked = {pool.submit(is_it, server): server for server in servers}
-        with suppress(TimeoutError):
-            return next((asked[one] for one in as_completed(asked, patience_seconds) if one.result()), None)
-        return None
+        return next((asked[one] for one in as_completed(asked) if one.result()), None)
     finally:
         pool.shutdown(wait=False)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import threading
 import time
+from pathlib import Path
 
-from . import live, readdress, spin, steward, volume
+from . import live, readdress, steward, volume
 from .config import (
     SentinelState,
     forget_strangers,
@@ -24,6 +27,8 @@ from .start import own_address, sentinel_master
 # Other pods' Services are found as fast as the own one, if they are there.
 ADDRESSES_SECONDS = 2.0
 POLL_SECONDS = 0.1
+# Keeps Sentinel from spinning over a refused connection; see connect.c.
+PRELOAD = {"LD_PRELOAD": str(Path(__file__).parents[1] / "connect.so")}
 
 
 def run(settings: Settings) -> int:
@@ -56,8 +61,14 @@ def run(settings: Settings) -> int:
     moved = (settings, resolver, state.members)
     threading.Thread(target=readdress.end_when_moved, args=moved, daemon=True).start()
     threading.Thread(target=users.run, args=(lambda: True,), daemon=True).start()
-    looks = spin.LOOKS + spin.LOOKS_PER_ORDINAL * settings.ordinal
-    return spin.Keeper(["redis-sentinel", str(path)], looks=looks, started_anew=users.forget).run()
+    return _until_told(subprocess.Popen(["redis-sentinel", str(path)], env=os.environ | PRELOAD))
+
+
+def _until_told(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of a process that ends by itself or as this one is told to."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: process.terminate())
+    return process.wait()
 
 
 def _of_today(settings: Settings, state: SentinelState, resolver: Resolver) -> SentinelState:

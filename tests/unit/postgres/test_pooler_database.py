@@ -7,7 +7,6 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -17,7 +16,6 @@ from images.pooler.runnerhub_pooler.credentials import Credentials, Passwords
 from images.pooler.runnerhub_pooler.database import Database
 from images.pooler.runnerhub_pooler.haproxy import Server
 from images.pooler.runnerhub_pooler.settings import Settings
-from images.pooler.runnerhub_pooler.successor import Witnesses
 
 SSL_REQUEST = 80877103
 
@@ -65,16 +63,3 @@ def test_one_that_freezes_after_the_login_is_waited_for_shortly(
     with pytest.raises(psycopg.Error, match="no answer within"):
         database.is_writable(server) if question == "writes" else database.room([server])
     assert time.monotonic() - started < 10
-
-
-def test_one_that_still_owes_an_answer_is_not_asked_again_meanwhile(
-    database: Database, frozen: tuple[Server, threading.Event]
-) -> None:
-    server, reached = frozen
-    witnesses = Witnesses(database)
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(witnesses.is_writable, server, witnesses.search)
-        assert reached.wait(10)
-        assert not witnesses.is_writable(server, witnesses.search)
-        assert not first.done()
-        assert not first.result(10)
