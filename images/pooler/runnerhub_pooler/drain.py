@@ -28,7 +28,8 @@ RESTING_SECONDS = 2.0
 BUSY_AFTER_SECONDS = 17.0
 SHORTER = 0.5
 SHORTEST_REST_SECONDS = 0.05
-# While somebody waits so long for an answer, and soon after it, nobody is told before this time.
+# While somebody waits so long for an answer, and for RESTING_SECONDS after it, nobody is told; somebody who waits is
+# heeded until this time.
 SLOW_SECONDS = 1.0
 PATIENCE_SECONDS = 20.0
 # One that does not answer for so long has nobody to wait for.

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException
 
 import psycopg
@@ -13,8 +14,9 @@ import psycopg
 from .database import Database
 from .haproxy import Proxy, ProxyError, Server
 
-# Patroni answers late while its node starts what another node had.
-PATRONI_SECONDS = 2.0
+PATRONI_SECONDS = 0.5
+# In a search, which waits for nobody: Patroni answers late while its node starts what another node had.
+PATIENT_SECONDS = 2.0
 ASK_SECONDS = 0.05
 SEARCH_PATIENCE_SECONDS = 0.25
 LOOK_SECONDS = 0.25
@@ -127,21 +129,14 @@ class Search:
         self._over.set()
 
     def _ask(self, server: Server) -> None:
-        connection: psycopg.Connection | None = None
         while not self._over.is_set():
-            try:
-                if connection is None:
-                    connection = self._database.connect(server)
-                if self._database.is_writable_by(connection) and _leads(server):
-                    self._primary = server
-                    self._found.set()
-            except psycopg.Error:
-                if connection is not None:
-                    connection.close()
-                connection = None
+            with suppress(psycopg.Error), closing(self._database.connect(server)) as connection:
+                while not self._over.is_set():
+                    if self._database.is_writable_by(connection) and _leads(server, PATIENT_SECONDS):
+                        self._primary = server
+                        self._found.set()
+                    self._over.wait(ASK_SECONDS)
             self._over.wait(ASK_SECONDS)
-        if connection is not None:
-            connection.close()
 
 
 def _address(server: Server) -> Address:
@@ -160,8 +155,8 @@ def _first(servers: Sequence[Server], is_it: Callable[[Server], bool]) -> Server
         pool.shutdown(wait=False)
 
 
-def _leads(server: Server) -> bool:
-    connection = HTTPConnection(server.address, server.check_port, timeout=PATRONI_SECONDS)
+def _leads(server: Server, seconds: float = PATRONI_SECONDS) -> bool:
+    connection = HTTPConnection(server.address, server.check_port, timeout=seconds)
     try:
         connection.request("OPTIONS", "/primary")
         return connection.getresponse().status == 200

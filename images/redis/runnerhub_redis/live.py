@@ -157,7 +157,6 @@ class Access:
         self._commands = commands
         self._addresses = addresses
         self._done = commands(settings)
-        self._starts = 0
 
     def run(self, goes_on: Callable[[], bool]) -> None:
         """Look again and again."""
@@ -171,8 +170,7 @@ class Access:
                     log("new passwords are refused", error=error.code)
 
     def forget(self) -> None:
-        """The server starts anew, with whatever it has written itself: tell it everything."""
-        self._starts += 1
+        """The server was started with whatever it had written itself: tell it everything."""
         self._done = []
 
     def look(self) -> None:
@@ -188,7 +186,7 @@ class Access:
             self._bring_about()
 
     def _bring_about(self) -> None:
-        starts, wanted = self._starts, self._commands(self._settings)
+        wanted = self._commands(self._settings)
         new = [command for command in wanted if command not in self._done]
         if not new:
             return
@@ -196,8 +194,7 @@ class Access:
         with Connection(LOCAL, self._port, login, deadline_seconds=CALL_SECONDS) as connection:
             for command in new:
                 connection.call(*command)
-        if starts == self._starts:
-            self._done = wanted
+        self._done = wanted
         # Never the passwords.
         log("access changed", commands=[" ".join(command[:3]) for command in new])
 

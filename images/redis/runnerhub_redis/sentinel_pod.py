@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import live, readdress, steward, volume
@@ -34,7 +35,7 @@ PRELOAD = {"LD_PRELOAD": str(Path(__file__).parents[1] / "connect.so")}
 def run(settings: Settings) -> int:
     """Run Sentinel with today's settings and its memory of before, or with what the others know; the exit code."""
     os.umask(0o077)
-    volume.lock(settings.paths.sentinel_state.parent)
+    descriptor = volume.lock(settings.paths.sentinel_state.parent)
     resolver = Resolver(settings)
     state = remembered_state(settings)
     if state is None:
@@ -61,13 +62,24 @@ def run(settings: Settings) -> int:
     moved = (settings, resolver, state.members)
     threading.Thread(target=readdress.end_when_moved, args=moved, daemon=True).start()
     threading.Thread(target=users.run, args=(lambda: True,), daemon=True).start()
-    return _until_told(subprocess.Popen(["redis-sentinel", str(path)], env=os.environ | PRELOAD))
+    return _until_told(["redis-sentinel", str(path)], descriptor)
 
 
-def _until_told(process: subprocess.Popen[bytes]) -> int:
-    """The exit code of a process that ends by itself or as this one is told to."""
+def _until_told(command: Sequence[str], descriptor: int) -> int:
+    """The exit code of a process that ends by itself or as this one is told to; it inherits a descriptor."""
+    told = threading.Event()
+    process: subprocess.Popen[bytes] | None = None
+
+    def end(*_: object) -> None:
+        told.set()
+        if process is not None:
+            process.terminate()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: process.terminate())
+        signal.signal(number, end)
+    process = subprocess.Popen(command, env=os.environ | PRELOAD, pass_fds=(descriptor,))
+    if told.is_set():  # before there was anybody to tell
+        process.terminate()
     return process.wait()
 
 

@@ -33,6 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain_module, "REMOVAL_SECONDS", 0.2)
     monkeypatch.setattr(drain_module, "RESTING_SECONDS", 2.0)
     monkeypatch.setattr(drain_module, "BUSY_AFTER_SECONDS", 2.5)
+    monkeypatch.setattr(drain_module, "PATIENCE_SECONDS", 2.5)
 
 
 @pytest.fixture
@@ -152,6 +153,7 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients rest for far less than those may who are told; what holds them back takes longer."""
     monkeypatch.setattr(drain_module, "RESTING_SECONDS", 6.0)
     monkeypatch.setattr(drain_module, "BUSY_AFTER_SECONDS", 60.0)
+    monkeypatch.setattr(drain_module, "PATIENCE_SECONDS", 60.0)
 
 
 @pytest.mark.usefixtures("from_elsewhere", "unhurried")
