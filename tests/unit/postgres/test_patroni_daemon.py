@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -310,3 +311,56 @@ def test_no_data_is_thrown_away_while_the_primary_lets_nobody_in(server: Server)
         assert why in found["answer"]
         assert not found["begun"]
         assert found["seconds"] < REINITIALIZE_DEADLINE_SECONDS
+
+
+# The first word is the launcher; of each address that follows, what is heard of the leader there.
+_COMPARE = """
+import json, runpy, sys, time
+
+launcher = runpy.run_path(sys.argv[1])
+from patroni.postgresql.rewind import Rewind
+
+launcher["log_in_to_leaders_that_answer"]()
+
+
+def ask(address):
+    host, _, port = address.partition(":")
+    leader = {"host": host, "port": port, "user": "postgres", "dbname": "postgres"}
+    start = time.monotonic()
+    return Rewind.check_leader_is_not_in_recovery(leader), time.monotonic() - start
+
+
+print(json.dumps([ask(address) for address in sys.argv[2:]]))
+"""
+
+
+def test_a_leader_that_is_gone_or_frozen_keeps_no_member_from_the_election(server: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        free = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = free.getsockname()[1]
+        free.close()
+        (server.data / "postgresql.conf").write_text(
+            f"listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{server.home}'\n",
+            encoding="utf-8",
+        )
+        server.control("start")
+        frozen = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        # Its backlog is full, so that not even the kernel answers.
+        gone = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(gone.getsockname())
+        ports = (port, frozen.getsockname()[1], gone.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-c", _COMPARE, str(LAUNCHER), *(f"127.0.0.1:{number}" for number in ports)],
+            env={**os.environ, "PYTHONPATH": str(LAUNCHER.parents[1])},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "startup packet" not in (Path(server.home) / "log").read_text(encoding="utf-8")
+    (lives, _), *others = json.loads(done.stdout)
+    assert lives is True
+    # Patroni itself waits for three seconds.
+    assert all(heard is None and seconds < 2 for heard, seconds in others), others
