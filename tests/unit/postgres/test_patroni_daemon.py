@@ -364,3 +364,61 @@ def test_a_leader_that_is_gone_or_frozen_keeps_no_member_from_the_election(serve
     assert lives is True
     # Patroni itself waits for three seconds.
     assert all(heard is None and seconds < 2 for heard, seconds in others), others
+
+
+# The first word is the launcher. For how long two threads wait for both watches, by Patroni and by the launcher.
+_WATCHES = """
+import json, runpy, sys, threading, time, types
+
+launcher = runpy.run_path(sys.argv[1])
+import patroni.dcs.kubernetes as module
+
+
+def wait():
+    dcs = module.Kubernetes.__new__(module.Kubernetes)
+    dcs._condition = module.Condition()
+    ready = {"_pods": False, "_kinds": False}
+    for name in ready:
+        setattr(dcs, name, types.SimpleNamespace(is_ready=lambda name=name: ready[name]))
+    waited = []
+
+    def until_ready():
+        start = time.monotonic()
+        with dcs._condition:
+            try:
+                dcs._wait_caches(time.time() + 6)
+            except Exception:
+                pass
+        waited.append(time.monotonic() - start)
+
+    threads = [threading.Thread(target=until_ready) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for name in ready:
+        time.sleep(0.5)
+        with dcs._condition:
+            # As a watch does that has begun.
+            ready[name] = True
+            dcs._condition.notify()
+    for thread in threads:
+        thread.join()
+    return waited
+
+
+patronis = wait()
+launcher["wake_all_who_wait_for_watches"]()
+print(json.dumps([patronis, wait()]))
+"""
+
+
+def test_whoever_waits_for_the_watches_goes_on_when_they_work() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _WATCHES, str(LAUNCHER)],
+        env={**os.environ, "PYTHONPATH": str(LAUNCHER.parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    patronis, ours = json.loads(done.stdout)
+    assert max(patronis) > 5, "Patroni wakes all by itself now"
+    assert max(ours) < 4
