@@ -127,17 +127,22 @@ print(json.dumps({
 """
 
 
-@pytest.fixture(scope="module")
-def seen() -> dict[str, Any]:
-    """What the launcher has, and what Patroni has; nothing is started."""
+def said_by(program: str, *words: str) -> Any:
+    """What a program prints that loads the launcher; Patroni can be imported there, and nothing is started."""
     done = subprocess.run(
-        [sys.executable, "-c", _LOOK, str(LAUNCHER)],
+        [sys.executable, "-c", program, str(LAUNCHER), *words],
         env={**os.environ, "PYTHONPATH": str(LAUNCHER.parents[1])},
         capture_output=True,
         text=True,
         check=True,
     )
-    found: dict[str, Any] = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict[str, Any]:
+    """What the launcher has, and what Patroni has; nothing is started."""
+    found: dict[str, Any] = said_by(_LOOK)
     return found
 
 
@@ -204,6 +209,17 @@ class Server:
 
     def ask(self, sql: str) -> str:
         return self.run("psql", "-h", self.home, "-U", "postgres", "-Atc", sql)
+
+    def listen(self) -> int:
+        """Start at a free port of loopback; that port."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port: int = free.getsockname()[1]
+        (self.data / "postgresql.conf").write_text(
+            f"listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{self.home}'\n",
+            encoding="utf-8",
+        )
+        self.control("start")
+        return port
 
     def control(self, *words: str) -> None:
         self.run("pg_ctl", "-D", str(self.data), "-w", "-l", f"{self.home}/log", *words)
@@ -278,16 +294,10 @@ print(json.dumps([ask(*pair) for pair in zip(words[::2], words[1::2])]))
 
 
 def test_no_data_is_thrown_away_while_the_primary_lets_nobody_in(server: Server) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    (server.data / "postgresql.conf").write_text(
-        f"listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{server.home}'\n",
-        encoding="utf-8",
-    )
     (server.data / "pg_hba.conf").write_text(
         "local all all trust\nhost replication replicator all scram-sha-256\n", encoding="utf-8"
     )
-    server.control("start")
+    port = server.listen()
     server.run(
         "psql", "-h", server.home, "-p", str(port), "-U", "postgres",
         "-c", "create role replicator login replication password 'right'",
@@ -297,14 +307,8 @@ def test_no_data_is_thrown_away_while_the_primary_lets_nobody_in(server: Server)
         closed.close()
         pairs = [f"127.0.0.1:{port}", "right", f"127.0.0.1:{port}", "wrong"]
         pairs += [f"127.0.0.1:{nobody}", "right", f"127.0.0.1:{silent.getsockname()[1]}", "right"]
-        done = subprocess.run(
-            [sys.executable, "-c", _COPY, str(LAUNCHER), *pairs],
-            env={**os.environ, "PYTHONPATH": str(LAUNCHER.parents[1])},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    let_in, *refused = json.loads(done.stdout)
+        told = said_by(_COPY, *pairs)
+    let_in, *refused = told
     assert (let_in["answer"], let_in["begun"]) == (None, [[False, True]])
     for found, why in zip(refused, ("password", "refused", "timeout"), strict=True):
         assert found["answer"].startswith("hub-postgres-0 does not let it in for a copy: ")
@@ -336,14 +340,6 @@ print(json.dumps([ask(address) for address in sys.argv[2:]]))
 
 def test_a_leader_that_is_gone_or_frozen_keeps_no_member_from_the_election(server: Server) -> None:
     with contextlib.ExitStack() as stack:
-        free = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        port = free.getsockname()[1]
-        free.close()
-        (server.data / "postgresql.conf").write_text(
-            f"listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{server.home}'\n",
-            encoding="utf-8",
-        )
-        server.control("start")
         frozen = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         # Its backlog is full, so that not even the kernel answers.
         gone = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
@@ -351,16 +347,10 @@ def test_a_leader_that_is_gone_or_frozen_keeps_no_member_from_the_election(serve
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(gone.getsockname())
-        ports = (port, frozen.getsockname()[1], gone.getsockname()[1])
-        done = subprocess.run(
-            [sys.executable, "-c", _COMPARE, str(LAUNCHER), *(f"127.0.0.1:{number}" for number in ports)],
-            env={**os.environ, "PYTHONPATH": str(LAUNCHER.parents[1])},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        ports = (server.listen(), frozen.getsockname()[1], gone.getsockname()[1])
+        told = said_by(_COMPARE, *(f"127.0.0.1:{number}" for number in ports))
         assert "startup packet" not in (Path(server.home) / "log").read_text(encoding="utf-8")
-    (lives, _), *others = json.loads(done.stdout)
+    (lives, _), *others = told
     assert lives is True
     # Patroni itself waits for three seconds.
     assert all(heard is None and seconds < 2 for heard, seconds in others), others
@@ -412,13 +402,7 @@ print(json.dumps([patronis, wait()]))
 
 
 def test_whoever_waits_for_the_watches_goes_on_when_they_work() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _WATCHES, str(LAUNCHER)],
-        env={**os.environ, "PYTHONPATH": str(LAUNCHER.parents[1])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    patronis, ours = json.loads(done.stdout)
+    told = said_by(_WATCHES)
+    patronis, ours = told
     assert max(patronis) > 5, "Patroni wakes all by itself now"
     assert max(ours) < 4

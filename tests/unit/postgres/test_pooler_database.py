@@ -20,9 +20,8 @@ from images.pooler.runnerhub_pooler.settings import Settings
 SSL_REQUEST = 80877103
 
 
-def let_in_and_freeze(listener: socket.socket, reached: threading.Event, over: threading.Event) -> None:
+def let_in_and_freeze(listener: socket.socket, over: threading.Event) -> None:
     link, _ = listener.accept()
-    reached.set()
     with link:
         while True:
             (length,) = struct.unpack("!i", link.recv(4))
@@ -43,23 +42,22 @@ def database() -> Database:
 
 
 @pytest.fixture
-def frozen() -> Iterator[tuple[Server, threading.Event]]:
-    """A member that freezes after one login, and whether that was begun."""
-    reached, over = threading.Event(), threading.Event()
+def frozen() -> Iterator[Server]:
+    """A member that freezes after one login."""
+    over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=let_in_and_freeze, args=(listener, reached, over), daemon=True)
+        thread = threading.Thread(target=let_in_and_freeze, args=(listener, over), daemon=True)
         thread.start()
-        yield Server("hub-postgres-0", "127.0.0.1", listener.getsockname()[1], 8008, is_up=True), reached
+        yield Server("hub-postgres-0", "127.0.0.1", listener.getsockname()[1], 8008, is_up=True)
         over.set()
         thread.join(20)
 
 
 @pytest.mark.parametrize("question", ["writes", "room"])
 def test_one_that_freezes_after_the_login_is_waited_for_shortly(
-    question: str, database: Database, frozen: tuple[Server, threading.Event]
+    question: str, database: Database, frozen: Server
 ) -> None:
-    server, _ = frozen
     started = time.monotonic()
     with pytest.raises(psycopg.Error, match="no answer within"):
-        database.is_writable(server) if question == "writes" else database.room([server])
+        database.is_writable(frozen) if question == "writes" else database.room([frozen])
     assert time.monotonic() - started < 10
