@@ -42,6 +42,18 @@ def force_delete(arena: Arena, before: Before) -> Break:
 
 
 @contextmanager
+def force_delete_for_good(arena: Arena, before: Before) -> Break:
+    """Delete the primary's pod without grace, and let no pod come back to its node: only its lock tells the others."""
+    kubectl, node = arena.bed.kubectl, before.primary.node
+    kubectl("cordon", node)
+    try:
+        arena.hub.kubectl.delete_pod_now(before.primary.name)
+        yield
+    finally:
+        kubectl("uncordon", node)
+
+
+@contextmanager
 def graceful_delete_pooler(arena: Arena, before: Before) -> Break:
     """Delete one of the pods that clients go through, with its grace period."""
     arena.hub.kubectl("delete", "pod", min(before.poolers), "--wait=false")

@@ -37,21 +37,21 @@ class RestartPod:
 
 @dataclass(frozen=True, slots=True)
 class SwitchPostgres:
-    """Hand the Postgres primary role over, to the candidate or else to the replica that Patroni finds best.
+    """Hand the Postgres primary role over to the candidate.
 
-    With a named candidate, Patroni's other replica pauses, and synchronous commits wait for it. `pause`: the poolers
-    hold their clients back meanwhile; when one of them cannot, nothing is done.
+    It is named, because two replicas that reach for the lock cost time: the one that does not get it begins its watches
+    of the API server anew before it follows, and synchronous commits wait for it. `pause`: the poolers hold their
+    clients back meanwhile; when one of them cannot, nothing is done.
     """
 
     primary: str
     reason: str
-    candidate: str | None = None
+    candidate: str
     pause: bool = True
 
     def __str__(self) -> str:
-        to = f" to {self.candidate}" if self.candidate is not None else ""
         how = "" if self.pause else ", without holding clients back"
-        return f"switch the Postgres primary {self.primary} over{to}: {self.reason}{how}"
+        return f"switch the Postgres primary {self.primary} over to {self.candidate}: {self.reason}{how}"
 
 
 @dataclass(frozen=True, slots=True)

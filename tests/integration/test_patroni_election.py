@@ -2,7 +2,8 @@
 
 Who asks a member for the cluster does not help it to a lock: with three members, of which the primary has given the
 lock back, two reach for it. The slower one is asked for GET /cluster between the moment when it saw the lock free and
-the moment when it takes it. And a member writes down when it renewed its lock.
+the moment when it takes it. A member whose pod was deleted has another one free its lock. And a member writes down when
+it renewed its lock.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from kindbed.paths import REPOSITORY
 LAUNCHER = REPOSITORY / "images" / "postgres" / "bin" / "patroni-daemon"
 # In a process of its own: Patroni changes the umask of whoever imports it.
 _MEMBERS = """
-import json, pathlib, runpy, sys, threading, time
+import json, pathlib, runpy, sys, threading, time, types
 
 launcher = runpy.run_path(sys.argv[1])
 if sys.argv[3] == "apart":
@@ -123,6 +124,71 @@ question.join()
 stolen = slow.attempt_to_acquire_leader()
 print(json.dumps({"won": won, "asked": asked[-1], "stolen": stolen, "leader": leader(member("witness"))}))
 """
+_RELEASE = """
+from patroni.api import RestApiServer
+from patroni.dcs import Member
+from patroni.ha import Ha
+from patroni.request import PatroniRequest
+
+
+def begin(ha, member):
+    ha.dcs, ha.patroni, ha.cluster = member.dcs, member, types.SimpleNamespace(members=[])
+
+
+def serve(dcs):
+    api = RestApiServer(types.SimpleNamespace(dcs=dcs), {"listen": "127.0.0.1:0", "auth": "patroni:secret"})
+    threading.Thread(target=api.serve_forever, daemon=True).start()
+    return Member(0, dcs._name, None, {"api_url": f"http://127.0.0.1:{api.server_address[1]}/patroni"})
+
+
+def refuse(*_, **__):
+    # As the API server does when the pod that the token is for is gone.
+    raise ApiException(status=401, reason="Unauthorized")
+
+
+def known(name):
+    request = PatroniRequest({"restapi": {"auth": "patroni:secret"}})
+    return types.SimpleNamespace(dcs=name, request=request)
+
+
+def ask(request, lock):
+    return request(others[-1], "post", "release", lock).status
+
+
+ApiException = sys.modules["patroni.dcs.kubernetes"].K8sClient.rest.ApiException
+Ha.__init__ = begin
+launcher["give_the_lock_away_by_others"]()
+primary, other = member("primary"), member("other")
+primary.get_cluster()
+assert primary.attempt_to_acquire_leader()
+until(lambda: leader(other) == "primary")
+primary._api.patch_namespaced_kind = refuse
+alone = primary.delete_leader(primary.get_cluster().leader, 123)
+# One that is gone, and one that lives.
+others = [Member(0, "gone", None, {"api_url": "http://127.0.0.1:1/patroni"}), serve(other)]
+ha = Ha(known(primary))
+record = launcher["lock_record"](primary)[1]
+lock = {"name": "primary", "renewTime": record["renewTime"], "lsn": 123}
+refused = [
+    ask(PatroniRequest({}), lock),
+    ask(ha.patroni.request, lock | {"renewTime": "2026-01-01T00:00:00.000000+00:00"}),
+    ask(ha.patroni.request, lock | {"name": "other"}),
+    ask(ha.patroni.request, None),
+]
+kept = leader(other)
+nobody = ha.dcs.delete_leader(primary.get_cluster().leader, 123)
+ha.cluster.members = others
+freed = ha.dcs.delete_leader(primary.get_cluster().leader, 123)
+until(lambda: not leader(other))
+lsn = other.get_cluster().status.last_lsn
+taken = other.attempt_to_acquire_leader()
+until(lambda: leader(primary) == "other")
+again = ha.dcs.delete_leader(primary.get_cluster().leader, 123)
+print(json.dumps({
+    "alone": alone, "nobody": nobody, "refused": refused, "kept": kept, "freed": freed, "lsn": lsn, "taken": taken,
+    "again": again, "leader": leader(member("witness")),
+}))
+"""
 
 
 def result(server: ApiServer, namespace: str, program: str, argument: str) -> dict[str, Any]:
@@ -167,6 +233,22 @@ def test_a_member_waits_for_another_one_to_take_the_lock_and_no_longer(
     assert min(*seen["own"], *seen["nobody"]) >= seen["most"]
     assert max(seen["locked"]) < 0.3
     assert 0.3 <= min(seen["soon"]) <= max(seen["soon"]) < seen["most"]
+
+
+def test_a_member_whose_token_is_void_has_another_one_free_its_lock(
+    server: ApiServer, namespace: Kubectl
+) -> None:
+    assert result(server, namespace.namespace, _RELEASE, "as it is") == {
+        "alone": False,
+        "nobody": False,
+        "refused": [401, 409, 409, 400],
+        "kept": "primary",
+        "freed": True,
+        "lsn": 123,
+        "taken": True,
+        "again": False,
+        "leader": "other",
+    }
 
 
 def test_a_member_tells_when_it_renewed_its_lock_and_only_then(

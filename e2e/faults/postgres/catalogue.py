@@ -96,6 +96,14 @@ SHARED: tuple[Fault[PostgresArena], ...] = (
         FORCED,
         came_true=pods.primary_renewed,
     ),
+    Fault(
+        "force-delete-cordoned",
+        "the same, and no pod comes back",
+        pods.force_delete_for_good,
+        Primary.MOVES,
+        FORCED,
+        came_true=pods.primary_renewed,
+    ),
     # Longer than it takes to fail over: clients that vanished must not fill the server, nor its replicas stay behind.
     Fault(
         "node-frozen",

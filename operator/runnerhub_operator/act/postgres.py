@@ -55,13 +55,13 @@ class Postgres:
     async def switch_over(self, cluster: RunnerHubCluster, snapshot: Snapshot, step: SwitchPostgres) -> None:
         """Have the poolers hold their clients back, hand the role over; they go on when the new primary takes writes.
 
-        SwitchoverPostponedError: not every pooler could. ProbeError: nobody is near enough to take over, or Patroni
-        refuses. In all cases clients go on.
+        SwitchoverPostponedError: not every pooler could. ProbeError: the candidate is not near enough to take over, or
+        Patroni refuses. In all cases clients go on.
         """
         host = _primary_host(snapshot)
         await self._check_candidate(snapshot, step)
         # Without another replica its readers would go to the primary, and be there when that stops.
-        if step.candidate is not None and _has_other_replica(snapshot, step.primary, step.candidate):
+        if _has_other_replica(snapshot, step.primary, step.candidate):
             await self._poolers.leave(cluster, snapshot, step.candidate)
         async with (
             self._poolers.held_back(cluster, snapshot, step.primary, "switchover", seconds=HELD_BACK_SECONDS)
@@ -146,19 +146,14 @@ class Postgres:
         logger.info("changed Patroni's configuration: %s", ", ".join(sorted(patch)))
 
     async def _check_candidate(self, snapshot: Snapshot, step: SwitchPostgres) -> None:
-        """Whether somebody is near enough to the primary to take over at once. ProbeError: nobody is."""
-        others = [pod.name for pod in snapshot.pods_of(names.POSTGRES) if pod.name != step.primary and pod.ip]
-        candidates = [step.candidate] if step.candidate is not None else others
-        lags = await self._lags(snapshot, candidates)
+        """Whether the candidate is near enough to the primary to take over at once. ProbeError: it is not."""
+        lags = await self._lags(snapshot, [step.candidate])
         if any(lag <= MAX_REPLICA_LAG_BYTES for lag in lags.values()):
             return
-        who = step.candidate or "no replica"
-        why = "streams and answers" if step.candidate is None else "does not answer as a replica that streams"
+        why = "does not answer as a replica that streams"
         if lags:
-            mib = MAX_REPLICA_LAG_BYTES // 1024**2
-            near = "is more than" if step.candidate is not None else "is less than"
-            why = f"{near} {mib} MiB behind {step.primary}"
-        raise ProbeError(f"the Postgres switchover is refused: {who} {why}")
+            why = f"is more than {MAX_REPLICA_LAG_BYTES // 1024**2} MiB behind {step.primary}"
+        raise ProbeError(f"the Postgres switchover is refused: {step.candidate} {why}")
 
     async def _lags(self, snapshot: Snapshot, members: Sequence[str]) -> Mapping[str, int]:
         hosts = {name: pod.ip for name in members if (pod := snapshot.pod(name)) is not None and pod.ip}

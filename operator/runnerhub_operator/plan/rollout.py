@@ -336,7 +336,8 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot, requested: Rollout 
     replicas = sorted(due - {leader}, reverse=True)
     if not replicas and len(members) > 1:
         asked = requested.step if requested is not None else None
-        candidate = asked.candidate if isinstance(asked, SwitchPostgres) else None
+        wanted = asked.candidate if isinstance(asked, SwitchPostgres) else None
+        candidate = wanted or shrink.nearest(patroni, _others(expected, leader))
         step = SwitchPostgres(leader, "rolling change", candidate)
         return Rollout(names.POSTGRES, step, "another primary")
     name = replicas[0] if replicas else leader

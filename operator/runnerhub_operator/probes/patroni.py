@@ -422,17 +422,17 @@ async def switchover(
     session: aiohttp.ClientSession,
     host: str,
     leader: str,
-    candidate: str | None,
+    candidate: str,
     *,
     login: Login,
     deadline_seconds: float,
 ) -> str:
-    """Hand the primary role over, to the candidate or to the best replica; Patroni's answer, a sentence.
+    """Hand the primary role over to the candidate; Patroni's answer, a sentence.
 
     Returns when the new primary holds the leader key, about two seconds before it accepts writes. Raises
     ProbeError when Patroni refuses, fails, or takes longer; in the last case the switchover may still happen.
     """
-    body = {"leader": leader} if candidate is None else {"leader": leader, "candidate": candidate}
+    body = {"leader": leader, "candidate": candidate}
     return await _PATRONI.call(
         session, "POST", host, "/switchover", body=body, login=login, deadline_seconds=deadline_seconds
     )

@@ -147,6 +147,8 @@ class Bench:
         self.passwords = dict(PASSWORDS)
         self.former_password: str | None = None
         self.switch_seconds = 0.0
+        # What Patroni was asked for, each time.
+        self.switchovers: list[dict[str, Any]] = []
 
     # --- Starting ---
 
@@ -270,15 +272,18 @@ class Bench:
                 self.answer(200 if wanted else 503, "")
 
             def do_GET(self) -> None:
-                roles = {item.name: "leader" if item.leads else "replica" for item in bench.members[:2]}
-                states = {"leader": "running", "replica": "streaming"}
+                leads = {"role": "leader", "state": "running"}
+                follows = {"role": "quorum_standby", "state": "streaming"}
                 members = [
-                    {"name": name, "role": role, "state": states[role]} for name, role in roles.items()
+                    {"name": item.name, **(leads if item.leads else follows | {"lag": item.lag_bytes})}
+                    for item in bench.members[:THERE]
                 ]
                 self.answer(200, json.dumps({"members": members}))
 
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if self.path == "/switchover":
+                    bench.switchovers.append(asked)
                 bench.switch()
                 self.answer(200, "Successfully switched over")
 

@@ -256,7 +256,26 @@ def test_a_primary_that_stops_hands_over_behind_a_pause(bench: Bench, hook: Modu
         assert "Successfully" in hook.hand_over(MEMBERS[0], told.append)
         writers.wait_for(50)
     assert but_for_haste(told) == []
+    assert bench.switchovers[0] == {"leader": MEMBERS[0], "candidate": MEMBERS[1]}
     assert_unnoticed(writers, bench)
+
+
+def test_who_takes_over_is_the_nearest_of_those_that_confirm_commits(hook: ModuleType) -> None:
+    me = {"name": "a", "role": "leader", "state": "running"}
+    follows = {"role": "quorum_standby", "state": "streaming", "lag": 0}
+    behind, near = {"name": "b", **follows, "lag": 9}, {"name": "d", **follows}
+    others = [
+        {"name": "c", **follows, "role": "replica"},
+        {"name": "c", **follows, "state": "starting"},
+        {"name": "c", **follows, "lag": "unknown"},
+    ]
+    assert hook.nearest("a", [me, behind, *others, near]) == "d"
+    assert hook.nearest("a", [me, *others]) is None
+
+
+def test_a_pod_that_was_deleted_without_grace_loses_no_time(hook: ModuleType) -> None:
+    """Patroni knows only pods that are there."""
+    assert hook.hand_over("hub-postgres-9", lambda _: None) == hook.GONE
 
 
 def test_a_replica_that_stops_has_its_readers_go_elsewhere(bench: Bench, hook: ModuleType) -> None:
@@ -372,6 +391,8 @@ def test_a_handover_that_was_refused_is_tried_again_and_clients_go_on_meanwhile(
         assert "Successfully" in hook.hand_over(MEMBERS[0], told.append)
         writers.wait_for(50)
     assert paused == [True, True]
+    # Whom the first try could not have take over need not be the one of the second.
+    assert bench.switchovers == [{"leader": MEMBERS[0], "candidate": MEMBERS[1]}, {"leader": MEMBERS[0]}]
     assert len(but_for_haste(told)) == 1
     assert writers.errors == []
 

@@ -180,7 +180,7 @@ def test_the_report_is_json_and_a_table(tmp_path, monkeypatch):
         assert words in text
 
 
-@pytest.mark.parametrize(("suite", "count"), [(PostgresSuite, 25), (RedisSuite, 21)])
+@pytest.mark.parametrize(("suite", "count"), [(PostgresSuite, 26), (RedisSuite, 21)])
 def test_each_fault_has_a_name_of_its_own_and_is_found_by_it(suite, count):
     names = [fault.name for fault in suite.faults()]
     assert len(set(names)) == len(names) == count

@@ -305,6 +305,7 @@ def stage():
 HEALED_BY = {
     "planned-switchover": "annotate rhc hub runnerhub.io/switch-primary-to-",
     "node-drain": "uncordon node-0",
+    "force-delete-cordoned": "uncordon node-0",
     "postgres-stopped": "CONT 1 2 3 4 5",
     "node-frozen": "unpause node-0",
     "node-killed": "start node-0",
@@ -326,6 +327,7 @@ BROKEN_BY = {
     "pooler-killed": "delete now hub-pooler-a",
     "pooler-update": '"pooler": {"resources"',
     "force-delete": f"delete now {PRIMARY.name}",
+    "force-delete-cordoned": f"cordon node-0\ndelete now {PRIMARY.name}",
     "operator-away": f"delete now {PRIMARY.name}",
     "data-corrupt": "sh KILL 3",
     "volume-lost": f"delete now {REPLICAS[0].name}",

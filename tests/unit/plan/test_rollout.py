@@ -270,7 +270,7 @@ def test_a_healthy_member_is_never_taken_away_while_another_is_broken(
 def test_the_role_of_whom_a_step_stops_was_moved_by_that_step() -> None:
     stops: dict[Disruption, str | None] = {
         RestartPod("hub-redis-0", "uid", "new pod template"): "hub-redis-0",
-        SwitchPostgres("hub-postgres-0", "rolling change"): "hub-postgres-0",
+        SwitchPostgres("hub-postgres-0", "rolling change", "hub-postgres-1"): "hub-postgres-0",
         RestartPostgres("hub-postgres-0", "changed parameters"): "hub-postgres-0",
         ShrinkPostgres("hub-postgres-2", 2): "hub-postgres-2",
         ShrinkRedis("hub-redis-4", 4): "hub-redis-4",

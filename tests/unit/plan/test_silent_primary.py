@@ -143,10 +143,10 @@ def test_a_database_without_replicas_is_not_judged_by_them() -> None:
 @pytest.mark.parametrize(
     ("step", "seconds", "cause"),
     [
-        (SwitchPostgres(OLD, "rolling change"), 2, "RollingChange"),
+        (SwitchPostgres(OLD, "rolling change", "hub-postgres-1"), 2, "RollingChange"),
         (RestartPostgres(OLD, "changed parameters"), 2, "RollingChange"),
         (RestartPod(OLD, f"uid-{OLD}", "new pod template"), 2, "RollingChange"),
-        (SwitchPostgres(OLD, "rolling change"), 61, "NodeLost"),
+        (SwitchPostgres(OLD, "rolling change", "hub-postgres-1"), 61, "NodeLost"),
         (RestartPod("hub-postgres-2", "uid-hub-postgres-2", "new pod template"), 2, "NodeLost"),
         (None, 2, "NodeLost"),
     ],

@@ -29,6 +29,45 @@ modules = launcher["patroni"]
 with mock.patch("time.sleep") as sleep:
     for seconds in (1, 0.25):
         launcher["Clock"](None).sleep(seconds)
+
+def stop(looks):
+    # What Patroni hears of a server that has written its last checkpoint and is gone at the so-manieth look.
+    from patroni.postgresql import Postgresql
+
+    def is_running():
+        nonlocal looks
+        looks -= 1
+        return object() if looks > 0 else None
+
+    def stop_as_patroni(server, mode, on_shutdown=None):
+        if on_shutdown:
+            on_shutdown(2, 1)
+        return True
+
+    heard = []
+    with mock.patch.object(Postgresql, "stop", stop_as_patroni):
+        launcher["give_the_lock_away_when_the_server_has_ended"]()
+        began = time.monotonic()
+        server = types.SimpleNamespace(is_running=is_running)
+        done = Postgresql.stop(server, "fast", on_shutdown=lambda *locations: heard.append(locations))
+        done = done and Postgresql.stop(server, "fast") and Postgresql.stop(server, "fast", on_shutdown=None)
+    return done, heard, time.monotonic() - began
+
+def follow(changes, leader):
+    # What a replica does of what Patroni would change, for this leader.
+    from patroni.postgresql.config import ConfigHandler
+
+    with mock.patch.object(ConfigHandler, "check_recovery_conf", lambda *_: changes):
+        launcher["follow_a_leader_whose_pod_is_gone"]()
+        return ConfigHandler.check_recovery_conf(None, leader)
+
+gone = types.SimpleNamespace(conn_url=None)
+known = types.SimpleNamespace(conn_url="postgres://10.0.0.1:5432/postgres")
+followed = [
+    follow((True, False), gone), follow((True, True), gone), follow((False, False), gone),
+    follow((True, False), known), follow((True, False), None),
+]
+
 from patroni.__main__ import Patroni
 from patroni.dcs import Cluster, Member
 from patroni.ha import Failsafe
@@ -118,6 +157,9 @@ print(json.dumps({
     "leader_who_asked_long_ago": leader(time.time() - 30),
     "leader_not_agreed_to": leader(0),
     "taken": [call.args[0] for call in sleep.call_args_list],
+    "stopped": [stop(3), stop(10**6)],
+    "followed": followed,
+    "catch_ups": inspect.getsource(modules.ha).count("time.sleep(1)  # give replicas some more time to catch up"),
     "polling": launcher["STOP_POLLING_SECONDS"],
     "patronis_polling": modules.postgresql.STOP_POLLING_INTERVAL,
     "breaks": inspect.getsource(modules.ha).count(
@@ -149,6 +191,23 @@ def seen() -> dict[str, Any]:
 def test_patroni_still_takes_the_breaks_that_are_made_shorter(seen: dict[str, Any]) -> None:
     assert seen["polling"] < seen["patronis_polling"]
     assert seen["breaks"] == 2
+    assert seen["catch_ups"] == 2
+
+
+def test_nobody_is_asked_whether_replicas_have_everything_when_the_server_has_ended(
+    seen: dict[str, Any],
+) -> None:
+    (done, heard, seconds), (lingered, asked, patience) = seen["stopped"]
+    assert done
+    assert not heard
+    assert seconds < 0.5
+    assert lingered
+    assert asked == [[2, 1]]
+    assert 1 <= patience < 1.5
+
+
+def test_replicas_stay_with_a_leader_whose_pod_is_gone(seen: dict[str, Any]) -> None:
+    assert seen["followed"] == [[False, False], [True, True], [False, False], [True, False], [True, False]]
 
 
 def test_other_breaks_stay(seen: dict[str, Any]) -> None:
@@ -406,3 +465,45 @@ def test_whoever_waits_for_the_watches_goes_on_when_they_work() -> None:
     patronis, ours = told
     assert max(patronis) > 5, "Patroni wakes all by itself now"
     assert max(ours) < 4
+
+
+# The first word is the launcher. How long Patroni's API takes to stop while it answers, by Patroni and by the launcher.
+_STOPS = """
+import json, os, runpy, sys, threading, time, types, urllib.request
+
+launcher = runpy.run_path(sys.argv[1])
+from patroni.api import RestApiHandler, RestApiServer
+
+asked = threading.Semaphore(0)
+
+
+def answer_slowly(handler):
+    asked.release()
+    time.sleep(3)
+
+
+RestApiHandler.do_GET_slow = answer_slowly
+
+
+def stop():
+    api = RestApiServer(types.SimpleNamespace(), {"listen": "127.0.0.1:0"})
+    threading.Thread(target=api.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{api.server_address[1]}/slow"
+    threading.Thread(target=urllib.request.urlopen, args=(url,), daemon=True).start()
+    asked.acquire()
+    start = time.monotonic()
+    api.shutdown()
+    return time.monotonic() - start
+
+
+patronis = stop()
+launcher["stop_whatever_is_asked"]()
+print(json.dumps([patronis, stop()]), flush=True)
+os._exit(0)
+"""
+
+
+def test_a_patroni_that_stops_does_not_wait_for_the_questions_that_it_answers() -> None:
+    patronis, ours = said_by(_STOPS)
+    assert patronis > 2, "Patroni does not wait for them by itself any more"
+    assert ours < 0.5
