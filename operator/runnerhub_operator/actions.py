@@ -40,13 +40,15 @@ class SwitchPostgres:
     """Hand the Postgres primary role over to the candidate.
 
     It is named, because two replicas that reach for the lock cost time: the one that does not get it begins its watches
-    of the API server anew before it follows, and synchronous commits wait for it. `pause`: the poolers hold their
-    clients back meanwhile; when one of them cannot, nothing is done.
+    of the API server anew before it follows, and synchronous commits wait for it. `instead`: who may take over when the
+    candidate does not answer or is too far behind. `pause`: the poolers hold their clients back meanwhile; when one of
+    them cannot, nothing is done.
     """
 
     primary: str
     reason: str
     candidate: str
+    instead: tuple[str, ...] = ()
     pause: bool = True
 
     def __str__(self) -> str:

@@ -164,6 +164,9 @@ assert primary.attempt_to_acquire_leader()
 until(lambda: leader(other) == "primary")
 primary._api.patch_namespaced_kind = refuse
 alone = primary.delete_leader(primary.get_cluster().leader, 123)
+# Another process of this name, as in the pod that comes after this one: the lock is not of its writing.
+namesake = member("primary")
+until(lambda: leader(namesake) == "primary")
 # One that is gone, and one that lives.
 others = [Member(0, "gone", None, {"api_url": "http://127.0.0.1:1/patroni"}), serve(other)]
 ha = Ha(known(primary))
@@ -175,10 +178,21 @@ refused = [
     ask(ha.patroni.request, lock | {"name": "other"}),
     ask(ha.patroni.request, None),
 ]
+# One that does not know the last word.
+known_version = other._kinds.get(other.leader_path)
+assert other.patch_or_create(other.leader_path, {"touched": "1"}, None, True)
+get, other._kinds.get = other._kinds.get, lambda _: known_version
+refused.append(ask(ha.patroni.request, lock))
+other._kinds.get = get
 kept = leader(other)
 nobody = ha.dcs.delete_leader(primary.get_cluster().leader, 123)
 ha.cluster.members = others
+by_namesake = launcher["have_others_free_the_lock"](
+    types.SimpleNamespace(dcs=namesake, patroni=ha.patroni, cluster=ha.cluster), 123
+)
+other.event.clear()
 freed = ha.dcs.delete_leader(primary.get_cluster().leader, 123)
+woken = other.event.is_set()
 until(lambda: not leader(other))
 lsn = other.get_cluster().status.last_lsn
 taken = other.attempt_to_acquire_leader()
@@ -186,7 +200,7 @@ until(lambda: leader(primary) == "other")
 again = ha.dcs.delete_leader(primary.get_cluster().leader, 123)
 print(json.dumps({
     "alone": alone, "nobody": nobody, "refused": refused, "kept": kept, "freed": freed, "lsn": lsn, "taken": taken,
-    "again": again, "leader": leader(member("witness")),
+    "again": again, "leader": leader(member("witness")), "woken": woken, "by namesake": by_namesake,
 }))
 """
 
@@ -241,13 +255,15 @@ def test_a_member_whose_token_is_void_has_another_one_free_its_lock(
     assert result(server, namespace.namespace, _RELEASE, "as it is") == {
         "alone": False,
         "nobody": False,
-        "refused": [401, 409, 409, 400],
+        "refused": [401, 409, 409, 400, 503],
         "kept": "primary",
         "freed": True,
         "lsn": 123,
         "taken": True,
         "again": False,
         "leader": "other",
+        "woken": True,
+        "by namesake": False,
     }
 
 

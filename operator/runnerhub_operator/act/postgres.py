@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from math import inf
 from typing import Any
 
 import aiohttp
@@ -55,14 +56,14 @@ class Postgres:
     async def switch_over(self, cluster: RunnerHubCluster, snapshot: Snapshot, step: SwitchPostgres) -> None:
         """Have the poolers hold their clients back, hand the role over; they go on when the new primary takes writes.
 
-        SwitchoverPostponedError: not every pooler could. ProbeError: the candidate is not near enough to take over, or
+        SwitchoverPostponedError: not every pooler could. ProbeError: nobody who may take over is near enough, or
         Patroni refuses. In all cases clients go on.
         """
         host = _primary_host(snapshot)
-        await self._check_candidate(snapshot, step)
+        candidate = await self._choose_candidate(snapshot, step)
         # Without another replica its readers would go to the primary, and be there when that stops.
-        if _has_other_replica(snapshot, step.primary, step.candidate):
-            await self._poolers.leave(cluster, snapshot, step.candidate)
+        if _has_other_replica(snapshot, step.primary, candidate):
+            await self._poolers.leave(cluster, snapshot, candidate)
         async with (
             self._poolers.held_back(cluster, snapshot, step.primary, "switchover", seconds=HELD_BACK_SECONDS)
             if step.pause
@@ -72,7 +73,7 @@ class Postgres:
                 self._http,
                 host,
                 step.primary,
-                step.candidate,
+                candidate,
                 login=_patroni_login(cluster, snapshot),
                 deadline_seconds=ACTION_DEADLINE_SECONDS,
             )
@@ -145,15 +146,17 @@ class Postgres:
             raise error
         logger.info("changed Patroni's configuration: %s", ", ".join(sorted(patch)))
 
-    async def _check_candidate(self, snapshot: Snapshot, step: SwitchPostgres) -> None:
-        """Whether the candidate is near enough to the primary to take over at once. ProbeError: it is not."""
-        lags = await self._lags(snapshot, [step.candidate])
-        if any(lag <= MAX_REPLICA_LAG_BYTES for lag in lags.values()):
-            return
+    async def _choose_candidate(self, snapshot: Snapshot, step: SwitchPostgres) -> str:
+        """The candidate, or who may take over instead, who is near enough for it. ProbeError: nobody is."""
+        candidates = (step.candidate, *step.instead)
+        lags = await self._lags(snapshot, candidates)
+        near = [name for name in candidates if lags.get(name, inf) <= MAX_REPLICA_LAG_BYTES]
+        if near:
+            return near[0]
         why = "does not answer as a replica that streams"
         if lags:
             why = f"is more than {MAX_REPLICA_LAG_BYTES // 1024**2} MiB behind {step.primary}"
-        raise ProbeError(f"the Postgres switchover is refused: {step.candidate} {why}")
+        raise ProbeError(f"the Postgres switchover is refused: {next(iter(lags), step.candidate)} {why}")
 
     async def _lags(self, snapshot: Snapshot, members: Sequence[str]) -> Mapping[str, int]:
         hosts = {name: pod.ip for name in members if (pod := snapshot.pod(name)) is not None and pod.ip}

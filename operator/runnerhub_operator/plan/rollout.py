@@ -336,9 +336,11 @@ def _postgres(cluster: RunnerHubCluster, snapshot: Snapshot, requested: Rollout 
     replicas = sorted(due - {leader}, reverse=True)
     if not replicas and len(members) > 1:
         asked = requested.step if requested is not None else None
-        wanted = asked.candidate if isinstance(asked, SwitchPostgres) else None
-        candidate = wanted or shrink.nearest(patroni, _others(expected, leader))
-        step = SwitchPostgres(leader, "rolling change", candidate)
+        if isinstance(asked, SwitchPostgres):
+            step = SwitchPostgres(leader, "rolling change", asked.candidate)
+        else:
+            nearest, *others = shrink.by_nearness(patroni, _others(expected, leader))
+            step = SwitchPostgres(leader, "rolling change", nearest, tuple(others))
         return Rollout(names.POSTGRES, step, "another primary")
     name = replicas[0] if replicas else leader
     pod = next((pod for pod in outdated if pod.name == name), None)

@@ -49,7 +49,7 @@ def look(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
         # As a member that is broken may be for long.
         return Rollout(names.POSTGRES, None, f"{obstacle}, before {last} can go", holds_up=False)
     if patroni.leader == last:
-        switch = SwitchPostgres(last, f"{last} is to go", nearest(patroni, staying))
+        switch = SwitchPostgres(last, f"{last} is to go", by_nearness(patroni, staying)[0])
         return Rollout(names.POSTGRES, switch, f"another primary, before {last} can go")
     return Rollout(names.POSTGRES, shrink, f"{last} to go", rests_on=staying)
 
@@ -91,12 +91,12 @@ def _obstacle(cluster: RunnerHubCluster, snapshot: Snapshot, staying: Sequence[s
     return None
 
 
-def nearest(patroni: PatroniCluster, members: Sequence[str]) -> str:
-    """Of these members the one that is nearest to the primary."""
+def by_nearness(patroni: PatroniCluster, members: Sequence[str]) -> list[str]:
+    """These members, the one that is nearest to the primary first."""
 
     def distance(name: str) -> tuple[bool, int, str]:
         member = patroni.member(name)
         lag = member.lag_bytes if member is not None else None
         return lag is None, lag or 0, name
 
-    return min(members, key=distance)
+    return sorted(members, key=distance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.machinery
 import importlib.util
+import json
 import re
 import signal
 import socket
@@ -260,7 +261,9 @@ def test_a_primary_that_stops_hands_over_behind_a_pause(bench: Bench, hook: Modu
     assert_unnoticed(writers, bench)
 
 
-def test_who_takes_over_is_the_nearest_of_those_that_confirm_commits(hook: ModuleType) -> None:
+def test_who_takes_over_is_the_nearest_of_those_that_confirm_commits(
+    hook: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     me = {"name": "a", "role": "leader", "state": "running"}
     follows = {"role": "quorum_standby", "state": "streaming", "lag": 0}
     behind, near = {"name": "b", **follows, "lag": 9}, {"name": "d", **follows}
@@ -269,8 +272,13 @@ def test_who_takes_over_is_the_nearest_of_those_that_confirm_commits(hook: Modul
         {"name": "c", **follows, "state": "starting"},
         {"name": "c", **follows, "lag": "unknown"},
     ]
-    assert hook.nearest("a", [me, behind, *others, near]) == "d"
-    assert hook.nearest("a", [me, *others]) is None
+    cluster: dict[str, Any] = {"members": [me, behind, *others, near]}
+    monkeypatch.setattr(hook, "call_patroni", lambda *_: json.dumps(cluster))
+    assert hook.nearest("a") == "d"
+    cluster["pause"] = True
+    assert hook.nearest("a") is None
+    cluster = {"members": [me, *others]}
+    assert hook.nearest("a") is None
 
 
 def test_a_pod_that_was_deleted_without_grace_loses_no_time(hook: ModuleType) -> None:

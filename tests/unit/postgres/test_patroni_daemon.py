@@ -26,6 +26,7 @@ import contextlib, http.server, inspect, json, runpy, socket, sys, threading, ti
 from unittest import mock
 launcher = runpy.run_path(sys.argv[1])
 modules = launcher["patroni"]
+from patroni.dcs import Cluster, Member
 with mock.patch("time.sleep") as sleep:
     for seconds in (1, 0.25):
         launcher["Clock"](None).sleep(seconds)
@@ -61,6 +62,41 @@ def follow(changes, leader):
         launcher["follow_a_leader_whose_pod_is_gone"]()
         return ConfigHandler.check_recovery_conf(None, leader)
 
+def take_over(me, candidate, leader="a", healthy=True, paused=False):
+    # Whether a member takes the lock in a switchover, whom it compared itself with, and whether nobody is named then.
+    from patroni.dcs import Failover
+    from patroni.ha import Ha
+
+    compared, named = [], []
+
+    def compare(members, check_replication_lag):
+        compared.extend(member.name for member in members)
+        return healthy and not check_replication_lag
+
+    ha = types.SimpleNamespace(
+        cluster=types.SimpleNamespace(
+            failover=Failover("7", leader, candidate, None),
+            members=[Member(0, name, None, {}) for name in "abcd"],
+            sync=types.SimpleNamespace(matches=lambda name: name in "abc"),
+            get_member=lambda *_, **__: None,
+        ),
+        state_handler=types.SimpleNamespace(name=me),
+        dcs=types.SimpleNamespace(manual_failover=lambda *words, version: named.append([*words, version])),
+        is_paused=lambda: paused,
+        is_synchronous_mode=lambda: True,
+        is_quorum_commit_mode=lambda: True,
+        sync_mode_is_active=lambda: True,
+        _get_failover_action_name=lambda: "switchover",
+        _is_healthiest_node=compare,
+    )
+    return Ha.manual_failover_process_no_leader(ha), compared, named
+
+patronis_word = take_over("b", "b", healthy=False)
+launcher["take_over_with_the_quorum"]()
+taken_over = [
+    take_over("b", "b"), take_over("b", "b", healthy=False), take_over("b", "b", healthy=False, paused=True),
+    take_over("b", "b", leader="", healthy=False),
+]
 gone = types.SimpleNamespace(conn_url=None)
 known = types.SimpleNamespace(conn_url="postgres://10.0.0.1:5432/postgres")
 followed = [
@@ -69,7 +105,6 @@ followed = [
 ]
 
 from patroni.__main__ import Patroni
-from patroni.dcs import Cluster, Member
 from patroni.ha import Failsafe
 from patroni.request import PatroniRequest
 
@@ -159,6 +194,8 @@ print(json.dumps({
     "taken": [call.args[0] for call in sleep.call_args_list],
     "stopped": [stop(3), stop(10**6)],
     "followed": followed,
+    "patronis_word": patronis_word,
+    "taken_over": taken_over,
     "catch_ups": inspect.getsource(modules.ha).count("time.sleep(1)  # give replicas some more time to catch up"),
     "polling": launcher["STOP_POLLING_SECONDS"],
     "patronis_polling": modules.postgresql.STOP_POLLING_INTERVAL,
@@ -208,6 +245,16 @@ def test_nobody_is_asked_whether_replicas_have_everything_when_the_server_has_en
 
 def test_replicas_stay_with_a_leader_whose_pod_is_gone(seen: dict[str, Any]) -> None:
     assert seen["followed"] == [[False, False], [True, True], [False, False], [True, False], [True, False]]
+
+
+def test_whom_a_switchover_names_takes_over_only_with_what_was_confirmed(seen: dict[str, Any]) -> None:
+    assert seen["patronis_word"] == [True, [], []], "Patroni compares members by itself now"
+    able, behind, paused, failover = seen["taken_over"]
+    assert able == [True, ["b", "c"], []]
+    # Nobody is named any more, so that all elect.
+    assert behind == [False, ["b", "c"], [["", "", "7"]]]
+    # As Patroni has it: somebody's own decision.
+    assert paused == failover == [True, [], []]
 
 
 def test_other_breaks_stay(seen: dict[str, Any]) -> None:
@@ -473,6 +520,7 @@ import json, os, runpy, sys, threading, time, types, urllib.request
 
 launcher = runpy.run_path(sys.argv[1])
 from patroni.api import RestApiHandler, RestApiServer
+from patroni.async_executor import AsyncExecutor
 
 asked = threading.Semaphore(0)
 
@@ -486,14 +534,16 @@ RestApiHandler.do_GET_slow = answer_slowly
 
 
 def stop():
-    api = RestApiServer(types.SimpleNamespace(), {"listen": "127.0.0.1:0"})
+    executor = AsyncExecutor(None, None)
+    ha = types.SimpleNamespace(_async_executor=executor)
+    api = RestApiServer(types.SimpleNamespace(ha=ha), {"listen": "127.0.0.1:0"})
     threading.Thread(target=api.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{api.server_address[1]}/slow"
     threading.Thread(target=urllib.request.urlopen, args=(url,), daemon=True).start()
     asked.acquire()
     start = time.monotonic()
     api.shutdown()
-    return time.monotonic() - start
+    return time.monotonic() - start, executor.schedule("restart") is None
 
 
 patronis = stop()
@@ -504,6 +554,7 @@ os._exit(0)
 
 
 def test_a_patroni_that_stops_does_not_wait_for_the_questions_that_it_answers() -> None:
-    patronis, ours = said_by(_STOPS)
+    (patronis, _), (ours, begins) = said_by(_STOPS)
     assert patronis > 2, "Patroni does not wait for them by itself any more"
     assert ours < 0.5
+    assert not begins, "a server that has stopped is not restarted"
