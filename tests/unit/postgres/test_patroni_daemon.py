@@ -91,6 +91,37 @@ def take_over(me, candidate, leader="a", healthy=True, paused=False):
     )
     return Ha.manual_failover_process_no_leader(ha), compared, named
 
+def give_up(answers, quorum=1, candidate="b", paused=False):
+    # Whether a primary gives its role up, when these of the members that confirm commits, `b` and `c`, answer.
+    from patroni.dcs import Failover
+    from patroni.ha import Ha
+
+    def ask(members):
+        return [
+            types.SimpleNamespace(failover_limitation=lambda name=member.name: None if name in answers else "silent")
+            for member in members
+        ]
+
+    ha = types.SimpleNamespace(
+        cluster=types.SimpleNamespace(
+            failover=Failover("7", "a", candidate, None),
+            members=[Member(0, name, None, {}) for name in "abcd"],
+            sync=types.SimpleNamespace(matches=lambda name: name in "bc", quorum=quorum),
+        ),
+        is_paused=lambda: paused,
+        quorum_commit_mode_is_active=lambda: True,
+        fetch_nodes_statuses=ask,
+    )
+    with mock.patch.object(Ha, "is_failover_possible", lambda *_, **__: "b" in answers):
+        launcher["take_over_with_the_quorum"]()
+        return Ha.is_failover_possible(ha, cluster_lsn=1)
+
+patronis_process = modules.ha.Ha.manual_failover_process_no_leader
+given_up = [
+    give_up("bc"), give_up("b"), give_up("b", quorum=0), give_up("c"), give_up("b", candidate=None),
+    give_up("b", paused=True),
+]
+modules.ha.Ha.manual_failover_process_no_leader = patronis_process
 patronis_word = take_over("b", "b", healthy=False)
 launcher["take_over_with_the_quorum"]()
 taken_over = [
@@ -196,6 +227,7 @@ print(json.dumps({
     "followed": followed,
     "patronis_word": patronis_word,
     "taken_over": taken_over,
+    "given_up": given_up,
     "catch_ups": inspect.getsource(modules.ha).count("time.sleep(1)  # give replicas some more time to catch up"),
     "polling": launcher["STOP_POLLING_SECONDS"],
     "patronis_polling": modules.postgresql.STOP_POLLING_INTERVAL,
@@ -255,6 +287,17 @@ def test_whom_a_switchover_names_takes_over_only_with_what_was_confirmed(seen: d
     assert behind == [False, ["b", "c"], [["", "", "7"]]]
     # As Patroni has it: somebody's own decision.
     assert paused == failover == [True, [], []]
+
+
+def test_a_primary_gives_its_role_up_only_for_one_that_finds_the_quorum(seen: dict[str, Any]) -> None:
+    both, alone, enough, silent, nobody_named, paused = seen["given_up"]
+    assert both
+    assert not alone
+    assert enough
+    assert not silent
+    # As Patroni has it.
+    assert nobody_named
+    assert paused
 
 
 def test_other_breaks_stay(seen: dict[str, Any]) -> None:
