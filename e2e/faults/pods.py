@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from kindbed.console import TestBedError
 
+from ..lab.faults import kept_away
 from ..lab.kubectl import wait_for
 from . import processes
 from .arena import Arena, Before, Member
@@ -44,13 +45,8 @@ def force_delete(arena: Arena, before: Before) -> Break:
 @contextmanager
 def force_delete_for_good(arena: Arena, before: Before) -> Break:
     """Delete the primary's pod without grace, and let no pod come back to its node: only its lock tells the others."""
-    kubectl, node = arena.bed.kubectl, before.primary.node
-    kubectl("cordon", node)
-    try:
-        arena.hub.kubectl.delete_pod_now(before.primary.name)
+    with kept_away(arena.hub, before.primary.name), force_delete(arena, before):
         yield
-    finally:
-        kubectl("uncordon", node)
 
 
 @contextmanager

@@ -49,6 +49,7 @@ def look(cluster: RunnerHubCluster, snapshot: Snapshot) -> Rollout | None:
         # As a member that is broken may be for long.
         return Rollout(names.POSTGRES, None, f"{obstacle}, before {last} can go", holds_up=False)
     if patroni.leader == last:
+        # To one that stays to the end, so that the role moves once.
         switch = SwitchPostgres(last, f"{last} is to go", by_nearness(patroni, staying)[0])
         return Rollout(names.POSTGRES, switch, f"another primary, before {last} can go")
     return Rollout(names.POSTGRES, shrink, f"{last} to go", rests_on=staying)

@@ -263,7 +263,7 @@ class Recorder:
     def get(self, kind, _name):
         found = {
             "runnerhubcluster": {"spec": {"postgres": {}}},
-            "pod": {"status": {"podIP": "10.0.0.7"}},
+            "pod": {"spec": {"nodeName": "node-0"}, "status": {"podIP": "10.0.0.7"}},
             "persistentvolumeclaim": {"metadata": {"uid": "claim"}},
         }
         return found.get(kind)
