@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import math
 import os
 import sys
 import time
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
-from . import oracle
-from .burst import burst
-from .facts import FactsUnavailableError
-from .github import serve as serve_github
-from .journal import read
+from .gaps import gaps
 from .oracle import Window
-from .run import run
-from .sentinels import tell_master
 from .settings import Load, Targets
-from .verify import gaps, verify, wait_for_jobs
+
+T = TypeVar("T")
 
 EXIT_LOST = 1
 EXIT_UNDECIDED = 3
@@ -35,19 +31,27 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     targets = Targets.from_environment(os.environ)
     if options.command == "run":
-        asyncio.run(run(targets, _load(options), options.log, options.duration))
+        from .run import run
+
+        _run(run(targets, _load(options), options.log, options.duration))
         return 0
     if options.command == "master":
-        print(json.dumps(asyncio.run(tell_master(targets))))
+        from .sentinels import tell_master
+
+        print(json.dumps(_run(tell_master(targets))))
         return 0
     if options.command == "github":
-        asyncio.run(serve_github(options.port, options.token))
+        from .github import serve as serve_github
+
+        _run(serve_github(options.port, options.token))
         return 0
     if not options.log.is_dir():
         parser.error(f"there is no folder {options.log}")
     if options.command == "burst":
+        from .burst import burst
+
         labels = tuple(label for label in options.labels.split(",") if label)
-        found = asyncio.run(burst(targets, options.log, options.jobs, labels, wait_seconds=options.wait))
+        found = _run(burst(targets, options.log, options.jobs, labels, wait_seconds=options.wait))
         print(json.dumps(found))
         return 0
     window = Window(options.since, options.until)
@@ -56,10 +60,17 @@ def main(arguments: list[str] | None = None) -> int:
         window = Window(window.since, min(window.until, time.time()))
         print(json.dumps(gaps(options.log, window), indent=2))
         return 0
+    return _ask_the_stores(options, targets, window)
+
+
+def _ask_the_stores(options: argparse.Namespace, targets: Targets, window: Window) -> int:
+    from .facts import FactsUnavailableError
+    from .verify import verify
+
     try:
         if options.command == "wait-idle":
-            return asyncio.run(_wait_idle(targets, options, window))
-        verdict = asyncio.run(
+            return _run(_wait_idle(targets, options, window))
+        verdict = _run(
             verify(targets, options.log, window, wait_seconds=options.wait, patience_seconds=options.patience)
         )
     except FactsUnavailableError as error:
@@ -75,6 +86,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 async def _wait_idle(targets: Targets, options: argparse.Namespace, window: Window) -> int:
+    from . import oracle
+    from .journal import read
+    from .verify import wait_for_jobs
+
     jobs = oracle.collect_writes("jobs", read(options.log, "jobs"), window)
     statuses = await wait_for_jobs(
         targets, jobs, wait_seconds=options.wait, patience_seconds=options.patience
@@ -82,6 +97,12 @@ async def _wait_idle(targets: Targets, options: argparse.Namespace, window: Wind
     unfinished = oracle.unfinished(jobs, statuses)
     print(json.dumps({"acknowledged": len(jobs.acknowledged), "unfinished": unfinished}))
     return EXIT_LOST if unfinished else 0
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+
+    return asyncio.run(work)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from runnerhub_passwords.redis_login import RedisLogin, redis_login
+if TYPE_CHECKING:
+    from runnerhub_passwords.redis_login import RedisLogin
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,14 @@ class Targets:
 
     def redis_login(self) -> RedisLogin | None:
         """User and password at Redis, of the moment when a connection is made."""
+        from runnerhub_passwords.redis_login import redis_login
+
         return redis_login(self.redis_user, self.redis_password, self.redis_password_file)
 
     def sentinel_login(self) -> RedisLogin | None:
         """The same at a Sentinel."""
+        from runnerhub_passwords.redis_login import redis_login
+
         return redis_login(None, self.sentinel_password, self.sentinel_password_file)
 
     @classmethod

@@ -6,11 +6,12 @@ import time
 import psycopg
 import pytest
 
+from runnerhub_client.gaps import gaps
 from runnerhub_client.journal import read
 from runnerhub_client.oracle import Window
 from runnerhub_client.record import Outcome
 from runnerhub_client.settings import Load, Targets
-from runnerhub_client.verify import gaps, verify
+from runnerhub_client.verify import verify
 from tests.integration.client.test_queue_probes import writing, wrote
 
 LOAD = Load(

@@ -11,11 +11,12 @@ import pytest
 import redis
 
 from runnerhub_client import targets
+from runnerhub_client.gaps import gaps
 from runnerhub_client.oracle import Window
 from runnerhub_client.probes.queue import COUNTER, SETS
 from runnerhub_client.run import run
 from runnerhub_client.settings import Load, Targets
-from runnerhub_client.verify import gaps, verify
+from runnerhub_client.verify import verify
 from tests.integration.orchestrator.conftest import wait_until_listening
 from tests.share import free_port
 

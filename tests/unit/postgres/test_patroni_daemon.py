@@ -62,7 +62,7 @@ def follow(changes, leader):
         launcher["follow_a_leader_whose_pod_is_gone"]()
         return ConfigHandler.check_recovery_conf(None, leader)
 
-def take_over(me, candidate, leader="a", healthy=True, paused=False):
+def take_over(me, candidate, leader="a", healthy=True, paused=False, synchronous=True):
     # Whether a member takes the lock in a switchover, whom it compared itself with, and whether nobody is named then.
     from patroni.dcs import Failover
     from patroni.ha import Ha
@@ -77,21 +77,23 @@ def take_over(me, candidate, leader="a", healthy=True, paused=False):
         cluster=types.SimpleNamespace(
             failover=Failover("7", leader, candidate, None),
             members=[Member(0, name, None, {}) for name in "abcd"],
-            sync=types.SimpleNamespace(matches=lambda name: name in "abc"),
-            get_member=lambda *_, **__: None,
+            sync=types.SimpleNamespace(matches=lambda name, leader=False: name in "abc"),
+            get_member=lambda name, **__: Member(0, name, None, {}),
         ),
         state_handler=types.SimpleNamespace(name=me),
-        dcs=types.SimpleNamespace(manual_failover=lambda *words, version: named.append([*words, version])),
+        fetch_node_status=lambda member: types.SimpleNamespace(member=member, failover_limitation=lambda: None),
+        wakeup=lambda: named.append("again"),
+        dcs=types.SimpleNamespace(manual_failover=lambda *words, version: named.append([*words, version]) or True),
         is_paused=lambda: paused,
-        is_synchronous_mode=lambda: True,
-        is_quorum_commit_mode=lambda: True,
-        sync_mode_is_active=lambda: True,
+        is_synchronous_mode=lambda: synchronous,
+        is_quorum_commit_mode=lambda: synchronous,
+        sync_mode_is_active=lambda: synchronous,
         _get_failover_action_name=lambda: "switchover",
         _is_healthiest_node=compare,
     )
     return Ha.manual_failover_process_no_leader(ha), compared, named
 
-def give_up(answers, quorum=1, candidate="b", paused=False):
+def give_up(answers, quorum=1, candidate="b", paused=False, voters="bc"):
     # Whether a primary gives its role up, when these of the members that confirm commits, `b` and `c`, answer.
     from patroni.dcs import Failover
     from patroni.ha import Ha
@@ -106,8 +108,9 @@ def give_up(answers, quorum=1, candidate="b", paused=False):
         cluster=types.SimpleNamespace(
             failover=Failover("7", "a", candidate, None),
             members=[Member(0, name, None, {}) for name in "abcd"],
-            sync=types.SimpleNamespace(matches=lambda name: name in "bc", quorum=quorum),
+            sync=types.SimpleNamespace(matches=lambda name: name in voters, quorum=quorum),
         ),
+        state_handler=types.SimpleNamespace(name="a"),
         is_paused=lambda: paused,
         quorum_commit_mode_is_active=lambda: True,
         fetch_nodes_statuses=ask,
@@ -119,15 +122,17 @@ def give_up(answers, quorum=1, candidate="b", paused=False):
 patronis_process = modules.ha.Ha.manual_failover_process_no_leader
 given_up = [
     give_up("bc"), give_up("b"), give_up("b", quorum=0), give_up("c"), give_up("b", candidate=None),
-    give_up("b", paused=True),
+    give_up("b", paused=True), give_up("ab", voters="ab"),
 ]
 modules.ha.Ha.manual_failover_process_no_leader = patronis_process
 patronis_word = take_over("b", "b", healthy=False)
+patronis_wait = take_over("c", "d")
 launcher["take_over_with_the_quorum"]()
 taken_over = [
     take_over("b", "b"), take_over("b", "b", healthy=False), take_over("b", "b", healthy=False, paused=True),
-    take_over("b", "b", leader="", healthy=False),
+    take_over("b", "b", leader="", healthy=False), take_over("b", "b", healthy=False, synchronous=False),
 ]
+waited = [take_over("c", "b"), take_over("c", "d"), take_over("d", "d"), take_over("c", "d", paused=True)]
 gone = types.SimpleNamespace(conn_url=None)
 known = types.SimpleNamespace(conn_url="postgres://10.0.0.1:5432/postgres")
 followed = [
@@ -228,6 +233,8 @@ print(json.dumps({
     "patronis_word": patronis_word,
     "taken_over": taken_over,
     "given_up": given_up,
+    "patronis_wait": patronis_wait,
+    "waited": waited,
     "catch_ups": inspect.getsource(modules.ha).count("time.sleep(1)  # give replicas some more time to catch up"),
     "polling": launcher["STOP_POLLING_SECONDS"],
     "patronis_polling": modules.postgresql.STOP_POLLING_INTERVAL,
@@ -281,16 +288,23 @@ def test_replicas_stay_with_a_leader_whose_pod_is_gone(seen: dict[str, Any]) -> 
 
 def test_whom_a_switchover_names_takes_over_only_with_what_was_confirmed(seen: dict[str, Any]) -> None:
     assert seen["patronis_word"] == [True, [], []], "Patroni compares members by itself now"
-    able, behind, paused, failover = seen["taken_over"]
+    able, behind, paused, failover, asynchronous = seen["taken_over"]
     assert able == [True, ["b", "c"], []]
-    # Nobody is named any more, so that all elect.
-    assert behind == [False, ["b", "c"], [["", "", "7"]]]
-    # As Patroni has it: somebody's own decision.
-    assert paused == failover == [True, [], []]
+    # Nobody is named any more, so that all elect, at once.
+    assert behind == [False, ["b", "c"], [["", "", "7"], "again"]]
+    # As Patroni has it: somebody's own decision, or nothing was confirmed by anybody.
+    assert paused == failover == asynchronous == [True, [], []]
+
+
+def test_nobody_waits_for_a_named_member_that_may_not_take_over(seen: dict[str, Any]) -> None:
+    assert seen["patronis_wait"] == [False, [], []], "Patroni does not wait any more"
+    for_a_voter, for_another, that_one_itself, paused = seen["waited"]
+    assert for_a_voter == paused == [False, [], []]
+    assert for_another == that_one_itself == [False, [], [["", "", "7"], "again"]]
 
 
 def test_a_primary_gives_its_role_up_only_for_one_that_finds_the_quorum(seen: dict[str, Any]) -> None:
-    both, alone, enough, silent, nobody_named, paused = seen["given_up"]
+    both, alone, enough, silent, nobody_named, paused, just_promoted = seen["given_up"]
     assert both
     assert not alone
     assert enough
@@ -298,6 +312,8 @@ def test_a_primary_gives_its_role_up_only_for_one_that_finds_the_quorum(seen: di
     # As Patroni has it.
     assert nobody_named
     assert paused
+    # It is no voter for itself.
+    assert not just_promoted
 
 
 def test_other_breaks_stay(seen: dict[str, Any]) -> None:
