@@ -128,7 +128,7 @@ class Arena(ABC):
 
     def wait_whole(self, seconds: float) -> None:
         """Wait until nothing is missing."""
-        wait_for(f"{self.hub.name} to be whole", self.is_whole, seconds, every=1)
+        wait_for(f"{self.hub.name} to be whole", self.is_whole, seconds, every=2)
 
     def before(self) -> Before:
         """What there is now."""
@@ -185,7 +185,7 @@ class Arena(ABC):
             gaps = self.load.gaps(since, now())
             return all(gaps[probe]["acknowledged"] >= least for probe in probes)
 
-        wait_for(f"{' and '.join(probes)} to be acknowledged", all_are, seconds, every=1)
+        wait_for(f"{' and '.join(probes)} to be acknowledged", all_are, seconds, every=2)
 
 
 A = TypeVar("A", bound=Arena)

@@ -84,7 +84,7 @@ class _Course(Generic[A]):
             self._while_broken(started)
         self.notes = self._fault.aftermath(self._arena)
         self._arena.wait_writing(WRITING_SECONDS)
-        wait_for(f"{self._fault.title}: to be whole again", self._is_over, WHOLE_AGAIN_SECONDS, every=1)
+        wait_for(f"{self._fault.title}: to be whole again", self._is_over, WHOLE_AGAIN_SECONDS, every=2)
         self.redundancy_seconds = round(time.monotonic() - started, 1)
         self._arena.wait_through(WRITING_SECONDS)
         self._arena.settle()
@@ -93,7 +93,7 @@ class _Course(Generic[A]):
         fault, arena = self._fault, self._arena
         if fault.api_answers and fault.writes_go_on:
             if fault.primary is Primary.MOVES:
-                wait_for("another primary", self._successor, SUCCESSOR_SECONDS)
+                wait_for("another primary", self._successor, SUCCESSOR_SECONDS, every=1)
             arena.wait_writing(WRITING_SECONDS)
         left = started + fault.broken_seconds - time.monotonic()
         if left > 0:

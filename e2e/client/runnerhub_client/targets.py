@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,25 @@ class Postgres:
         A statement that hangs is never cancelled: a cancel request would make a COMMIT that waits for its
         standby answer yes.
         """
-        task = asyncio.ensure_future(_execute(connection, query, parameters))
+        return await self._answered(connection, _execute(connection, query, parameters), timeout_seconds)
+
+    async def batch(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        query: Any,
+        rows: Sequence[Any],
+        timeout_seconds: float,
+    ) -> None:
+        """As `statement`, once for each of the rows, all sent before the first answer is read."""
+        await self._answered(connection, _execute_many(connection, query, rows), timeout_seconds)
+
+    async def _answered(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        work: Coroutine[Any, Any, Answer],
+        timeout_seconds: float,
+    ) -> Answer:
+        task = asyncio.ensure_future(work)
         done = False
         try:
             await asyncio.wait({task}, timeout=timeout_seconds)
@@ -286,6 +305,12 @@ async def _execute(connection: psycopg.AsyncConnection[Any], query: Any, paramet
     cursor = await connection.execute(query, parameters)
     rows = await cursor.fetchall() if cursor.description else []
     return Answer(rows, cursor.statusmessage or "")
+
+
+async def _execute_many(connection: psycopg.AsyncConnection[Any], query: Any, rows: Sequence[Any]) -> Answer:
+    cursor = connection.cursor()
+    await cursor.executemany(query, rows)
+    return Answer([], cursor.statusmessage or "")
 
 
 def _sever(connection: psycopg.AsyncConnection[Any]) -> None:
