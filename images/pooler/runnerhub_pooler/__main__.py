@@ -93,6 +93,11 @@ def main() -> int:
         lambda: database.checkpoint(proxy.servers()),
         lambda: closed_way(settings, proxy),
         configuration.needs,
+        lambda: any(
+            users.with_name(drain.REQUEST).exists()
+            for _, port, users in settings.routes
+            if port == settings.pooler_port
+        ),
     )
     # A thread that died would leave clients waiting: the container ends, and its next process lets them go.
     while not stop.wait(1.0):

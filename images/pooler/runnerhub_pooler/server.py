@@ -8,7 +8,8 @@
                     waited for; 503 when that could not be done.
 `POST /checkpoint`  have the primary write what it has in memory, so that it stops sooner
 `GET /needs`        the max_connections that PgBouncer's settings in effect need, 503 when not known; needs no password
-`GET /healthz`      200 while the program runs; needs no password
+`GET /healthz`      200 while the program runs; tells whether clients are sent elsewhere because the pod stops; needs no
+                    password
 `GET /readyz`       200 while clients get in, else 503 with the reason; needs no password
 """
 
@@ -34,6 +35,8 @@ from .log import log
 from .settings import ADMIN_USER
 
 MAX_BODY_BYTES = 4096
+# The preStop hook of Postgres looks for it.
+MOVING = "moving clients"
 
 Answer = tuple[int, str]
 
@@ -46,6 +49,7 @@ def serve(
     checkpoint: Callable[[], None],
     closed_way: Callable[[], str | None],
     needs: Callable[[], int | None],
+    is_moving_clients: Callable[[], bool],
 ) -> None:
     """Serve in the background. `closed_way`: which way in for clients is closed, None when all are open."""
     routes: dict[str, Callable[[bytes], Answer]] = {
@@ -60,7 +64,7 @@ def serve(
 
         def do_GET(self) -> None:  # the name is http.server's
             if self.path == "/healthz":
-                self._send(200, "ok")
+                self._send(200, MOVING if is_moving_clients() else "ok")
             elif self.path == "/readyz":
                 closed = closed_way()
                 self._send(*((200, "ok") if closed is None else (503, closed)))

@@ -7,8 +7,10 @@ import importlib.machinery
 import importlib.util
 import json
 import re
+import shutil
 import signal
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from types import ModuleType
@@ -18,6 +20,7 @@ import aiohttp
 import psycopg
 import pytest
 
+from images.pooler.runnerhub_pooler.drain import REQUEST
 from images.postgres.runnerhub_postgres.passwords import ROLE_KEYS, write_settings
 from runnerhub_operator.probes import pgbouncer
 from runnerhub_operator.probes.http import Login
@@ -26,6 +29,7 @@ from tests.integration.pooler.bench import (
     MEMBERS,
     PASSWORDS,
     REPOSITORY,
+    USER,
     Bench,
     Writers,
     wait_until,
@@ -223,6 +227,7 @@ def hook(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module.PORT = bench.primary.patroni_port  # type: ignore[attr-defined]
     for name, seconds in {
         "BUDGET_SECONDS": 60.0,
+        "EVICTIONS_SECONDS": 0.0,
         "HEALTH_SECONDS": PATIENT_SECONDS,
         "CHECKPOINT_SECONDS": PATIENT_SECONDS,
         "PAUSE_SECONDS": PATIENT_SECONDS,
@@ -259,6 +264,37 @@ def test_a_primary_that_stops_hands_over_behind_a_pause(bench: Bench, hook: Modu
     assert but_for_haste(told) == []
     assert bench.switchovers[0] == {"leader": MEMBERS[0], "candidate": MEMBERS[1]}
     assert_unnoticed(writers, bench)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_handover_waits_for_a_pooler_that_sends_its_clients_elsewhere(
+    bench: Bench, hook: ModuleType, monkeypatch: pytest.MonkeyPatch, *, ends: bool
+) -> None:
+    # The agent itself begins with it after three seconds.
+    monkeypatch.setattr(hook, "MOVING_SECONDS", 30.0 if ends else 1.0)
+    assert bench.pause(seconds=0.1) == 200, "the agent is there"
+    request = bench.user_list(bench.pooler_port).with_name(REQUEST)
+    switch, moving = bench.switch, []
+
+    def look_and_switch() -> None:
+        moving.append(request.exists())
+        switch()
+
+    monkeypatch.setattr(bench, "switch", look_and_switch)
+    with Writers(bench) as writers:
+        # As PgBouncer's preStop hook does it, which runs as the same user as the agent.
+        request.touch()
+        if USER:
+            shutil.chown(request, USER)
+        assert hook.MOVING in hook.call("127.0.0.1", bench.agent_port, "pgbouncer", "GET", "/healthz", 5)
+        timer = threading.Timer(2.0, request.unlink)
+        if ends:
+            timer.start()
+        assert "Successfully" in hook.hand_over(MEMBERS[0], lambda _: None)
+        timer.cancel()
+        request.unlink(missing_ok=True)
+    assert moving == [not ends]
+    assert writers.errors == []
 
 
 def test_who_takes_over_is_the_nearest_of_those_that_confirm_commits(

@@ -98,11 +98,20 @@ def give_up(answers, quorum=1, candidate="b", paused=False, voters="bc"):
     from patroni.dcs import Failover
     from patroni.ha import Ha
 
+    asked = []
+
     def ask(members):
+        asked.append([member.name for member in members])
         return [
-            types.SimpleNamespace(failover_limitation=lambda name=member.name: None if name in answers else "silent")
+            types.SimpleNamespace(
+                member=member, failover_limitation=lambda name=member.name: None if name in answers else "silent"
+            )
             for member in members
         ]
+
+    def is_possible(ha, **_):
+        named = [member for member in ha.cluster.members if member.name == (candidate or "b")]
+        return all(status.failover_limitation() is None for status in ha.fetch_nodes_statuses(named))
 
     ha = types.SimpleNamespace(
         cluster=types.SimpleNamespace(
@@ -115,9 +124,9 @@ def give_up(answers, quorum=1, candidate="b", paused=False, voters="bc"):
         quorum_commit_mode_is_active=lambda: True,
         fetch_nodes_statuses=ask,
     )
-    with mock.patch.object(Ha, "is_failover_possible", lambda *_, **__: "b" in answers):
+    with mock.patch.object(Ha, "is_failover_possible", is_possible):
         launcher["take_over_with_the_quorum"]()
-        return Ha.is_failover_possible(ha, cluster_lsn=1)
+        return Ha.is_failover_possible(ha, cluster_lsn=1), asked
 
 patronis_process = modules.ha.Ha.manual_failover_process_no_leader
 given_up = [
@@ -305,15 +314,15 @@ def test_nobody_waits_for_a_named_member_that_may_not_take_over(seen: dict[str, 
 
 def test_a_primary_gives_its_role_up_only_for_one_that_finds_the_quorum(seen: dict[str, Any]) -> None:
     both, alone, enough, silent, nobody_named, paused, just_promoted = seen["given_up"]
-    assert both
-    assert not alone
-    assert enough
-    assert not silent
+    # Everybody is asked once.
+    assert both == [True, [["b", "c"]]]
+    assert alone == [False, [["b", "c"]]]
+    assert enough == [True, [["b", "c"]]]
+    assert silent == [False, [["b", "c"]]]
     # As Patroni has it.
-    assert nobody_named
-    assert paused
+    assert nobody_named == paused == [True, [["b"]]]
     # It is no voter for itself.
-    assert not just_promoted
+    assert just_promoted == [False, [["b"]]]
 
 
 def test_other_breaks_stay(seen: dict[str, Any]) -> None:
