@@ -51,7 +51,7 @@ __all__ = [
     "postgres_manifests",
 ]
 
-# preStop waits for a pooler that stops too and hands over, within 40 s; then Postgres writes its last checkpoint and
+# preStop waits for a pooler that stops too and hands over, within 30 s; then Postgres writes its last checkpoint and
 # its replicas receive it.
 _GRACE_SECONDS: Final = 120
 
