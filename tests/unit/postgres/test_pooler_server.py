@@ -29,7 +29,7 @@ def test_one_that_does_not_wait_for_its_answer_leaves_no_word(capfd: pytest.Capt
         return 1
 
     port = free_port()
-    serve(port, cast("Credentials", None), cast("Gate", None), str, lambda: None, closed_way, needs)
+    serve(port, cast("Credentials", None), cast("Gate", None), str, lambda: None, closed_way, needs, bool)
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
         assert asked.wait(10)
