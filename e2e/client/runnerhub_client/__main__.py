@@ -1,4 +1,7 @@
-"""`python -m runnerhub_client run|verify|gaps|wait-idle|master|burst|github`."""
+"""`python -m runnerhub_client run|verify|gaps|wait-idle|master|burst|github`.
+
+Each command imports what it needs: `gaps` is asked for again and again while the machine is short of time.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from . import oracle
 from .gaps import gaps
+from .journal import read
 from .oracle import Window
 from .settings import Load, Targets
 
@@ -86,8 +91,6 @@ def _ask_the_stores(options: argparse.Namespace, targets: Targets, window: Windo
 
 
 async def _wait_idle(targets: Targets, options: argparse.Namespace, window: Window) -> int:
-    from . import oracle
-    from .journal import read
     from .verify import wait_for_jobs
 
     jobs = oracle.collect_writes("jobs", read(options.log, "jobs"), window)

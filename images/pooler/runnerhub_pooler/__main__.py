@@ -37,6 +37,7 @@ def main() -> int:
     scout = Scout(database, proxy)
     locks = {port: threading.Lock() for _, port, _ in settings.routes}
     consoles = {port: Console(port, credentials.admins, lock) for port, lock in locks.items()}
+    requests = {port: users.with_name(drain.REQUEST) for _, port, users in settings.routes}
     gate = Gate(consoles[settings.pooler_port], scout)
     readers = Readers(consoles[settings.read_only_port], proxy)
 
@@ -73,15 +74,10 @@ def main() -> int:
         threading.Thread(
             name=f"drain of {route}",
             target=drain.watch,
-            args=(
-                consoles[port],
-                users.with_name(drain.REQUEST),
-                route,
-                lambda: gate.is_closed,
-            ),
+            args=(consoles[port], requests[port], route, lambda: gate.is_closed),
             daemon=True,
         )
-        for route, port, users in settings.routes
+        for route, port, _ in settings.routes
     ]
     for thread in threads:
         thread.start()
@@ -93,11 +89,7 @@ def main() -> int:
         lambda: database.checkpoint(proxy.servers()),
         lambda: closed_way(settings, proxy),
         configuration.needs,
-        lambda: any(
-            users.with_name(drain.REQUEST).exists()
-            for _, port, users in settings.routes
-            if port == settings.pooler_port
-        ),
+        requests[settings.pooler_port].exists,
     )
     # A thread that died would leave clients waiting: the container ends, and its next process lets them go.
     while not stop.wait(1.0):
